@@ -1,0 +1,48 @@
+# Two commands do all the set-up: `make app` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+PIP_FLAGS := --disable-pip-version-check --quiet
+
+.PHONY: app test lint bundles clean
+
+app: $(VENV)/.app
+	$(VENV)/bin/python app.py
+
+test: $(VENV)/.test
+	@command -v chromium >/dev/null || $(MAKE) --no-print-directory chromium
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# The default bundles, again, after the small CLIP's weights have changed.
+bundles: $(VENV)/.app
+	for model in mini-vit mini-rn; do \
+	  $(VENV)/bin/python -m export run --model artifacts/$$model --out artifacts/$$model --overwrite --restart \
+	    || exit 1; \
+	done
+
+# The browser tests drive Debian's Chromium; without root they are skipped, and say so.
+.PHONY: chromium
+chromium:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing chromium for the browser tests"; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null \
+	    || echo "chromium could not be installed: the browser tests will be skipped"; \
+	else echo "no chromium: the browser tests will be skipped"; fi
+
+$(VENV)/.app: requirements.txt
+	@$(PYTHON) -m venv $(VENV) || { echo "Python 3.11 with venv is needed: apt-get install python3.11 python3.11-venv"; exit 1; }
+	@echo "Installing into $(VENV) (several GB with PyTorch, a few minutes)"
+	$(VENV)/bin/pip install $(PIP_FLAGS) -r requirements.txt
+	@touch $@
+
+$(VENV)/.test: requirements.txt tests/requirements.txt $(VENV)/.app
+	$(VENV)/bin/pip install $(PIP_FLAGS) -r tests/requirements.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -1,0 +1,169 @@
+"""Folders that are whole or absent: checksummed on reading, replaced in one step on writing."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+CHECKSUMS = "SHA256SUMS"
+
+
+class FolderDamaged(ValueError):
+    """A file is missing, unlisted or not what its checksum says."""
+
+
+def checked_files(
+    folder: Path,
+    required: Iterable[str],
+    optional: Iterable[str] = (),
+    editable: Iterable[str] = (),
+) -> dict[str, bytes]:
+    """Bytes of the required files, after comparing every listed file with `SHA256SUMS`.
+
+    A listed optional file may be absent (weights are not needed for browsing), but if it is there
+    it must be the one that was listed. Files that are not listed are not read. Those in `editable`
+    need not be as they were.
+    Raises `FolderDamaged` naming the first file that is wrong.
+    """
+    required, editable = tuple(required), tuple(editable)
+    known = {*required, *optional}
+    if not folder.is_dir():
+        raise FolderDamaged(f"{folder} is not a folder")
+    try:
+        listing = (folder / CHECKSUMS).read_bytes()
+    except FileNotFoundError:
+        raise FolderDamaged(f"{folder} holds no {CHECKSUMS}: this is no exported bundle") from None
+    sums = _parse(listing, folder)
+    for name in required:
+        if name not in sums:
+            raise FolderDamaged(f"{folder}/{CHECKSUMS} does not list {name}: download it again")
+    contents = {}
+    for name, expected in sums.items():
+        if name not in known:
+            raise FolderDamaged(f"{folder}/{CHECKSUMS} lists {name!r}, which no bundle has")
+        try:
+            data = (folder / name).read_bytes()
+        except FileNotFoundError:
+            if name in required:
+                raise FolderDamaged(f"{folder}/{name} is missing: download it again") from None
+            continue
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected and name not in editable:
+            raise FolderDamaged(
+                f"{folder}/{name} has SHA-256 {found[:12]}, {CHECKSUMS} says {expected[:12]}:"
+                " the file was changed or damaged, export or download it again"
+            )
+        if name in required:
+            contents[name] = data
+    return contents
+
+
+def checksum_lines(sums: Mapping[str, str]) -> str:
+    """The text of `SHA256SUMS` (the format of `sha256sum`), sorted by name."""
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
+
+
+def replace_folder(
+    folder: Path, files: Mapping[str, bytes | Path], owned: Iterable[str], listed: Iterable[str]
+) -> None:
+    """Make `folder` hold exactly `files`, plus what it held that is not in `owned`, in one step.
+
+    A file is given by its bytes, or by the path of one to copy.
+    `SHA256SUMS` is written over those of the names in `listed` that are there. The new folder is
+    completed beside the old one, flushed to disk and exchanged with it.
+    """
+    folder = Path(os.path.abspath(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        new.chmod(0o755)
+        if folder.is_dir():
+            _keep(folder, new, {*owned, *files})
+        for name, data in files.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(data, Path):
+                shutil.copyfile(data, new / name)
+            else:
+                (new / name).write_bytes(data)
+        sums = {n: file_sha256(new / n) for n in listed if (new / n).is_file()}
+        (new / CHECKSUMS).write_text(checksum_lines(sums))
+        for path in sorted(new.rglob("*"), reverse=True):
+            _flush(path)
+        _flush(new)
+        if folder.exists():
+            _exchange(new, folder)
+        else:
+            os.rename(new, folder)
+        _flush(folder.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write one file so that a reader sees the old bytes or the new ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parse(listing: bytes, folder: Path) -> dict[str, str]:
+    """Names and checksums; anything but the exact text that `checksum_lines` writes is damage."""
+    try:
+        rows = [line.split("  ", 1) for line in listing.decode("ascii").splitlines()]
+        sums = {name: digest for digest, name in rows}
+    except ValueError:
+        sums = {}
+    if not sums or checksum_lines(sums).encode() != listing:
+        raise FolderDamaged(f"{folder}/{CHECKSUMS} is damaged: export or download it again")
+    return sums
+
+
+def _keep(old: Path, new: Path, replaced: set[str]) -> None:
+    for path in sorted(old.rglob("*")):
+        name = path.relative_to(old).as_posix()
+        if path.is_file() and name not in replaced:
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, new / name)
+            except OSError:  # a file system without hard links
+                shutil.copy2(path, new / name)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swap two folders; atomic on Linux, elsewhere two renames (a moment without the folder)."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is not None:
+        here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        if renameat2(here, os.fsencode(new), here, os.fsencode(old), swap) == 0:
+            return
+        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(old))
+    aside = new.with_name(f"{new.name}.old")
+    os.rename(old, aside)
+    os.rename(new, old)
+    os.rename(aside, new)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
