@@ -1,0 +1,1 @@
+"""Pipelines: run with `python -m export`."""

@@ -1,0 +1,67 @@
+"""`python -m export COMMAND`: each command is a module with `add_arguments` and `run`.
+
+Only the module of the command that was asked for is loaded, so that one which lacks an optional
+package does not take the others with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = {
+    "run": "analyse a model over a data set and write its bundle",
+    "decompose": "describe the units of a bundle with other texts",
+    "evaluate": "measure what a bundle keeps of its model",
+    "merge": "put the shards of a run together",
+    "verify": "check a bundle's files, shapes, values and model",
+    "info": "say what a bundle holds",
+    "reseal": "render a bundle's card again, after MODEL.md has changed",
+    "publish": "upload a bundle to the Hugging Face Hub",
+    "describe": "ask a chat model for descriptions of classes (a text pool)",
+    "attack": "make adversarial images from a bundle's phrases",
+    "shift": "compare two sets of images unit by unit",
+    "papers": "compare with the figures of the papers",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; a user's mistake is one line and status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(prog="python -m export", description="Bundles, made and used.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    chosen = next((a for a in arguments if not a.startswith("-")), None)
+    for name, help_text in COMMANDS.items():
+        if importlib.util.find_spec(f"export.{name}") is None:
+            continue
+        sub = commands.add_parser(name, help=help_text, description=help_text)
+        if name == chosen:
+            module = importlib.import_module(f"export.{name}")
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from clipneurons.bundle import BundleError
+    from export.settings import UserError
+    from export.sources import SourceError
+
+    try:
+        return args.run(args) or 0
+    except (UserError, BundleError, SourceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Which neuron-head pairs matter, whether neurons are of rank one, and what their heads mean.
+
+    python -m export.evaluate_pairs --bundle artifacts/mini-rn
+
+Scenes of one object each, in a style that was trained. All but the largest pairs are set to their
+mean, per image and by one ranking for all images, and the rest has to classify.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from clipneurons.bundle import load_bundle
+from clipneurons.contributions import Contributions, MeanEffect
+from clipneurons.lens import make_lens
+from clipneurons.pairs import accuracy, explained_by_one_direction, keep_largest, sub_concepts
+from clipneurons.resnet import LAYER
+from clipneurons.text import embed_texts
+from export.rewrite import local_folder, open_model
+from export.settings import UserError
+
+SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_BATCH = 64
+
+
+def measure(bundle, tower, count: int, seed: int = 0) -> dict:
+    """Accuracy curves, variance explained, and the sub-concepts of a few neurons."""
+    from clipneurons.pictograms import load_pictograms
+    from clipneurons.scenes import SceneConfig, Scenes
+
+    pack = load_pictograms()
+    scenes = Scenes(pack, SceneConfig(size=max(tower.image_size), objects=(1, 1)), count, seed)
+    lens = make_lens(tower)
+    representations, scores, labels = [], [], []
+    for start in range(0, count, _BATCH):
+        batch = [scenes[i] for i in range(start, min(start + _BATCH, count))]
+        pixels = torch.stack([tower.preprocess(Image.fromarray(s.image)) for s in batch])
+        representation, contributions = lens(pixels)
+        representations.append(representation)
+        scores.append(contributions[LAYER].scores)
+        labels += [pack.concepts.index(s.objects[0].name) for s in batch]
+    representation, scores = torch.cat(representations), torch.cat(scores)
+    labels = torch.tensor(labels)
+    directions = lens.directions[LAYER]
+    mean = MeanEffect(scores.mean(0))
+    classes = embed_texts(tower, list(pack.concepts), "photo")
+    counts = sorted({round(share * directions.units) for share in SHARES})
+    ranking = ((scores - mean.scores)[..., 0].square().mean(0) * directions.gram[:, 0, 0]).sqrt()
+    curves = {}
+    for name, order in (("largest of each image", None), ("largest of all images", ranking)):
+        curve = dict.fromkeys(counts, 0.0)
+        for part in torch.arange(count).split(_BATCH):
+            mine = Contributions(scores[part], directions)
+            kept = keep_largest(representation[part], mine, mean, counts, order)
+            for number, embeddings in kept.items():
+                curve[number] += accuracy(embeddings, classes, labels[part]) * len(part) / count
+        curves[name] = {number: round(value, 2) for number, value in curve.items()}
+    by_head = scores[..., 0].unflatten(1, (tower.neurons, tower.heads))
+    whole = torch.cat(
+        [
+            explained_by_one_direction(by_head[:, part], directions.whole.dense(part))
+            for part in torch.arange(tower.neurons).split(128)
+        ]
+    )
+    return {
+        "images": count,
+        "pairs": directions.units,
+        "accuracy by pairs kept": curves,
+        "variance explained by one direction": {
+            "pair": 1.0,
+            "neuron, mean": round(whole.mean().item(), 4),
+            "neuron, quartiles": [round(q, 4) for q in
+                                  whole.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()],
+        },
+        "sub-concepts": _examples(bundle, by_head, directions, whole),
+    }  # fmt: skip
+
+
+def _examples(bundle, by_head, directions, whole, neurons: int = 5) -> list[dict]:
+    """Sub-concepts of the strong neurons that one direction explains least, in words."""
+    texts = bundle.text_embeddings - bundle.text_embeddings.mean(0)
+    texts = torch.nn.functional.normalize(texts, dim=-1)
+    strength = by_head.var(0).sum(1)
+    strong = strength.topk(max(neurons, len(strength) // 4)).indices
+    chosen = strong[whole[strong].argsort()[:neurons]]
+    found = []
+    for neuron in chosen.tolist():
+        dense = directions.whole.dense(torch.tensor([neuron]))[0]
+        concepts = sub_concepts(by_head[:, neuron], dense)
+        found.append(
+            {
+                "neuron": neuron,
+                "explained": round(whole[neuron].item(), 3),
+                "groups": [
+                    {
+                        "heads": list(group.heads),
+                        "share": round(group.share, 3),
+                        "words": [
+                            bundle.texts[i] for i in (texts @ group.direction).topk(3).indices
+                        ],
+                        "images": list(group.images),
+                    }
+                    for group in concepts[:3]
+                ],
+            }
+        )
+    return found
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", default="artifacts/mini-rn", help="folder of a ResNet's bundle")
+    parser.add_argument("--count", type=int, default=500, help="scenes")
+    parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
+    args = parser.parse_args()
+    folder = local_folder(args.bundle)
+    bundle = load_bundle(folder)
+    if bundle.config.kind != "resnet":
+        raise UserError(f"{args.bundle} is of a {bundle.config.kind}, expected a ResNet")
+    figures = measure(bundle, open_model(bundle, folder), args.count)
+    print(json.dumps(figures, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

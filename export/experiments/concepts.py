@@ -1,0 +1,165 @@
+"""Concept discovery: what the activated units say of an image (Figure 7)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from statistics import mean, median
+
+import torch
+
+from clipneurons.concepts import ConceptReader, top_concepts
+from clipneurons.lens import make_lens
+from export.experiments import published
+from export.experiments.bench import Bench
+from export.experiments.experiment import (
+    Claim,
+    Experiment,
+    Gallery,
+    Picture,
+    Section,
+    Table,
+    percent,
+    spread,
+)
+from export.experiments.pictures import thumbnail
+from export.fidelity import wilson
+from export.images import read
+
+_SHOWN, _NAMED = 6, 10
+READINGS = {
+    "paper": "w_j = Σ γ ‖φ‖ (the paper's)",
+    "signed": "signed by the projection on the direction",
+    "retrieval": "plain CLIP retrieval of texts",
+}
+
+
+def measure(bench: Bench) -> dict:
+    """Activated units an image, and how often the image's class is named, by way of reading."""
+    bundle = bench.bundle
+    reader = ConceptReader(make_lens(bench.tower, bundle.config.layers), bundle)
+    names = bench.judged.class_names
+    naming = [naming_texts(name, bundle.texts) for name in names]
+    hits = dict.fromkeys(READINGS, 0)
+    activated, labelled, examples = [], 0, []
+    for ids, images, labels in bench.pass_over(bench.judged, "concepts"):
+        representation, effects = reader(images)
+        activated += sum(e.activated.sum(1) for e in effects.values()).tolist()
+        weights = {
+            "paper": reader.weights(effects),
+            "signed": reader.weights(effects, signed=True),
+            "retrieval": reader.nearest_texts(representation),
+        }
+        top = {k: w.topk(min(_NAMED, w.shape[1])).indices.tolist() for k, w in weights.items()}
+        for row, label in enumerate(labels.tolist()):
+            if len(examples) < _SHOWN:
+                said = {k: top_concepts(w[row], bundle.texts, 6) for k, w in weights.items()}
+                examples.append(_example(bench, int(ids[row]), label, said, activated[row]))
+            if label < 0 or not naming[label]:
+                continue
+            labelled += 1
+            for kind, found in top.items():
+                hits[kind] += bool(naming[label] & set(found[row]))
+    values = torch.tensor(activated).float()
+    return {
+        "layers": list(bundle.config.layers),
+        "images": bench.judged.name,
+        "count": len(activated),
+        "activated": {
+            "mean": mean(activated),
+            "median": median(activated),
+            "low": float(values.quantile(0.1)),
+            "high": float(values.quantile(0.9)),
+        },
+        "units": sum(len(a.directions) for a in bundle.layers.values()),
+        "labelled": labelled,
+        "hits": hits,
+        "chance": _chance(naming, len(bundle.texts)),
+        "examples": examples,
+    }
+
+
+def naming_texts(name: str, texts: list[str]) -> set[int]:
+    """Texts that contain a class's name as whole words."""
+    whole = re.compile(rf"\b{re.escape(name.lower())}s?\b")
+    return {i for i, text in enumerate(texts) if whole.search(text.lower())}
+
+
+def _chance(naming: list[set[int]], texts: int) -> float:
+    """Probability that a random choice of texts names a class, averaged over classes."""
+    known = [len(found) for found in naming if found]
+    return mean(1 - (1 - n / texts) ** _NAMED for n in known) if known else 0.0
+
+
+def _example(bench: Bench, index: int, label: int, said: Mapping, activated: int) -> dict:
+    picture = read(next(iter(bench.judged.raws([index]))))
+    return {
+        "uri": thumbnail(picture.image),
+        "class": bench.judged.class_names[label] if label >= 0 else "",
+        "said": {kind: [text for text, _ in found] for kind, found in said.items()},
+        "activated": activated,
+    }
+
+
+def report(result: Mapping) -> Section:
+    """Examples, numbers of activated units, and how often the class is among the concepts."""
+    activated, labelled = result["activated"], result["labelled"]
+    rows = [
+        (
+            f"{example['class'] or 'image'}: {example['activated']} units activated",
+            " · ".join(f"{kind}: {', '.join(words)}" for kind, words in example["said"].items()),
+            [Picture(example["uri"], example["class"])],
+        )
+        for example in result["examples"]
+    ]
+    rates = {
+        kind: (hits / labelled, wilson(hits, labelled)) if labelled else (0.0, [0.0, 1.0])
+        for kind, hits in result["hits"].items()
+    }
+    low, high = published.ACTIVATED
+    best = max(("paper", "signed"), key=lambda kind: rates[kind][0])
+    return Section(
+        title="Concept discovery",
+        source="2406.04341, Section 5 and Figure 7",
+        text=f"The units of layers {', '.join(map(str, result['layers']))} whose centred effect "
+        "exceeds its 98th percentile, and the texts they weigh most, for "
+        f"{result['count']:,} images ({result['images']}).",
+        parts=[
+            Gallery("The first images, whatever came out.", rows),
+            Table(
+                "Units that an image activates.",
+                ["", "ours", "theirs (examples)"],
+                [
+                    ["median", f"{activated['median']:g}", f"{low} to {high}"],
+                    ["mean", f"{activated['mean']:.1f}", ""],
+                    ["80 % of the images", f"{activated['low']:g} to {activated['high']:g}", ""],
+                    ["of units in all", f"{result['units']:,}", ""],
+                ],
+            ),
+            Table(
+                f"Images whose class is named by one of the first {_NAMED} concepts, per cent of "
+                f"{labelled:,}; by chance {percent(result['chance'])}.",
+                ["reading", "named"],
+                [[READINGS[kind], spread(*rate) if labelled else "–"]
+                 for kind, rate in rates.items()],
+            ),
+        ],
+        claims=[
+            Claim(
+                "Activated neurons name what an image shows.",
+                None if not labelled else rates[best][1][0] > result["chance"],
+                f"The image's class is named in {percent(rates[best][0])} % ({best} weights) "
+                f"against {percent(result['chance'])} % by chance and "
+                f"{percent(rates['retrieval'][0])} % by plain retrieval.",
+            ),
+            Claim(
+                f"An image activates few neurons ({low} to {high} in the paper's examples).",
+                activated["median"] / result["units"] < 0.05,
+                f"The median image activates {activated['median']:g} of {result['units']:,} units "
+                f"({percent(activated['median'] / result['units'])} %).",
+            ),
+        ],
+    )  # fmt: skip
+
+
+EXPERIMENT = Experiment("concepts", ("vit", "resnet"), ("images", "statistics"), measure, report)

@@ -1,0 +1,150 @@
+"""What an experiment is: a measurement whose result is JSON, and its account for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Options:
+    """Sizes of the experiments; the defaults take minutes on two cores for the bundled models."""
+
+    images: int = 1000
+    statistics: int = 2000
+    indirect_images: int = 400
+    indirect_neurons: int = 48
+    pools: tuple[str, ...] = ()
+    masks: str = "scenes"
+    masked_images: int = 150
+    chosen_on: int = 60
+    pictures: int = 100
+    seeds: int = 2
+    describer: str = "templates"
+    painter: str = "composer"
+    shift_runs: int = 12
+    shift_size: int = 200
+    shift_pool: int = 1200
+
+
+# A look at whether everything works, not figures to quote.
+QUICK = Options(
+    images=200, statistics=400, indirect_images=100, indirect_neurons=8, masked_images=24,
+    chosen_on=12, pictures=12, seeds=1, shift_runs=3, shift_size=50, shift_pool=240,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a line of column names."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing (SVG) and what it shows."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as a data URI, with the words under it."""
+
+    uri: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Rows of pictures, each with a heading and words about it."""
+
+    caption: str
+    rows: Sequence[tuple[str, str, Sequence[Picture]]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of a paper; `holds` is None where the figures cannot decide it."""
+
+    text: str
+    holds: bool | None
+    evidence: str
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        return {True: "holds", False: "does not hold", None: "not decided"}[self.holds]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The account of one experiment."""
+
+    title: str
+    source: str
+    text: str
+    parts: Sequence[Table | Figure | Gallery]
+    claims: Sequence[Claim] = field(default=())
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """`measure(bench)` gives figures that JSON can hold, `report(figures)` their account.
+
+    `kinds` are the towers that it is for, `options` the sizes that change its result.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    options: tuple[str, ...]
+    measure: Callable[..., dict]
+    report: Callable[[Mapping], Section]
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as per cent."""
+    return f"{100 * share:.{digits}f}"
+
+
+def spread(share: float, interval: Sequence[float]) -> str:
+    """A share in per cent with its 95 % interval."""
+    return f"{percent(share)} ({percent(interval[0])} to {percent(interval[1])})"
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What conditions are compared by: `name` is a key of their figures, `base` the model's own."""
+
+    name: str
+    base: float
+    note: str = ""
+
+    def __call__(self, figures: Mapping) -> tuple[float, Sequence[float]]:
+        """A condition's value and its 95 % interval."""
+        return figures[self.name], figures[f"{self.name}_interval"]
+
+    @property
+    def axis(self) -> str:
+        """Name of a chart's axis."""
+        return {"accuracy": "accuracy, %", "agreement": "same class as unchanged, %"}[self.name]
+
+
+# Below this accuracy there is too little to lose.
+_ACCURATE = 0.2
+
+
+def yardstick(baseline: Mapping) -> Yardstick:
+    """Accuracy; agreement with the unchanged model where it is hardly ever right, or unknown."""
+    accuracy = baseline.get("accuracy")
+    if accuracy is not None and accuracy >= _ACCURATE:
+        return Yardstick("accuracy", accuracy)
+    known = "The images have no labels"
+    if accuracy is not None:
+        known = f"The unchanged model is right on only {percent(accuracy)} % of these images"
+    note = f" {known}, so what is given is the share that keeps the unchanged model's class."
+    return Yardstick("agreement", 1.0, note)

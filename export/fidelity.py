@@ -1,0 +1,195 @@
+"""How much of the model the bundle's few numbers keep (2406.04341, sections 3 and 4; table 1).
+
+Per layer: classify images from embeddings in which the layer's effects were replaced by their
+mean, by their large or small part, by their first component, or by m texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from clipneurons.ablations import ablate
+from clipneurons.bundle import Bundle
+from clipneurons.contributions import Directions, MeanEffect
+from clipneurons.lens import make_lens
+from clipneurons.sparse import omp_sizes, reconstruct
+from clipneurons.text import centre
+from clipneurons.towers import Tower
+from export.images import batches
+from export.sources import Source
+
+SIZES = (4, 8, 16, 32, 64, 128)
+# 97.5 % point of the normal distribution: two-sided 95 % intervals.
+_Z = 1.959964
+
+
+@dataclass
+class Tally:
+    """Counts of one condition over the images, each against the unchanged embedding."""
+
+    images: int = 0
+    labelled: int = 0
+    correct: int = 0
+    agree: int = 0
+    cosine: float = 0.0
+    lost: int = 0
+    won: int = 0
+
+    def add(self, embeddings, original, classifier, labels) -> None:
+        """Add a batch; labels are −1 where unknown."""
+        predicted, before = (e @ classifier.T for e in (embeddings, original))
+        predicted, before = predicted.argmax(1), before.argmax(1)
+        known = labels >= 0
+        right, was = (predicted == labels) & known, (before == labels) & known
+        self.images += len(labels)
+        self.labelled += int(known.sum())
+        self.correct += int(right.sum())
+        self.agree += int((predicted == before).sum())
+        self.lost += int((was & ~right).sum())
+        self.won += int((right & ~was).sum())
+        self.cosine += float(torch.cosine_similarity(embeddings, original).double().sum())
+
+    def figures(self) -> dict:
+        """Accuracy and its change with 95 % intervals, agreement and mean cosine."""
+        result = {
+            "agreement": self.agree / self.images,
+            "agreement_interval": wilson(self.agree, self.images),
+            "cosine": self.cosine / self.images,
+        }
+        if self.labelled:
+            change = (self.won - self.lost) / self.labelled
+            spread = (self.won + self.lost) / self.labelled - change**2
+            half = _Z * sqrt(max(spread, 0.0) / self.labelled)
+            result |= {
+                "accuracy": self.correct / self.labelled,
+                "accuracy_interval": wilson(self.correct, self.labelled),
+                "change": change,
+                "change_interval": [change - half, change + half],
+            }
+        return _rounded(result)
+
+
+def wilson(successes: int, trials: int) -> list[float]:
+    """95 % interval of a proportion (Wilson's score interval)."""
+    if trials == 0:
+        return [0.0, 1.0]
+    share, z2 = successes / trials, _Z**2
+    middle = share + z2 / (2 * trials)
+    half = _Z * sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    scale = 1 + z2 / trials
+    # Rounding must not take the bound past the share itself at 0 and 1.
+    return [max(0.0, min(share, (middle - half) / scale)), min(1.0, (middle + half) / scale)]
+
+
+def mean_scores(
+    means: Float[Tensor, "unit embed"], directions: Directions, chunk: int = 128
+) -> MeanEffect:
+    """Scores of the mean effects, from the vectors that a bundle keeps (least squares, float64)."""
+    parts = []
+    for start in range(0, len(means), chunk):
+        part = slice(start, start + chunk)
+        dense = directions.dense(part).double()  # [unit, pair, embed]
+        gram = dense @ dense.mT
+        along = dense @ means[part].double()[:, :, None]
+        parts.append((torch.linalg.pinv(gram, hermitian=True) @ along)[..., 0].float())
+    return MeanEffect(torch.cat(parts))
+
+
+def fidelity(
+    bundle: Bundle,
+    tower: Tower,
+    source: Source,
+    classifier: Float[Tensor, "class embed"],
+    *,
+    sizes: tuple[int, ...] = SIZES,
+    batch: int = 64,
+    workers: int = 1,
+    note: Callable[[str], None] = lambda text: None,
+) -> dict:
+    """Figures of every layer and condition on the source's images.
+
+    `classifier` has a unit row a class (labels index them); without labels only agreement with
+    the unchanged model's choice and cosines are given. Raises `ValueError` for a bundle with
+    the shared bias, whose mean cannot be told apart from the neurons' own.
+    """
+    if bundle.config.shared_bias:
+        raise ValueError("figures need a bundle without the shared bias: export without it")
+    lens, device = make_lens(tower, bundle.config.layers), tower.device
+    texts = bundle.text_embeddings
+    texts = centre(texts) if bundle.config.centred_pool else texts
+    texts = torch.nn.functional.normalize(texts, dim=1).to(device)
+    sizes = tuple(m for m in sizes if m <= min(len(texts), tower.embed_dim))
+    layers = {}
+    for layer, arrays in bundle.layers.items():
+        note(f"phrases of layer {layer}")
+        directions = arrays.directions.to(device)
+        indices, coefficients = omp_sizes(directions, texts, sizes)
+        layers[layer] = {
+            "mean": mean_scores(arrays.means.to(device), lens.directions[layer]),
+            "threshold": arrays.threshold.to(device),
+            "directions": directions,
+            "texts": {m: reconstruct(indices[:, :m], coefficients[m], texts) for m in sizes},
+        }
+    tallies: dict[str, dict[str, Tally]] = {"all": {"baseline": Tally()}}
+    for images, labels in _labelled(tower, source, batch, workers):
+        representation, contributions = lens(images.to(device))
+        labels = labels.to(device)
+        for layer, kept in layers.items():
+            mine = contributions[layer]
+            changed = ablate(
+                representation, mine, kept["mean"], kept["threshold"], kept["directions"]
+            )
+            projections = mine.project(kept["directions"], kept["mean"])
+            conditions = {
+                "all effects mean-ablated": changed.all_units,
+                "large effects mean-ablated": changed.significant,
+                "small effects mean-ablated": changed.insignificant,
+                "first component": changed.first_component,
+            } | {
+                f"{m} texts": changed.all_units + projections @ rebuilt
+                for m, rebuilt in kept["texts"].items()
+            }
+            for name, embeddings in conditions.items():
+                tally = tallies.setdefault(f"layer {layer}", {}).setdefault(name, Tally())
+                tally.add(embeddings, changed.original, classifier, labels)
+        tallies["all"]["baseline"].add(representation, representation, classifier, labels)
+    if not tallies["all"]["baseline"].images:
+        raise ValueError(f"none of the images of {source.name} can be read")
+    figures = {
+        place: {name: tally.figures() for name, tally in conditions.items()}
+        for place, conditions in tallies.items()
+    }
+    baseline = figures.pop("all")["baseline"]
+    known = ("accuracy", "accuracy_interval")
+    return {
+        "images": source.name,
+        "count": tallies["all"]["baseline"].images,
+        "classes": len(classifier),
+        "baseline": {k: baseline[k] for k in known if k in baseline},
+        "layers": figures,
+    }
+
+
+def _labelled(tower: Tower, source: Source, size: int, workers: int) -> Iterator:
+    numbers = range(-(-len(source) // size))
+    with tqdm(total=len(source), desc="fidelity", unit="images", disable=None) as bar:
+        for batch in batches(source, tower.preprocess, numbers, size, workers):
+            if batch.images is not None:
+                labels = [-1 if label is None else label for label in batch.labels]
+                yield batch.images, torch.tensor(labels)
+            bar.update(len(batch.ids) + len(batch.skipped))
+
+
+def _rounded(figures: dict) -> dict:
+    """Six decimals: more would be noise, and differ between machines."""
+    return {
+        k: [round(x, 6) for x in v] if isinstance(v, list) else round(v, 6)
+        for k, v in figures.items()
+    }

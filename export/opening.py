@@ -1,0 +1,108 @@
+"""From what a user typed to a tower, a lens, images and texts; mistakes become `UserError`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from clipneurons.bundle import BUNDLE_FILES, MODEL_FILES
+from clipneurons.folders import CHECKSUMS
+from clipneurons.lens import Lens, make_lens
+from clipneurons.text import TextPool
+from clipneurons.towers import Tower, UnsupportedModel, load_tower
+from clipneurons.vit import SecondOrderLens
+from export import distributed
+from export.pools import VOCABULARY, open_pool
+from export.settings import Settings, UserError
+from export.sources import SCENES, Source, open_source
+
+
+def prepare(args: argparse.Namespace) -> tuple[Tower, Settings]:
+    """The model, and the settings with the defaults that depend on it."""
+    values = {f.name: getattr(args, f.name) for f in fields(Settings)}
+    values["layers"] = tuple(values["layers"] or ())
+    tower = open_tower(
+        args.model, args.pretrained, distributed.local_device(args.device), args.precision
+    )
+    if not values["layers"]:
+        last = tower.layers - 1
+        values["layers"] = (4,) if tower.kind == "resnet" else tuple(range(last)[-3:])
+    bundled = values["images"].startswith(SCENES)
+    values["texts"] = values["texts"] or (VOCABULARY if bundled else "common-30k")
+    if not 0 <= values["percentile"] <= 100:
+        raise UserError(f"--percentile {values['percentile']}: expected 0 to 100")
+    return tower, Settings(**values)
+
+
+def open_tower(model: str, pretrained: str | None, device: str | None, precision: str) -> Tower:
+    """`load_tower`, with the user's mistakes as `UserError`."""
+    try:
+        return load_tower(model, pretrained, device, precision)
+    except (KeyError, ValueError, UnsupportedModel) as error:
+        raise UserError(str(error.args[0] if error.args else error)) from None
+
+
+def open_lens(tower: Tower, settings: Settings) -> Lens:
+    """The lens of the settings' layers."""
+    try:
+        if settings.shared_bias and tower.kind == "vit":
+            return SecondOrderLens(tower, settings.layers, shared_bias=True)
+        return make_lens(tower, settings.layers)
+    except ValueError as error:
+        raise UserError(f"--layers: {error}") from None
+
+
+def open_images(settings: Settings, tower: Tower) -> Source:
+    """The images of a run, of the size that the model takes where they are composed."""
+    return open_source(
+        settings.images,
+        split=settings.split,
+        limit=settings.limit,
+        seed=settings.seed,
+        image_size=max(tower.image_size),
+    )
+
+
+def open_texts(name: str) -> TextPool:
+    """The pool of texts of that name or file."""
+    try:
+        return open_pool(name)
+    except ValueError as error:
+        raise UserError(f"--texts: {error}") from None
+
+
+def default_out(model: str) -> str:
+    """Where a bundle goes when nobody says."""
+    if Path(model).is_dir():
+        return model
+    return f"artifacts/{model.removeprefix('hf-hub:').replace('/', '--').lower()}"
+
+
+def check_out(out: Path, overwrite: bool) -> None:
+    """Refuse to touch a bundle that was not meant, or a folder that is something else."""
+    if (out / CHECKSUMS).exists():
+        if not overwrite:
+            raise UserError(
+                f"{out} holds a bundle already: add --overwrite, or choose another --out"
+            )
+        return
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file, expected a folder")
+    known = {*MODEL_FILES, *BUNDLE_FILES, "examples"}
+    foreign = [p.name for p in out.iterdir() if p.name not in known] if out.exists() else []
+    if foreign and not (out / MODEL_FILES[0]).exists():
+        raise UserError(f"--out {out} holds other files ({foreign[0]}): choose a folder of its own")
+
+
+def model_files(model: str, out: Path) -> tuple[str, dict[str, Path]]:
+    """What `config.json` calls the model, and the weights to put beside the bundle.
+
+    A model that is a folder travels with its bundle, since nobody else can find it.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return model, {}
+    if out.exists() and folder.samefile(out):
+        return ".", {}
+    return ".", {name: folder / name for name in MODEL_FILES if (folder / name).is_file()}

@@ -1,0 +1,189 @@
+"""What a run is about to do, said before it starts, from a short measured warm-up."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from clipneurons.lens import Lens
+from clipneurons.sparse import omp
+from clipneurons.statistics import NORM_BINS, EffectStatistics, RunningMean
+from clipneurons.text import TextPool, embed_texts
+from export.images import batches
+from export.settings import Settings, Shard, UserError
+from export.sources import Source
+
+# Share of the free disk that cached scores may take.
+_CACHE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes in bytes and times in seconds of a run; `cache` says whether scores are kept."""
+
+    images: int
+    batches: int
+    units: dict[int, int]
+    pairs: dict[int, int]
+    cache: bool
+    cache_bytes: int
+    disk_bytes: int
+    disk_free: int
+    memory_bytes: int
+    rate: float
+    seconds: float
+    text_seconds: float
+
+    def lines(self, settings: Settings, source: Source, pool: TextPool, out: Path) -> list[str]:
+        """The plan in words."""
+        layers = ", ".join(
+            f"{layer} ({self.units[layer]:,} units x {self.pairs[layer]} numbers)"
+            for layer in self.units
+        )
+        passes = (
+            f"2, the second from cached scores ({size(self.cache_bytes)} on disk)"
+            if self.cache
+            else "2 over the images (their scores do not fit on the disk)"
+        )
+        rest = self.seconds - self.text_seconds
+        return [
+            f"model    {settings.model} {settings.pretrained or ''}".rstrip(),
+            f"images   {self.images:,} of {source.name}, {len(source.class_names)} classes",
+            f"layers   {layers}",
+            f"passes   {passes}",
+            f"texts    {len(pool):,} of {pool.name} ({pool.licence}), {settings.components} a unit",
+            f"time     about {duration(self.seconds)}: images {duration(rest)}"
+            f" ({self.rate:.1f} images/s measured), texts {duration(self.text_seconds)}",
+            f"memory   about {size(self.memory_bytes)} beside the model",
+            f"disk     {size(self.disk_bytes)} needed, {size(self.disk_free)} free",
+            f"output   {out}",
+        ]
+
+
+def make_plan(
+    lens: Lens,
+    source: Source,
+    settings: Settings,
+    pool: TextPool,
+    out: Path,
+    shard: Shard,
+    *,
+    cache: bool | None,
+    workers: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Plan:
+    """Measure two batches and the statistics on them, and add up.
+
+    `cache` None keeps the scores when they fit into half of the free disk. Raises `UserError`
+    when the disk is too small, or the first two batches hold no image.
+    """
+    units = {layer: d.units for layer, d in lens.directions.items()}
+    pairs = {layer: d.pairs for layer, d in lens.directions.items()}
+    numbers = sum(units[layer] * pairs[layer] for layer in units)
+    mine = -(-len(source) // shard.count)
+    cache_bytes = 4 * numbers * mine
+    free = shutil.disk_usage(_existing(out)).free
+    if cache is None:
+        cache = cache_bytes < _CACHE_SHARE * free
+    top, tail = (
+        min(settings.top_k, len(source)),
+        int(len(source) * (100 - settings.percentile) / 50),
+    )
+    kept = sum(n * (4 * pairs[x] * top + 8 * top + 4 * tail + 280) for x, n in units.items())
+    dim, m = lens.tower.embed_dim, min(settings.components, len(pool))
+    a_unit = 8 * dim + 8 * top + 8 * m + 4 * len(NORM_BINS)
+    bundle = sum(units.values()) * a_unit + len(pool) * (4 * dim + 12)
+    # Two copies of the state and of the bundle: the new one is complete before the old one goes.
+    disk = cache_bytes * cache + 2 * kept + 2 * bundle + int(settings.gallery_mb * 2e6)
+    if disk * 1.05 > free:
+        raise UserError(
+            f"the disk of {out} has {size(free)} free, the run needs {size(disk)}: free some space"
+            + (", or add --no-cache (reads the images twice)" if cache else "")
+        )
+    each, again = _measure(lens, source, settings, workers, clock)
+    texts = _measure_texts(lens, pool, sum(units.values()), m, clock)
+    return Plan(
+        images=len(source),
+        batches=-(-len(source) // settings.batch),
+        units=units,
+        pairs=pairs,
+        cache=cache,
+        cache_bytes=cache_bytes,
+        disk_bytes=disk,
+        disk_free=free,
+        memory_bytes=kept + 4 * numbers * settings.batch * 4 + bundle,
+        rate=1 / each,
+        seconds=mine * (each + again + (0 if cache else each)) + texts,
+        text_seconds=texts,
+    )
+
+
+def _measure(lens, source, settings, workers, clock) -> tuple[float, float]:
+    """Seconds an image of pass 1, and of the statistics in pass 2."""
+    some = batches(source, lens.tower.preprocess, range(3), settings.batch, workers)
+    start, seen, last = None, 0, None
+    for batch in some:
+        if start is None:  # the first batch loads libraries and builds directions
+            if batch.images is not None:
+                lens(batch.images[:2])
+            start = clock()
+        if batch.images is not None:
+            last = lens(batch.images)[1], batch.ids
+            seen += len(batch.ids)
+    if last is None:
+        raise UserError(f"none of the first images of {source.name} can be read")
+    each = (clock() - start) / seen
+    layers, ids = last
+    start = clock()
+    for layer, mine in layers.items():
+        mean = RunningMean()
+        mean.update(mine)
+        statistics = EffectStatistics(
+            mean.mean(), lens.directions[layer], max(len(ids), len(source)), settings.top_k
+        )
+        statistics.update(mine, ids)
+    return each, (clock() - start) / len(ids)
+
+
+def _measure_texts(lens, pool, units, components, clock) -> float:
+    """Seconds for embedding the pool and decomposing all directions, from a sample."""
+    tower, sample = lens.tower, list(pool.texts[:64])
+    embed_texts(tower, sample[:2])
+    start = clock()
+    some = embed_texts(tower, sample)
+    total = (clock() - start) / len(sample) * len(pool)
+    generator = torch.Generator().manual_seed(0)
+    like = torch.randn(len(pool), some.shape[1], generator=generator).to(tower.device)
+    targets = torch.randn(64, some.shape[1], generator=generator).to(tower.device)
+    like = torch.nn.functional.normalize(like, dim=1)
+    start = clock()
+    omp(targets, like, min(components, len(pool)))
+    return total + (clock() - start) / 64 * units
+
+
+def size(count: float) -> str:
+    """Bytes in words."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.4g} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    return path if path.exists() else _existing(path.parent)

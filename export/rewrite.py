@@ -1,0 +1,55 @@
+"""Change a bundle in its folder: other figures, other texts, the card rendered again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from clipneurons.bundle import Bundle, save_bundle
+from clipneurons.towers import Tower
+from export.card import render_card
+from export.opening import open_tower
+from export.settings import UserError
+
+SKIPPED = "skipped.csv"
+
+
+def open_model(
+    bundle: Bundle, folder: Path, device: str | None = None, precision: str = "fp32"
+) -> Tower:
+    """The tower that a bundle was made with, checked against it."""
+    from clipneurons.bundle import check_tower
+
+    config = bundle.config
+    model = str(folder) if config.model == "." else config.model
+    tower = open_tower(model, config.pretrained, device, precision)
+    check_tower(config, tower)
+    return tower
+
+
+def rewrite(bundle: Bundle, folder: Path, repository: str | None = None) -> Bundle:
+    """Save a changed bundle where it was, with its card rendered from what it now holds."""
+    bundle = replace(bundle, card=card_of(bundle, folder, repository or folder.resolve().name))
+    path = folder / SKIPPED
+    save_bundle(bundle, folder, {SKIPPED: path.read_bytes()} if path.is_file() else None)
+    return bundle
+
+
+def card_of(bundle: Bundle, folder: Path, repository: str) -> str:
+    """The card under the name by which `load_bundle` will find the bundle."""
+    command = bundle.metrics.get("command", "")
+    return render_card(bundle, bundle.metrics, command, repository, model_card(folder))
+
+
+def model_card(folder: str | Path) -> str:
+    """The text of the model's own card, where the folder has one."""
+    path = Path(folder) / "MODEL.md"
+    return path.read_text() if path.is_file() else ""
+
+
+def local_folder(text: str) -> Path:
+    """A bundle's folder that is to be changed, as against one on the Hub."""
+    folder = Path(text)
+    if not folder.is_dir():
+        raise UserError(f"--bundle {text} is no folder; download it first to change it")
+    return folder

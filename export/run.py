@@ -1,0 +1,175 @@
+"""From images to a published artifact: the whole analysis of one model, once."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from pathlib import Path
+
+from clipneurons.bundle import Bundle, save_bundle
+from clipneurons.lens import Lens
+from clipneurons.towers import Tower
+from export import distributed
+from export.assemble import assemble, embed_pool, with_results
+from export.card import render_card
+from export.classify import class_embeddings, heldout_images
+from export.fidelity import fidelity
+from export.flags import add_run_arguments
+from export.opening import (
+    check_out,
+    default_out,
+    model_files,
+    open_images,
+    open_lens,
+    open_texts,
+    open_tower,
+    prepare,
+)
+from export.pipeline import MeanPass, Passes, merge_effects, merge_means
+from export.plan import make_plan
+from export.rewrite import model_card
+from export.settings import Settings, UserError
+from export.sources import Source
+from export.states import State
+from export.work import Work
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `run`."""
+    add_run_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run to the end, or to the end of this shard; 0 when the bundle or the shard is done."""
+    rank = distributed.start()
+    say = silent if args.quiet or rank.index > 0 else print
+    if args.shard and rank.count > 1:
+        raise UserError("--shard is for separate processes, torchrun shards by itself")
+    shard = args.shard or rank
+    out = Path(args.out or default_out(args.model))
+    tower, settings = prepare(args)
+    lens = open_lens(tower, settings)
+    source = open_images(settings, tower)
+    pool = open_texts(settings.texts)
+    work = Work(out)
+    if rank.index == 0 and work.finished(settings):
+        work.remove()
+        say(f"{out} was finished before")
+        return 0
+    check_out(out, args.overwrite)
+    with work.lock(shard):
+        work.open(settings, tower.sha256(), len(source), restart=args.restart)
+        plan = make_plan(
+            lens, source, settings, pool, out, shard, cache=args.cache, workers=args.workers
+        )
+        say("\n".join(plan.lines(settings, source, pool, out)))
+        if args.dry_run:
+            return 0
+        passes = Passes(lens, source, settings, work.shard(shard), shard, plan.cache, args.workers)
+        if args.shard:
+            return run_shard(passes, work, out, say)
+        merged = first_pass(passes)
+        states = distributed.gather(passes.effects(merged).to_bytes())
+        if rank.index == 0:
+            states = [State.from_bytes(data, tower.device) for data in states]
+            finish(lens, source, settings, work, merged, states, say, args.workers)
+    distributed.share(b"done")
+    distributed.stop()
+    return 0
+
+
+def silent(text: str) -> None:
+    """Takes the place of `print` where nobody listens."""
+
+
+def first_pass(passes: Passes) -> State:
+    """Pass 1 of all ranks, merged on rank 0 and shared."""
+    device = passes.lens.tower.device
+    states = distributed.gather(passes.means().to_bytes())
+    merged = None
+    if states:
+        parts = [State.from_bytes(data, device) for data in states]
+        merged = merge_means(parts, passes.total).to_bytes()
+    return State.from_bytes(distributed.share(merged), device)
+
+
+def run_shard(passes: Passes, work: Work, out: Path, say) -> int:
+    """One job of an array: pass 1, or pass 2 once `merge` has put the means together."""
+    merged = State.load(work.means, passes.lens.tower.device)
+    if merged is None:
+        passes.means()
+        say(f"pass 1 of {passes.shard.name} is done. When every shard is: export merge --out {out}")
+    else:
+        passes.effects(merged)
+        say(f"pass 2 of {passes.shard.name} is done. When every shard is: export merge --out {out}")
+    return 0
+
+
+def finish(
+    lens: Lens,
+    source: Source,
+    settings: Settings,
+    work: Work,
+    merged: State,
+    states: list[State],
+    say,
+    workers: int = 1,
+) -> None:
+    """From the states of both passes to the bundle in its folder."""
+    tower, out = lens.tower, work.out
+    check_weights(tower, settings)
+    statistics = merge_effects(lens, merged, settings, states)
+    pool = open_texts(settings.texts)
+    embeddings = embed_pool(tower, pool, work.folder)
+    model, weights = model_files(settings.model, out)
+    bundle = assemble(lens, source, settings, model, merged, statistics, pool, embeddings)
+    command = settings.command(str(out))
+    metrics = {"command": command}
+    if settings.evaluate and not settings.shared_bias:
+        held = heldout_images(settings, tower)
+        classifier = class_embeddings(held.class_names, tower, bundle)
+        metrics["fidelity"] = {"command": command} | fidelity(
+            bundle, tower, held, classifier, batch=settings.batch, workers=workers
+        )
+    card = render_card(bundle, metrics, command, out.name, model_card(settings.model))
+    skipped = MeanPass.from_state(merged).skipped
+    extra = {**weights, "skipped.csv": skipped_csv(skipped, source.notes)}
+    bundle = with_results(bundle, metrics, card)
+    work.finishing(settings, bundle)
+    save_bundle(bundle, out, extra)
+    work.remove()
+    summary(bundle, out, skipped, source.notes, say)
+
+
+def check_weights(tower: Tower, settings: Settings) -> None:
+    """Refuse to put statistics beside weights that were replaced while they were taken."""
+    if Path(settings.model).is_dir():
+        now = open_tower(settings.model, settings.pretrained, "cpu", settings.precision)
+        if now.sha256() != tower.sha256():
+            raise UserError(f"the weights in {settings.model} changed meanwhile: add --restart")
+
+
+def skipped_csv(skipped: list, notes: list[tuple[str, str]]) -> bytes:
+    """`skipped.csv`: what was not used, and why; the index is empty for what is no image."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["index", "name", "reason"])
+    writer.writerows([*skipped, *(("", name, reason) for name, reason in notes)])
+    return buffer.getvalue().encode(errors="surrogateescape")
+
+
+def summary(bundle: Bundle, out: Path, skipped: list, notes: list, say) -> None:
+    """The closing lines: what was written, what was left out, one figure."""
+    config = bundle.config
+    units = sum(len(a.directions) for a in bundle.layers.values())
+    total = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+    say(f"{units:,} units over {config.data.count:,} images, {total / 1e6:.1f} MB in {out}")
+    for _, name, reason in skipped[:10]:
+        say(f"skipped  {name}: {reason}")
+    if len(skipped) > 10 or notes:
+        say(f"skipped  {len(skipped)} images and {len(notes)} other files: {out}/skipped.csv")
+    figures = bundle.metrics.get("fidelity", {})
+    if "accuracy" in figures.get("baseline", {}):
+        accuracy, images = figures["baseline"]["accuracy"], figures["images"]
+        say(f"accuracy {accuracy:.1%} of the unchanged model on {images}")

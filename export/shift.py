@@ -1,0 +1,178 @@
+"""`python -m export shift`: what changed between two sets of images, as JSON and as a page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from clipneurons.bundle import load_bundle
+from clipneurons.lens import make_lens
+from clipneurons.shift import Profile, Profiler, Shift, TextBank, compare
+from clipneurons.shift_monitor import Monitor
+from clipneurons.text import embed_texts
+from export.flags import positive
+from export.images import batches, read
+from export.rewrite import local_folder, open_model
+from export.settings import DEFAULT_MODEL, UserError
+from export.shift_report import comparison_page, monitor_page, thumbnail
+from export.sources import Source, open_source
+
+_SHOWN = 8  # units, and pictures of each, in a report
+_THUMBNAIL = 96  # pixels
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `shift`."""
+    add = parser.add_argument
+    add("--reference", required=True, help="images as they should be: a folder, tar files, ...")
+    add("--new", required=True, help="images to compare with them")
+    add("--out", type=Path, required=True, help="folder of report.json and report.html")
+    add("--bundle", default=DEFAULT_MODEL, help="folder of the bundle (default: %(default)s)")
+    add("--limit", type=positive, help="use the first LIMIT images of each side (default: all)")
+    add("--window", type=positive, metavar="IMAGES",
+        help="monitor: compare the new images window by window, in order")  # fmt: skip
+    add("--watch", nargs="+", default=[], metavar="CONCEPT", help="monitor: concepts to follow")
+    add("--level", type=float, default=0.05,
+        help="largest p-value that is an alarm (default: %(default)s)")  # fmt: skip
+    add("--permutations", type=positive, default=500, help="(default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the permutations (default: %(default)s)")
+    add("--batch", type=positive, default=64, help="images a batch (default: %(default)s)")
+    add("--workers", type=positive, default=2, help="decoding threads (default: %(default)s)")
+    add("--device", help="default: cuda where there is one, else cpu")
+
+
+@dataclass(frozen=True)
+class Side:
+    """Profiles of the images of one side, and where to find the images again."""
+
+    profile: Profile
+    source: Source
+    ids: list[int]
+
+    def picture(self, row: int) -> Image.Image:
+        """The image of a row of the profile."""
+        return read(next(iter(self.source.raws([self.ids[row]])))).image
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print the summary, write the report."""
+    folder = local_folder(args.bundle)
+    bundle = load_bundle(folder)
+    tower = open_model(bundle, folder, args.device)
+    profiler = Profiler(make_lens(tower, bundle.config.layers), bundle)
+    reference, new = (profiled(spec, profiler, tower, args) for spec in (args.reference, args.new))
+    bank = TextBank.of(bundle)
+    args.out.mkdir(parents=True, exist_ok=True)
+    watched = None
+    if args.watch:
+        watched = TextBank(tuple(args.watch), embed_texts(tower, args.watch).cpu())
+    if args.window or watched:
+        try:
+            monitor = Monitor(
+                reference.profile, bank, args.window or len(new.profile), watched, args.level,
+                args.permutations,
+            )  # fmt: skip
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        monitor.update(new.profile)
+        monitor.flush()
+        pictures = [[new.picture(i) for i in w.images[:_SHOWN]] for w in monitor.windows]
+        summary, page = monitor.to_json(), monitor_page(monitor, pictures)
+    else:
+        shift = compare(reference.profile, new.profile, bank, args.permutations, args.seed)
+        summary = describe(shift, profiler, bundle, reference, new, args.level)
+        page = comparison_page(summary, galleries(shift, summary, reference, new))
+    (args.out / "report.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (args.out / "report.html").write_text(page)
+    print(json.dumps(_short(summary), indent=1))
+    return 0
+
+
+def profiled(spec: str, profiler: Profiler, tower, args: argparse.Namespace) -> Side:
+    """Profiles of all readable images of a source."""
+    source = open_source(spec, limit=args.limit, image_size=max(tower.image_size))
+    parts, ids = [], []
+    numbers = range(-(-len(source) // args.batch))
+    for batch in batches(source, tower.preprocess, numbers, args.batch, args.workers):
+        if batch.images is not None:
+            parts.append(profiler(batch.images))
+            ids += batch.ids.tolist()
+    if len(ids) < 2:
+        raise UserError(f"{spec}: expected at least two readable images, found {len(ids)}")
+    return Side(Profile.cat(parts), source, ids)
+
+
+def describe(
+    shift: Shift, profiler: Profiler, bundle, reference: Side, new: Side, level: float
+) -> dict:
+    """A comparison as JSON values."""
+    units = []
+    for column in shift.top_units(4 * _SHOWN):
+        layer, unit = profiler.names[column]
+        units.append(
+            {
+                "layer": layer,
+                "unit": unit,
+                "name": unit_name(bundle, layer, unit),
+                "column": column,
+                "change": shift.units.change[column].item(),
+                "score": shift.units.score[column].item(),
+                "p": shift.units.p[column].item(),
+                "q": shift.units.q[column].item(),
+                "words": [word for word, _ in bundle.phrases(layer, unit, 5)],
+            }
+        )
+    return {
+        "images": {"reference": len(reference.profile), "new": len(new.profile)},
+        "p": shift.p,
+        "shift": shift.p <= level,
+        "level": level,
+        "tests": shift.tests,
+        "units_changed": int((shift.units.q <= level).sum()),
+        "units": units,
+        "more": shift.more.top(20),
+        "less": shift.less.top(20),
+        "carriers": shift.carriers.topk(min(12, len(new.profile))).indices.tolist(),
+    }
+
+
+def unit_name(bundle, layer: int, unit: int) -> str:
+    """What a unit is called: a neuron, or a neuron and a head."""
+    heads = bundle.config.units_per_neuron
+    if heads == 1:
+        return f"layer {layer}, neuron {unit}"
+    return f"neuron {unit // heads}, head {unit % heads}"
+
+
+def galleries(shift: Shift, summary: dict, reference: Side, new: Side) -> dict[str, list[str]]:
+    """Pictures of the report as data URIs: of the change, and of each unit on both sides."""
+    shown = {"carriers": [new.picture(i) for i in summary["carriers"]]}
+    for unit in summary["units"][:_SHOWN]:
+        sign = 1 if unit["score"] > 0 else -1
+        for name, side in (("reference", reference), ("new", new)):
+            values = sign * side.profile.units[:, unit["column"]]
+            rows = values.topk(min(_SHOWN, len(values))).indices.tolist()
+            shown[f"{name} {unit['column']}"] = [side.picture(i) for i in rows]
+    return {name: [thumbnail(p, _THUMBNAIL) for p in pictures] for name, pictures in shown.items()}
+
+
+def _short(summary: dict) -> dict:
+    if "windows" in summary:
+        return {
+            "alarms": sum(w["alarm"] for w in summary["windows"]),
+            "windows": [
+                {k: w[k] for k in ("first", "last", "p", "alarm", "watched")}
+                | {"words": [word for word, _ in w["words"][:5]]}
+                for w in summary["windows"]
+            ],
+        }
+    keys = ("images", "p", "shift", "units_changed")
+    short = {key: summary[key] for key in keys}
+    short["more"] = [word for word, _ in summary["more"][:5]]
+    short["less"] = [word for word, _ in summary["less"][:5]]
+    short["units"] = [f"{u['name']}: {u['change']:+.2f} sd" for u in summary["units"][:5]]
+    return short

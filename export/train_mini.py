@@ -1,0 +1,352 @@
+"""Train the small CLIPs that ship with the project.
+
+    python -m export.train_mini start
+    python -m export.train_mini text|vit|rn [--minutes M] [--run FOLDER]
+    python -m export.train_mini export
+
+`start` comes first: word vectors, the ViT's first weights, and the space of both. Then
+each stage continues from its checkpoint in the run folder, also after a kill, and needs the
+others only at `export`. One thread a process is fastest: run the stages side by side.
+The learning rate follows the time used (constant, then down to zero in the last 40%), so
+`--minutes` is the total; give more to go on from a finished run.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from clipneurons.pictograms import ARTIFACTS, load_pictograms
+
+from . import mini_data, mini_model, mini_start, mini_start_rn
+from .mini_model import VISION
+from .mini_space import Space, text_batch
+
+VALIDATION_STYLE = "fxemoji"
+
+
+@dataclass
+class Recipe:
+    """What may be varied; kept beside the checkpoint."""
+
+    stage: str
+    minutes: float = 40
+    batch: int = 64
+    muon: float = 0.02
+    adam: float = 2e-3
+    tokens: int = 20
+    shape: float = 0.0  # weight of reading the drawing's shape
+    pairs: float = 0.4  # final weight of the contrast between images and captions
+    seed: int = 0
+    steps: int = 0  # instead of minutes, when reproducibility matters
+
+
+def schedule(progress: float, step: int) -> float:
+    """Warm-up over 30 steps, constant, then linear to zero from 60%."""
+    return min(1, (step + 1) / 30) * min(1.0, max(0.0, (1 - progress) / 0.4))
+
+
+def patch_forward(visual, image, cover, tokens: int):
+    """A ViT's class token [n, width] before projection, from its `tokens` most covered patches
+    (with some chance in it); all of them if 0."""
+    size = visual.patch_size[0]
+    covered = F.avg_pool2d(cover, size).flatten(1)
+    keep = (covered + 0.35 * torch.rand_like(covered)).topk(tokens or covered.shape[1], 1).indices
+    patches = F.unfold(image, size, stride=size).transpose(1, 2)
+    patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[2]))
+    x = patches @ visual.conv1.weight.flatten(1).T
+    x = x + visual.positional_embedding[1:][keep]
+    first = visual.class_embedding + visual.positional_embedding[0]
+    x = torch.cat([first.expand(len(x), 1, -1), x], 1)
+    x = visual.transformer(visual.ln_pre(x))
+    return visual.ln_post(x[:, 0])
+
+
+def convolution_forward(visual, image):
+    """A ResNet's last stage [n, channels, h, w], before attention pooling."""
+    x = visual.stem(image)
+    for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+        x = stage(x)
+    return x
+
+
+def contrastive(image, points, shown, anchors, weight: float = 1.0):
+    """Contrast images with caption points, and classify over all concepts.
+
+    image, points [n, d] unit; shown [n, k] concepts; anchors [c, d] unit. Captions of the
+    same concepts in a batch are no negatives.
+    """
+    logits = mini_model.SCALE * image @ points.T
+    key = shown.sort(1).values
+    same = (key[:, None] == key[None]).all(-1) & ~torch.eye(len(key), dtype=torch.bool)
+    logits = logits.masked_fill(same.to(logits.device), -1e4)
+    index = torch.arange(len(logits), device=logits.device)
+    pairs = (F.cross_entropy(logits, index) + F.cross_entropy(logits.T, index)) / 2
+    wanted = F.one_hot(shown, len(anchors)).float().mean(1).to(image.device)
+    return weight * pairs + F.cross_entropy(mini_model.SCALE * image @ anchors.T, wanted)
+
+
+def training_packs(run: Path) -> list:
+    """The shipped drawings, and the training-only line icons where they have been made."""
+    lines = run / "lines.safetensors"
+    return [load_pictograms(), *([load_pictograms(lines)] if lines.is_file() else [])]
+
+
+class Trainer:
+    """One stage: model, optimisers, moving average, random states; saved and restored whole."""
+
+    def __init__(self, recipe: Recipe, run: Path, device: str = "cpu"):
+        self.recipe, self.device = recipe, device
+        self.path = run / f"{recipe.stage}.pt"
+        self.pack = load_pictograms()
+        self.space = Space.load_or_build(run / "space.safetensors", self.pack)
+        anchors = np.stack([self.space[c] for c in self.pack.concepts])
+        self.anchors = torch.from_numpy(anchors).to(device)
+        torch.manual_seed(recipe.seed)
+        self.rng = np.random.default_rng(recipe.seed)
+        self._model(run)
+        start = run / f"{recipe.stage}.start.pt"
+        if start.is_file():
+            self.model.load_state_dict(torch.load(start, weights_only=True)["model"])
+        self.opts = mini_model.optimisers(self.model, recipe.muon, recipe.adam)
+        if recipe.stage != "text":
+            self.opts.append(torch.optim.AdamW(self.head.parameters(), lr=recipe.adam))
+        self.rates = [[g["lr"] for g in o.param_groups] for o in self.opts]
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.step, self.seconds = 0, 0.0
+        if self.path.is_file():
+            self.restore()
+
+    def _model(self, run: Path) -> None:
+        stage = self.recipe.stage
+        clip = mini_model.build("vit" if stage == "text" else stage)
+        if stage != "text":
+            self.sprites = mini_data.Sprites.load(training_packs(run), (VALIDATION_STYLE,))
+            self.model = clip.visual.to(self.device)
+            # Dropped at export: reads the drawing's shape from the tower's last features.
+            self.shapes = mini_data.shapes(self.sprites.pixels).to(self.device)
+            width = VISION[stage]["width"] * (1 if stage == "vit" else 32)
+            self.head = torch.nn.Linear(width, self.shapes.shape[1]).to(self.device)
+            return
+        from open_clip import SimpleTokenizer
+
+        # Train the rows captions can use; export puts the table back to full size.
+        del clip.visual
+        self.tokenizer = SimpleTokenizer(context_length=mini_model.TEXT["context_length"])
+        probe = [*self.space.words, "a an and on of left right above below picture drawing icon "
+                 "image pictogram background"]  # fmt: skip
+        self.tokens = mini_model.used_tokens(probe)
+        clip.token_embedding = torch.nn.Embedding(len(self.tokens), mini_model.TEXT["width"])
+        torch.nn.init.normal_(clip.token_embedding.weight, std=0.02)
+        clip.logit_scale.requires_grad_(False)
+        self.model = clip.to(self.device)
+
+    def save(self) -> None:
+        state = {
+            "model": self.model.state_dict(), "average": self.average,
+            "opts": [opt.state_dict() for opt in self.opts], "step": self.step,
+            "seconds": self.seconds, "torch": torch.get_rng_state(),
+            "numpy": json.dumps(self.rng.bit_generator.state), "recipe": asdict(self.recipe),
+            "head": self.head.state_dict() if self.recipe.stage != "text" else {},
+        }  # fmt: skip
+        partial = self.path.with_suffix(".tmp")
+        torch.save(state, partial)
+        os.replace(partial, self.path)
+
+    def restore(self) -> None:
+        state = torch.load(self.path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average = state["average"]
+        if self.recipe.stage != "text":
+            self.head.load_state_dict(state["head"])
+        for opt, saved in zip(self.opts, state["opts"], strict=True):
+            opt.load_state_dict(saved)
+        self.step, self.seconds = state["step"], state["seconds"]
+        torch.set_rng_state(state["torch"].cpu())
+        self.rng.bit_generator.state = json.loads(state["numpy"])
+
+    @property
+    def progress(self) -> float:
+        if self.recipe.steps:
+            return self.step / self.recipe.steps
+        return self.seconds / (60 * self.recipe.minutes)
+
+    def loss(self) -> torch.Tensor:
+        n, done = self.recipe.batch, self.progress
+        if self.recipe.stage == "text":
+            texts, points = text_batch(self.space, self.pack, self.rng, n)
+            ids = torch.searchsorted(self.tokens, self.tokenizer(texts))
+            # Trailing padding changes nothing under the causal mask.
+            out = F.normalize(self.encode_text(ids[:, : int((ids > 0).sum(1).max())]), dim=1)
+            points = points.to(self.device)
+            logits = 10 * out @ points.T
+            same = (points @ points.T > 0.97) & ~torch.eye(n, dtype=torch.bool)
+            logits = logits.masked_fill(same, -1e4)
+            return 3 * (1 - (out * points).sum(1)).mean() + F.cross_entropy(logits, torch.arange(n))
+        # Large, centred and as drawn until the towers see shapes at all; then wider.
+        objects, later = 1, max(0.0, (done - 0.35) / 0.5)
+        if later > 0:
+            objects = int(self.rng.choice([1, 2, 3], p=[0.75, 0.2, 0.05]))
+        easy = max(0.3, 1 - later)
+        if later > 0 and self.rng.random() < 0.2:
+            easy = self.rng.random()
+        vary = 0.1 + 0.5 * min(1.0, later)
+        scenes = mini_data.batch(
+            self.sprites, self.space, self.pack.concepts, n, objects, self.rng, easy, vary
+        )
+        image, cover = ((scenes.image - 0.5) / 0.5).to(self.device), scenes.cover.to(self.device)
+        if self.recipe.stage == "vit":
+            tokens = self.recipe.tokens if done < 0.85 else 0
+            features = patch_forward(self.model, image, cover, tokens)
+            out = features @ self.model.proj
+        else:
+            last = convolution_forward(
+                self.model, F.interpolate(image, scale_factor=2, mode="bicubic")
+            )
+            features, out = last.mean((2, 3)), self.model.attnpool(last)
+        points = scenes.points.to(self.device)
+        pairs = self.recipe.pairs * min(1.0, later)
+        loss = contrastive(F.normalize(out, dim=1), points, scenes.shown, self.anchors, pairs)
+        if objects > 1 or not self.recipe.shape:
+            return loss
+        wanted = self.shapes[scenes.shape]
+        return loss + self.recipe.shape * F.mse_loss(self.head(features), wanted)
+
+    def encode_text(self, ids):
+        """open_clip's CLIP.encode_text for ids of any length up to the context's."""
+        m, length = self.model, ids.shape[1]
+        x = m.token_embedding(ids) + m.positional_embedding[:length]
+        x = m.ln_final(m.transformer(x, attn_mask=m.attn_mask[:length, :length]))
+        return x[torch.arange(len(x)), ids.argmax(1)] @ m.text_projection
+
+    def train_step(self) -> float:
+        started = time.monotonic()
+        factor = schedule(self.progress, self.step)
+        for opt, rates in zip(self.opts, self.rates, strict=True):
+            for group, rate in zip(opt.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+        self.model.train()
+        loss = self.loss()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
+        for opt in self.opts:
+            opt.step()
+            opt.zero_grad(set_to_none=True)
+        decay = min(0.995, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
+                else:
+                    self.average[name].copy_(value)
+        self.step += 1
+        self.seconds += time.monotonic() - started
+        return loss.item()
+
+    @torch.no_grad()
+    def validate(self) -> str:
+        """Top-1 of the average on clean drawings of the style held back from training, and on
+        trained drawings; for text the mean cosine to the points."""
+        saved = {k: v.clone() for k, v in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average)
+        self.model.eval()
+        if self.recipe.stage == "text":
+            texts, points = text_batch(self.space, self.pack, np.random.default_rng(1), 256)
+            ids = torch.searchsorted(self.tokens, self.tokenizer(texts))
+            out = F.normalize(self.encode_text(ids), dim=1).cpu()
+            report = f"cosine {(out * points).sum(1).mean():.3f}"
+        else:
+            report = " ".join(
+                f"{style} {self.accuracy(style):.1%}" for style in (VALIDATION_STYLE, "noto")
+            )
+        self.model.load_state_dict(saved)
+        return report
+
+    def accuracy(self, style: str) -> float:
+        labels, images = [], []
+        for i, concept in enumerate(self.pack.concepts):
+            for rgba in self.pack.variants(concept, style)[:1]:
+                a = rgba[..., 3:] / 255.0
+                images.append(rgba[..., :3] / 255.0 * a + 1 - a)
+                labels.append(i)
+        image = torch.from_numpy(np.stack(images)).float().permute(0, 3, 1, 2)
+        image = F.interpolate(F.pad(image, (10, 10, 10, 10), value=1.0), size=64, mode="area")
+        if self.recipe.stage == "rn":
+            image = F.interpolate(image, scale_factor=2, mode="bicubic")
+        out = torch.cat(
+            [self.model(part) for part in ((image - 0.5) / 0.5).to(self.device).split(128)]
+        )
+        guess = (out @ self.anchors.T).argmax(1).cpu()
+        return float((guess == torch.tensor(labels)).float().mean())
+
+
+def train(recipe: Recipe, run: Path, device: str, every: float = 120.0) -> None:
+    trainer = Trainer(recipe, run, device)
+    print(f"{recipe}\nfrom step {trainer.step}", flush=True)
+    last, losses = time.monotonic(), []
+    while trainer.progress < 1:
+        losses.append(trainer.train_step())
+        if not math.isfinite(losses[-1]):
+            raise RuntimeError(f"the loss is not finite at step {trainer.step}")
+        if time.monotonic() - last > every or trainer.progress >= 1:
+            print(
+                f"{time.strftime('%H:%M')} step {trainer.step} {trainer.progress:.0%} "
+                f"loss {np.mean(losses):.3f} {trainer.validate()} "
+                f"{trainer.step * recipe.batch / trainer.seconds:.0f}/s",
+                flush=True,
+            )
+            trainer.save()
+            last, losses = time.monotonic(), []
+    trainer.save()
+
+
+def export(run: Path, out: Path) -> None:
+    """Write artifacts/mini-vit and artifacts/mini-rn from the averages in the run folder."""
+    stages = {}
+    for stage in ("text", "vit", "rn"):
+        if (run / f"{stage}.pt").is_file():
+            state = torch.load(run / f"{stage}.pt", map_location="cpu", weights_only=True)
+            stages[stage] = state["average"]
+    trainer = Trainer(Recipe("text"), run)
+    stages["text"].pop("logit_scale")
+    text = mini_model.expand(stages["text"], trainer.tokens)
+    for kind in ("vit", "rn"):
+        if kind in stages:
+            mini_model.export(kind, stages[kind], text, out / f"mini-{kind}")
+            print(out / f"mini-{kind}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("stage", choices=("start", "text", "vit", "rn", "export"))
+    parser.add_argument("--run", type=Path, default=Path("out/mini"))
+    parser.add_argument("--out", type=Path, default=ARTIFACTS)
+    for option in fields(Recipe)[1:]:
+        parser.add_argument(f"--{option.name}", type=option.type, default=option.default)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    if args.device == "cpu":
+        torch.set_num_threads(1)
+    if args.stage == "start":
+        packs = training_packs(args.run)
+        for module in (mini_start, mini_start_rn):
+            module.prepare(args.run, packs[0], packs, (VALIDATION_STYLE,))
+        return
+    if args.stage == "export":
+        export(args.run, args.out)
+        return
+    recipe = Recipe(**{option.name: getattr(args, option.name) for option in fields(Recipe)})
+    train(recipe, args.run, args.device)
+
+
+if __name__ == "__main__":
+    main()

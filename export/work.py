@@ -1,0 +1,111 @@
+"""The work folder beside `--out`: settings, checkpoints and cached scores of an unfinished run."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clipneurons.bundle import NEURONS, Bundle, BundleError, bundle_files, load_bundle
+from clipneurons.folders import file_sha256, write_atomic
+from export.settings import Settings, Shard, UserError
+
+_PLAN, _FINISHING = "plan.json", "finishing.json"
+
+
+class Work:
+    """Files of the run that will end in `out`; the same for all its shards and ranks."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.folder = out.absolute().parent / f".{out.absolute().name}.work"
+
+    @property
+    def means(self) -> Path:
+        """Where `export merge` puts the mean of all shards."""
+        return self.folder / "means.safetensors"
+
+    def shard(self, shard: Shard) -> Path:
+        """The folder of one shard."""
+        return self.folder / shard.name
+
+    @contextmanager
+    def lock(self, shard: Shard) -> Iterator[None]:
+        """Hold the shard against a second process; a kill lets go of it."""
+        folder = self.shard(shard)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"another process is at work on {self.out} ({folder})") from None
+            yield
+
+    def open(self, settings: Settings, weights: str, images: int, restart: bool = False) -> None:
+        """Begin, or go on if everything that matters is the same; raises `UserError` if not."""
+        path = self.folder / _PLAN
+        new = {"settings": json.loads(settings.to_json()), "weights": weights, "images": images}
+        if path.is_file():
+            old = json.loads(path.read_text())
+            if old == new:
+                return
+            if not restart:
+                raise UserError(
+                    f"{self.folder} holds an unfinished run with {self._difference(old, new)}."
+                    " Run that command again to go on, or add --restart to discard it"
+                )
+            for entry in self.folder.iterdir():
+                if entry.is_dir():
+                    for inner in entry.iterdir():
+                        _delete(inner) if inner.name != "lock" else None
+                else:
+                    _delete(entry)
+        write_atomic(path, (json.dumps(new, indent=1, sort_keys=True) + "\n").encode())
+
+    def settings(self) -> Settings:
+        """The settings of the run at work here; raises `UserError` when there is none."""
+        path = self.folder / _PLAN
+        if not path.is_file():
+            raise UserError(f"no unfinished run for --out {self.out}: start with `export run`")
+        return Settings.from_json(json.dumps(json.loads(path.read_text())["settings"]))
+
+    def finishing(self, settings: Settings, bundle: Bundle) -> None:
+        """Note what is about to be saved, so that a kill right after it is not done again."""
+        digest = hashlib.sha256(bundle_files(bundle)[NEURONS]).hexdigest()
+        note = {"settings": json.loads(settings.to_json()), "neurons": digest}
+        write_atomic(self.folder / _FINISHING, json.dumps(note).encode())
+
+    def finished(self, settings: Settings) -> bool:
+        """Whether the bundle of this very run is in place already, only the clearing was left."""
+        path = self.folder / _FINISHING
+        if not path.is_file():
+            return False
+        note = json.loads(path.read_text())
+        try:
+            load_bundle(self.out)
+            same = file_sha256(self.out / NEURONS) == note["neurons"]
+        except BundleError:
+            return False
+        return same and note["settings"] == json.loads(settings.to_json())
+
+    def remove(self) -> None:
+        """Clear up."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @staticmethod
+    def _difference(old: dict, new: dict) -> str:
+        before, after = (Settings.from_json(json.dumps(x["settings"])) for x in (old, new))
+        words = before.differences(after)
+        if old["weights"] != new["weights"]:
+            words.append(f"weights {old['weights'][:12]} and {new['weights'][:12]}")
+        if old["images"] != new["images"]:
+            words.append(f"{old['images']} and {new['images']} images")
+        return "; ".join(words)
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
