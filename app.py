@@ -1,0 +1,165 @@
+"""The page: `python app.py [--bundle FOLDER ...] [--port 7860] [--mcp]`."""
+
+from __future__ import annotations
+
+import os
+import time
+
+STARTED = time.perf_counter()
+# Gradio asks two outside hosts at import unless told not to.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import argparse  # noqa: E402
+import importlib  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+from urllib.parse import parse_qs  # noqa: E402
+
+import gradio as gr  # noqa: E402
+
+from clipneurons.bundle import BundleError  # noqa: E402
+from tabs import images  # noqa: E402
+from tabs.context import MODEL, Library, Reading, readable  # noqa: E402
+from tabs.theme import HEAD, css, theme  # noqa: E402
+
+ROOT = Path(__file__).parent
+BUNDLED = ("mini-vit", "mini-rn")
+TABS = ("dictionary", "concepts", "segmentation", "adversarial", "shift", "about")
+# One image at a time through a model on a CPU; others wait in a queue of bounded length.
+AT_ONCE, WAITING = 1, 64
+MASTHEAD = """
+<header class="cn-mast"><h1>clipneurons</h1>
+<p>CLIP describes a picture with thousands of small neurons. Each one has something to say, and
+this page puts it into words: look a neuron up, or bring a picture and see which neurons speak.</p>
+</header>
+"""
+
+
+def build(library: Library) -> gr.Blocks:
+    """The whole page over the readings of a library."""
+    with gr.Blocks(
+        title="clipneurons: what each neuron of CLIP says", analytics_enabled=False
+    ) as page:
+        gr.HTML(MASTHEAD)
+        source = gr.Dropdown(
+            library.choices, value=library.first.key, label="Model and data", elem_id="bundle",
+            filterable=False, visible=len(library.choices) > 1,
+        )  # fmt: skip
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
+            modules = {}
+            for name in TABS:
+                if importlib.util.find_spec(f"tabs.{name}") is None:
+                    continue
+                module = importlib.import_module(f"tabs.{name}")
+                with gr.Tab(module.TITLE, id=name, elem_id=f"tab-{name}") as tab:
+                    modules[name] = module.build(library, source)
+                tab.select(None, js=f"() => window.cnTab('{name}')", api_visibility="private")
+        _permanent_links(page, library, source, tabs, modules)
+    return page
+
+
+def _permanent_links(page, library: Library, source, tabs, modules) -> None:
+    """The address bar restores what was shown: at the start, on links and on going back."""
+    where = gr.Textbox(elem_classes="offstage", label="Address", elem_id="address")
+    button = gr.Button("Restore", elem_classes="offstage", elem_id="restore")
+    handles = modules["dictionary"]
+    dictionary = importlib.import_module("tabs.dictionary")
+
+    @readable
+    def restore(query: str):
+        given = {name: values[0] for name, values in parse_qs(query.lstrip("?")[:2000]).items()}
+        reading = library[given.get("bundle", library.first.key)]
+        layer, unit = dictionary.start_of(reading)
+        layers = dictionary.dictionary_of(reading).layers
+        way = given.get("by", dictionary.DIRECTION)
+        return (
+            reading.key,
+            gr.Tabs(selected=given["tab"] if given.get("tab") in TABS else "dictionary"),
+            gr.update(choices=list(layers), value=_number(given.get("layer"), layer, layers)),
+            gr.update(value=_number(given.get("unit"), unit), label=dictionary.unit_name(reading)),
+            given.get("q", ""),
+            way
+            if way in (dictionary.DIRECTION, dictionary.DECOMPOSITION)
+            else dictionary.DIRECTION,
+            dictionary.try_html(reading),
+        )
+
+    outputs = [source, tabs, handles.layer, handles.unit, handles.query, handles.way]
+    options = dict(js="() => [location.search]", show_progress="hidden", api_visibility="private")
+    for event in (page.load, button.click):
+        restored = event(restore, [where], [*outputs, handles.examples], **options)
+        handles.then_show(restored)
+        handles.then_search(restored)
+
+
+def _number(text: str | None, default: int, allowed=None) -> int:
+    """A number from an address, or the default for anything that is none."""
+    if text is None or not text.isascii() or not text.isdecimal() or len(text) > 9:
+        return default
+    return int(text) if allowed is None or int(text) in allowed else default
+
+
+def open_library(folders: list[Path]) -> Library:
+    """Readings of the given folders, or of the bundles that come with the project."""
+    folders = folders or [
+        ROOT / "artifacts" / name
+        for name in BUNDLED
+        if (ROOT / "artifacts" / name / "config.json").is_file()
+    ]
+    if not folders:
+        raise BundleError(
+            "there is no bundle to show: make one with `python -m export run`, then pass it with "
+            "--bundle FOLDER"
+        )
+    return Library([Reading(folder.name, folder) for folder in folders])
+
+
+def serve(library: Library, *, block: bool = True, **options) -> gr.Blocks:
+    """Build and launch the page; `options` go to `launch`."""
+    page = build(library)
+    page.queue(max_size=WAITING, default_concurrency_limit=8)
+    for fn in page.fns.values():
+        if fn.concurrency_id == MODEL:
+            fn.concurrency_limit = AT_ONCE
+    page.launch(
+        theme=theme(), css=css(), head=HEAD, max_file_size=images.MAX_BYTES, ssr_mode=False,
+        enable_monitoring=False, run_history=False, footer_links=["api"], show_error=False,
+        prevent_thread_lock=not block, **options,
+    )  # fmt: skip
+    return page
+
+
+def say(phase: str) -> None:
+    """Print how long after the start a phase was done."""
+    print(f"{time.perf_counter() - STARTED:6.2f} s  {phase}", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Open the bundles, serve the page, then load the model while it is looked at."""
+    parser = argparse.ArgumentParser(description="What each neuron of CLIP says, as text.")
+    parser.add_argument("--bundle", action="append", type=Path, default=[], metavar="FOLDER",
+        help="a bundle to show, may be repeated (default: the bundled ones)")  # fmt: skip
+    parser.add_argument("--host", default=None, help="address to listen on (default: this machine)")
+    parser.add_argument("--port", type=int, default=None, help="default: the first free from 7860")
+    parser.add_argument("--mcp", action="store_true",
+        help="also serve the tabs' functions as MCP tools (needs gradio[mcp])")  # fmt: skip
+    args = parser.parse_args(arguments)
+    say("imports")
+    try:
+        library = open_library(args.bundle)
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    say(f"bundle ({', '.join(library.readings)})")
+    page = serve(
+        library, block=False, server_name=args.host, server_port=args.port,
+        mcp_server=args.mcp or None,
+    )  # fmt: skip
+    say("page")
+    library.warm(lambda reading: say("model"))
+    page.block_thread()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One file a tab; `app.py` puts them together."""

@@ -1,0 +1,122 @@
+"""What the page shows: the bundle, its card and figures, how to cite and remake it."""
+
+from __future__ import annotations
+
+import re
+
+import gradio as gr
+
+from tabs.context import Library, Reading, readable
+from tabs.plots import Bar, bars, empty, figures, html, section
+
+TITLE = "About"
+_METHODS = {
+    "signed": "neurons, signed weights",
+    "second_order": "neurons, the paper’s weights",
+    "text_span": "attention heads (TextSpan)",
+    "nearest_texts": "nearest texts",
+}
+# Of the export's conditions, those that say most about the texts.
+_REPLACED = ("all effects mean-ablated", "first component", "32 texts", "128 texts")
+_CITE = """
+### How to cite
+
+The methods are those of two papers; please cite the one whose models you look at.
+
+- Yossi Gandelsman, Alexei A. Efros, Jacob Steinhardt: *Interpreting the Second-Order Effects of
+  Neurons in CLIP*. ICLR 2025, arXiv 2406.04341. (ViT models)
+- Edmund Bu, Yossi Gandelsman: *Interpreting ResNet-based CLIP via Neuron-Attention
+  Decomposition*. arXiv 2509.19943, 2025. (ResNet models)
+"""
+
+
+def overview_html(reading: Reading) -> str:
+    """The bundle in numbers, and how well image concepts were measured to do."""
+    config, metrics = reading.bundle.config, reading.bundle.metrics
+    units = sum(len(arrays.directions) for arrays in reading.bundle.layers.values())
+    kind = "neurons" if config.units_per_neuron == 1 else "neuron-head pairs"
+    numbers = figures(
+        [
+            (f"{units:,}", kind, f"In layers {', '.join(map(str, config.layers))}"),
+            (f"{config.data.count:,}", "images", f"Data set: {config.data.name}"),
+            (f"{config.pool.count:,}", "texts", f"{config.pool.name} ({config.pool.licence})"),
+            (f"{config.components}", "texts a neuron", "Terms of the sparse decomposition"),
+            (config.activation, "activation", "Of the model's MLPs"),
+        ]
+    )  # fmt: skip
+    return f'<article class="cn-card"><header><h2>{reading.title}</h2></header>{numbers}' + (
+        f'<div class="cn-columns">{_concepts(metrics)}{_fidelity(metrics)}</div></article>'
+    )
+
+
+def _concepts(metrics: dict) -> str:
+    found = metrics.get("concepts", {})
+    recall = found.get("recall_at_10")
+    title = "Are the things in a picture among its ten first concepts?"
+    if not recall:
+        command = "python -m export evaluate --concepts"
+        return section(title, empty(f"Not measured for this bundle; {command} does."))
+    rows = [
+        Bar(
+            _METHODS.get(name, name), value,
+            hint=f"95 % interval {found['interval_95'][name][0]:.3f} to "
+            f"{found['interval_95'][name][1]:.3f}",
+        )
+        for name, value in sorted(recall.items(), key=lambda pair: -pair[1])
+    ]  # fmt: skip
+    rows.append(Bar("ten texts at random", found["chance"]))
+    note = (
+        f"Recall at 10 on {found['images']} scenes of a drawing style that no training image "
+        f"has. The page weighs neurons by the better of the first two."
+    )
+    body = bars(rows, label=title, digits=3).replace("cn-bars", "cn-bars cn-wide", 1)
+    return section(title, body, note)
+
+
+def _fidelity(metrics: dict) -> str:
+    """How often the model still chooses the same class, by layer and replacement."""
+    title = "Does the model choose the same when its neurons are replaced?"
+    rows = [
+        Bar(f"{layer}: {condition}", figure["agreement"])
+        for layer, conditions in metrics.get("fidelity", {}).get("layers", {}).items()
+        for condition, figure in conditions.items()
+        if condition in _REPLACED and "agreement" in figure
+    ]
+    if not rows:
+        command = "python -m export evaluate"
+        return section(title, empty(f"Not measured for this bundle; {command} does."))
+    body = bars(rows, label=title, digits=3, most=1.0).replace("cn-bars", "cn-bars cn-wide", 1)
+    note = "Share of images with the same class; all conditions are in the card below."
+    return section(title, body, note)
+
+
+def card_text(reading: Reading) -> str:
+    """The model card without its YAML head, and how to cite and to make the bundle again."""
+    card = re.sub(r"\A---\n.*?\n---\n", "", reading.bundle.card, flags=re.DOTALL)
+    return card + _CITE
+
+
+def build(library: Library, source: gr.Dropdown) -> None:
+    """Figures and card of the chosen bundle."""
+    first = library.first
+    overview = html(overview_html(first), elem_id="about-overview")
+    card = gr.Markdown(card_text(first), elem_id="about-card", elem_classes="cn-text")
+
+    @readable
+    def opened(bundle: str) -> tuple[str, str]:
+        return overview_html(library[bundle]), card_text(library[bundle])
+
+    def about(bundle: str) -> dict:
+        """What a bundle is: its configuration, measured figures and model card.
+
+        Args:
+            bundle: key of the bundle, or "" for the one the page opens with.
+        """
+        from dataclasses import asdict
+
+        reading = readable(library.__getitem__)(bundle)
+        config = asdict(reading.bundle.config)
+        return {"config": config, "metrics": reading.bundle.metrics, "card": reading.bundle.card}
+
+    gr.api(about, api_name="about")
+    source.change(opened, [source], [overview, card], api_visibility="private")

@@ -1,0 +1,279 @@
+"""The tab that makes pictures of one class that are read as another."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from tabs import plots, workshop
+from tabs.context import MODEL, Library, Reading, readable
+from tabs.workshop import Forged
+
+TITLE = "Adversarial pictures"
+INTRO = (
+    "Some neurons that speak for one class also speak for other things: draw those things beside "
+    "an object, and the model may take it for that class. Here you find such things, draw them, "
+    "and see how often the model falls for it."
+)
+EXAMPLES = [["cat", "dog"], ["horse", "automobile"], ["ship", "truck"], ["bird", "frog"]]
+_NEURONS_SHOWN = 4
+
+
+def cues_html(reading: Reading, cues, similarity: str) -> str:
+    """Cues with their scores and the neurons behind them."""
+    toward = plots.bars(
+        [plots.Bar(cue.text, cue.score, _hint(cue)) for cue in cues.positive],
+        label=f"Cues toward {cues.fooled_class}", digits=3,
+    )  # fmt: skip
+    away = plots.bars(
+        [plots.Bar(cue.text, cue.score, _hint(cue)) for cue in cues.negative[:10]],
+        label=f"Cues away from {cues.fooled_class}", digits=3,
+    )  # fmt: skip
+    rows = "".join(
+        f"<li>{escape(cue.text)}: {_neurons(cue)}</li>" for cue in cues.positive if cue.neurons
+    )
+    dropped = ", ".join(f"{text} ({reason})" for text, reason in cues.dropped[:12]) or "none"
+    return "".join([
+        plots.section(
+            f"What pushes {cues.true_class} toward {cues.fooled_class}", toward,
+            f"Left out: {dropped}. Synonyms are found by {similarity}.",
+        ),
+        plots.section("Neurons behind each cue", f"<ul>{rows}</ul>" if rows else plots.empty(
+            "These cues do not come from neurons.")),
+        plots.section(f"What pushes away from {cues.fooled_class}", away),
+    ])  # fmt: skip
+
+
+def cues_data(cues, similarity: str) -> dict:
+    """Cues as the API gives them."""
+
+    def rows(found) -> list[dict]:
+        return [
+            {"phrase": cue.text, "score": cue.score, "neurons": [
+                {"layer": n.layer, "unit": n.unit, "share": n.share} for n in cue.neurons]}
+            for cue in found
+        ]  # fmt: skip
+
+    return {
+        "toward": rows(cues.positive), "away": rows(cues.negative),
+        "dropped": [{"phrase": text, "reason": reason} for text, reason in cues.dropped],
+        "synonyms_found_by": similarity,
+    }  # fmt: skip
+
+
+def gallery_of(outcomes, fooled_class: str) -> list[tuple]:
+    """Pictures with what the model made of them."""
+    return [
+        (
+            outcome.image.resize((160, 160), 0),
+            f"{'✗ read as ' + fooled_class if outcome.fooled else '✓ read rightly'}"
+            f" ({outcome.margin:+.3f})" + ("" if outcome.valid else f"; {_not_counted(outcome)}"),
+        )
+        for outcome in outcomes
+    ]
+
+
+def rates_html(forged: Forged, rates: dict) -> str:
+    """Success rates as bars: the cues' own, and those of the baselines."""
+    from clipneurons.attack import success_rate
+
+    own = success_rate(forged.outcomes)
+    rows = [plots.Bar(f"{forged.method}", 100 * own.value if own.count else 0.0, str(own))]
+    rows += [
+        plots.Bar(name, 100 * rate.value if rate.count else 0.0, str(rate))
+        for name, rate in rates.items()
+    ]
+    what = f"Pictures of {forged.true_class} that are read as {forged.fooled_class}, per cent"
+    note = f"{own}; interval: Wilson, 95 %. What they show is {_checked(forged)}."
+    return plots.section(
+        what, plots.bars(rows, label="Success rates in per cent", digits=1, most=100.0), note
+    )
+
+
+def _checked(forged: Forged) -> str:
+    known = all(outcome.objects is not None for outcome in forged.outcomes)
+    return "known exactly" if known else "unchecked"
+
+
+def _not_counted(outcome) -> str:
+    return "a near copy" if outcome.duplicate else outcome.presence
+
+
+def _hint(cue) -> str:
+    behind = ", ".join(f"{n.layer}/{n.unit}" for n in cue.neurons[:_NEURONS_SHOWN])
+    return f"{cue.text}: {cue.score:+.3f}" + (f", from neurons {behind}" if behind else "")
+
+
+def _neurons(cue) -> str:
+    return ", ".join(
+        plots.link(f"{n.layer}/{n.unit}", tab="dictionary", layer=n.layer, unit=n.unit)
+        + f" ({n.share:+.3f})".replace("-", "−")
+        for n in cue.neurons[:_NEURONS_SHOWN]
+    )
+
+
+def build(library: Library, source: gr.components.Component) -> None:
+    """The tab's components and events; ``source`` holds the chosen bundle's key."""
+    layers_known = list(library.first.bundle.layers)
+    state = gr.State()
+    gr.Markdown(f"{INTRO}\n\n{workshop.PURPOSE}")
+    with gr.Row():
+        with gr.Column(scale=2):
+            with gr.Row():
+                true = gr.Textbox(
+                    "cat", label="The picture shows", max_length=60, elem_id="adversarial-true"
+                )
+                fooled = gr.Textbox(
+                    "dog", label="It shall be read as", max_length=60, elem_id="adversarial-fooled"
+                )
+            gr.Examples(EXAMPLES, [true, fooled], label="Try", elem_id="adversarial-examples")
+            with gr.Accordion("Settings", open=False):
+                layers = gr.CheckboxGroup(
+                    layers_known, value=layers_known, label="Layers", elem_id="adversarial-layers"
+                )
+                neurons = gr.Slider(
+                    1, 1000, 100, step=1, label="Neurons", elem_id="adversarial-neurons"
+                )
+                words = gr.Slider(1, 50, 25, step=1, label="Cues", elem_id="adversarial-words")
+                each = gr.Slider(
+                    0, 6, 3, step=1, label="Cues in a picture", elem_id="adversarial-each"
+                )
+                blocked = gr.Textbox(
+                    label="Words that no cue may contain", placeholder="animal, pet",
+                    max_length=1000, elem_id="adversarial-blocked",
+                )  # fmt: skip
+                describer = gr.Radio(
+                    workshop.describers(), value=workshop.TEMPLATES, label="Described by",
+                    elem_id="adversarial-describer",
+                )  # fmt: skip
+                painter = gr.Radio(
+                    workshop.painters(), value=workshop.PICTOGRAMS, label="Painted by",
+                    elem_id="adversarial-painter",
+                )  # fmt: skip
+                seed = gr.Number(0, label="Seed", precision=0, elem_id="adversarial-seed")
+            look = gr.Button("Find cues", variant="primary", elem_id="adversarial-look")
+            edited = gr.Textbox(
+                label="Cues to use (edit, separated by commas)", lines=3, max_length=4000,
+                elem_id="adversarial-cues",
+            )  # fmt: skip
+            count = gr.Slider(
+                1, workshop.MAX_PICTURES, 30, step=1, label="Pictures", elem_id="adversarial-count"
+            )
+            with gr.Row():
+                draw = gr.Button("Make pictures", variant="primary", elem_id="adversarial-draw")
+                stop = gr.Button("Stop", variant="stop", elem_id="adversarial-stop")
+        with gr.Column(scale=3):
+            said = plots.html(elem_id="adversarial-said")
+    with gr.Accordion("Descriptions", open=False):
+        described = gr.Textbox(
+            label="One a picture", lines=6, interactive=False, elem_id="adversarial-described"
+        )
+    rates = plots.html(elem_id="adversarial-rates")
+    with gr.Row():
+        gallery = gr.Gallery(
+            label="Pictures with the model's verdict (choose one for its map)", columns=6,
+            height="auto", elem_id="adversarial-gallery", allow_preview=False, buttons=[],
+        )  # fmt: skip
+        place = gr.Image(
+            label="Where the mistake comes from", interactive=False, format="png", buttons=[],
+            elem_id="adversarial-map", scale=0, min_width=280,
+        )  # fmt: skip
+    saved = gr.DownloadButton("Download (zip)", interactive=False, elem_id="adversarial-zip")
+
+    def search(bundle, true, fooled, layers, neurons, words, blocked, painter):
+        reading = library[bundle]
+        cues = workshop.cues_of(
+            reading, true, fooled, layers=layers, neurons=neurons, words=words, blocked=blocked,
+            painter=painter,
+        )  # fmt: skip
+        return reading, cues, workshop.similarity_of(reading).name
+
+    @readable
+    def find(
+        bundle: str, true: str, fooled: str, layers: list[int], neurons: int, words: int,
+        blocked: str, painter: str,
+    ):  # fmt: skip
+        reading, cues, similarity = search(
+            bundle, true, fooled, layers, neurons, words, blocked, painter
+        )
+        return cues_html(reading, cues, similarity), ", ".join(cues.words)
+
+    @readable
+    def find_cues(
+        bundle: str, true: str, fooled: str, layers: list[int], neurons: int, words: int,
+        blocked: str, painter: str,
+    ) -> dict:  # fmt: skip
+        """Phrases that push a picture of the first class toward the second, and away from it.
+
+        Each has its score and the neurons behind it; phrases that name a class, or mean the
+        second, are dropped, with the reason.
+        """
+        _, cues, similarity = search(bundle, true, fooled, layers, neurons, words, blocked, painter)
+        return cues_data(cues, similarity)
+
+    @readable
+    def make(
+        bundle: str, true: str, fooled: str, edited: str, count: int, each: int, seed: int,
+        layers: list[int], neurons: int, words: int, blocked: str, describer: str, painter: str,
+        progress=gr.Progress(),  # noqa: B008  (Gradio finds it by its default)
+    ):  # fmt: skip
+        """Make pictures of the first class with the given cues and see how they are read.
+
+        Gives, growing: the pictures with verdicts, the success rate beside those of random
+        neurons, similar words, random words and no cues, the descriptions, and at the end a zip.
+        """
+        reading = library[bundle]
+        options = dict(
+            layers=layers, neurons=neurons, words=words, blocked=blocked, painter=painter
+        )
+        used = workshop.split_words(edited)
+        if not used:
+            used = workshop.cues_of(reading, true, fooled, **options).words
+        descriptions = workshop.descriptions_of(
+            reading, true, fooled, used, int(count), seed, describer, each
+        )
+        text = "\n".join(description.text for description in descriptions)
+        outcomes, waiting = [], gr.DownloadButton(interactive=False)
+        for batch in workshop.forge(reading, true, fooled, descriptions, seed, painter):
+            outcomes += batch
+            progress(len(outcomes) / len(descriptions), desc="painting")
+            forged = Forged(reading.key, true, fooled, "these cues", tuple(outcomes))
+            yield (
+                forged, gallery_of(outcomes, fooled), rates_html(forged, {}), text, waiting, None
+            )  # fmt: skip
+        found = {}
+        if painter == workshop.PICTOGRAMS:  # a painted control picture would take seconds
+            found = workshop.controls(
+                reading, true, fooled, int(count), seed, cues_each=each,
+                progress=lambda share: progress(share, desc="baselines"), **options,
+            )  # fmt: skip
+        ready = gr.DownloadButton(value=workshop.zip_file(forged), interactive=True)
+        yield (
+            forged, gallery_of(outcomes, fooled), rates_html(forged, found), text, ready, None
+        )  # fmt: skip
+
+    @readable
+    def explain(forged: Forged | None, event: gr.SelectData):
+        if forged is None:
+            return None
+        return workshop.mistake_overlay(library[forged.key], forged, int(event.index))
+
+    def changed(bundle: str):
+        known = list(library[bundle].bundle.layers)
+        return gr.CheckboxGroup(known, value=known), "", "", [], "", None, None
+
+    asked = [source, true, fooled, layers, neurons, words, blocked, painter]
+    private = {"api_visibility": "private"}
+    look.click(find, asked, [said, edited], concurrency_id=MODEL, **private)
+    gr.api(find_cues, api_name="find_cues", concurrency_id=MODEL)
+    made = draw.click(
+        make,
+        [source, true, fooled, edited, count, each, seed, layers, neurons, words, blocked,
+         describer, painter],
+        [state, gallery, rates, described, saved, place],
+        api_name="attack", concurrency_id=MODEL,
+    )  # fmt: skip
+    stop.click(None, cancels=[made], **private)
+    gallery.select(explain, state, place, concurrency_id=MODEL, **private)
+    source.change(changed, source, [layers, said, edited, gallery, rates, place, state], **private)

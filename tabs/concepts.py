@@ -1,0 +1,366 @@
+"""Image concept discovery: the phrases of the neurons that an image activates, and where."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import gradio as gr
+from PIL import Image
+
+from tabs.card import says
+from tabs.context import MODEL, Library, Reading, readable
+from tabs.images import ImageInput, image_uri, open_image
+from tabs.plots import Bar, bars, empty, html, link, section
+from tabs.spotlight import spotlight
+
+if TYPE_CHECKING:
+    from clipneurons.concepts import ConceptReader
+
+TITLE = "Concepts of an image"
+PAPER, SIGNED = "paper", "signed"
+WAYS = [("signed weights", SIGNED), ("the paper’s weights", PAPER)]
+_TOP, _NEURONS, _IMAGES = 10, 12, 8
+
+
+def reader_of(reading: Reading) -> ConceptReader:
+    """What concepts are read with, prepared once a model."""
+    from clipneurons.concepts import ConceptReader
+
+    return reading.remember("concepts", lambda: ConceptReader(reading.lens, reading.bundle))
+
+
+def text_span_of(reading: Reading):
+    """TextSpan's texts of the model's heads, found once from gallery pictures; None for ResNets."""
+    if reading.bundle.config.kind != "vit" or not len(reading.bundle.examples):
+        return None
+    import torch
+
+    from clipneurons.first_order import FirstOrderLens
+    from clipneurons.textspan import TextSpanReader
+
+    def make():
+        pixels = [reading.pixels(image) for image in reading.sample(256)]
+        batches = [torch.stack(pixels[i : i + 32]) for i in range(0, len(pixels), 32)]
+        lens = FirstOrderLens(reading.tower)
+        return TextSpanReader.fit(lens, batches, reading.bundle.text_embeddings, count=30)
+
+    return reading.remember("text span", make)
+
+
+def default_way(reading: Reading) -> str:
+    """The variant that finds more of the true objects, as far as it was measured."""
+    recall = reading.bundle.metrics.get("concepts", {}).get("recall_at_10", {})
+    return PAPER if recall.get("second_order", 0) > recall.get("signed", 0) else SIGNED
+
+
+def discover(reading: Reading, image: Image.Image | None, way: str, top: int = _TOP) -> dict:
+    """Concepts of an image, the neurons behind them, where they fire, and two other readings."""
+    import torch
+
+    from clipneurons.concepts import top_concepts
+
+    if image is None:
+        raise ValueError("Choose, paste or take a picture first.")
+    if way not in (PAPER, SIGNED):
+        raise ValueError(f'The weights are "{SIGNED}" or "{PAPER}", not {way!r}.')
+    reader, texts = reader_of(reading), reading.bundle.texts
+    pixels = reading.tower.preprocess(image)[None]
+    representation, effects = reader(pixels)
+    weights = {kind: reader.weights(effects, signed=kind == SIGNED)[0] for kind in (SIGNED, PAPER)}
+    concepts = top_concepts(weights[way], texts, max(1, min(int(top), 50)))
+    places = {text: i for i, text in enumerate(texts)}
+    maps = [
+        reader.patches(effects, places[text], signed=way == SIGNED).clamp_min(0)
+        for text, _ in concepts
+    ]
+    span = text_span_of(reading)
+    other = SIGNED if way == PAPER else PAPER
+    return {
+        "concepts": [
+            {"text": text, "weight": weight, "map": _rounded(map_ / map_.amax().clamp_min(1e-12))}
+            for (text, weight), map_ in zip(concepts, maps, strict=True)
+        ],
+        "neurons": [
+            {
+                "layer": one.layer, "unit": one.unit, "norm": one.norm,
+                "projection": one.projection, "over_threshold": one.excess,
+                "phrases": says(reading.bundle, one.layer, one.unit),
+            }
+            for one in reader.activated(effects, top=_NEURONS)
+        ],
+        "activated": sum(int(mine.activated.sum()) for mine in effects.values()),
+        "others": {
+            other: _pairs(top_concepts(weights[other], texts, _TOP)),
+            "text_span": _pairs(
+                top_concepts(span(pixels.to(reading.tower.device))[0], texts, _TOP) if span else []
+            ),
+            "nearest_texts": _pairs(
+                top_concepts(reader.nearest_texts(representation)[0], texts, _TOP)
+            ),
+        },
+        "way": way,
+        "shown": image_uri(_as_seen(reading, torch.as_tensor(pixels[0]))),
+    }  # fmt: skip
+
+
+def contrast(reading: Reading, images: list[Image.Image], way: str) -> dict:
+    """What several images have in common, and what sets each apart."""
+    import torch
+
+    from clipneurons.concepts import compare
+
+    if len(images) < 2:
+        raise ValueError("Choose at least two pictures to compare.")
+    if len(images) > _IMAGES:
+        raise ValueError(f"At most {_IMAGES} pictures at once, please.")
+    reader = reader_of(reading)
+    pixels = torch.stack([reading.tower.preprocess(image) for image in images])
+    weights = reader.weights(reader(pixels)[1], signed=way == SIGNED)
+    found = compare(weights, reading.bundle.texts)
+    return {
+        "common": _pairs(found.common),
+        "only": [_pairs(pairs) for pairs in found.only],
+        "shown": [image_uri(_as_seen(reading, one)) for one in pixels],
+    }
+
+
+def _pairs(pairs: list[tuple[str, float]]) -> list[dict]:
+    return [{"text": text, "weight": weight} for text, weight in pairs]
+
+
+def _rounded(map_) -> list[list[float]]:
+    return [[round(value, 3) for value in row] for row in map_.tolist()]
+
+
+def _as_seen(reading: Reading, pixels) -> Image.Image:
+    """The square that the model sees, as a picture."""
+    import torch
+    from torchvision.transforms.functional import to_pil_image
+
+    config = reading.bundle.config
+    mean = torch.tensor(config.image_mean)[:, None, None]
+    std = torch.tensor(config.image_std)[:, None, None]
+    return to_pil_image((pixels.cpu() * std + mean).clamp(0, 1))
+
+
+# -- what it shows
+
+
+def concepts_html(key: str, found: dict) -> str:
+    """Picture, concepts that light up their patches, neurons, and the other readings."""
+    concepts = found["concepts"]
+    if not concepts:
+        return (
+            '<article class="cn-concepts">'
+            + empty("No neuron reacts to this picture more than to most others: no concepts.")
+            + "</article>"
+        )
+    most = concepts[0]["weight"]
+    maps = "".join(
+        f'<img class="cn-map cn-map-{i}" alt="" src="{spotlight(one["map"])}">'
+        for i, one in enumerate(concepts)
+    )
+    rows = "".join(
+        f'<label title="{escape(one["text"])}: {one["weight"]:.3g}">'
+        f'<input type="radio" name="cn-concept" class="cn-pick-{i}">'
+        f'<span class="cn-name">{escape(one["text"])}</span>'
+        f'<span class="cn-track" aria-hidden="true"><span class="cn-bar cn-plus" '
+        f'style="--share:{one["weight"] / most:.4f}"></span></span>'
+        f'<span class="cn-value">{one["weight"]:.2f}</span></label>'
+        for i, one in enumerate(concepts)
+    )
+    title = ", ".join(one["text"] for one in concepts[:3])
+    picture = (
+        f'<div><div class="cn-picture"><img src="{found["shown"]}" alt="The picture as the model '
+        f'sees it. Concepts found: {escape(title)}">{maps}</div>'
+        '<p class="cn-note">Point at a concept, or choose it, to light up the patches where the '
+        "neurons that say it fire.</p></div>"
+    )
+    choices = f'<fieldset class="cn-choices" aria-label="Concepts">{rows}</fieldset>'
+    body = f"<div><h2>{escape(title)}</h2>{section('Concepts', choices)}</div>"
+    return (
+        f'<article class="cn-concepts"><div class="cn-look">{picture}{body}'
+        f"</div>{_neurons_html(key, found)}{_others_html(found)}</article>"
+    )
+
+
+def _neurons_html(key: str, found: dict) -> str:
+    rows = "".join(
+        f"<tr><td>{_card_link(key, one)}</td><td>{escape(one['phrases'])}</td>"
+        f'<td class="cn-number">{one["norm"]:.2f}</td>'
+        f'<td class="cn-number">{one["projection"]:+.2f}</td>'
+        f'<td class="cn-number">{one["over_threshold"]:.1f}×</td></tr>'
+        for one in found["neurons"]
+    ).replace(">-", ">−")
+    table = (
+        '<div class="cn-scroll"><table class="cn-table cn-activated"><thead><tr><th>Neuron</th>'
+        '<th>Says</th><th class="cn-number">Effect</th><th class="cn-number">Along its '
+        'direction</th><th class="cn-number">Over threshold</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+    note = (
+        f"{found['activated']} neurons react to this picture more than to 98 % of the data; the "
+        "strongest are below. Follow one into the dictionary."
+    )
+    return section("Neurons behind it", table, note)
+
+
+def _card_link(key: str, one: dict) -> str:
+    layer, unit = one["layer"], one["unit"]
+    return link(f"{layer} · {unit}", tab="dictionary", layer=layer, unit=unit, bundle=key)
+
+
+def _others_html(found: dict) -> str:
+    titles = {
+        PAPER: ("Neurons, the paper’s weights", "Σ γ‖φ‖: sizes of effects, whatever their sign."),
+        SIGNED: ("Neurons, signed weights", "Σ γ⟨φ, r⟩: effects against a direction count so."),
+        "text_span": ("Attention heads (TextSpan)", "First-order effects, Gandelsman et al. 2024."),
+        "nearest_texts": ("Nearest texts", "Cosine of the whole embedding with each text."),
+    }  # fmt: skip
+    parts = []
+    for name, pairs in found["others"].items():
+        title, note = titles[name]
+        rows = [Bar(one["text"], one["weight"]) for one in pairs]
+        body = bars(rows, label=title) if rows else empty("Not defined for this kind of model.")
+        parts.append(section(title, body, note))
+    grid = f'<div class="cn-three">{"".join(parts)}</div>'
+    return section("The same picture, read in other ways", grid)
+
+
+def contrast_html(found: dict) -> str:
+    """Common concepts, and each picture's own."""
+
+    def rows(pairs: list[dict], label: str) -> str:
+        return bars([Bar(one["text"], one["weight"]) for one in pairs], label=label)
+
+    own = "".join(
+        f'<div><div class="cn-gallery"><figure><img alt="Picture {i + 1}" src="{uri}"></figure>'
+        "</div>"
+        f"{rows(pairs, f'Only in picture {i + 1}')}</div>"
+        for i, (uri, pairs) in enumerate(zip(found["shown"], found["only"], strict=True))
+    )
+    return (
+        '<article class="cn-concepts">'
+        + section("In all of them", rows(found["common"], "Common concepts"))
+        + section("In one more than in the others", f'<div class="cn-three">{own}</div>')
+        + "</article>"
+    )
+
+
+def examples_of(reading: Reading) -> list[tuple[Image.Image, str]]:
+    """A few gallery pictures to try."""
+    from io import BytesIO
+
+    kept = reading.sample(6)
+    return [
+        (
+            open_image(BytesIO(reading.bundle.examples[image])),
+            reading.bundle.examples.caption(image),
+        )
+        for image in kept
+    ]
+
+
+# -- the tab
+
+
+def build(library: Library, source: gr.Dropdown) -> None:
+    """Components and events."""
+    first = library.first
+    gr.HTML(
+        '<p class="cn-lede">Bring a picture: the neurons that react to it more than usual tell, in '
+        "their own phrases, what they find in it and where.</p>"
+    )
+    with gr.Row():
+        with gr.Column(scale=2, min_width=260):
+            image = ImageInput("Your picture", elem_id="concepts-image", height=280)
+        with gr.Column(scale=3, min_width=260):
+            gr.HTML('<p class="cn-note">Or try one of these:</p>')
+            gallery = gr.Gallery(
+                examples_of(first), label="Or try one of these", columns=6, height=112, rows=1,
+                allow_preview=False, object_fit="cover", elem_id="concepts-examples", buttons=[],
+                show_label=False,
+            )  # fmt: skip
+            with gr.Row(elem_classes="cn-search"):
+                way = gr.Radio(
+                    WAYS, value=default_way(first), label="Weigh neurons by", scale=3,
+                    elem_id="concepts-way",
+                )  # fmt: skip
+                go = gr.Button(
+                    "Find concepts", variant="primary", scale=1, min_width=130,
+                    elem_id="concepts-go",
+                )  # fmt: skip
+    result = html(
+        empty("Concepts appear here as soon as there is a picture."), elem_id="concepts-result"
+    )
+    data = gr.JSON(visible="hidden", label="Concepts")
+    with gr.Accordion("Compare several pictures", open=False, elem_id="concepts-several"):
+        files = gr.File(
+            label="Two to eight pictures", file_count="multiple", file_types=["image"],
+            elem_id="concepts-files", height=150,
+        )  # fmt: skip
+        both = gr.Button("Compare", elem_id="concepts-compare")
+        compared = html(elem_id="concepts-compared")
+        compared_data = gr.JSON(visible="hidden", label="Comparison")
+
+    @readable
+    def concepts(bundle: str, image: Image.Image | None, way: str) -> dict:
+        """Concepts of an image: texts with weights and maps of patches, and their neurons.
+
+        Args:
+            bundle: key of the bundle; by default the one the page opens with.
+            image: a PNG, JPEG, WebP, GIF or BMP of at most 10 MB and 40 million pixels.
+            way: "signed" (by projection on each neuron's direction) or "paper" (by norm).
+        """
+        return discover(library[bundle], image, way)
+
+    @readable
+    def compare_images(bundle: str, files: list[str] | None, way: str) -> dict:
+        """Concepts that several images have in common, and those that set each apart.
+
+        Args:
+            bundle: key of the bundle; by default the one the page opens with.
+            files: two to eight images.
+            way: "signed" or "paper".
+        """
+        images = [open_image(file) for file in (files or [])[: _IMAGES + 1]]
+        return contrast(library[bundle], images, way)
+
+    private = {"api_visibility": "private"}
+
+    def redraw(key: str, found: dict | None):
+        return concepts_html(key, found) if found else gr.skip()
+
+    found = gr.on(
+        [go.click, image.upload], concepts, [source, image, way], [data],
+        api_name="concepts", concurrency_id=MODEL, show_progress_on=[result],
+    )  # fmt: skip
+    found.success(concepts_html, [source, data], [result], **private)
+
+    @readable
+    def choose(bundle: str, event: gr.SelectData) -> Image.Image:
+        return examples_of(library[bundle])[event.index][0]
+
+    @readable
+    def again(bundle: str, image: Image.Image | None, way: str):
+        return gr.skip() if image is None else discover(library[bundle], image, way)
+
+    way.input(
+        again, [source, image, way], [data], concurrency_id=MODEL, show_progress_on=[result],
+        **private,
+    ).success(redraw, [source, data], [result], **private)  # fmt: skip
+    gallery.select(choose, [source], [image], **private).success(
+        concepts, [source, image, way], [data], concurrency_id=MODEL, show_progress_on=[result],
+        **private,
+    ).success(concepts_html, [source, data], [result], **private)  # fmt: skip
+    both.click(
+        compare_images, [source, files, way], [compared_data], api_name="compare",
+        concurrency_id=MODEL, show_progress_on=[compared],
+    ).success(contrast_html, [compared_data], [compared], **private)  # fmt: skip
+
+    def opened(bundle: str):
+        reading = library[bundle]
+        return examples_of(reading), default_way(reading), empty("Choose a picture.")
+
+    source.change(opened, [source], [gallery, way, result], **private)

@@ -1,0 +1,48 @@
+// Links within the page, the address bar and the back button.
+(() => {
+  const keep = (query) => {
+    // A theme that was asked for in the address stays asked for.
+    const theme = new URLSearchParams(location.search).get("__theme");
+    const next = new URLSearchParams(query);
+    if (theme && !next.has("__theme")) next.set("__theme", theme);
+    const text = next.toString();
+    return text ? "?" + text : location.pathname;
+  };
+  window.cnPush = (query) => {
+    if (query && keep(query) !== location.search) history.pushState(null, "", keep(query));
+  };
+  const tab = () => new URLSearchParams(location.search).get("tab") || "dictionary";
+  window.cnDrawn = (query) => {
+    // The card is drawn at every start; only its own tab shows it in the address.
+    window.cnCard = query;
+    if (!new URLSearchParams(location.search).size) history.replaceState(null, "", keep(query));
+    else if (tab() === "dictionary") window.cnPush(query);
+  };
+  window.cnTab = (name) => {
+    const now = new URLSearchParams(location.search);
+    // Gradio also calls this for the first tab before the address has been read.
+    if (tab() === name || !window.cnCard) return;
+    if (name === "dictionary") return window.cnPush(window.cnCard);
+    const next = new URLSearchParams({ tab: name });
+    if (now.get("bundle")) next.set("bundle", now.get("bundle"));
+    window.cnPush("?" + next);
+  };
+  window.cnSave = (file) => {
+    if (!file) return;
+    const { name, uri } = JSON.parse(file);
+    const link = Object.assign(document.createElement("a"), { href: uri, download: name });
+    document.body.append(link);
+    link.click();
+    link.remove();
+  };
+  const restore = () => document.querySelector("#restore")?.click();
+  addEventListener("popstate", restore);
+  addEventListener("click", (event) => {
+    const link = event.target.closest?.("a.cn-link");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    window.cnPush(link.getAttribute("href"));
+    restore();
+    if (link.closest(".cn-concepts, .cn-activated")) scrollTo({ top: 0 });
+  });
+})();

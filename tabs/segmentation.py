@@ -1,0 +1,338 @@
+"""The tab that finds words in an image: heat maps, masks, regions, and which neurons voted."""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gradio as gr
+from PIL import Image
+
+from clipneurons.segmentation_names import BEST, method_names
+from tabs import plots
+from tabs.context import MODEL, Library, Reading, readable
+from tabs.images import ImageInput, open_image
+
+if TYPE_CHECKING:
+    from clipneurons.segmenters import Segmentation, Segmenter
+
+TITLE = "Segmentation"
+INTRO = (
+    "Find words in an image: write one or several things, separated by commas, and see where the "
+    "neurons speak of them; click on the heat map to read what they say at that place."
+)
+_REGIONS = 30  # names beyond which regions are not drawn one by one
+_VOTERS = 12
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a visitor's last search found, kept for the sliders, clicks and downloads."""
+
+    bundle: str
+    image: Image.Image
+    result: Segmentation
+
+
+def methods(reading: Reading) -> dict[str, Segmenter]:
+    """The methods for a reading's tower, made once."""
+    from clipneurons.segmenters import segmenters
+
+    def make() -> dict[str, Segmenter]:
+        layers = reading.bundle.layers
+        return segmenters(reading.tower, {k: layer.directions for k, layer in layers.items()})
+
+    return reading.remember("segmenters", make)
+
+
+def contrast_texts(reading: Reading):
+    """What class names are held against: the bundle's class names, else its phrases."""
+    from clipneurons.text import embed_texts
+
+    def make():
+        names = reading.bundle.config.data.class_names
+        if len(names) < 2:
+            return reading.bundle.text_embeddings
+        return embed_texts(reading.tower, list(names), "photo")
+
+    return reading.remember("contrast texts", make)
+
+
+def search(
+    reading: Reading, image: Image.Image | None, words: str, method: str, finer: bool, refine: bool
+) -> Found:
+    """Segment an image by comma-separated words."""
+    from clipneurons.segmenters import segment
+    from clipneurons.windows import to_rgb
+
+    if image is None:
+        raise ValueError("Choose an image first.")
+    if not words or not words.strip(" ,"):
+        raise ValueError("Write what to look for, such as: cat, tree")
+    known = methods(reading)
+    if method not in known:
+        raise ValueError(f"There is no method {method!r} here. Choose one of: {', '.join(known)}")
+    names = [name for name in words.split(",") if name.strip()]
+    result = segment(
+        reading.tower, image, names, known[method], others=contrast_texts(reading),
+        scale=2.0 if finer else None, refine=refine,
+    )  # fmt: skip
+    shown = to_rgb(image).resize(result.scores.shape[:0:-1])
+    return Found(reading.key, shown, result)
+
+
+def drawn(found: Found, name: str | None, opacity: float, threshold: float) -> tuple:
+    """The heat map over the image, and the mask, of one name (by default the first)."""
+    from clipneurons.overlay import mask_image, overlay
+
+    result = found.result
+    index = result.names.index(name) if name in result.names else 0
+    return (
+        overlay(found.image, result.heat[index], opacity),
+        mask_image(result.mask(index, threshold)),
+    )
+
+
+def regions(found: Found, none: float) -> tuple:
+    """The image with a coloured region for each name that is somewhere the best."""
+    labels = found.result.labels(none).numpy()
+    present = [
+        (labels == index, name)
+        for index, name in enumerate(found.result.names)
+        if (labels == index).any()
+    ]
+    return found.image, [(mask.astype(float), name) for mask, name in present[:_REGIONS]]
+
+
+def voters(reading: Reading, name: str) -> str:
+    """The units most aligned with a name, as bars that lead into the dictionary."""
+    from clipneurons.segmentation import choose_neurons
+    from clipneurons.text import embed_texts
+
+    bundle = reading.bundle
+    directions = {layer: arrays.directions for layer, arrays in bundle.layers.items()}
+    votes = choose_neurons(directions, embed_texts(reading.tower, [name], "photo").cpu(), _VOTERS)
+    rows = zip(
+        votes.layers[0].tolist(), votes.units[0].tolist(), votes.alignments[0].tolist(),
+        strict=True,
+    )  # fmt: skip
+    return plots.section(
+        f"Neurons that agree most with “{name}”",
+        plots.bars([_bar(reading, *row) for row in rows], label=f"Agreement with {name}"),
+        "Cosine of each neuron's direction with the name; the paper's method averages the maps "
+        "of the first 200.",
+    )
+
+
+def _bar(reading: Reading, layer: int, unit: int, value: float) -> plots.Bar:
+    phrases = [phrase for phrase, _ in reading.bundle.phrases(layer, unit, 3)]
+    return plots.Bar(
+        f"{layer}.{unit} {', '.join(phrases)}", value, f"layer {layer}, neuron {unit}",
+        {"tab": "dictionary", "layer": layer, "unit": unit},
+    )  # fmt: skip
+
+
+def said_at(found: Found, reading: Reading, point: tuple[int, int]) -> str:
+    """What the neurons say at a point of the shown image, and which neurons."""
+    from clipneurons.local import local_concepts, patch_at
+    from clipneurons.windows import whole
+
+    tower = reading.tower
+    patch = patch_at(point, found.image.size, tower.grid)
+    _, contributions = reading.lens(whole(tower, found.image))
+    local = local_concepts(reading.bundle, contributions, [patch])
+    row, column = divmod(patch, tower.grid[1])
+    phrases = plots.bars(
+        [plots.Bar(phrase, weight) for phrase, weight in local.phrases],
+        label="Phrases the neurons say at this place",
+    )
+    units = plots.bars(
+        [_bar(reading, unit.layer, unit.unit, unit.strength) for unit in local.units],
+        label="Neurons that speak at this place",
+    )
+    place = f"row {row + 1}, column {column + 1} of {tower.grid[0]} × {tower.grid[1]}"
+    return plots.section(
+        "What the neurons say here", phrases, f"More than elsewhere in the image ({place})."
+    ) + plots.section("Neurons that say so", units)
+
+
+def files(found: Found, threshold: float) -> tuple[str, str]:
+    """Two files: the first name's mask as PNG, and all masks as COCO's JSON."""
+    import torch
+
+    from clipneurons.masks import coco_annotations
+    from clipneurons.overlay import mask_image
+
+    result = found.result
+    masks = torch.stack([result.mask(i, threshold) for i in range(min(len(result.names), 100))])
+    folder = Path(tempfile.mkdtemp(prefix="clipneurons-"))
+    picture, annotations = folder / "mask.png", folder / "masks.json"
+    mask_image(masks[0]).save(picture)
+    annotations.write_text(json.dumps(coco_annotations(masks, result.names)))
+    return str(picture), str(annotations)
+
+
+def build(library: Library, source: gr.components.Component) -> None:
+    """The tab's components and events; ``source`` holds the chosen bundle's key."""
+    names = list(method_names(library.first.bundle.config.kind))
+    state = gr.State()
+    gr.Markdown(INTRO)
+    with gr.Row():
+        with gr.Column(scale=2):
+            image = ImageInput(label="Image", elem_id="segmentation-image", height=300)
+            sample = gr.Button(
+                "Take one of the bundle's images", size="sm", elem_id="segmentation-sample"
+            )
+            words = gr.Textbox(
+                label="What to look for", placeholder="cat, tree", elem_id="segmentation-words",
+                max_length=10_000,
+            )  # fmt: skip
+            method = gr.Dropdown(names, value=BEST, label="Method", elem_id="segmentation-method")
+            finer = gr.Checkbox(
+                label="Look in windows (finer, slower)", elem_id="segmentation-finer"
+            )
+            refine = gr.Checkbox(label="Follow the edges", elem_id="segmentation-refine")
+            go = gr.Button("Find", variant="primary", elem_id="segmentation-go")
+        with gr.Column(scale=3):
+            name = gr.Dropdown(
+                [], label="Show", interactive=True, visible=False, elem_id="segmentation-name"
+            )
+            with gr.Row():
+                heat = gr.Image(
+                    label="Heat map (click to ask what is said there)", interactive=False,
+                    format="png", elem_id="segmentation-heat", buttons=[],
+                )  # fmt: skip
+                mask = gr.Image(
+                    label="Mask", interactive=False, format="png", elem_id="segmentation-mask",
+                    buttons=[],
+                )  # fmt: skip
+            with gr.Row():
+                opacity = gr.Slider(
+                    0, 1, 0.6, label="Opacity of the heat map", elem_id="segmentation-opacity"
+                )
+                threshold = gr.Slider(
+                    0, 1, 0.5, label="Threshold of the mask", elem_id="segmentation-threshold"
+                )
+            with gr.Row():
+                picture = gr.DownloadButton(
+                    "Mask (PNG)", interactive=False, elem_id="segmentation-png"
+                )
+                annotations = gr.DownloadButton(
+                    "All masks (COCO JSON)", interactive=False, elem_id="segmentation-coco"
+                )
+            said = plots.html(elem_id="segmentation-here")
+    with gr.Row():
+        with gr.Column():
+            labelled = gr.AnnotatedImage(label="All names at once", elem_id="segmentation-regions")
+            none = gr.Slider(
+                0, 1, 0.4, label="Below this share of the largest score, no name",
+                elem_id="segmentation-none",
+            )  # fmt: skip
+        voting = plots.html(elem_id="segmentation-voters")
+    with gr.Accordion("Compare methods", open=False, elem_id="segmentation-comparison"):
+        compared = gr.Dropdown(
+            names, value=names[:4], label="Methods", multiselect=True,
+            elem_id="segmentation-compared",
+        )  # fmt: skip
+        compare = gr.Button("Compare", elem_id="segmentation-compare")
+        gallery = gr.Gallery(
+            label="The first name, by each method", columns=5, height="auto",
+            elem_id="segmentation-gallery",
+        )  # fmt: skip
+
+    @readable
+    def find(
+        bundle: str, image: Image.Image, words: str, method: str, finer: bool, refine: bool,
+        opacity: float, threshold: float, none: float,
+    ):  # fmt: skip
+        """Find comma-separated words in an image.
+
+        Returns the first word's heat map and mask, a region for each word, the neurons that agree
+        with the first word, its mask as PNG and all masks as COCO JSON.
+        """
+        reading = library[bundle]
+        found = search(reading, image, words, method, finer, refine)
+        known = list(found.result.names)
+        picture, annotations = files(found, threshold)
+        return (
+            found,
+            gr.Dropdown(known, value=known[0], visible=len(known) > 1),
+            *drawn(found, known[0], opacity, threshold),
+            regions(found, none),
+            voters(reading, known[0]),
+            gr.DownloadButton(value=picture, interactive=True),
+            gr.DownloadButton(value=annotations, interactive=True),
+        )
+
+    @readable
+    def redraw(found: Found | None, name: str, opacity: float, threshold: float):
+        return gr.skip() if found is None else drawn(found, name, opacity, threshold)
+
+    @readable
+    def rename(found: Found | None, name: str):
+        return gr.skip() if found is None else voters(library[found.bundle], name)
+
+    @readable
+    def rewrite(found: Found | None, threshold: float):
+        return gr.skip() if found is None else files(found, threshold)
+
+    @readable
+    def relabel(found: Found | None, none: float):
+        return gr.skip() if found is None else regions(found, none)
+
+    @readable
+    def ask(found: Found | None, event: gr.SelectData):
+        if found is None:
+            return gr.skip()
+        return said_at(found, library[found.bundle], tuple(event.index))
+
+    @readable
+    def side_by_side(
+        bundle: str, image: Image.Image, words: str, methods: list[str], finer: bool, refine: bool
+    ):
+        """The first word's heat map by each of several methods, as (picture, method)."""
+        reading = library[bundle]
+        if not methods:
+            raise ValueError("Choose at least one method to compare.")
+        return [
+            (drawn(search(reading, image, words, method, finer, refine), None, 0.6, 0.5)[0], method)
+            for method in methods
+        ]
+
+    def known_methods(bundle: str):
+        names = list(method_names(library[bundle].bundle.config.kind))
+        return gr.Dropdown(names, value=BEST), gr.Dropdown(names, value=names[:4])
+
+    @readable
+    def take(bundle: str):
+        examples = library[bundle].bundle.examples
+        if not len(examples):
+            raise ValueError("This bundle has no images.")
+        return open_image(BytesIO(examples[random.choice(list(examples))]))
+
+    private = {"api_visibility": "private"}
+    gr.on(
+        [go.click, words.submit], find,
+        [source, image, words, method, finer, refine, opacity, threshold, none],
+        [state, name, heat, mask, labelled, voting, picture, annotations],
+        api_name="segment", concurrency_id=MODEL,
+    )  # fmt: skip
+    gr.on(
+        [name.change, opacity.change, threshold.change], redraw, [state, name, opacity, threshold],
+        [heat, mask], show_progress="hidden", trigger_mode="always_last", **private,
+    )  # fmt: skip
+    name.input(rename, [state, name], voting, concurrency_id=MODEL, **private)
+    threshold.release(rewrite, [state, threshold], [picture, annotations], **private)
+    none.change(relabel, [state, none], labelled, show_progress="hidden", **private)
+    heat.select(ask, state, said, concurrency_id=MODEL, **private)
+    compare.click(
+        side_by_side, [source, image, words, compared, finer, refine], gallery,
+        api_name="compare_segmentations", concurrency_id=MODEL,
+    )  # fmt: skip
+    source.change(known_methods, source, [method, compared], **private)
+    sample.click(take, source, image, **private)

@@ -1,0 +1,207 @@
+"""The tab that compares two sets of images: what changed, in units, words and pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import gradio as gr
+import numpy as np
+import torch
+from PIL import Image
+
+from tabs import plots
+from tabs.archives import MOST_IMAGES, open_images
+from tabs.context import MODEL, Library, Reading, readable
+
+if TYPE_CHECKING:
+    from clipneurons.shift import Profile, Shift
+
+TITLE = "Shift"
+INTRO = (
+    "Has something changed? Give two sets of images, as they should be and as they are now. The "
+    "units whose mean contribution moved are listed, with what they say and what they saw."
+)
+_EXAMPLE = 80  # images a side
+_SHARE = 0.4  # of the example's new images that carry the mark
+_UNITS = 12
+_PICTURES = 12
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison with the pictures of both sides."""
+
+    bundle: str
+    shift: Shift
+    reference: list[Image.Image]
+    new: list[Image.Image]
+    profiles: tuple[Profile, Profile]
+    names: list[tuple[int, int]]
+
+
+def compare_images(
+    reading: Reading, reference: list[Image.Image], new: list[Image.Image]
+) -> Compared:
+    """Profile both sides and compare them."""
+    from clipneurons.shift import Profile, Profiler, TextBank, compare
+
+    profiler = reading.remember("profiler", lambda: Profiler(reading.lens, reading.bundle))
+
+    def profile(images: list[Image.Image]) -> Profile:
+        pixels = (torch.stack([reading.tower.preprocess(i) for i in images[at : at + 32]])
+                  for at in range(0, len(images), 32))  # fmt: skip
+        return Profile.cat([profiler(batch) for batch in pixels])
+
+    profiles = profile(reference), profile(new)
+    shift = compare(*profiles, TextBank.of(reading.bundle), permutations=300)
+    return Compared(reading.key, shift, reference, new, profiles, profiler.names)
+
+
+def example(reading: Reading) -> tuple[list[Image.Image], list[Image.Image], str]:
+    """Two halves of the bundle's pictures, one drawing stuck on some of the second half."""
+    from clipneurons.pictograms import load_pictograms
+
+    numbers = reading.sample(2 * _EXAMPLE)
+    if len(numbers) < 4:
+        raise ValueError("This bundle has too few pictures for an example: send your own.")
+    pictures = []
+    for number in numbers:
+        with Image.open(BytesIO(reading.bundle.examples[number]), formats=["WEBP"]) as picture:
+            pictures.append(picture.convert("RGB"))
+    pack = load_pictograms()
+    words = [c for c in pack.concepts if c in set(reading.bundle.texts)] or list(pack.concepts)
+    word = words[len(words) // 2]
+    mark = Image.fromarray(np.array(pack.lookup(word, pack.styles_of(word)[0])))
+    new = pictures[1::2]
+    for picture in new[: round(_SHARE * len(new))]:
+        side = round(0.36 * min(picture.size))
+        drawn = mark.resize((side, side), Image.Resampling.LANCZOS)
+        picture.paste(drawn, (picture.width - side - 2, picture.height - side - 2), drawn)
+    return pictures[::2], new, word
+
+
+def verdict(compared: Compared, skipped: int = 0) -> str:
+    """The overall p-value and that of each statistic."""
+    shift = compared.shift
+    changed = int((shift.units.q <= 0.05).sum())
+    text = "The sets differ" if shift.p <= 0.05 else "No difference found"
+    note = f"{len(compared.new)} new images against {len(compared.reference)}."
+    if skipped:
+        note += f" {skipped} files could not be read."
+    cells = [
+        (f"{shift.p:.3g}", "p of the comparison", "by permutation, all statistics together"),
+        (str(changed), "units changed", "at a false-discovery rate of 5 %"),
+    ]
+    cells += [(f"{p:.3g}", f"p, {name}", "one of the combined statistics")
+              for name, p in shift.tests.items()]  # fmt: skip
+    return plots.section(text, plots.figures(cells), note)
+
+
+def words(compared: Compared) -> str:
+    """Words said more and less."""
+    return "".join(
+        plots.section(
+            title, plots.bars([plots.Bar(*pair) for pair in side.top(10)], label=title, digits=1)
+        )
+        for title, side in (("Said more", compared.shift.more), ("Said less", compared.shift.less))
+    )
+
+
+def units(compared: Compared, reading: Reading) -> str:
+    """The units that changed most, as bars that lead into the dictionary."""
+    shift, heads = compared.shift, reading.bundle.config.units_per_neuron
+    rows = []
+    for column in shift.top_units(_UNITS):
+        layer, unit = compared.names[column]
+        phrases = [phrase for phrase, _ in reading.bundle.phrases(layer, unit, 3)]
+        name = f"{layer}.{unit}" if heads == 1 else f"{unit // heads}/{unit % heads}"
+        change, rate = shift.units.change[column].item(), shift.units.q[column].item()
+        rows.append(
+            plots.Bar(
+                f"{name} {', '.join(phrases)}", change,
+                f"{change:+.2f} standard deviations, false-discovery rate {rate:.2g}",
+                {"tab": "dictionary", "layer": layer, "unit": unit},
+            )
+        )  # fmt: skip
+    return plots.section(
+        "Units that changed most",
+        plots.bars(rows, label="Change of each unit"),
+        "Difference of the mean contributions, in standard deviations.",
+    )
+
+
+def pictures(compared: Compared, place: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Images in which a unit is strongest, on both sides; place 0 is the whole change."""
+    if place == 0:
+        order = compared.shift.carriers.topk(min(_PICTURES, len(compared.new))).indices
+        return compared.reference[:_PICTURES], [compared.new[i] for i in order.tolist()]
+    column = compared.shift.top_units(_UNITS)[place - 1]
+    sign = 1 if compared.shift.units.score[column] > 0 else -1
+    sides = []
+    for images, profile in zip((compared.reference, compared.new), compared.profiles, strict=True):
+        order = (sign * profile.units[:, column]).topk(min(_PICTURES, len(images))).indices
+        sides.append([images[i] for i in order.tolist()])
+    return sides[0], sides[1]
+
+
+def build(library: Library, source: gr.components.Component) -> None:
+    """The tab's components and events; ``source`` holds the chosen bundle's key."""
+    state = gr.State()
+    gr.Markdown(INTRO)
+    with gr.Row():
+        options = dict(file_count="multiple", file_types=[".zip", "image"], height=140)
+        reference = gr.File(label="As it should be (zip or images)",
+                            elem_id="shift-reference", **options)  # fmt: skip
+        new = gr.File(label="As it is now (zip or images)", elem_id="shift-new", **options)
+    gr.Markdown(f"At most {MOST_IMAGES} images a side; at least 50 find anything but gross change.")
+    with gr.Row():
+        go = gr.Button("Compare", variant="primary", elem_id="shift-go")
+        sample = gr.Button("Try the example", elem_id="shift-example")
+    summary = plots.html(elem_id="shift-verdict")
+    with gr.Row():
+        said = plots.html(elem_id="shift-words")
+        changed = plots.html(elem_id="shift-units")
+    place = gr.Slider(
+        0, _UNITS, 0, step=1, label="Show pictures of unit (0: what carries the change)",
+        elem_id="shift-place",
+    )  # fmt: skip
+    with gr.Row():
+        before = gr.Gallery(label="Reference", columns=6, height="auto", elem_id="shift-before")
+        after = gr.Gallery(label="New", columns=6, height="auto", elem_id="shift-after")
+
+    def shown(compared: Compared, reading: Reading, skipped: int = 0, note: str = ""):
+        text = verdict(compared, skipped) + note
+        return compared, text, words(compared), units(compared, reading), *pictures(compared, 0)
+
+    @readable
+    def compare_files(bundle: str, reference: list[str] | None, new: list[str] | None):
+        """Compare two sets of images, each as zip or picture files.
+
+        Returns the verdict, the words said more and less, the units that changed, and pictures
+        of the reference and of the new images that carry the change.
+        """
+        if not reference or not new:
+            raise ValueError("Choose images for both sides first.")
+        (old, lost), (fresh, missing) = open_images(reference), open_images(new)
+        reading = library[bundle]
+        return shown(compare_images(reading, old, fresh), reading, lost + missing)
+
+    @readable
+    def compare_example(bundle: str):
+        """Compare the bundle's own pictures, with a drawing stuck on some of them."""
+        reading = library[bundle]
+        old, fresh, word = example(reading)
+        note = f"A “{word}” was stuck on the corner of {_SHARE:.0%} of the new images."
+        return shown(compare_images(reading, old, fresh), reading, note=plots.empty(note))
+
+    @readable
+    def turn(compared: Compared | None, place: float):
+        return gr.skip() if compared is None else pictures(compared, int(place))
+
+    outputs = [state, summary, said, changed, before, after]
+    lane = dict(concurrency_id=MODEL)
+    go.click(compare_files, [source, reference, new], outputs, api_name="compare_sets", **lane)
+    sample.click(compare_example, [source], outputs, api_name="compare_example", **lane)
+    place.release(turn, [state, place], [before, after], api_visibility="private")
