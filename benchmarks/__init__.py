@@ -1,0 +1,1 @@
+"""Speed and memory, measured: ratios in one run, medians."""

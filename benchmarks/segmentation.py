@@ -1,0 +1,52 @@
+"""`python -m benchmarks.segmentation`: what each way to segment costs beside `encode_image`.
+
+Medians of the ratio, round by round, of one class in one batch; the text is embedded before.
+"""
+
+import argparse
+
+import torch
+
+from benchmarks.timing import alternate, ratio
+from clipneurons.segmentation_names import BEST, method_names
+from clipneurons.segmenters import segmenters
+from clipneurons.towers import load_tower
+
+_LIMIT = 1.2
+
+
+def main() -> None:
+    """Print a table of ratios; fail when the best method costs more than 1.2 passes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="ViT-B-32", help="named models get random weights")
+    parser.add_argument("--layers", type=int, nargs="+", default=[9])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--methods", nargs="+", default=[BEST], help="names, or 'all'")
+    args = parser.parse_args()
+    named = "/" not in args.model
+    tower = load_tower(args.model, "random" if named else None)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(args.batch, 3, *tower.image_size, generator=generator)
+    text = torch.nn.functional.normalize(torch.randn(1, tower.embed_dim), dim=-1)
+    units = tower.neurons * (tower.heads if tower.kind == "resnet" else 1)
+    directions = {layer: torch.randn(units, tower.embed_dim) for layer in args.layers}
+    known = segmenters(tower, directions)
+    names = method_names(tower.kind) if args.methods == ["all"] else args.methods
+    tasks = {"encode_image": lambda: tower.encode_image(images)}
+    for name in names:
+        tasks[name] = lambda make=known[name].make: make(images, text)
+    seconds = alternate(tasks, args.rounds)
+    print(f"{tower.name}, batch of {args.batch}, {torch.get_num_threads()} threads")
+    print("| method | passes of encode_image | smallest | largest |\n| --- | --- | --- | --- |")
+    for name in names:
+        middle, low, high = ratio(seconds, name, "encode_image")
+        print(f"| {name} | {middle:.2f} | {low:.2f} | {high:.2f} |")
+    if BEST in names:
+        cost = ratio(seconds, BEST, "encode_image")[0]
+        if cost > _LIMIT:
+            raise SystemExit(f"{BEST} costs {cost:.2f} passes, more than {_LIMIT}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,367 @@
+"""The page as programs meet it: endpoints, limits, crossed answers, files, the network."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+import app
+from clipneurons.bundle import load_bundle, save_bundle
+from tabs.images import MAX_PIXELS, open_image
+from tests.app_server import running_app
+from tests.tiny import tiny_bundle_folder
+
+# Gradio's own: it reads a pandas option that pandas 4 will drop.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.*"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A tiny bundle whose neurons react to everything, so that images have concepts."""
+    folder = tiny_bundle_folder(tmp_path_factory.mktemp("bundles") / "tiny")
+    bundle = load_bundle(folder)
+    for arrays in bundle.layers.values():
+        arrays.percentile.zero_()
+    return save_bundle(bundle, folder)
+
+
+@pytest.fixture(scope="module")
+def server(folder, tmp_path_factory):
+    log = tmp_path_factory.mktemp("app") / "log.txt"
+    with running_app([folder], log) as (address, process):
+        yield address, process, log
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return Client(server[0], verbose=False)
+
+
+def picture(path: Path, seed: int, size=(40, 30)) -> Path:
+    noise = torch.randint(0, 255, (*size[::-1], 3), generator=torch.Generator().manual_seed(seed))
+    Image.fromarray(noise.byte().numpy()).save(path)
+    return path
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims to be large."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b""))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
+# -- images
+
+
+def test_images_are_upright_small_rgb_and_white_where_transparent():
+    clear = io.BytesIO()
+    Image.new("RGBA", (3000, 10), (255, 0, 0, 0)).save(clear, "PNG")
+    image = open_image(clear)
+    assert (image.mode, image.size[0], image.getpixel((5, 1))) == ("RGB", 1024, (255, 255, 255))
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side
+    Image.new("RGB", (20, 10)).save(turned, "JPEG", exif=exif)
+    assert open_image(turned).size == (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        (b"%PDF-1.4", "not an image"),
+        (png_of_size(20_000, 20_000), "pixels"),
+        (png_of_size(6_400, 6_400), "pixels"),
+        (png_of_size(100, 100), "damaged"),
+    ],
+    ids=["empty", "svg", "pdf", "bomb", "large", "cut"],
+)
+def test_bad_images_are_refused_with_a_message(content, message):
+    with pytest.raises(ValueError, match=message):
+        open_image(io.BytesIO(content))
+
+
+def test_the_pixel_limit_is_above_ordinary_cameras():
+    assert MAX_PIXELS >= 6000 * 4000
+
+
+# -- endpoints
+
+
+def test_every_tab_has_a_described_endpoint(client):
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    for name in ("/neuron", "/search", "/concepts", "/compare"):
+        assert name in endpoints
+        assert endpoints[name]["description"]
+        assert all(p["python_type"]["type"] for p in endpoints[name]["parameters"])
+
+
+def test_neuron_endpoint_gives_the_bundles_numbers(client, folder):
+    bundle = load_bundle(folder)
+    card = client.predict("", 2, 7, api_name="/neuron")
+    assert [(p["text"], p["coefficient"]) for p in card["phrases"]] == [
+        (text, pytest.approx(c)) for text, c in bundle.phrases(2, 7)
+    ]
+    assert card["explained_variance"] == pytest.approx(
+        bundle.layers[2].explained_variance[7].item()
+    )
+    assert len(card["neighbours"]) == 8
+
+
+def test_search_endpoint_finds_the_nearest_direction(client, folder):
+    bundle = load_bundle(folder)
+    found = client.predict("", "cat, -dog", "direction", 3, api_name="/search")
+    wanted = bundle.text_embeddings[0] - bundle.text_embeddings[1]
+    cosines = {
+        (layer, unit): float(row @ wanted / wanted.norm())
+        for layer, arrays in bundle.layers.items()
+        for unit, row in enumerate(arrays.directions)
+    }
+    best = max(cosines, key=cosines.get)
+    assert (found["toward"][0]["layer"], found["toward"][0]["unit"]) == best
+    assert found["toward"][0]["score"] == pytest.approx(cosines[best], abs=1e-5)
+    assert found["never_trained"] == []
+
+
+def test_concepts_are_those_of_the_library(client, folder, tmp_path):
+    from clipneurons.concepts import ConceptReader, top_concepts
+    from clipneurons.lens import make_lens
+    from clipneurons.towers import load_tower
+
+    path = picture(tmp_path / "noise.png", 1)
+    found = client.predict("tiny", handle_file(path), "paper", api_name="/concepts")
+    bundle, tower = load_bundle(folder), load_tower(folder, device="cpu")
+    reader = ConceptReader(make_lens(tower, bundle.config.layers), bundle)
+    pixels = tower.preprocess(Image.open(path))[None]
+    expected = top_concepts(reader.weights(reader(pixels)[1])[0], bundle.texts)
+    assert [one["text"] for one in found["concepts"]] == [text for text, _ in expected]
+    assert [one["weight"] for one in found["concepts"]] == pytest.approx(
+        [weight for _, weight in expected], rel=1e-3
+    )
+    assert all(len(one["map"]) == 4 and len(one["map"][0]) == 4 for one in found["concepts"])
+
+
+def test_compare_takes_several_images(client, tmp_path):
+    paths = [handle_file(picture(tmp_path / f"{i}.png", i)) for i in range(3)]
+    found = client.predict("tiny", paths, "paper", api_name="/compare")
+    assert len(found["only"]) == 3
+    with pytest.raises(AppError, match="at least two"):
+        client.predict("tiny", paths[:1], "paper", api_name="/compare")
+
+
+# -- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "endpoint", "message"),
+    [
+        (("nowhere", 1, 1), "/neuron", "no bundle 'nowhere'"),
+        (("", 9, 1), "/neuron", "no layer 9"),
+        (("", 1, 99999), "/neuron", "units 0 to"),
+        (("", "   ", "direction", 5), "/search", "Type what to look for"),
+        (("", "cat", "sideways", 5), "/search", "Search by"),
+        (("", "c" * 5000, "direction", 5), "/search", "at most 300"),
+    ],
+)
+def test_mistakes_get_messages_not_traces(client, arguments, endpoint, message):
+    with pytest.raises(AppError, match=message) as error:
+        client.predict(*arguments, api_name=endpoint)
+    assert "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not an image", "not an image"),
+        (png_of_size(30_000, 30_000), "pixels"),
+        (png_of_size(50, 50), "damaged"),
+    ],
+    ids=["text", "bomb", "cut"],
+)
+def test_broken_uploads_get_messages_not_traces(client, server, tmp_path, content, message):
+    path = tmp_path / "broken.png"
+    path.write_bytes(content)
+    with pytest.raises(AppError, match=message):
+        client.predict("tiny", handle_file(path), "paper", api_name="/concepts")
+    assert "Traceback" not in server[2].read_text()
+
+
+def test_uploads_have_a_size_limit(server):
+    data = b"\x89PNG" + bytes(11 * 2**20)
+    answer = httpx.post(
+        f"{server[0]}/gradio_api/upload", files={"files": ("big.png", data)}, trust_env=False
+    )
+    assert answer.status_code == 413
+
+
+# -- files and the network
+
+
+SECRETS = [
+    "/etc/passwd", "app.py", "../app.py", "..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd",
+    "tabs/style.css",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_no_file_can_be_fetched(server, folder, name):
+    for route in ("/gradio_api/file=", "/file=", "/static/", "/assets/", "/gradio_api/file/", "/"):
+        answer = httpx.get(f"{server[0]}{route}{name}", trust_env=False)
+        assert b"root:" not in answer.content
+        assert b"import" not in answer.content[:2000] or b"<html" in answer.content[:200]
+    weights = folder / "open_clip_model.safetensors"
+    answer = httpx.get(f"{server[0]}/gradio_api/file={weights}", trust_env=False)
+    assert answer.status_code in (403, 404)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "artifacts/NOTICE", "../../etc/passwd"])
+def test_a_path_that_a_client_names_is_not_opened(server, path):
+    """What gradio_client would send for an upload, but with a path of the client's choice."""
+    for url in (None, f"file://{path}"):
+        data = {"path": path, "url": url, "meta": {"_type": "gradio.FileData"}}
+        body = {"data": ["tiny", data, "paper"]}
+        post = httpx.post(f"{server[0]}/gradio_api/call/concepts", json=body, trust_env=False)
+        assert post.status_code in (200, 400, 403, 422)
+        if post.status_code != 200:
+            continue
+        event = post.json()["event_id"]
+        answer = httpx.get(
+            f"{server[0]}/gradio_api/call/concepts/{event}", trust_env=False, timeout=60
+        )
+        assert "event: error" in answer.text
+        assert "not an image" not in answer.text  # it was refused before it was opened
+
+
+def test_a_link_that_a_client_names_is_not_followed(server):
+    """No request leaves the machine because a client sends an address instead of an image."""
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asked = threading.Event()
+        listener.settimeout(15)
+
+        def wait() -> None:
+            try:
+                listener.accept()[0].close()
+                asked.set()
+            except OSError:
+                pass
+
+        waiter = threading.Thread(target=wait, daemon=True)
+        waiter.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/image.png"
+        data = {"path": url, "url": url, "meta": {"_type": "gradio.FileData"}}
+        body = {"data": ["tiny", data, "paper"]}
+        post = httpx.post(f"{server[0]}/gradio_api/call/concepts", json=body, trust_env=False)
+        if post.status_code == 200:
+            httpx.get(
+                f"{server[0]}/gradio_api/call/concepts/{post.json()['event_id']}",
+                trust_env=False, timeout=60,
+            )  # fmt: skip
+        assert not asked.is_set()
+
+
+def test_the_page_names_no_outside_host(server):
+    """Everything the page loads by itself comes from the server."""
+    text = httpx.get(server[0], trust_env=False).text
+    loaded = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"'](https?://[^\"']+)", text)
+    assert [url for url in loaded if "127.0.0.1" not in url and "localhost" not in url] == []
+    assert "fonts.googleapis.com/css" not in text
+
+
+# -- load
+
+
+def test_32_clients_at_once_get_their_own_answers(server, folder, tmp_path):
+    bundle = load_bundle(folder)
+    paths = [picture(tmp_path / f"{i}.png", i) for i in range(8)]
+    alone = Client(server[0], verbose=False)
+    expected = [
+        alone.predict("tiny", handle_file(path), "paper", api_name="/concepts")["concepts"]
+        for path in paths
+    ]
+    assert len({str(one) for one in expected}) == len(paths)
+    memory = resident(server[1].pid)
+
+    def ask(number: int) -> None:
+        mine = Client(server[0], verbose=False, httpx_kwargs={"timeout": 180})
+        which = number % len(paths)
+        found = mine.predict("tiny", handle_file(paths[which]), "paper", api_name="/concepts")
+        assert found["concepts"] == expected[which]
+        card = mine.predict("", 1, number, api_name="/neuron")
+        assert card["unit"] == number
+        assert card["phrases"][0]["text"] == bundle.phrases(1, number)[0][0]
+
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(ask, range(32)))
+    first = resident(server[1].pid)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(16)))
+    assert resident(server[1].pid) < first + 80  # MiB
+    assert first < memory + 400
+
+
+def resident(pid: int) -> float:
+    """Resident memory of a process in MiB."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        pytest.skip("memory of another process is read from /proc, which is not here")
+    return int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1]) / 1024
+
+
+# -- the command
+
+
+def test_phases_are_printed_and_the_page_comes_before_the_model(server):
+    lines = server[2].read_text().splitlines()
+    phases = [line.split(" s  ")[1].split(" ")[0] for line in lines if " s  " in line]
+    assert phases == ["imports", "bundle", "page", "model"]
+
+
+def test_a_folder_that_is_no_bundle_is_one_line(tmp_path, capsys):
+    assert app.main(["--bundle", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["-1", "1e9", "²", "9" * 30, "", "abc", None])
+def test_numbers_in_an_address_are_believed_only_if_they_are_some(text):
+    assert app._number(text, 5) == 5
+
+
+def test_one_lane_for_the_model(folder):
+    from tabs.context import MODEL, Library, Reading
+
+    loop = asyncio.new_event_loop()  # Gradio would make one and leave it open
+    asyncio.set_event_loop(loop)
+    try:
+        page = app.build(Library([Reading("tiny", folder)]))
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+    lanes = {fn.api_name: fn.concurrency_id for fn in page.fns.values() if fn.api_name}
+    for name in ("search", "concepts", "compare"):
+        assert lanes[name] == MODEL

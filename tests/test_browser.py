@@ -1,0 +1,255 @@
+"""The page as a visitor meets it, in headless Chromium; pictures in `tests/screenshots`."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.app_server import ROOT, running_app
+from tests.tiny import tiny_bundle_folder
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+BUNDLED = ROOT / "artifacts" / "mini-vit"
+PATIENCE = 60_000  # ms; a busy machine with two cores
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The bundled model where it is there, a tiny one of random numbers elsewhere."""
+    folder = BUNDLED
+    if not (BUNDLED / "config.json").is_file():
+        folder = tiny_bundle_folder(tmp_path_factory.mktemp("bundles") / "tiny")
+    with running_app([folder], tmp_path_factory.mktemp("app") / "log.txt") as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    SCREENSHOTS.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Opens a page; afterwards no script may have failed, and no outside host been asked."""
+    pages, errors, outside = [], [], []
+
+    def opened(query: str = "", width: int = 1440, **options):
+        page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                outside.append(request.url)
+                if request.url.startswith("http") and not request.url.startswith(address)
+                else None
+            ),
+        )
+        page.goto(address + "/" + query, wait_until="domcontentloaded")
+        page.wait_for_selector("#dictionary-card .cn-card", state="attached")
+        page.wait_for_function("window.cnCard")  # what the address asks for has been drawn
+        pages.append(page)
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
+    assert errors == []
+    assert outside == []
+
+
+def shoot(page, name: str) -> None:
+    page.wait_for_timeout(400)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+def fits(page) -> bool:
+    """Whether nothing sticks out to the right."""
+    return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def place(page) -> str:
+    return page.inner_text("#dictionary-card .cn-place")
+
+
+def shows(page, unit: int) -> None:
+    page.wait_for_function(
+        "text => document.querySelector('#dictionary-card .cn-place').innerText.endsWith(text)",
+        arg=f"neuron {unit}",
+    )
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_first_page_shows_a_neuron_that_says_something(visit, width):
+    page = visit(width=width)
+    assert page.locator("#dictionary-card .cn-bars li").count() >= 3
+    assert page.locator("#dictionary-card img").count() >= 3
+    assert all(page.locator("#dictionary-card img").evaluate_all("all => all.map(i => i.alt)"))
+    assert "tab=dictionary&layer=" in page.url
+    shoot(page, f"dictionary-{width}")
+    assert fits(page)
+
+
+def test_next_back_button_and_permanent_link(visit):
+    page = visit()
+    first = place(page)
+    unit = int(first.rsplit(" ", 1)[1])
+    page.click("#dictionary-next")
+    shows(page, unit + 1)
+    link = page.url
+    assert f"unit={unit + 1}" in link
+    page.click("#dictionary-next")
+    shows(page, unit + 2)
+    page.go_back()
+    shows(page, unit + 1)
+    page.go_back()
+    shows(page, unit)
+    page.go_forward()
+    shows(page, unit + 1)
+    again = visit(link[link.index("?") :])
+    shows(again, unit + 1)
+    assert again.input_value("#dictionary-unit input") == str(unit + 1)
+
+
+def test_search_leads_to_a_neuron_and_is_in_the_link(visit):
+    page = visit()
+    page.click("#dictionary-try a >> nth=-1")
+    page.wait_for_selector("#dictionary-results .cn-block")
+    query = page.input_value("#dictionary-query input, #dictionary-query textarea")
+    assert ", -" in query
+    shoot(page, "search-1440")
+    hit = page.locator("#dictionary-results a >> nth=1")
+    unit = int(re.match(r"\d+ · (\d+)", hit.inner_text())[1])
+    hit.click()
+    shows(page, unit)
+    assert "q=" in page.url
+    again = visit(page.url[page.url.index("?") :], width=390)
+    again.wait_for_selector("#dictionary-results .cn-block")
+    shoot(again, "search-390")
+    assert fits(again)
+
+
+def test_a_search_without_words_says_what_to_do(visit):
+    page = visit()
+    page.fill("#dictionary-query input, #dictionary-query textarea", " -, ")
+    page.click("#dictionary-go")
+    page.wait_for_selector("text=Type what to look for")
+    assert "Traceback" not in page.content()
+
+
+def test_the_table_of_all_neurons_leads_to_a_card(visit):
+    page = visit()
+    page.click("#dictionary-all button >> nth=0")
+    # Gradio measures its columns with a second, hidden table.
+    cell = page.locator("#dictionary-table [role=gridcell] >> visible=true").nth(1)
+    cell.wait_for(timeout=PATIENCE)
+    page.wait_for_timeout(1500)
+    shoot(page, "table-1440")
+    cell.click()
+    shows(page, 0)
+
+
+def test_a_card_can_be_saved(visit):
+    page = visit()
+    with page.expect_download() as download:
+        page.click("text=Save as JSON")
+    card = json.loads(Path(download.value.path()).read_text())
+    assert f"neuron {card['unit']}" in place(page)
+    with page.expect_download() as download:
+        page.click("text=Save as PNG")
+    with Image.open(download.value.path()) as picture:
+        assert picture.size == (1200, 675)
+        picture.save(SCREENSHOTS / "card.png")
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_concepts_of_an_example_light_up_and_lead_into_the_dictionary(visit, width):
+    page = visit("?tab=concepts", width=width)
+    page.click("#concepts-examples .thumbnail-item >> nth=1")
+    page.wait_for_selector("#concepts-result .cn-look, #concepts-result .cn-concepts .cn-empty")
+    if page.locator("#concepts-result .cn-look").count() == 0:
+        shoot(page, f"concepts-none-{width}")
+        return  # random weights may find nothing in a flat colour
+    page.locator(".cn-choices input").first.focus()
+    page.keyboard.press("Space")
+    page.wait_for_function(
+        "getComputedStyle(document.querySelector('.cn-picture .cn-map-0')).opacity > 0.9"
+    )
+    shoot(page, f"concepts-{width}")
+    assert fits(page)
+    link = page.locator(".cn-activated a").first
+    unit = int(link.inner_text().split(" · ")[1])
+    link.click()
+    shows(page, unit)
+    assert page.locator("#dictionary-card").is_visible()
+    page.go_back()
+    page.wait_for_selector("#concepts-result .cn-look")
+    assert page.locator("#concepts-result .cn-look").is_visible()
+
+
+def test_an_uploaded_picture_is_read_and_a_broken_one_explained(visit):
+    page = visit("?tab=concepts")
+    buffer = io.BytesIO()
+    Image.radial_gradient("L").convert("RGB").save(buffer, "PNG")
+    upload = "#concepts-image input[type=file]"
+    good = {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+    page.set_input_files(upload, good)
+    page.wait_for_selector("#concepts-result .cn-concepts")
+    other = visit("?tab=concepts")
+    bad = {"name": "b.png", "mimeType": "image/png", "buffer": b"this is no picture"}
+    other.set_input_files(upload, bad)
+    other.wait_for_selector("text=not an image that can be read")
+    shoot(other, "broken-1440")
+
+
+@pytest.mark.parametrize("tab", ["segmentation", "adversarial", "shift", "about"])
+def test_every_other_tab_opens_by_link_and_by_click(visit, tab):
+    page = visit()
+    if page.locator(f"#tab-{tab}-button").count() == 0:
+        pytest.fail(f"the page has no tab {tab}")
+    page.click(f"#tab-{tab}-button")
+    page.wait_for_url(f"**tab={tab}**")
+    shoot(page, f"{tab}-1440")
+    assert fits(page)
+    small = visit(f"?tab={tab}", width=390)
+    small.wait_for_selector(f"#tab-{tab}-button[aria-selected=true]", state="attached")
+    shoot(small, f"{tab}-390")
+    assert fits(small)
+
+
+def test_dark_mode(visit):
+    page = visit("?__theme=dark")
+    shoot(page, "dark-1440")
+    light = page.evaluate(
+        "getComputedStyle(document.querySelector('#dictionary-card .cn-card')).backgroundColor"
+    )
+    assert max(int(n) for n in re.findall(r"\d+", light)[:3]) < 64
+
+
+def test_the_keyboard_reaches_search_and_links(visit):
+    page = visit()
+    page.focus("#dictionary-query input, #dictionary-query textarea")
+    page.keyboard.type(page.inner_text("#dictionary-try a >> nth=0"))
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#dictionary-results .cn-block")
+    page.locator("#dictionary-results a").first.focus()
+    before = page.url
+    page.keyboard.press("Enter")
+    page.wait_for_function("before => location.href !== before", arg=before)

@@ -1,0 +1,249 @@
+"""Fidelity figures against float64 loops; the card, the gallery, and descriptions of classes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from clipneurons.lens import make_lens
+from clipneurons.statistics import UnitStatistics
+from export.card import render_card
+from export.describe import class_names, describe, lines_of
+from export.fidelity import Tally, fidelity, mean_scores, wilson
+from export.gallery import choose, encode, gallery
+from export.images import batches
+from export.pools import open_pool
+from export.settings import UserError
+from export.sources import SequenceSource
+from tests.tiny import WORDS, tiny_bundle, tiny_tower
+
+
+class Colours:
+    """Flat pictures of a few colours, labelled by colour."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, i):
+        image = Image.new("RGB", (32, 32), (i * 60 % 256, i * 25 % 256, 200 - i * 9))
+        image.putpixel((i, i), (255, 255, 255))
+        return image, i % 3
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory):
+    return tiny_tower(tmp_path_factory.mktemp("tower"))
+
+
+@pytest.fixture(scope="module")
+def source():
+    return SequenceSource(Colours(), "colours", ("one", "two", "three"))
+
+
+def with_means(bundle, lens, source, tower):
+    """The bundle with the true means and thresholds of its units on the source."""
+    images = torch.cat([b.images for b in batches(source, tower.preprocess, range(3), 4)])
+    _, contributions = lens(images)
+    layers = {}
+    for layer, mine in contributions.items():
+        effects = mine.dense(torch.arange(mine.directions.units))
+        means = effects.mean(0)
+        norms = (effects - means).norm(dim=-1)
+        layers[layer] = replace(
+            bundle.layers[layer], means=means, threshold=norms.sort(0).values[-4].contiguous()
+        )
+    return replace(bundle, layers=layers), images
+
+
+def test_conditions_against_loops(tower, source):
+    lens = make_lens(tower, (1, 2))
+    bundle, images = with_means(tiny_bundle(tower=tower), lens, source, tower)
+    classifier = tower.encode_text(["a cat", "a dog", "a car"])
+    figures = fidelity(bundle, tower, source, classifier, sizes=(2, 4), batch=5)
+    assert figures["count"] == 12
+    representation, contributions = lens(images)
+    labels = torch.tensor([i % 3 for i in range(12)])
+    for layer in (1, 2):
+        arrays = bundle.layers[layer]
+        mine = contributions[layer]
+        effects = mine.dense(torch.arange(mine.directions.units)).double()
+        centred = effects - arrays.means.double()
+        original = 100 * torch.nn.functional.normalize(representation, dim=1).double()
+        kept = {name: torch.zeros_like(original) for name in ("all", "large", "small", "first")}
+        for image in range(12):
+            for unit in range(effects.shape[1]):
+                effect, r = centred[image, unit], arrays.directions[unit].double()
+                large = effect.norm() > arrays.threshold[unit] * (1 + 1e-5)
+                kept["small" if large else "large"][image] += effect
+                kept["first"][image] += (effect @ r) * r
+        without = original - centred.sum(1)
+        expected = {
+            "all effects mean-ablated": without,
+            "large effects mean-ablated": without + kept["large"],
+            "small effects mean-ablated": without + kept["small"],
+            "first component": without + kept["first"],
+        }
+        for name, embeddings in expected.items():
+            found = figures["layers"][f"layer {layer}"][name]
+            cosine = torch.cosine_similarity(embeddings, original).mean()
+            right = ((embeddings.float() @ classifier.T).argmax(1) == labels).double().mean()
+            assert found["cosine"] == pytest.approx(float(cosine), abs=2e-5)
+            assert found["accuracy"] == pytest.approx(float(right), abs=1e-5)
+
+
+def test_all_texts_rebuild_what_they_span(tower, source):
+    """With as many texts as dimensions, the texts give the first component itself."""
+    lens = make_lens(tower, (1, 2))
+    bundle, _ = with_means(tiny_bundle(tower=tower), lens, source, tower)
+    span = torch.linalg.qr(torch.randn(24, 24, generator=torch.Generator().manual_seed(0)))[0]
+    texts = [f"t{i}" for i in range(24)]
+    pool = replace(bundle.config.pool, count=24)
+    bundle = replace(
+        bundle, texts=texts, text_embeddings=span, config=replace(bundle.config, pool=pool)
+    )
+    figures = fidelity(bundle, tower, source, span, sizes=(24,))["layers"]["layer 1"]
+    assert figures["24 texts"]["cosine"] == pytest.approx(figures["first component"]["cosine"])
+
+
+def test_images_without_classes_give_agreement_only(tower, source):
+    lens = make_lens(tower, (1, 2))
+    bundle, _ = with_means(tiny_bundle(tower=tower), lens, source, tower)
+
+    class Nameless(Colours):
+        def __getitem__(self, i):
+            return super().__getitem__(i)[0], None
+
+    nameless = SequenceSource(Nameless(), "nameless")
+    figures = fidelity(bundle, tower, nameless, bundle.text_embeddings, sizes=(4,))
+    condition = figures["layers"]["layer 2"]["first component"]
+    assert "accuracy" not in condition
+    assert 0 <= condition["agreement"] <= 1
+    assert figures["baseline"] == {}
+
+
+def test_the_shared_bias_is_refused(tower, source):
+    bundle = tiny_bundle(tower=tower)
+    bundle = replace(bundle, config=replace(bundle.config, shared_bias=True))
+    with pytest.raises(ValueError, match="shared bias"):
+        fidelity(bundle, tower, source, bundle.text_embeddings)
+
+
+def test_mean_scores_are_found_again(tower):
+    lens = make_lens(tower, (0, 2))
+    for directions in lens.directions.values():
+        scores = torch.randn(directions.units, directions.pairs)
+        means = torch.einsum("nk,nkd->nd", scores, directions.dense())
+        found = mean_scores(means, directions)
+        torch.testing.assert_close(found.dense(directions), means, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 7), (3, 10), (9, 10), (20, 20), (500, 1000)])
+def test_wilson_intervals_solve_their_equation(successes, trials):
+    """Wilson's bounds are the p at which the observed share lies 1.96 deviations away."""
+    share = successes / trials
+    low, high = wilson(successes, trials)
+    assert 0 <= low <= share <= high <= 1
+    for p in (low, high):
+        if 0 < p < 1:
+            assert abs(share - p) == pytest.approx(
+                1.959964 * (p * (1 - p) / trials) ** 0.5, rel=1e-5
+            )
+
+
+def test_changes_are_paired():
+    tally, eye = Tally(), torch.eye(3)
+    original = torch.eye(3)
+    changed = torch.eye(3)[[0, 2, 2]]
+    tally.add(changed, original, eye, torch.tensor([0, 1, 2]))
+    figures = tally.figures()
+    assert figures["accuracy"] == pytest.approx(2 / 3, abs=1e-6)
+    assert figures["change"] == pytest.approx(-1 / 3, abs=1e-6)
+    assert figures["agreement"] == pytest.approx(2 / 3, abs=1e-6)
+    low, high = figures["change_interval"]
+    assert low < figures["change"] < high
+
+
+def statistics(top_images):
+    n, k = top_images.shape
+    zero = torch.zeros(n)
+    return UnitStatistics(
+        means=torch.zeros(n, 4),
+        directions=torch.zeros(n, 4),
+        explained_variance=zero,
+        top_norms=torch.zeros(n, k),
+        top_images=top_images,
+        percentile=zero,
+        norm_histogram=torch.zeros(n, 2, dtype=torch.int32),
+        effective_share=zero,
+        count=9,
+    )
+
+
+def test_every_units_first_image_comes_before_any_second():
+    layers = {1: statistics(torch.tensor([[5, 1], [5, 2]])), 2: statistics(torch.tensor([[3, 5]]))}
+    assert choose(layers, 2) == [5, 3, 1, 2]
+    assert choose(layers, 1) == [5, 3]
+    assert choose(layers, 0) == []
+
+
+def test_thumbnails_show_what_the_model_sees_within_the_budget(tower, source):
+    examples = gallery(tower, source, [4, 2, 9, 0], 10**6)
+    assert sorted(examples) == [0, 2, 4, 9]
+    pixels = torch.zeros(3, 300, 200)
+    assert 0 < len(encode(tower, pixels)) < 3000
+    small = gallery(tower, source, [4, 2, 9, 0], len(examples[4]) + len(examples[2]))
+    assert sorted(small) == [2, 4]
+    assert len(gallery(tower, source, [], 100)) == 0
+
+
+def test_the_card_says_what_the_bundle_holds():
+    bundle = tiny_bundle()
+    card = render_card(bundle, {}, "python -m export run", "user/name", "---\na: b\n---\n# Mini\n")
+    assert card.startswith("---\nlicense: mit\n")
+    assert 'load_bundle("user/name")' in card
+    assert "Not measured" in card
+    assert "### Mini" in card
+    assert "a: b" not in card
+    for word in ("MIT", "random colours", "gelu", "32 x 32"):
+        assert word in card
+    hub = replace(bundle, config=replace(bundle.config, model="hf-hub:org/clip"))
+    assert "base_model: org/clip\n" in render_card(hub, {}, "", "user/name")
+
+
+def test_vocabulary_is_a_clean_pool():
+    pool = open_pool("vocabulary")
+    assert "a red apple" in pool.texts or "a red airplane" in pool.texts
+    assert len(set(pool.texts)) == len(pool) > 1000
+
+
+def test_descriptions_go_on_where_they_stopped(tmp_path):
+    asked = []
+
+    def generate(message):
+        asked.append(message)
+        if len(asked) == 2:
+            raise RuntimeError("out of memory")
+        return "1. Four legs\n- A cat on a mat\n* Soft fur\n\n" + "long " * 60
+
+    part = tmp_path / "part"
+    with pytest.raises(RuntimeError):
+        describe(["cat", "dog"], 3, generate, part)
+    with open(part, "a") as file:
+        file.write('{"class": "do')
+    texts = describe(["cat", "dog"], 3, generate, part)
+    assert texts == ("Four legs", "Soft fur", "A cat on a mat")
+    assert sum("of dog." in message for message in asked) == 2
+    assert sum("of cat." in message for message in asked) == 1
+    with pytest.raises(UserError, match="no usable"):
+        describe(["cat"], 3, lambda _: "a cat", tmp_path / "other")
+
+
+def test_class_names(tmp_path):
+    assert len(class_names("imagenet")) == 1000
+    (tmp_path / "names.txt").write_text("cat\n\ndog\ncat\n")
+    assert class_names(str(tmp_path / "names.txt")) == ["cat", "dog"]
+    with pytest.raises(UserError, match="one class a line"):
+        class_names(str(tmp_path / "none"))
+    assert lines_of("a Cat\nfur", "cat") == ["fur"]
+    assert WORDS

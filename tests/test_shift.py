@@ -1,0 +1,176 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from clipneurons.lens import make_lens
+from clipneurons.shift import Profile, Profiler, TextBank, carriers, compare, text_scores
+from clipneurons.shift_monitor import Monitor
+from clipneurons.two_sample import permuted_labels, unit_tests
+from tests.models import images, tiny_resnet, tiny_vit
+from tests.tiny import tiny_bundle
+
+EMBED, UNITS = 16, 40
+
+
+def bank(count=30, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(count, EMBED, generator=generator)
+    texts = tuple(f"word {i}" for i in range(count))
+    return TextBank(texts, torch.nn.functional.normalize(rows, dim=-1))
+
+
+def profile(count, seed=0, planted=None, share=1.0):
+    """Skewed units that speak in random directions; ``planted`` is said besides."""
+    generator = torch.Generator().manual_seed(seed)
+    units = torch.randn(count, UNITS, generator=generator).exp()
+    directions = torch.randn(UNITS, EMBED, generator=torch.Generator().manual_seed(99))
+    if planted is not None:
+        marked = torch.rand(count, generator=generator) < share
+        directions[0] = 5 * planted
+        units[:, 0] += 4 * marked
+    else:
+        directions[0] = 5 * bank().embeddings[0]
+    said = units @ torch.nn.functional.normalize(directions, dim=-1)
+    return Profile(torch.nn.functional.normalize(said, dim=-1), units, said)
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_profiles_are_projections_of_dense_effects_on_the_directions(kind):
+    tower = tiny_vit() if kind == "vit" else tiny_resnet()
+    layers = (0, 2) if kind == "vit" else (4,)
+    bundle = tiny_bundle(layers=layers, tower=tower)
+    lens = make_lens(tower, layers)
+    batch = images(3, tower)
+    got = Profiler(lens, bundle)(batch)
+    representation, contributions = lens(batch)
+    said, expected = 0, []
+    for layer in layers:
+        rows = bundle.layers[layer].directions
+        dense = contributions[layer].dense(torch.arange(len(rows)))
+        along = (dense * rows).sum(-1)
+        expected.append(along)
+        said = said + (along[..., None] * rows).sum(1)
+    assert torch.allclose(got.units, torch.cat(expected, 1), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(got.said, said, rtol=1e-4, atol=1e-3)
+    cosine = torch.nn.functional.cosine_similarity(got.embeddings, representation)
+    assert torch.allclose(cosine, torch.ones(3))
+    assert Profiler(lens, bundle).names[-1] == (layers[-1], len(rows) - 1)
+
+
+def test_text_scores_are_likelihood_ratios_of_a_change_along_each_text():
+    said, texts = profile(20).said, bank().centred
+    labels = permuted_labels(8, 12, 15)
+    got = text_scores(said, labels, texts)
+    centred = (said - said.mean(0)).double().numpy()
+    share = EMBED / (EMBED + 20)
+    noise = (1 - share) * sum(np.outer(row, row) for row in centred) / 20
+    noise += share * np.trace(noise) / (1 - share) / EMBED * np.eye(EMBED)
+    inverse = np.linalg.inv(noise)
+    for index in (0, 7, 29):
+        text = texts[index].double().numpy()
+        for row, value in zip(labels.double().numpy(), got[:, index].tolist(), strict=True):
+            change = sum(w * image for w, image in zip(row, centred, strict=True))
+            ratio = text @ inverse @ change / np.sqrt(text @ inverse @ text * (1 / 8 + 1 / 12))
+            assert value == pytest.approx(ratio, rel=1e-3, abs=1e-4)
+
+
+def test_a_change_along_one_text_is_most_evident_there():
+    texts = bank()
+    said = torch.randn(300, EMBED, generator=torch.Generator().manual_seed(3))
+    said = said @ torch.diag(torch.logspace(-1, 1, EMBED))
+    for word in range(0, 30, 4):
+        moved = said.clone()
+        moved[100:] += 5 * texts.centred[word]
+        scores = text_scores(moved, permuted_labels(100, 200, 1), texts.centred)
+        assert scores[0].argmax() == word
+
+
+def test_a_planted_concept_is_found_named_and_shown():
+    texts = bank()
+    reference = profile(200, 1)
+    new = profile(200, 2, texts.embeddings[0], share=0.4)
+    shift = compare(reference, new, texts, 200)
+    assert shift.p <= 1 / 201 + 1e-6
+    assert shift.top_units(1) == [0]
+    assert shift.units.q[0] < 0.05
+    assert shift.more.texts[0] == "word 0"
+    marked = new.units[:, 0] > 3
+    order = shift.carriers.argsort(descending=True)
+    assert marked[order[:20]].float().mean() >= 0.7
+    assert marked[order[-60:]].float().mean() <= 0.2
+
+
+def test_without_a_shift_p_values_are_uniform_and_discoveries_rare():
+    values, discoveries = [], 0
+    for seed in range(60):
+        shift = compare(profile(15, 2 * seed), profile(25, 2 * seed + 1), bank(), 99, seed)
+        values.append(shift.p)
+        discoveries += bool((shift.units.q <= 0.05).any())
+    values = torch.tensor(values)
+    assert (values <= 0.05).sum() <= 8  # more than 8 of 60 at 0.05: once in 200
+    assert 19 <= (values <= 0.5).sum() <= 41
+    assert discoveries <= 8
+
+
+def test_equal_sets_do_not_differ():
+    reference = profile(30)
+    shift = compare(reference, reference, bank(), 50)
+    assert shift.p > 0.9
+    assert shift.units.change.abs().max() < 1e-5
+
+
+def test_without_discoveries_images_are_ranked_by_what_changed_most():
+    values = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    tests = unit_tests(values, permuted_labels(5, 5, 20))
+    standard = (values - values.mean(0)) / values.std(0)
+    assert tests.q.min() > 0.1
+    assert torch.allclose(
+        carriers(values, tests), standard @ (tests.score / tests.score.norm()), atol=1e-5
+    )
+
+
+def monitor(**options):
+    watched = TextBank(("plant", "other"), bank().embeddings[:2])
+    return Monitor(profile(150, 1), bank(), 60, watched, permutations=99, **options)
+
+
+def test_monitor_windows_do_not_depend_on_how_images_arrive():
+    stream = Profile.cat([profile(60, 5), profile(90, 6, bank().embeddings[0])])
+    whole = monitor()
+    windows = whole.update(stream)
+    assert [(w.first, w.last) for w in windows] == [(0, 59), (60, 119)]
+    dribble = monitor()
+    for start in range(0, 150, 7):
+        dribble.update(stream[start : start + 7])
+    assert dribble.windows == whole.windows
+    assert (whole.flush().first, whole.flush()) == (120, None)
+    assert [w.alarm for w in windows] == [False, True]
+    assert windows[1].words[0][0] == "word 0"
+    before, after = (w.watched["plant"][0] for w in windows)
+    assert after - before > 4 * windows[1].watched["plant"][1]
+    assert all(60 <= i < 120 for i in windows[1].images)
+    assert json.loads(json.dumps(whole.to_json()))["windows"][0]["p"] == windows[0].p
+
+
+def test_monitor_goes_on_in_another_process(tmp_path):
+    stream = profile(150, 5)
+    whole = monitor()
+    whole.update(stream)
+    half = monitor()
+    half.update(stream[:100])
+    half.save(tmp_path / "monitor.safetensors")
+    again = Monitor.load(tmp_path / "monitor.safetensors", bank(), half.watched)
+    again.update(stream[100:])
+    assert again.windows == whole.windows
+    assert again.flush().last == 149
+    with pytest.raises(ValueError, match="expected the same concepts"):
+        Monitor.load(tmp_path / "monitor.safetensors", bank())
+
+
+def test_monitors_that_could_never_raise_an_alarm_are_refused():
+    with pytest.raises(ValueError, match="cannot give a p-value"):
+        monitor(level=0.001)
+    with pytest.raises(ValueError, match="windows of at least two"):
+        Monitor(profile(10), bank(), window=1)

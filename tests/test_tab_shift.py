@@ -1,0 +1,116 @@
+"""The shift tab's functions on a tiny bundle, and what its archives refuse."""
+
+import zipfile
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tabs import archives
+from tabs import shift as tab
+from tabs.context import Reading
+from tests.models import tiny_resnet, tiny_vit
+from tests.tiny import tiny_bundle
+
+
+@pytest.fixture(scope="module", params=["vit", "resnet"])
+def reading(request, tmp_path_factory):
+    tower = tiny_vit(embed_dim=24) if request.param == "vit" else tiny_resnet(embed_dim=24)
+    bundle = tiny_bundle(tower=tower)
+    reading = Reading("tiny", tmp_path_factory.mktemp("none"), bundle)
+    reading.__dict__["_tower"] = tower
+    return reading
+
+
+def noise(count, tint, seed):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 128, (count, 40, 40, 3)) + np.array(tint)
+    return [Image.fromarray(part.astype(np.uint8)) for part in pixels]
+
+
+def png(image):
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def zipped(path, entries):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return str(path)
+
+
+def test_a_tint_is_found_and_its_pictures_shown(reading):
+    usual, red = noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1)
+    compared = tab.compare_images(reading, usual, red)
+    assert compared.shift.p <= 0.05
+    assert "The sets differ" in tab.verdict(compared, 3)
+    assert "3 files could not be read" in tab.verdict(compared, 3)
+    assert tab.units(compared, reading).count("tab=dictionary") == 12
+    assert "Said more" in tab.words(compared)
+    before, after = tab.pictures(compared, 0)
+    assert all(any(picture is image for image in red) for picture in after)
+    before, after = tab.pictures(compared, 2)
+    column = compared.shift.top_units(12)[1]
+    sign = 1 if compared.shift.units.score[column] > 0 else -1
+    strongest = (sign * compared.profiles[0].units[:, column]).argmax()
+    assert before[0] is usual[strongest]
+    assert len(after) == 12
+
+
+def test_equal_sets_do_not_differ(reading):
+    usual = noise(20, (60, 60, 60), 0)
+    assert "No difference" in tab.verdict(tab.compare_images(reading, usual, usual))
+
+
+def test_the_example_marks_its_share(reading):
+    old, new, word = tab.example(reading)
+    assert len(old) == len(new) == 10
+    assert isinstance(word, str)
+    spread = [np.asarray(image).std((0, 1)).max() for image in new]
+    assert sum(value > 5 for value in spread) == 4  # the pictures of a tiny bundle are flat
+
+
+def test_archives_are_read_in_memory(tmp_path):
+    images = noise(3, (60, 60, 60), 0)
+    path = zipped(
+        tmp_path / "a.zip",
+        {
+            "../../outside.png": png(images[0]), "b/two.png": png(images[1]),
+            "__MACOSX/two.png": b"no", "notes.txt": b"no", "broken.png": b"no",
+        },
+    )  # fmt: skip
+    images[2].save(tmp_path / "c.png")
+    found, skipped = archives.open_images([path, str(tmp_path / "c.png")])
+    assert (len(found), skipped) == (3, 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "c.png"]
+    assert found[2].tobytes() == images[2].tobytes()
+
+
+def test_too_much_is_refused(tmp_path, monkeypatch):
+    image = png(noise(1, (0, 0, 0), 0)[0])
+    path = zipped(tmp_path / "a.zip", {f"{i}.png": image for i in range(8)})
+    monkeypatch.setattr(archives, "MOST_IMAGES", 5)
+    with pytest.raises(ValueError, match="More than 5 images"):
+        archives.open_images([path])
+    monkeypatch.setattr(archives, "_MOST_ENTRIES", 7)
+    with pytest.raises(ValueError, match="8 files"):
+        archives.open_images([path])
+    bomb = zipped(tmp_path / "bomb.zip", {"a.png": bytes(archives.MAX_BYTES + 1)})
+    with pytest.raises(ValueError, match=r"at least two images that can be read, found 0"):
+        archives.open_images([bomb])
+    monkeypatch.setattr(archives, "_MOST_BYTES", 100)
+    with pytest.raises(ValueError, match="MB of images"):
+        archives.open_images([zipped(tmp_path / "b.zip", {"1.png": image, "2.png": image})])
+
+
+def test_a_damaged_archive_is_a_message(tmp_path):
+    path = tmp_path / "a.zip"
+    zipped(path, {"a.png": png(noise(1, (0, 0, 0), 0)[0])})
+    data = bytearray(path.read_bytes())
+    data[60:90] = bytes(30)
+    path.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match="cannot be unpacked"):
+        archives.open_images([str(path)])
