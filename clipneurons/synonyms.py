@@ -106,9 +106,11 @@ class TowerSimilarity:
             return []
         anchor = self._tower.encode_text([name])[0].to(self._reference)
         background = self._reference @ anchor
-        limit = background.mean() + self._deviations * background.std()
+        mean = background.mean()
+        # Where all texts are alike, deviations may end above 1; a tenth of the way is left then.
+        limit = (mean + self._deviations * background.std()).clamp(max=1 - 0.1 * (1 - mean))
         cosines = self._tower.encode_text(list(phrases)).to(anchor) @ anchor
-        return (cosines > limit.clamp(min=self._floor, max=0.97)).tolist()
+        return (cosines > limit.clamp(min=self._floor)).tolist()
 
 
 class SentenceSimilarity:

@@ -47,7 +47,7 @@ class Sprites:
         bright = (rgb.amax(1, keepdim=True) * visible).amax((1, 2, 3))
         return cls(pixels, torch.tensor(concept), bright < 60, by_concept)
 
-    def sample(self, count: int, rng: np.random.Generator, first: float = 0.7) -> torch.Tensor:
+    def sample(self, count: int, rng: np.random.Generator, first: float) -> torch.Tensor:
         """Drawings [count]: concept, then style, then drawing, each uniformly, with the first
         pack's share of them given."""
         ids = []
@@ -209,11 +209,12 @@ def batch(
     rng,
     easy: float,
     vary: float = 1.0,
+    emoji: float = 0.7,
 ):
     """`n` scenes of `objects` objects.
 
     `easy` in 0..1: 1 is large, centred and on plain ground. `vary`: the share of drawings
-    whose style is changed.
+    whose style is changed; `emoji`: the share of drawings from the first pack.
     """
     image, patterns, grounds = backgrounds(n, 0.4 + 0.55 * easy)
     cover = torch.zeros(n, 1, SIZE, SIZE)
@@ -221,7 +222,7 @@ def batch(
     vertical = torch.rand(n) < 0.4
     swap = 1 - 2 * (torch.rand(n) < 0.5).float()
     for j in range(objects):
-        ids = sprites.sample(n, rng)
+        ids = sprites.sample(n, rng, emoji)
         raw = sprites.pixels[ids].float() / 255
         rgb, alpha = raw[:, :3], raw[:, 3:]
         new = torch.rand(n) < vary

@@ -16,6 +16,7 @@ VISION = {
     "rn": {"image_size": 128, "layers": [1, 1, 1, 1], "width": 16},
 }
 STATS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+WEIGHTS = "open_clip_model.safetensors"
 SCALE = 20.0  # logit scale: cosines to logits
 
 
@@ -106,7 +107,7 @@ def export(kind: str, visual: dict, text: dict, folder: Path) -> None:
     config = {"model_cfg": model_config(kind),
               "preprocess_cfg": {**STATS, "interpolation": "bicubic"}}  # fmt: skip
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    path = folder / "open_clip_model.safetensors"
+    path = folder / WEIGHTS
     save_file(half, str(path), metadata={"format": "pt"})
     path.chmod(0o644)
 

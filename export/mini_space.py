@@ -41,6 +41,13 @@ def sentence_embeddings(texts: list[str]) -> np.ndarray:
     return unit(np.concatenate(rows))
 
 
+def binding_rotations() -> np.ndarray:
+    """Who is left of (right of, above, below) whom: one fixed rotation each, [4, DIM, DIM]."""
+    rng = np.random.default_rng(0)
+    turns = [np.linalg.qr(rng.normal(size=(DIM, DIM)))[0] for _ in RELATIONS]
+    return np.stack(turns).astype(np.float32)
+
+
 class Space:
     """Word vectors float32 [words, DIM] by name, and the binding rotations."""
 
@@ -73,9 +80,30 @@ class Space:
         vectors = vectors - vectors.mean(0)
         _, scale, basis = np.linalg.svd(vectors, full_matrices=False)
         vectors = unit(vectors @ basis[:DIM].T / np.sqrt(scale[:DIM])).astype(np.float32)
-        rng = np.random.default_rng(0)
-        rotations = np.stack([np.linalg.qr(rng.normal(size=(DIM, DIM)))[0] for _ in RELATIONS])
-        return cls(words, vectors, rotations.astype(np.float32))
+        return cls(words, vectors, binding_rotations())
+
+    @classmethod
+    def of_tower(cls, folder: Path, pack) -> "Space":
+        """As a trained text tower has it: every word is where its prompts lie on average."""
+        import open_clip
+
+        name = f"local-dir:{folder}"
+        model, _, _ = open_clip.create_model_and_transforms(name, require_pretrained=True)
+        tokenizer = open_clip.get_tokenizer(name)
+        words = list(
+            dict.fromkeys(
+                [*pack.concepts, *(s for c in pack.concepts for s in pack.synonyms[c]),
+                 *COLOURS, *PATTERNS.values(), "background"]
+            )
+        )  # fmt: skip
+        vectors = np.zeros((len(words), DIM), np.float32)
+        with torch.inference_mode():
+            for prompt in ("{}", *PROMPTS):
+                texts = [prompt.format(word) for word in words]
+                for start in range(0, len(texts), 256):
+                    out = model.encode_text(tokenizer(texts[start : start + 256]), normalize=True)
+                    vectors[start : start + 256] += out.numpy()
+        return cls(words, unit(vectors), binding_rotations())
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

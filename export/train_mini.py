@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from clipneurons.pictograms import ARTIFACTS, load_pictograms
@@ -44,6 +45,7 @@ class Recipe:
     tokens: int = 20
     shape: float = 0.0  # weight of reading the drawing's shape
     pairs: float = 0.4  # final weight of the contrast between images and captions
+    lines: float = 0.25  # final share of line icons among the drawings
     seed: int = 0
     steps: int = 0  # instead of minutes, when reproducibility matters
 
@@ -112,6 +114,8 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.rng = np.random.default_rng(recipe.seed)
         self._model(run)
+        if recipe.stage == "rn":  # half as long again on a CPU without
+            self.model = self.model.to(memory_format=torch.channels_last)
         start = run / f"{recipe.stage}.start.pt"
         if start.is_file():
             self.model.load_state_dict(torch.load(start, weights_only=True)["model"])
@@ -191,15 +195,16 @@ class Trainer:
             logits = logits.masked_fill(same, -1e4)
             return 3 * (1 - (out * points).sum(1)).mean() + F.cross_entropy(logits, torch.arange(n))
         # Large, centred and as drawn until the towers see shapes at all; then wider.
-        objects, later = 1, max(0.0, (done - 0.35) / 0.5)
+        objects, later = 1, max(0.0, (done - 0.2) / 0.5)
         if later > 0:
             objects = int(self.rng.choice([1, 2, 3], p=[0.75, 0.2, 0.05]))
         easy = max(0.3, 1 - later)
         if later > 0 and self.rng.random() < 0.2:
             easy = self.rng.random()
         vary = 0.1 + 0.5 * min(1.0, later)
+        emoji = 1 - self.recipe.lines * min(1.0, done / 0.4)
         scenes = mini_data.batch(
-            self.sprites, self.space, self.pack.concepts, n, objects, self.rng, easy, vary
+            self.sprites, self.space, self.pack.concepts, n, objects, self.rng, easy, vary, emoji
         )
         image, cover = ((scenes.image - 0.5) / 0.5).to(self.device), scenes.cover.to(self.device)
         if self.recipe.stage == "vit":
@@ -208,7 +213,10 @@ class Trainer:
             out = features @ self.model.proj
         else:
             last = convolution_forward(
-                self.model, F.interpolate(image, scale_factor=2, mode="bicubic")
+                self.model,
+                F.interpolate(image, scale_factor=2, mode="bicubic").contiguous(
+                    memory_format=torch.channels_last
+                ),
             )
             features, out = last.mean((2, 3)), self.model.attnpool(last)
         points = scenes.points.to(self.device)
@@ -307,6 +315,20 @@ def train(recipe: Recipe, run: Path, device: str, every: float = 120.0) -> None:
     trainer.save()
 
 
+def from_shipped(run: Path) -> None:
+    """Let training go on from the weights in artifacts/, in the space of their text tower."""
+    run.mkdir(parents=True, exist_ok=True)
+    Space.of_tower(ARTIFACTS / "mini-vit", load_pictograms()).save(run / "space.safetensors")
+    for kind in VISION:
+        weights = load_file(str(ARTIFACTS / f"mini-{kind}" / mini_model.WEIGHTS))
+        visual = {
+            name.removeprefix("visual."): value.float() if value.is_floating_point() else value
+            for name, value in weights.items()
+            if name.startswith("visual.")
+        }
+        torch.save({"model": visual}, run / f"{kind}.start.pt")
+
+
 def export(run: Path, out: Path) -> None:
     """Write artifacts/mini-vit and artifacts/mini-rn from the averages in the run folder."""
     stages = {}
@@ -327,7 +349,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("stage", choices=("start", "text", "vit", "rn", "export"))
+    parser.add_argument("stage", choices=("start", "shipped", "text", "vit", "rn", "export"))
     parser.add_argument("--run", type=Path, default=Path("out/mini"))
     parser.add_argument("--out", type=Path, default=ARTIFACTS)
     for option in fields(Recipe)[1:]:
@@ -340,6 +362,9 @@ def main() -> None:
         packs = training_packs(args.run)
         for module in (mini_start, mini_start_rn):
             module.prepare(args.run, packs[0], packs, (VALIDATION_STYLE,))
+        return
+    if args.stage == "shipped":
+        from_shipped(args.run)
         return
     if args.stage == "export":
         export(args.run, args.out)

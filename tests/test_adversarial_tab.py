@@ -18,9 +18,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 @pytest.fixture(scope="module")
 def reading(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tab") / "bundle"
-    made = tiny_bundle(tower=tiny_tower(folder))
+    tower = tiny_tower(folder)
+    made = tiny_bundle(tower=tower)
     texts = ["bone", "leash", "palm tree", "poodle", *made.texts[4:]]
-    made = replace(made, texts=texts, config=replace(made.config, model="."))
+    embeddings = tower.encode_text(texts)
+    made = replace(
+        made, texts=texts, text_embeddings=embeddings, config=replace(made.config, model=".")
+    )
     reading = Reading("tiny", save_bundle(made, folder))
     reading.remember("composer", lambda: flat_composer(32))
     return reading

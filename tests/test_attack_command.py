@@ -29,7 +29,10 @@ def work(tmp_path_factory):
     tower = tiny_tower(root / "bundle")
     made = tiny_bundle(tower=tower)
     texts = ["bone", "leash", "palm tree", "poodle", *made.texts[4:]]
-    made = replace(made, texts=texts, config=replace(made.config, model="."))
+    embeddings = tower.encode_text(texts)
+    made = replace(
+        made, texts=texts, text_embeddings=embeddings, config=replace(made.config, model=".")
+    )
     bundle = save_bundle(made, root / "bundle")
     flat_pack_file(root / "pack.safetensors")
     (root / "data").mkdir()
