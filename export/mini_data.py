@@ -59,32 +59,6 @@ class Sprites:
         return torch.tensor(ids)
 
 
-def shapes(pixels: torch.Tensor, dim: int = 128) -> torch.Tensor:
-    """Where each drawing has edges of which direction: [2 * drawings, dim], every second row of
-    the mirrored drawing. Histograms of oriented gradients (8 directions in 8 x 8 cells), as
-    whitened principal components. Nearest neighbour on these finds half of an unseen style's
-    concepts, so a network that knows them begins with what there is to know about shape."""
-    rows = []
-    for part in pixels.split(512):
-        part = part.float() / 255
-        light = (part[:, :3].mean(1) * part[:, 3] + 1 - part[:, 3])[:, None]
-        light = F.avg_pool2d(light, 2)
-        both = torch.stack([light, light.flip(3)], 1).flatten(0, 1)
-        dx, dy = (torch.zeros_like(both) for _ in range(2))
-        dx[..., 1:-1] = both[..., 2:] - both[..., :-2]
-        dy[:, :, 1:-1] = both[:, :, 2:] - both[:, :, :-2]
-        direction = ((torch.atan2(dy, dx) % math.pi) / math.pi * 8).long() % 8
-        votes = torch.zeros(len(both), 8, *both.shape[2:])
-        votes.scatter_(1, direction, torch.hypot(dx, dy))
-        cells = F.avg_pool2d(votes, 4).flatten(1)
-        rows.append((cells / (cells.sum(1, keepdim=True) + 1e-6)).sqrt())
-    rows = torch.cat(rows)
-    rows = rows - rows.mean(0)
-    scale, basis = torch.linalg.eigh(rows.T @ rows / len(rows))
-    scale, basis = scale[-dim:], basis[:, -dim:]
-    return rows @ basis / scale.clamp(min=1e-8).sqrt()
-
-
 def dilate(x: torch.Tensor, size: int) -> torch.Tensor:
     """Maximum over a size x size window by growing shifts: ten times faster than max_pool2d."""
     reach = size // 2
@@ -189,14 +163,12 @@ def backgrounds(n: int, plain: float):
 @dataclass
 class Batch:
     """image [n, 3, 64, 64] in 0..1; points [n, DIM], their captions'; shown [n, objects]
-    concepts; cover [n, 1, 64, 64], how much of each pixel objects cover; shape [n], the row of
-    `shapes` that the last object was drawn from."""
+    concepts; cover [n, 1, 64, 64], how much of each pixel objects cover."""
 
     image: torch.Tensor
     points: torch.Tensor
     shown: torch.Tensor
     cover: torch.Tensor
-    shape: torch.Tensor
 
 
 @torch.no_grad()
@@ -264,5 +236,4 @@ def batch(
                 space.rotations[turn] @ first + space.rotations[turn ^ 1] @ second
             )
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    shape = 2 * ids + mirrored
-    return Batch(image.clamp(0, 1), torch.from_numpy(points), torch.stack(shown, 1), cover, shape)
+    return Batch(image.clamp(0, 1), torch.from_numpy(points), torch.stack(shown, 1), cover)

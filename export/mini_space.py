@@ -83,13 +83,11 @@ class Space:
         return cls(words, vectors, binding_rotations())
 
     @classmethod
-    def of_tower(cls, folder: Path, pack) -> "Space":
-        """As a trained text tower has it: every word is where its prompts lie on average."""
-        import open_clip
+    def of_tower(cls, model, pack) -> "Space":
+        """As the text tower of an open_clip model has it: where a word's prompts lie on average."""
+        from open_clip import SimpleTokenizer
 
-        name = f"local-dir:{folder}"
-        model, _, _ = open_clip.create_model_and_transforms(name, require_pretrained=True)
-        tokenizer = open_clip.get_tokenizer(name)
+        tokenizer = SimpleTokenizer(context_length=model.context_length)
         words = list(
             dict.fromkeys(
                 [*pack.concepts, *(s for c in pack.concepts for s in pack.synonyms[c]),
@@ -111,9 +109,7 @@ class Space:
         save_file({"vectors": self.vectors, "rotations": self.rotations}, str(path))
 
     @classmethod
-    def load_or_build(cls, path: Path, pack) -> "Space":
-        if not path.is_file():
-            cls.build(pack).save(path)
+    def load(cls, path: Path) -> "Space":
         arrays = load_file(str(path))
         words = path.with_suffix(".txt").read_text().split("\n")
         return cls(words, arrays["vectors"], arrays["rotations"])

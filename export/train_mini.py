@@ -1,14 +1,16 @@
 """Train the small CLIPs that ship with the project.
 
-    python -m export.train_mini start
+    python -m export.train_mini space
     python -m export.train_mini text|vit|rn [--minutes M] [--run FOLDER]
     python -m export.train_mini export
 
-`start` comes first: word vectors, the ViT's first weights, and the space of both. Then
-each stage continues from its checkpoint in the run folder, also after a kill, and needs the
-others only at `export`. One thread a process is fastest: run the stages side by side.
-The learning rate follows the time used (constant, then down to zero in the last 40%), so
-`--minutes` is the total; give more to go on from a finished run.
+`space` makes the word vectors and `text` the tower that knows them; both are needed only for
+a new space. The image towers learn the points of the run's text tower or, where there is none,
+of the shipped one, from random weights or from `--start FOLDER`, an open_clip folder. Every
+stage goes on from its checkpoint in the run folder, also after a kill. One thread a process is
+fastest: run the stages side by side. The learning rate follows the time used (constant, then
+down to zero in the last 40%), so `--minutes` is the total; give more to go on from a finished
+run.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from torch.nn import functional as F
 
 from clipneurons.pictograms import ARTIFACTS, load_pictograms
 
-from . import mini_data, mini_model, mini_start, mini_start_rn
+from . import mini_data, mini_looks, mini_model
 from .mini_model import VISION
 from .mini_space import Space, text_batch
 
@@ -35,19 +37,26 @@ VALIDATION_STYLE = "fxemoji"
 
 @dataclass
 class Recipe:
-    """What may be varied; kept beside the checkpoint."""
+    """What may be varied; kept beside the checkpoint. 0 as Muon's rate is AdamW for everything."""
 
     stage: str
-    minutes: float = 40
-    batch: int = 64
-    muon: float = 0.02
-    adam: float = 2e-3
+    minutes: float = 80
+    batch: int = 128
+    muon: float = 0.0
+    adam: float = 1.5e-3
     tokens: int = 20
-    shape: float = 0.0  # weight of reading the drawing's shape
-    pairs: float = 0.4  # final weight of the contrast between images and captions
+    pairs: float = 0.2  # final weight of the contrast between images and captions
     lines: float = 0.25  # final share of line icons among the drawings
     seed: int = 0
     steps: int = 0  # instead of minutes, when reproducibility matters
+
+
+# What made the released weights.
+RECIPES = {
+    "text": Recipe("text", minutes=20, muon=0.02, adam=2e-3),
+    "vit": Recipe("vit", minutes=86),
+    "rn": Recipe("rn", batch=64, adam=2e-3),
+}
 
 
 def schedule(progress: float, step: int) -> float:
@@ -104,11 +113,13 @@ def training_packs(run: Path) -> list:
 class Trainer:
     """One stage: model, optimisers, moving average, random states; saved and restored whole."""
 
-    def __init__(self, recipe: Recipe, run: Path, device: str = "cpu"):
+    def __init__(self, recipe: Recipe, run: Path, device: str = "cpu", start: Path | None = None):
         self.recipe, self.device = recipe, device
         self.path = run / f"{recipe.stage}.pt"
         self.pack = load_pictograms()
-        self.space = Space.load_or_build(run / "space.safetensors", self.pack)
+        words = run / "space.safetensors"
+        text = recipe.stage == "text"
+        self.space = Space.load(words) if text else points_of(run, self.pack)
         anchors = np.stack([self.space[c] for c in self.pack.concepts])
         self.anchors = torch.from_numpy(anchors).to(device)
         torch.manual_seed(recipe.seed)
@@ -116,12 +127,9 @@ class Trainer:
         self._model(run)
         if recipe.stage == "rn":  # half as long again on a CPU without
             self.model = self.model.to(memory_format=torch.channels_last)
-        start = run / f"{recipe.stage}.start.pt"
-        if start.is_file():
-            self.model.load_state_dict(torch.load(start, weights_only=True)["model"])
+        if start:
+            self.model.load_state_dict(visual_of(start))
         self.opts = mini_model.optimisers(self.model, recipe.muon, recipe.adam)
-        if recipe.stage != "text":
-            self.opts.append(torch.optim.AdamW(self.head.parameters(), lr=recipe.adam))
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.opts]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.step, self.seconds = 0, 0.0
@@ -134,19 +142,13 @@ class Trainer:
         if stage != "text":
             self.sprites = mini_data.Sprites.load(training_packs(run), (VALIDATION_STYLE,))
             self.model = clip.visual.to(self.device)
-            # Dropped at export: reads the drawing's shape from the tower's last features.
-            self.shapes = mini_data.shapes(self.sprites.pixels).to(self.device)
-            width = VISION[stage]["width"] * (1 if stage == "vit" else 32)
-            self.head = torch.nn.Linear(width, self.shapes.shape[1]).to(self.device)
             return
         from open_clip import SimpleTokenizer
 
         # Train the rows captions can use; export puts the table back to full size.
         del clip.visual
         self.tokenizer = SimpleTokenizer(context_length=mini_model.TEXT["context_length"])
-        probe = [*self.space.words, "a an and on of left right above below picture drawing icon "
-                 "image pictogram background"]  # fmt: skip
-        self.tokens = mini_model.used_tokens(probe)
+        self.tokens = caption_tokens(self.space)
         clip.token_embedding = torch.nn.Embedding(len(self.tokens), mini_model.TEXT["width"])
         torch.nn.init.normal_(clip.token_embedding.weight, std=0.02)
         clip.logit_scale.requires_grad_(False)
@@ -158,7 +160,6 @@ class Trainer:
             "opts": [opt.state_dict() for opt in self.opts], "step": self.step,
             "seconds": self.seconds, "torch": torch.get_rng_state(),
             "numpy": json.dumps(self.rng.bit_generator.state), "recipe": asdict(self.recipe),
-            "head": self.head.state_dict() if self.recipe.stage != "text" else {},
         }  # fmt: skip
         partial = self.path.with_suffix(".tmp")
         torch.save(state, partial)
@@ -168,8 +169,6 @@ class Trainer:
         state = torch.load(self.path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
-        if self.recipe.stage != "text":
-            self.head.load_state_dict(state["head"])
         for opt, saved in zip(self.opts, state["opts"], strict=True):
             opt.load_state_dict(saved)
         self.step, self.seconds = state["step"], state["seconds"]
@@ -208,9 +207,10 @@ class Trainer:
         )
         image, cover = ((scenes.image - 0.5) / 0.5).to(self.device), scenes.cover.to(self.device)
         if self.recipe.stage == "vit":
-            tokens = self.recipe.tokens if done < 0.85 else 0
-            features = patch_forward(self.model, image, cover, tokens)
-            out = features @ self.model.proj
+            # All patches cost three times as much; a tower that never saw empty ones is lost there.
+            few = self.rng.random() > min(1.0, max(0.0, (done - 0.3) / 0.5))
+            tokens = self.recipe.tokens if few else 0
+            out = patch_forward(self.model, image, cover, tokens) @ self.model.proj
         else:
             last = convolution_forward(
                 self.model,
@@ -218,14 +218,11 @@ class Trainer:
                     memory_format=torch.channels_last
                 ),
             )
-            features, out = last.mean((2, 3)), self.model.attnpool(last)
+            out = self.model.attnpool(last)
         points = scenes.points.to(self.device)
         pairs = self.recipe.pairs * min(1.0, later)
-        loss = contrastive(F.normalize(out, dim=1), points, scenes.shown, self.anchors, pairs)
-        if objects > 1 or not self.recipe.shape:
-            return loss
-        wanted = self.shapes[scenes.shape]
-        return loss + self.recipe.shape * F.mse_loss(self.head(features), wanted)
+        out = F.normalize(out, dim=1)
+        return contrastive(out, points, scenes.shown, self.anchors, pairs)
 
     def encode_text(self, ids):
         """open_clip's CLIP.encode_text for ids of any length up to the context's."""
@@ -295,8 +292,10 @@ class Trainer:
         return float((guess == torch.tensor(labels)).float().mean())
 
 
-def train(recipe: Recipe, run: Path, device: str, every: float = 120.0) -> None:
-    trainer = Trainer(recipe, run, device)
+def train(
+    recipe: Recipe, run: Path, device: str, start: Path | None = None, every: float = 120.0
+) -> None:
+    trainer = Trainer(recipe, run, device, start)
     print(f"{recipe}\nfrom step {trainer.step}", flush=True)
     last, losses = time.monotonic(), []
     while trainer.progress < 1:
@@ -315,33 +314,49 @@ def train(recipe: Recipe, run: Path, device: str, every: float = 120.0) -> None:
     trainer.save()
 
 
-def from_shipped(run: Path) -> None:
-    """Let training go on from the weights in artifacts/, in the space of their text tower."""
-    run.mkdir(parents=True, exist_ok=True)
-    Space.of_tower(ARTIFACTS / "mini-vit", load_pictograms()).save(run / "space.safetensors")
-    for kind in VISION:
-        weights = load_file(str(ARTIFACTS / f"mini-{kind}" / mini_model.WEIGHTS))
-        visual = {
-            name.removeprefix("visual."): value.float() if value.is_floating_point() else value
-            for name, value in weights.items()
-            if name.startswith("visual.")
-        }
-        torch.save({"model": visual}, run / f"{kind}.start.pt")
+def caption_tokens(space: Space) -> torch.Tensor:
+    """Ids of the tokens that captions can hold."""
+    plain = "a an and on of left right above below picture drawing icon image pictogram background"
+    return mini_model.used_tokens([*space.words, plain])
+
+
+def text_weights(run: Path) -> dict:
+    """The text tower's weights: the run's own or, if none was trained there, the shipped one's."""
+    if (run / "text.pt").is_file():
+        average = torch.load(run / "text.pt", map_location="cpu", weights_only=True)["average"]
+        average.pop("logit_scale")
+        return mini_model.expand(average, caption_tokens(Space.load(run / "space.safetensors")))
+    whole = load_file(str(ARTIFACTS / "mini-vit" / mini_model.WEIGHTS))
+    return {k: v for k, v in whole.items() if not k.startswith(("visual.", "logit_scale"))}
+
+
+def points_of(run: Path, pack) -> Space:
+    """What the image towers learn: words as the text tower has them."""
+    path = run / "points.safetensors"
+    if not path.is_file():
+        model = mini_model.build("vit").eval()
+        model.load_state_dict(text_weights(run), strict=False)
+        Space.of_tower(model, pack).save(path)
+    return Space.load(path)
+
+
+def visual_of(folder: Path) -> dict:
+    """The image tower's weights in an open_clip folder."""
+    weights = load_file(str(folder / mini_model.WEIGHTS))
+    return {
+        name.removeprefix("visual."): value.float() if value.is_floating_point() else value
+        for name, value in weights.items()
+        if name.startswith("visual.")
+    }
 
 
 def export(run: Path, out: Path) -> None:
     """Write artifacts/mini-vit and artifacts/mini-rn from the averages in the run folder."""
-    stages = {}
-    for stage in ("text", "vit", "rn"):
-        if (run / f"{stage}.pt").is_file():
-            state = torch.load(run / f"{stage}.pt", map_location="cpu", weights_only=True)
-            stages[stage] = state["average"]
-    trainer = Trainer(Recipe("text"), run)
-    stages["text"].pop("logit_scale")
-    text = mini_model.expand(stages["text"], trainer.tokens)
-    for kind in ("vit", "rn"):
-        if kind in stages:
-            mini_model.export(kind, stages[kind], text, out / f"mini-{kind}")
+    text = text_weights(run)
+    for kind in VISION:
+        if (run / f"{kind}.pt").is_file():
+            state = torch.load(run / f"{kind}.pt", map_location="cpu", weights_only=True)
+            mini_model.export(kind, state["average"], text, out / f"mini-{kind}")
             print(out / f"mini-{kind}")
 
 
@@ -349,28 +364,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("stage", choices=("start", "shipped", "text", "vit", "rn", "export"))
+    parser.add_argument("stage", choices=("space", *RECIPES, "export"))
     parser.add_argument("--run", type=Path, default=Path("out/mini"))
-    parser.add_argument("--out", type=Path, default=ARTIFACTS)
+    parser.add_argument("--out", type=Path, default=ARTIFACTS, help="export: where the folders go")
+    parser.add_argument(
+        "--start", type=Path, help="open_clip folder whose image tower to begin with"
+    )
     for option in fields(Recipe)[1:]:
-        parser.add_argument(f"--{option.name}", type=option.type, default=option.default)
+        parser.add_argument(f"--{option.name}", type=option.type, help="default: the released")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    args.run.mkdir(parents=True, exist_ok=True)
     if args.device == "cpu":
         torch.set_num_threads(1)
-    if args.stage == "start":
-        packs = training_packs(args.run)
-        for module in (mini_start, mini_start_rn):
-            module.prepare(args.run, packs[0], packs, (VALIDATION_STYLE,))
-        return
-    if args.stage == "shipped":
-        from_shipped(args.run)
-        return
-    if args.stage == "export":
+    if args.stage == "space":
+        mini_looks.prepare(args.run, training_packs(args.run), (VALIDATION_STYLE,))
+    elif args.stage == "export":
         export(args.run, args.out)
-        return
-    recipe = Recipe(**{option.name: getattr(args, option.name) for option in fields(Recipe)})
-    train(recipe, args.run, args.device)
+    else:
+        given = {option.name: getattr(args, option.name) for option in fields(Recipe)[1:]}
+        given = {name: value for name, value in given.items() if value is not None}
+        recipe = replace(RECIPES[args.stage], **given)
+        train(recipe, args.run, args.device, args.start)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
-"""A start for the ViT that already sees edges and where they are.
+"""Where concepts lie by how they look, and the space of both meaning and looks.
 
-From random weights a small ViT spends most of an hour on one CPU core finding out what
-histograms of oriented gradients know. So they are written into it: the first block's MLP
-turns each patch into edge energies by direction, every head of the later blocks averages
-these energies in one Gaussian window for the class token, and a linear read-out of the
-windows is fitted in closed form and then by gradient on cached features. It is a plain
-open_clip ViT; training goes on from there.
+Concepts that mean much the same may look alike or not. The looks come from a fixed feature map:
+a ViT whose first block is written to turn each patch into edge energies by direction, and whose
+later heads average these energies in one Gaussian window each; discriminant analysis of the
+windows gives each concept its centre. No image tower starts from these weights.
 """
 
 import math
@@ -47,7 +45,7 @@ def edge_filters(size: int, sigma: float, places: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def write_edges(visual) -> None:
-    """Write the edge energies and the windows; the read-out is still zero."""
+    """Write the edge energies and the windows."""
     width, grid = visual.class_embedding.shape[0], visual.grid_size[0]
     blocks = visual.transformer.resblocks
     heads = blocks[0].attn.num_heads
@@ -128,10 +126,9 @@ def window_features(visual, images: torch.Tensor) -> torch.Tensor:
 
 
 def discriminants(features, labels, classes: int):
-    """Linear discriminant analysis: (mean [f], whitening [f, f], centres [classes, f] in
-    whitened coordinates, centred)."""
-    mean = features.mean(0)
-    x = features - mean
+    """Linear discriminant analysis: centres [classes, f] in coordinates in which the spread
+    within classes is white, centred."""
+    x = features - features.mean(0)
     centres = torch.zeros(classes, x.shape[1]).index_add_(0, labels, x)
     centres /= torch.bincount(labels, minlength=classes).clamp(min=1)[:, None]
     deviation = x.std(0) + 1e-3
@@ -141,64 +138,18 @@ def discriminants(features, labels, classes: int):
     values, vectors = torch.linalg.eigh(cov)
     whiten = (vectors / values.sqrt()) / deviation[:, None]
     centres = centres @ whiten
-    return mean, whiten, centres - centres.mean(0)
+    return centres - centres.mean(0)
 
 
-def shared_anchors(semantic, centres, looks: float = 1.0):
-    """Where concepts lie in the shared space: by meaning and by looks alike.
-
-    semantic [c, d] unit; centres [c, f] whitened. Returns anchors [c, d], the rotation [d, d]
-    of the semantic space onto the visual one, and the visual part [c, d].
-    """
+def onto_looks(semantic, centres):
+    """How concepts lie by looks, as unit rows [c, d], and the rotation [d, d] that brings the
+    semantic space (unit rows [c, d]) closest to it."""
     u, values, _ = torch.linalg.svd(centres, full_matrices=False)
     dim = semantic.shape[1]
     visual = F.normalize(u[:, :dim] * values[:dim], dim=1)
+    visual = F.pad(visual, (0, dim - visual.shape[1]))
     left, _, right = torch.linalg.svd(semantic.T @ visual)
-    rotation = left @ right
-    return F.normalize(semantic @ rotation + looks * visual, dim=1), rotation, visual
-
-
-def fit_linear(x, labels, centres, anchors, scale: float = 25.0, steps: int = 250):
-    """A linear map [f, d] and offset [d] that bring whitened features to their class's
-    anchor: discriminants for a start, then a little cross-entropy."""
-    weight = torch.linalg.lstsq(anchors, centres).solution.T
-    weight = (30 * weight / weight.norm()).clone().requires_grad_()
-    offset = torch.zeros(anchors.shape[1], requires_grad=True)
-    optimiser = torch.optim.AdamW([weight, offset], lr=1e-3)
-    for _ in range(steps):
-        rows = torch.randint(len(x), (1024,))
-        out = F.normalize(x[rows] @ weight + offset, dim=1)
-        loss = F.cross_entropy(scale * out @ anchors.T, labels[rows], label_smoothing=0.05)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return weight.detach(), offset.detach()
-
-
-@torch.no_grad()
-def write_readout(visual, weight: torch.Tensor, offset: torch.Tensor, features, images) -> None:
-    """Put a linear map [f, d] of the window features into the heads' outputs and the
-    projection; `features` and `images` show their usual size."""
-    blocks = visual.transformer.resblocks[1:]
-    width = visual.class_embedding.shape[0]
-    free = [i for i in range(width) if i != FLAG and not READ.start <= i < READ.stop]
-    left, values, right = torch.linalg.svd(weight, full_matrices=False)  # [f,r] [r] [r,d]
-    rank = min(len(free), len(values))
-    into = left[:, :rank] * values[:rank]
-    # Small against the class token's flag, so that LayerNorm leaves the map linear.
-    into *= 0.3 / (features @ into).std()
-    for index, block in enumerate(blocks):
-        part = into[index * width : (index + 1) * width]
-        block.attn.out_proj.weight[free[:rank]] = part.T
-    visual.proj.zero_()
-    visual.proj[free[:rank]] = right[:rank]
-    # The flag is a constant after LayerNorm: its row of the projection holds the offset.
-    wanted = features @ weight
-    out = torch.cat([visual(part) for part in images.split(128)])
-    gain = (wanted - wanted.mean(0)).norm() / (out - out.mean(0)).norm()
-    visual.proj[free[:rank]] *= gain
-    # sqrt(width) is a lone channel's value after LayerNorm, up to the little else there is.
-    visual.proj[FLAG] = (wanted.mean(0) + offset - gain * out.mean(0)) / width**0.5
+    return left @ right, visual
 
 
 def place_by_looks(space: Space, pack, rotation, visual) -> Space:
@@ -216,30 +167,22 @@ def place_by_looks(space: Space, pack, rotation, visual) -> Space:
     return Space(space.words, vectors.astype(np.float32), space.rotations)
 
 
-def prepare(run: Path, pack, packs: list, exclude: tuple[str, ...], count: int = 20480) -> None:
-    """Write `vit.start.pt`, the shared space, and if a text tower is there its rotated copy."""
+def prepare(run: Path, packs: list, exclude: tuple[str, ...], count: int = 20480) -> None:
+    """Write the space that the text tower learns: `space.safetensors`."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
+    pack = packs[0]
     sprites = mini_data.Sprites.load(packs, exclude)
-    words = Space.load_or_build(run / "words.safetensors", pack)
+    words = Space.build(pack)
     visual = mini_model.build("vit").visual.eval()
     write_edges(visual)
-    images, labels, features = [], [], []
+    labels, features = [], []
     for start in range(0, count, 256):
         size = min(256, count - start)
         made = mini_data.batch(sprites, words, pack.concepts, size, 1, rng, 1.0, 0.3)
-        image = (made.image - 0.5) / 0.5
-        if start < 2048:
-            images.append(image)
         labels.append(made.shown[:, 0])
-        features.append(window_features(visual, image))
-    images, labels, features = torch.cat(images), torch.cat(labels), torch.cat(features)
-    mean, whiten, centres = discriminants(features, labels, len(pack.concepts))
+        features.append(window_features(visual, (made.image - 0.5) / 0.5))
+    centres = discriminants(torch.cat(features), torch.cat(labels), len(pack.concepts))
     semantic = torch.from_numpy(np.stack([words[c] for c in pack.concepts]))
-    anchors, rotation, looks = shared_anchors(semantic, centres)
-    weight, offset = fit_linear((features - mean) @ whiten, labels, centres, anchors)
-    weight = whiten @ weight
-    offset = offset - mean @ weight
-    write_readout(visual, weight, offset, features[: len(images)], images)
+    rotation, looks = onto_looks(semantic, centres)
     place_by_looks(words, pack, rotation, looks).save(run / "space.safetensors")
-    torch.save({"model": visual.state_dict()}, run / "vit.start.pt")
