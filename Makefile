@@ -20,10 +20,9 @@ lint: $(VENV)/.test
 
 # The default bundles, again, after the small CLIP's weights have changed.
 bundles: $(VENV)/.app
-	for model in mini-vit mini-rn; do \
-	  $(VENV)/bin/python -m export run --model artifacts/$$model --out artifacts/$$model --overwrite --restart \
-	    || exit 1; \
-	done
+	$(VENV)/bin/python -m export run --model artifacts/mini-vit --out artifacts/mini-vit --overwrite --restart
+	$(VENV)/bin/python -m export run --model artifacts/mini-rn --out artifacts/mini-rn --overwrite --restart \
+	  --storage float16 --gallery-mb 2
 
 # The browser tests drive Debian's Chromium; without root they are skipped, and say so.
 .PHONY: chromium

@@ -248,6 +248,7 @@ def main() -> None:
     for name, path in targets.items():
         if path is None:
             continue
+        path.parent.mkdir(parents=True, exist_ok=True)
         mine = [item for item in drawn if item[0] in kept and item[1] in packs[name]]
         save_pictograms(path, mine, groups, synonyms, licences)
         print(f"{path}: {len(groups)} concepts, {len(mine)} drawings, "
