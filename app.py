@@ -1,4 +1,4 @@
-"""The page: `python app.py [--bundle FOLDER ...] [--port 7860] [--mcp]`."""
+"""The page: `python app.py [--bundle FOLDER|USER/NAME ...] [--port 7860] [--hub] [--mcp]`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import argparse  # noqa: E402
 import importlib  # noqa: E402
 import sys  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
 from urllib.parse import parse_qs  # noqa: E402
 
+with suppress(ImportError):
+    import spaces  # noqa: F401  (on ZeroGPU it must be there before torch)
+
 import gradio as gr  # noqa: E402
 
-from clipneurons.bundle import BundleError  # noqa: E402
-from tabs import images  # noqa: E402
+from clipneurons.bundle import load_bundle  # noqa: E402
+from clipneurons.bundle_config import BundleError  # noqa: E402
+from clipneurons.hub import NAME, resolve  # noqa: E402
+from tabs import chooser, entry, images, search  # noqa: E402
 from tabs.context import MODEL, Library, Reading, readable  # noqa: E402
+from tabs.outside import fetch_nothing  # noqa: E402
+from tabs.shelf import Shelf  # noqa: E402
 from tabs.theme import HEAD, css, theme  # noqa: E402
 
 ROOT = Path(__file__).parent
@@ -41,10 +49,7 @@ def build(library: Library) -> gr.Blocks:
         title="clipneurons: what each neuron of CLIP says", analytics_enabled=False
     ) as page:
         gr.HTML(MASTHEAD)
-        source = gr.Dropdown(
-            library.choices, value=library.first.key, label="Model and data", elem_id="bundle",
-            filterable=False, visible=len(library.choices) > 1,
-        )  # fmt: skip
+        chosen = chooser.build(library)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             modules = {}
             for name in TABS:
@@ -52,43 +57,51 @@ def build(library: Library) -> gr.Blocks:
                     continue
                 module = importlib.import_module(f"tabs.{name}")
                 with gr.Tab(module.TITLE, id=name, elem_id=f"tab-{name}") as tab:
-                    modules[name] = module.build(library, source)
+                    modules[name] = module.build(library, chosen.source)
                 tab.select(None, js=f"() => window.cnTab('{name}')", api_visibility="private")
-        _permanent_links(page, library, source, tabs, modules)
+        _permanent_links(page, library, chosen, tabs, modules)
+    for fn in page.fns.values():
+        if fn.api_visibility == "public" and fn.api_name:
+            fn.fn.__name__ = fn.api_name  # MCP calls a tool by its function's name
     return page
 
 
-def _permanent_links(page, library: Library, source, tabs, modules) -> None:
+def _permanent_links(page, library: Library, chosen, tabs, modules) -> None:
     """The address bar restores what was shown: at the start, on links and on going back."""
     where = gr.Textbox(elem_classes="offstage", label="Address", elem_id="address")
     button = gr.Button("Restore", elem_classes="offstage", elem_id="restore")
     handles = modules["dictionary"]
-    dictionary = importlib.import_module("tabs.dictionary")
 
     @readable
     def restore(query: str):
         given = {name: values[0] for name, values in parse_qs(query.lstrip("?")[:2000]).items()}
-        reading = library[given.get("bundle", library.first.key)]
-        layer, unit = dictionary.start_of(reading)
-        layers = dictionary.dictionary_of(reading).layers
-        way = given.get("by", dictionary.DIRECTION)
+        try:
+            reading = library[given.get("bundle")]
+        except gr.Error as error:  # a link to a bundle that is not here, or not here any more
+            gr.Warning(error.message)
+            reading, given = library.first, {"tab": given.get("tab"), "bundle": given["bundle"]}
+        asked = given.get("bundle", "")
+        layer, unit = entry.start_of(reading)
+        layers = search.dictionary_of(reading).layers
+        way = given.get("by", search.DIRECTION)
         return (
-            reading.key,
+            chooser.shown(library, reading.key),
+            # Nothing is fetched because of a link, but the field is filled in.
+            asked if library.shelf and NAME.fullmatch(asked) else "",
             gr.Tabs(selected=given["tab"] if given.get("tab") in TABS else "dictionary"),
             gr.update(choices=list(layers), value=_number(given.get("layer"), layer, layers)),
-            gr.update(value=_number(given.get("unit"), unit), label=dictionary.unit_name(reading)),
+            gr.update(value=_number(given.get("unit"), unit), label=entry.unit_name(reading)),
             given.get("q", ""),
-            way
-            if way in (dictionary.DIRECTION, dictionary.DECOMPOSITION)
-            else dictionary.DIRECTION,
-            dictionary.try_html(reading),
+            way if way in (search.DIRECTION, search.DECOMPOSITION) else search.DIRECTION,
+            search.try_html(reading),
         )
 
-    outputs = [source, tabs, handles.layer, handles.unit, handles.query, handles.way]
+    card = [handles.layer, handles.unit, handles.query, handles.way, handles.examples]
+    outputs = [chosen.source, chosen.name, tabs, *card]
     options = dict(js="() => [location.search]", show_progress="hidden", api_visibility="private")
     for event in (page.load, button.click):
-        restored = event(restore, [where], [*outputs, handles.examples], **options)
-        handles.then_show(restored)
+        restored = event(restore, [where], outputs, **options)
+        handles.then_show(restored, restored=True)
         handles.then_search(restored)
 
 
@@ -99,23 +112,46 @@ def _number(text: str | None, default: int, allowed=None) -> int:
     return int(text) if allowed is None or int(text) in allowed else default
 
 
-def open_library(folders: list[Path]) -> Library:
-    """Readings of the given folders, or of the bundles that come with the project."""
-    folders = folders or [
-        ROOT / "artifacts" / name
+def open_library(sources: list[str], hub: bool = False) -> Library:
+    """Readings of the given folders and Hub repositories, or of the project's own bundles.
+
+    With `hub`, visitors may open more from the Hub.
+    """
+    sources = sources or [
+        str(ROOT / "artifacts" / name)
         for name in BUNDLED
         if (ROOT / "artifacts" / name / "config.json").is_file()
     ]
-    if not folders:
+    if not sources:
         raise BundleError(
             "there is no bundle to show: make one with `python -m export run`, then pass it with "
             "--bundle FOLDER"
         )
-    return Library([Reading(folder.name, folder) for folder in folders])
+    return Library([open_reading(source) for source in sources], Shelf() if hub else None)
+
+
+def open_reading(source: str) -> Reading:
+    """A bundle that the owner named: a folder, "user/name" or "user/name@revision"."""
+    folder = resolve(source)
+    bundle = load_bundle(folder)
+    if not Path(source).exists() and bundle.config.model == ".":
+        folder = resolve(source, weights=True)
+    return Reading(folder.name if Path(source).exists() else source, folder, bundle)
+
+
+def hub_allowed(asked: bool | None, host: str | None) -> bool:
+    """Whether visitors may open bundles from the Hub: on one's own machine, or if one says so."""
+    if asked is not None:
+        return asked
+    if "CLIPNEURONS_HUB" in os.environ:
+        return os.environ["CLIPNEURONS_HUB"] == "1"
+    host = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    return host in ("127.0.0.1", "localhost", "::1") and "SPACE_ID" not in os.environ
 
 
 def serve(library: Library, *, block: bool = True, **options) -> gr.Blocks:
     """Build and launch the page; `options` go to `launch`."""
+    fetch_nothing()
     page = build(library)
     page.queue(max_size=WAITING, default_concurrency_limit=8)
     for fn in page.fns.values():
@@ -137,8 +173,12 @@ def say(phase: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Open the bundles, serve the page, then load the model while it is looked at."""
     parser = argparse.ArgumentParser(description="What each neuron of CLIP says, as text.")
-    parser.add_argument("--bundle", action="append", type=Path, default=[], metavar="FOLDER",
-        help="a bundle to show, may be repeated (default: the bundled ones)")  # fmt: skip
+    parser.add_argument("--bundle", action="append", default=[], metavar="FOLDER|USER/NAME",
+        help="a bundle to show, a folder or on the Hub, may be repeated (default: the bundled "
+        "ones)")  # fmt: skip
+    parser.add_argument("--hub", action=argparse.BooleanOptionalAction, default=None,
+        help="whether visitors may open bundles from the Hub by name (default: only if the page "
+        "is for this machine alone; a Space says CLIPNEURONS_HUB=1)")  # fmt: skip
     parser.add_argument("--host", default=None, help="address to listen on (default: this machine)")
     parser.add_argument("--port", type=int, default=None, help="default: the first free from 7860")
     parser.add_argument("--mcp", action="store_true",
@@ -146,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     say("imports")
     try:
-        library = open_library(args.bundle)
+        library = open_library(args.bundle, hub_allowed(args.hub, args.host))
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

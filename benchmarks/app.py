@@ -20,7 +20,9 @@ import torch
 from torch.nn.functional import normalize
 
 from benchmarks.timing import alternate, ratio
-from clipneurons.bundle import Bundle, BundleConfig, DataSet, Examples, LayerArrays, Pool
+from clipneurons.bundle import Bundle, LayerArrays
+from clipneurons.bundle_config import BundleConfig, DataSet, Pool
+from clipneurons.examples import Examples
 
 ROOT = Path(__file__).parent.parent
 TEXTS, COMPONENTS = 30_000, 64
@@ -79,7 +81,7 @@ def concepts(args: argparse.Namespace) -> None:
 
     def discover() -> None:
         _, effects = reader(image)
-        top_concepts(reader.weights(effects, signed=True)[0], bundle.texts)
+        top_concepts(reader.weights(effects, "whole")[0], bundle.texts)
         reader.activated(effects)
 
     seconds = alternate(

@@ -20,10 +20,10 @@ from PIL import Image
 from benchmarks.timing import alternate, peak_memory, ratio
 from clipneurons.lens import Lens, make_lens
 from clipneurons.towers import load_tower
+from export.dataset_sources import SequenceSource
 from export.images import batches
 from export.pipeline import Passes, merge_means
 from export.settings import Settings
-from export.sources import SequenceSource
 
 # The goals this is held to.
 RATIO = 0.85

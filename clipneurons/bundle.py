@@ -6,31 +6,37 @@ A folder of safetensors, JSON, text and images (DESIGN section 5); nothing is ev
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from safetensors.torch import load, save
 from torch import Tensor
 
-from clipneurons.folders import (
-    CHECKSUMS,
-    FolderDamaged,
-    checked_files,
-    replace_folder,
+from clipneurons.bundle_config import (
+    BUNDLE_FILES,
+    CARD,
+    CONFIG,
+    DECOMPOSITION,
+    EXAMPLES,
+    METRICS,
+    NEURONS,
+    OPTIONAL_FILES,
+    TEXTS,
+    BundleConfig,
+    BundleDamaged,
+    check_tower,
+    parse_json,
+    write_json,
 )
+from clipneurons.bundle_config import BundleError as BundleError  # what `load_bundle` raises
+from clipneurons.examples import Examples
+from clipneurons.folders import CHECKSUMS, FolderDamaged, checked_files, replace_folder
+from clipneurons.hub import is_remote, resolve
 
-SCHEMA_VERSION = 1
-CONFIG, NEURONS, DECOMPOSITION = "config.json", "neurons.safetensors", "decomposition.safetensors"
-TEXTS, EXAMPLES, METRICS = "texts.txt", "examples/thumbnails.safetensors", "metrics.json"
-CARD = "README.md"
-BUNDLE_FILES = (CONFIG, NEURONS, DECOMPOSITION, TEXTS, EXAMPLES, METRICS, CARD)
-MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "MODEL.md")
-OPTIONAL_FILES = (*MODEL_FILES, "skipped.csv")
 NEURON_TENSORS = (
     "directions",
     "means",
@@ -43,99 +49,6 @@ NEURON_TENSORS = (
     "effective_share",
 )
 STORED_HALF = ("directions", "means", "top_norms")
-
-
-class BundleError(ValueError):
-    """Something about a bundle that its user can act on; the message says what to do."""
-
-
-class BundleDamaged(BundleError):
-    """A file is missing, was changed after export, or does not hold what the schema says."""
-
-
-class BundleMismatch(BundleError):
-    """The bundle was made with another model, activation or preprocessing than the tower's."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Where the phrases of the decomposition come from."""
-
-    name: str
-    source: str
-    licence: str
-    count: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """The images behind the statistics.
-
-    `fingerprint` is a SHA-256 over every image's bytes in order; `skipped` counts the images that
-    could not be read, which keep their index and are listed in `skipped.csv`.
-    """
-
-    name: str
-    count: int
-    skipped: int
-    fingerprint: str
-    class_names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class BundleConfig:
-    """Everything needed to tell whether a bundle belongs to a tower; `config.json` as a type.
-
-    `model` is an open_clip name, `hf-hub:org/name`, or "." when the folder holds the weights.
-    `weights_sha256` is `tower.sha256()`; `storage` is "float32" or "float16" (directions,
-    means, top norms and text embeddings are rounded on disk, always float32 in memory).
-    A unit is a neuron (ViT) or a neuron-head pair, `neuron * heads + head` (ResNet), so
-    `units_per_neuron` is 1 or the number of heads. `norm_edges` are the edges of the norm
-    histogram, in units of effect norm (effects are scaled by 100 / ‖representation‖).
-    """
-
-    kind: str
-    model: str
-    pretrained: str | None
-    weights_sha256: str
-    activation: str
-    image_size: tuple[int, int]
-    image_mean: tuple[float, float, float]
-    image_std: tuple[float, float, float]
-    embed_dim: int
-    heads: int
-    layers: tuple[int, ...]
-    units_per_neuron: int
-    top_k: int
-    percentile: float
-    shared_bias: bool
-    components: int
-    centred_pool: bool
-    norm_edges: tuple[float, ...]
-    pool: Pool
-    data: DataSet
-    storage: str = "float32"
-    versions: Mapping[str, str] = field(default_factory=dict)
-    schema_version: int = SCHEMA_VERSION
-
-    def to_json(self) -> str:
-        """The text of `config.json`."""
-        return _json(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> BundleConfig:
-        """The inverse of `to_json`; `BundleDamaged` names a missing or unknown key."""
-        values = _parse_json(text, CONFIG)
-        version = values.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise BundleError(
-                f"{CONFIG} has schema version {version!r}, this clipneurons reads {SCHEMA_VERSION}:"
-                " upgrade clipneurons, or export the bundle again"
-            )
-        values["pool"] = _typed(Pool, values.get("pool"), "pool")
-        values["data"] = _typed(DataSet, values.get("data"), "data")
-        return _typed(cls, values, CONFIG)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,49 +81,6 @@ class LayerArrays:
 
 
 @dataclass(frozen=True, eq=False)
-class Examples(Mapping[int, bytes]):
-    """Gallery thumbnails: data set index -> WebP bytes, with one caption each; all in one file.
-
-    webp holds the pictures one after the other, picture i in webp[offsets[i]:offsets[i + 1]].
-    """
-
-    ids: Int[Tensor, " example"]
-    offsets: Int[Tensor, " edges"]
-    webp: UInt8[Tensor, " byte"]
-    captions: tuple[str, ...] = ()
-
-    @classmethod
-    def build(cls, pictures: Mapping[int, bytes], captions: Mapping[int, str]) -> Examples:
-        """From index -> WebP bytes and index -> caption (line breaks become spaces)."""
-        ids = sorted(pictures)
-        ends = torch.tensor([0] + [len(pictures[i]) for i in ids], dtype=torch.int64).cumsum(0)
-        blob = bytearray(b"".join(pictures[i] for i in ids))
-        webp = torch.frombuffer(blob, dtype=torch.uint8) if blob else torch.zeros(0).byte()
-        lines = tuple(" ".join(captions.get(i, "").split()) for i in ids)
-        return cls(torch.tensor(ids, dtype=torch.int32), ends, webp, lines)
-
-    def __getitem__(self, image: int) -> bytes:
-        start, end = self.offsets[self._row(image) :][:2].tolist()
-        return self.webp[start:end].numpy().tobytes()
-
-    def caption(self, image: int) -> str:
-        """The picture's caption or file name; empty where the source had none."""
-        return self.captions[self._row(image)] if self.captions else ""
-
-    def _row(self, image: int) -> int:
-        row = int(torch.searchsorted(self.ids, image))
-        if row == len(self.ids) or int(self.ids[row]) != image:
-            raise KeyError(image)
-        return row
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.ids.tolist())
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True, eq=False)
 class Bundle:
     """A whole artifact in memory, float32 on the CPU; change one with `dataclasses.replace`."""
 
@@ -235,8 +105,6 @@ def load_bundle(source: str | Path, cache_dir: str | Path | None = None) -> Bund
     Raises `BundleDamaged` for any byte that is not what was exported, and the errors of
     `clipneurons.hub.resolve` for a Hub repository.
     """
-    from clipneurons.hub import is_remote, resolve
-
     folder = resolve(source, cache_dir)
     # People edit cards on the Hub's page, which must not make a bundle useless.
     return read_bundle(folder, (CARD,) if is_remote(folder) else ())
@@ -262,7 +130,7 @@ def read_bundle(folder: Path, editable: tuple[str, ...] = ()) -> Bundle:
                 pictures["webp"],
                 tuple(captions.split("\n")[:-1]),
             ),
-            metrics=_parse_json(_text(files, METRICS), METRICS),
+            metrics=parse_json(_text(files, METRICS), METRICS),
             card=_text(files, CARD),
         )
     except KeyError as error:
@@ -317,7 +185,7 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         DECOMPOSITION: save(decomposition, header),
         TEXTS: "".join(f"{text}\n" for text in bundle.texts).encode(),
         EXAMPLES: save(pictures, header),
-        METRICS: _json(bundle.metrics).encode(),
+        METRICS: write_json(bundle.metrics).encode(),
         CARD: bundle.card.encode(),
     }
 
@@ -328,31 +196,6 @@ def verify_bundle(folder: str | Path, tower: Any = None) -> Bundle:
     if tower is not None:
         check_tower(bundle.config, tower)
     return bundle
-
-
-def check_tower(config: BundleConfig, tower: Any) -> None:
-    """Raise `BundleMismatch`, with both values, unless the bundle was made with this tower."""
-    pairs = [
-        ("kind", config.kind, tower.kind),
-        ("activation", config.activation, tower.activation),
-        ("image size", tuple(config.image_size), tuple(tower.image_size)),
-        ("image mean", tuple(config.image_mean), tuple(tower.image_mean)),
-        ("image std", tuple(config.image_std), tuple(tower.image_std)),
-        ("embedding size", config.embed_dim, tower.embed_dim),
-        ("heads", config.heads, tower.heads),
-    ]
-    if tower.dtype == torch.float32:  # another precision rounds the weights to other bytes
-        name = f"{config.model} ({config.pretrained}), weights {config.weights_sha256[:12]}"
-        digest = tower.sha256()
-        same = digest == config.weights_sha256
-        other = name if same else f"{tower.name} ({tower.pretrained}), weights {digest[:12]}"
-        pairs.append(("model", name, other))
-    for what, expected, found in pairs:
-        if expected != found:
-            raise BundleMismatch(
-                f"the bundle was made with {what} {expected}, the tower has {found}: load the"
-                " tower the bundle names, or export a bundle for this one"
-            )
 
 
 def _unpack(
@@ -436,27 +279,3 @@ def _text(files: dict[str, bytes], name: str) -> str:
         return files[name].decode()
     except UnicodeDecodeError as error:
         raise BundleDamaged(f"{name} is not UTF-8 text: {error}") from None
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _parse_json(text: str, name: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BundleDamaged(f"{name} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise BundleDamaged(f"{name} should hold an object, holds {type(value).__name__}")
-    return value
-
-
-def _typed(cls: type, values: Any, where: str) -> Any:
-    """A dataclass from a JSON object; lists become tuples, names must fit exactly."""
-    names = {f.name for f in fields(cls)}
-    if not isinstance(values, dict) or set(values) != names:
-        found = set(values) if isinstance(values, dict) else set()
-        missing, unknown = sorted(names - found), sorted(found - names)
-        raise BundleDamaged(f"{where} in {CONFIG}: missing {missing}, unknown {unknown}")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

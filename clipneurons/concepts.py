@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle import Bundle
-from clipneurons.contributions import Contributions, Directions, MeanEffect, SplitDirections
+from clipneurons.contributions import Contributions, MeanEffect, along
+from clipneurons.token_effects import unit_token_effects
 
-_CHUNK = 256
+# Ways to weigh texts, see `ConceptReader.weights`.
+PAPER, SIGNED, WHOLE = "paper", "signed", "whole"
+WAYS = (PAPER, SIGNED, WHOLE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,7 @@ class ConceptReader:
         self._means, self._along = {}, {}
         for layer, arrays in bundle.layers.items():
             directions = lens.directions[layer]
-            self._means[layer] = mean_scores(arrays.means.to(self.device), directions)
+            self._means[layer] = MeanEffect.from_dense(arrays.means.to(self.device), directions)
             self._along[layer] = along(arrays.directions.to(self.device), directions)
             directions.gram  # noqa: B018  computed and cached here, not at the first request
 
@@ -83,19 +86,31 @@ class ConceptReader:
         threshold = self.bundle.layers[layer].percentile.to(norms.device)
         return Effects(norms, projections, norms > threshold, contributions)
 
-    def weights(
-        self, effects: dict[int, Effects], *, signed: bool = False
-    ) -> Float[Tensor, "image text"]:
+    def weights(self, effects: dict[int, Effects], way: str = PAPER) -> Float[Tensor, "image text"]:
         """How much each text of the pool is said of each image.
 
-        The paper's w_j = Σ_{n ∈ N(I)} γ_j^n ‖φ_n(I)‖ over the activated units of all layers, or,
-        ``signed``, with the projection on r_n in place of the norm, so that a unit that is
-        pushed against its direction counts for the opposite of its phrases.
+        ``paper``   w_j = Σ_{n ∈ N(I)} γ_j^n ‖φ_n(I)‖ over the activated units of all layers;
+        ``signed``  the projection on r_n in place of the norm, so that a unit that is pushed
+                    against its direction counts for the opposite of its phrases;
+        ``whole``   Σ_n ⟨φ_n(I) − b_n, t_j⟩ over all units: what they write, exactly, and
+                    not what the few phrases of the activated ones keep of it.
+
+        Raises `ValueError` for another way.
         """
+        if way not in WAYS:
+            raise ValueError(
+                f"Texts are weighed in one of the ways {', '.join(WAYS)}, not {way!r}."
+            )
+        if way == WHOLE:
+            written = sum(
+                mine.contributions.sum() - self.bundle.layers[layer].means.to(self.device).sum(0)
+                for layer, mine in effects.items()
+            )
+            return written.cpu() @ self.unit_texts.T
         count = len(next(iter(effects.values())).norms)
         total = torch.zeros(count, len(self.bundle.texts))
         for layer, mine in effects.items():
-            size = (mine.projections if signed else mine.norms) * mine.activated
+            size = (mine.projections if way == SIGNED else mine.norms) * mine.activated
             image, unit = size.cpu().nonzero(as_tuple=True)
             arrays = self.bundle.layers[layer]
             values = size.cpu()[image, unit][:, None] * arrays.coefficients[unit]
@@ -121,16 +136,20 @@ class ConceptReader:
         return sorted(found, key=lambda one: (-one.norm, one.layer, one.unit))[:top]
 
     def patches(
-        self, effects: dict[int, Effects], text: int, image: int = 0, *, signed: bool = True
+        self, effects: dict[int, Effects], text: int, image: int = 0, way: str = SIGNED
     ) -> Float[Tensor, "row column"]:
         """Where the units that say a text fire: each patch's share of what they write.
 
-        Σ_n γ_text^n · (patch's share of ⟨φ_n(I), r_n⟩) over the activated units. Not ``signed``:
-        each unit's share in absolute value, as the paper's weights have norms. What the class
-        token itself carries belongs to no patch.
+        ``whole``: of Σ_n ⟨φ_n(I), t⟩. ``signed``: Σ_n γ_t^n · (patch's share of ⟨φ_n(I), r_n⟩)
+        over the activated units; ``paper``: each unit's share in absolute value, as the paper's
+        weights have norms. What the class token itself carries belongs to no patch.
         """
-        total = 0.0
+        total = torch.zeros(1 + self.lens.tower.grid[0] * self.lens.tower.grid[1])
         for layer, mine in effects.items():
+            if way == WHOLE:
+                written = unit_token_effects(mine.contributions)[image]
+                total += written.cpu() @ self.unit_texts[text]
+                continue
             arrays = self.bundle.layers[layer]
             on = mine.activated[image].cpu()
             gamma = torch.where(arrays.indices == text, arrays.coefficients, 0.0).sum(1) * on
@@ -138,13 +157,11 @@ class ConceptReader:
             if not len(units):
                 continue
             units = units.to(self.device)
-            scores = token_scores(mine.contributions, image, units)  # [unit, token, pair]
+            scores = mine.contributions.token_scores(image, units)  # [unit, token, pair]
             share = torch.einsum("utk,uk->ut", scores, self._along[layer][units])
-            share = share if signed else share.abs()
-            total = total + gamma.to(self.device)[units] @ share
-        if isinstance(total, float):
-            return torch.zeros(self.lens.tower.grid)
-        return total[1:].reshape(self.lens.tower.grid).cpu()
+            share = share if way == SIGNED else share.abs()
+            total += (gamma.to(self.device)[units] @ share).cpu()
+        return total[1:].reshape(self.lens.tower.grid)
 
     @cached_property
     def unit_texts(self) -> Float[Tensor, "text embed"]:
@@ -156,40 +173,6 @@ class ConceptReader:
     ) -> Float[Tensor, "image text"]:
         """Cosine of each image with each text: what plain CLIP retrieval says."""
         return normalize(representation.cpu(), dim=1) @ self.unit_texts.T
-
-
-def mean_scores(means: Float[Tensor, "unit embed"], directions: Directions) -> MeanEffect:
-    """Scores of the mean effects, from the vectors a bundle keeps (least squares in float64)."""
-    parts = []
-    for start in range(0, len(means), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        dense = directions.dense(part).double()  # [unit, pair, embed]
-        inverse = torch.linalg.pinv(dense @ dense.mT, hermitian=True)
-        parts.append((inverse @ (dense @ means[part].double()[..., None]))[..., 0].float())
-    return MeanEffect(torch.cat(parts))
-
-
-def along(
-    vectors: Float[Tensor, "unit embed"], directions: Directions
-) -> Float[Tensor, "unit pair"]:
-    """Inner product of each unit's own vector with the vector that each of its pairs writes."""
-    return torch.cat(
-        [
-            torch.einsum("nkd,nd->nk", directions.dense(part), vectors[part])
-            for part in (slice(s, s + _CHUNK) for s in range(0, len(vectors), _CHUNK))
-        ]
-    )
-
-
-def token_scores(
-    contributions: Contributions, image: int, units: Int[Tensor, " chosen"]
-) -> Float[Tensor, "chosen token pair"]:
-    """Each token's part of the scores of the chosen units; the sum over tokens is the score."""
-    activations, weights = contributions.activations[image], contributions.weights[image]
-    if isinstance(contributions.directions, SplitDirections):
-        heads = contributions.directions.whole.pairs
-        return (activations[:, units // heads].T * weights[units % heads])[..., None]
-    return activations[:, units].T[..., None] * weights.T[None]
 
 
 def top_concepts(

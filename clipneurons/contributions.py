@@ -148,14 +148,8 @@ class Contributions:
         self, vectors: Float[Tensor, "unit embed"], mean: "MeanEffect | None" = None
     ) -> Float[Tensor, "image unit"]:
         """Inner product of each unit's effect, centred where ``mean`` is given, with its vector."""
-        along = torch.cat(
-            [
-                torch.einsum("nkd,nd->nk", self.directions.dense(chunk), vectors[chunk])
-                for chunk in _chunks(self.directions.units)
-            ]
-        )
         scores = self.scores if mean is None else self.scores - mean.scores
-        projected = torch.einsum("bnk,nk->bn", scores, along)
+        projected = torch.einsum("bnk,nk->bn", scores, along(vectors, self.directions))
         if self.bias is not None:
             bias = self.bias if mean is None else self.bias - mean.bias
             projected = projected + bias @ vectors.T
@@ -170,6 +164,16 @@ class Contributions:
             total = total + count * self.bias
         return total
 
+    def token_scores(
+        self, image: int, units: Int[Tensor, " chosen"]
+    ) -> Float[Tensor, "chosen token pair"]:
+        """Each token's part of the scores of the chosen units; the sum over tokens is the score."""
+        activations, weights = self.activations[image], self.weights[image]
+        if isinstance(self.directions, SplitDirections):
+            heads = self.directions.whole.pairs
+            return (activations[:, units // heads].T * weights[units % heads])[..., None]
+        return activations[:, units].T[..., None] * weights.T[None]
+
 
 @dataclass(frozen=True)
 class MeanEffect:
@@ -177,6 +181,16 @@ class MeanEffect:
 
     scores: Float[Tensor, "unit pair"]
     bias: Float[Tensor, " embed"] | None = None
+
+    @classmethod
+    def from_dense(cls, means: Float[Tensor, "unit embed"], directions: Directions) -> "MeanEffect":
+        """The inverse of :meth:`dense` without bias: least squares, in float64."""
+        parts = []
+        for chunk in _chunks(directions.units):
+            dense = directions.dense(chunk).double()  # [unit, pair, embed]
+            inverse = torch.linalg.pinv(dense @ dense.mT, hermitian=True)
+            parts.append((inverse @ (dense @ means[chunk].double()[..., None]))[..., 0].float())
+        return cls(torch.cat(parts))
 
     def dense(self, directions: Directions) -> Float[Tensor, "unit embed"]:
         """Mean effect of each unit as a vector."""
@@ -187,6 +201,18 @@ class MeanEffect:
             ]
         )
         return means if self.bias is None else means + self.bias
+
+
+def along(
+    vectors: Float[Tensor, "unit embed"], directions: Directions
+) -> Float[Tensor, "unit pair"]:
+    """Inner product of each unit's own vector with the vector that each of its pairs writes."""
+    return torch.cat(
+        [
+            torch.einsum("nkd,nd->nk", directions.dense(chunk), vectors[chunk])
+            for chunk in _chunks(directions.units)
+        ]
+    )
 
 
 def _chunks(units: int) -> list[slice]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle import Bundle
+from clipneurons.polysemy import linked
 
 Embed = Callable[[list[str]], Float[Tensor, "text embed"]]
 # Units whose phrases are compared at once.
@@ -66,6 +67,22 @@ class Card:
     mean_top_norm: float
     neighbours: list[Hit]
     dead: bool
+
+
+@dataclass(frozen=True)
+class HeadGroup:
+    """Pairs through which a ResNet's neuron says about the same thing, the strongest first.
+
+    `units` are the pairs and `heads` theirs; `share` is the part of the squared top norms of all
+    the neuron's pairs that they have. `phrases` are the strongest pair's with their coefficients,
+    `images` those on which the pairs' centred effects have the largest summed norms.
+    """
+
+    units: tuple[int, ...]
+    heads: tuple[int, ...]
+    share: float
+    phrases: list[tuple[str, float]]
+    images: list[tuple[int, float]]
 
 
 def parse_query(query: str) -> list[Phrase]:
@@ -250,6 +267,39 @@ class Dictionary:
             dead=not bool(self.directions[row].any()),
         )
 
+    def sub_concepts(
+        self, layer: int, unit: int, similar: float = 0.5, phrases: int = 4
+    ) -> list[HeadGroup]:
+        """What the neuron behind a pair says through its heads (2509.19943, section 4).
+
+        Pairs are grouped by average linkage of their directions, joined from a mean cosine of
+        ``similar``; the group with the largest share comes first. Dead pairs are left out. Empty
+        for a ViT, whose neurons are units themselves.
+        """
+        row, arrays = self.row(layer, unit), self._arrays(layer)
+        heads = self.bundle.config.units_per_neuron
+        if heads == 1:
+            return []
+        first = unit // heads * heads
+        rows = self.directions[row - unit + first :][:heads]
+        alive = rows.any(1).nonzero().flatten()
+        norms = arrays.top_norms[first : first + heads]
+        strength = (norms.square() * (arrays.top_images[first : first + heads] >= 0)).sum(1)
+        found = []
+        for group in linked(rows[alive], similar):
+            mine = sorted(alive[group].tolist(), key=lambda head: -float(strength[head]))
+            units = tuple(first + head for head in mine)
+            found.append(
+                HeadGroup(
+                    units=units,
+                    heads=tuple(mine),
+                    share=float(strength[mine].sum() / strength.sum()),
+                    phrases=self.bundle.phrases(layer, units[0], phrases),
+                    images=_strongest_images(arrays.top_images[list(units)], norms[mine]),
+                )
+            )
+        return sorted(found, key=lambda concept: -concept.share)
+
     # -- all units
 
     @cached_property
@@ -318,6 +368,17 @@ class Dictionary:
 def signed(text: str, coefficient: float) -> str:
     """A phrase, with a minus before it when its unit writes against it."""
     return text if coefficient > 0 else f"−{text}"
+
+
+def _strongest_images(
+    images: Int[Tensor, "pair top"], norms: Float[Tensor, "pair top"]
+) -> list[tuple[int, float]]:
+    """Images of several pairs with their summed norms, the largest sums first; −1 pads."""
+    total: dict[int, float] = {}
+    for image, norm in zip(images.flatten().tolist(), norms.flatten().tolist(), strict=True):
+        if image >= 0:
+            total[image] = total.get(image, 0.0) + norm
+    return sorted(total.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def _mean_top_norm(norms: Float[Tensor, " top"], images: Int[Tensor, " top"]) -> float:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipneurons.contributions import Contributions, MeanEffect
+from clipneurons.polysemy import linked
 from clipneurons.vit import SCALE
 
 
@@ -92,29 +93,18 @@ def sub_concepts(
 ) -> list[SubConcept]:
     """Group the heads of one neuron by the cosine of their directions, largest share first.
 
-    Average linkage: the two most similar groups are joined as long as the mean cosine between
-    their members is at least ``similar``. A direction counts with the sign in which its
-    contribution varies: the one of its mean score.
+    A direction counts with the sign in which its contribution varies: the one of its mean score.
+    For the groups of a bundle's neuron, where only the strongest images of each pair are known,
+    see `Dictionary.sub_concepts`.
 
     Args:
         scores: the neuron's scores by head over a data set.
         directions: what the neuron writes through each head.
+        similar: least mean cosine between groups that are joined (`linked`).
     """
     sign = torch.where(scores.mean(0) < 0, -1.0, 1.0)
     unit = torch.nn.functional.normalize(directions, dim=-1) * sign[:, None]
     variance = scores.var(0, unbiased=False) * directions.square().sum(-1)
-    cosine = unit @ unit.T
-    groups = [[head] for head in range(len(unit))]
-    while len(groups) > 1:
-        best, pair = max(
-            (cosine[one][:, other].mean().item(), (i, j))
-            for i, one in enumerate(groups)
-            for j, other in enumerate(groups)
-            if i < j
-        )
-        if best < similar:
-            break
-        groups[pair[0]] += groups.pop(pair[1])
     total = variance.sum().clamp_min(1e-30)
     strength = (scores - scores.mean(0)) * sign * directions.norm(dim=-1)
     found = [
@@ -126,6 +116,6 @@ def sub_concepts(
             share=(variance[group].sum() / total).item(),
             images=tuple(strength[:, group].sum(1).topk(min(images, len(scores))).indices.tolist()),
         )
-        for group in groups
+        for group in linked(unit, similar)
     ]
     return sorted(found, key=lambda concept: -concept.share)

@@ -1,8 +1,9 @@
-"""The several things a unit reacts to: clusters of its top images, each named by texts."""
+"""The several things a unit says: clusters of its top images, groups of a neuron's heads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from jaxtyping import Float, Int
@@ -85,3 +86,22 @@ def silhouette(points: Float[Tensor, "image embed"], labels: Int[Tensor, " image
     score = (outside - inside) / torch.maximum(inside, outside).clamp_min(1e-12)
     score[sizes[own.int().argmax(1)] == 1] = 0.0
     return float(score.mean())
+
+
+def linked(directions: Float[Tensor, "unit embed"], similar: float) -> list[list[int]]:
+    """Group unit rows by average linkage; each group in ascending order.
+
+    The two most similar groups are joined as long as the mean cosine between their members is at
+    least ``similar``.
+    """
+    cosine = directions @ directions.T
+    groups = [[unit] for unit in range(len(directions))]
+    while len(groups) > 1:
+        best, (one, other) = max(
+            (float(cosine[groups[i]][:, groups[j]].mean()), (i, j))
+            for i, j in combinations(range(len(groups)), 2)
+        )
+        if best < similar:
+            break
+        groups[one] = sorted(groups[one] + groups.pop(other))
+    return groups

@@ -18,11 +18,16 @@ PUBLISHED = (
     "ClearCLIP",
     "LeGrad",
 )
+# For ResNets (2509.19943, section 4): the paper's own, and what it is compared with.
+PAIRS = "neuron-head pairs"
+RESNET = (PAIRS, "MaskCLIP", "attention", "GradCAM")
 # These do not look at the text.
 CLASS_AGNOSTIC = ("raw attention", "rollout")
 
 
 def method_names(kind: str) -> tuple[str, ...]:
     """Methods for a tower of kind "vit" or "resnet"; the best first."""
-    found = OWN + PUBLISHED if kind == "vit" else OWN
+    # A ResNet's shares are its attention method: the effects it has are all direct.
+    own = OWN if kind == "vit" else tuple(name for name in OWN if name != SHARES)
+    found = own + (PUBLISHED if kind == "vit" else RESNET)
     return (BEST, *(name for name in found if name != BEST))

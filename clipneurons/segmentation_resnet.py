@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clipneurons.recording import record
 from clipneurons.resnet import NeuronHeadLens
+from clipneurons.segmentation_names import RESNET
 from clipneurons.towers import Tower
 
 PAIRS = 2000
@@ -24,12 +25,8 @@ Maps = Callable[[Tensor, Tensor], Tensor]
 def resnet_segmenters(tower: Tower) -> dict[str, Maps]:
     """Methods by name: ``method(images, texts) -> [image, class, row, column]``."""
     lens = NeuronHeadLens(tower)
-    return {
-        "neuron-head pairs": partial(pair_maps, lens),
-        "MaskCLIP": partial(maskclip_maps, lens),
-        "attention": partial(attention_maps, lens),
-        "GradCAM": partial(gradcam_maps, lens),
-    }
+    methods = (pair_maps, maskclip_maps, attention_maps, gradcam_maps)
+    return {name: partial(method, lens) for name, method in zip(RESNET, methods, strict=True)}
 
 
 def pair_maps(

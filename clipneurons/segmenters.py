@@ -15,6 +15,7 @@ from clipneurons.masks import binary_masks, label_map, min_max, upsample
 from clipneurons.refine import guided_filter
 from clipneurons.segmentation import NEURONS, additive_maps, choose_neurons, vote_maps
 from clipneurons.segmentation_names import BEST, EFFECTS, PAPER, SHARES
+from clipneurons.segmentation_resnet import resnet_segmenters
 from clipneurons.text import embed_texts
 from clipneurons.token_effects import PatchEffects, fit_maps, follow_edges, unit_token_effects
 from clipneurons.towers import Tower
@@ -60,14 +61,18 @@ def segmenters(tower: Tower, directions: Directions | None = None) -> dict[str, 
             found[f"{weighting} votes"] = Segmenter(
                 f"{weighting} votes", partial(votes, lens, directions, weighting=weighting)
             )
-        found[SHARES] = Segmenter(SHARES, partial(shares, lens), contrast=True)
+        if tower.kind == "vit":
+            found[SHARES] = Segmenter(SHARES, partial(shares, lens), contrast=True)
     effects = PatchEffects(tower) if tower.kind == "vit" else partial(pooled_effects, tower)
     for name, refined in ((EFFECTS, False), (BEST, True)):
         make = partial(fitted, tower, effects, refined=refined)
         found[name] = Segmenter(name, make, contrast=True, threshold=0.3)
     if tower.kind == "vit":
-        for name, method in BASELINES.items():
-            found[name] = Segmenter(name, partial(method, tower), contrast=name in _CONTRASTED)
+        others = {name: partial(method, tower) for name, method in BASELINES.items()}
+    else:
+        others = resnet_segmenters(tower)
+    for name, make in others.items():
+        found[name] = Segmenter(name, make, contrast=name in _CONTRASTED)
     return found
 
 

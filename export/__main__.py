@@ -45,9 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from clipneurons.bundle import BundleError
+    from clipneurons.bundle_config import BundleError
+    from export.entries import SourceError
     from export.settings import UserError
-    from export.sources import SourceError
 
     try:
         return args.run(args) or 0

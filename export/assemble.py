@@ -13,16 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from clipneurons.bundle import Bundle, BundleConfig, DataSet, LayerArrays, Pool
+from clipneurons.bundle import Bundle, LayerArrays
+from clipneurons.bundle_config import BundleConfig, DataSet, Pool
 from clipneurons.lens import Lens
 from clipneurons.sparse import by_magnitude, omp
 from clipneurons.statistics import NORM_BINS, UnitStatistics
 from clipneurons.text import TextPool, centre, embed_texts
 from clipneurons.towers import Tower
+from export.entries import Source
 from export.gallery import choose, gallery
 from export.pipeline import MeanPass
 from export.settings import Settings
-from export.sources import Source
 from export.states import State
 
 PACKAGES = ("torch", "open_clip_torch", "numpy", "pillow", "safetensors")

@@ -20,7 +20,8 @@ from clipneurons.adversarial import (
     find_cues,
 )
 from clipneurons.attack import Check, unchecked
-from clipneurons.bundle import Bundle, check_tower, load_bundle
+from clipneurons.bundle import Bundle, load_bundle
+from clipneurons.bundle_config import check_tower
 from clipneurons.composer import Composer, pictogram_composer
 from clipneurons.describe import Describer, TemplateDescriber
 from clipneurons.judge import SecondOpinion

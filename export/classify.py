@@ -8,8 +8,9 @@ from torch import Tensor
 from clipneurons.bundle import Bundle
 from clipneurons.text import embed_texts
 from clipneurons.towers import Tower
+from export.entries import Source
 from export.settings import Settings
-from export.sources import SCENES, Source, open_source
+from export.sources import SCENES, open_source
 
 # Scenes for the figures: with one object each, from a seed of their own.
 HELDOUT_SCENES = f"{SCENES}:1000"

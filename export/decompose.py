@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from clipneurons.bundle import Pool, load_bundle
+from clipneurons.bundle import load_bundle
+from clipneurons.bundle_config import Pool
 from export.assemble import decompose, embed_pool, rounded
 from export.flags import add_text_arguments
 from export.opening import open_texts
@@ -65,7 +66,7 @@ def _copy_model(folder: Path, out: Path) -> None:
     """The weights and `skipped.csv`, so that the new folder is complete."""
     import shutil
 
-    from clipneurons.bundle import OPTIONAL_FILES
+    from clipneurons.bundle_config import OPTIONAL_FILES
 
     if out.exists():
         raise UserError(f"--out {out} exists already")

@@ -15,11 +15,12 @@ from dataclasses import replace
 
 from clipneurons.bundle import load_bundle
 from export.classify import class_embeddings, heldout_images
+from export.entries import Limited
 from export.fidelity import fidelity
 from export.flags import positive
 from export.rewrite import local_folder, open_model, rewrite
 from export.settings import DEFAULT_MODEL, Settings, UserError
-from export.sources import SCENES, Limited
+from export.sources import SCENES
 
 PARTS = {"concepts": "export.evaluate_concepts", "segmentation": "export.evaluate_segmentation"}
 

@@ -60,12 +60,13 @@ def measure_on(
     """Recall of each method on labelled batches; TextSpan finds its texts on `fit`.
 
     Objects whose name the pool does not have cannot be found by any method; they are left out
-    and counted. The default variant of the app is the better of the two second-order ones.
+    and counted. The default variant of the app is the best of the second-order ones.
     """
     reader = ConceptReader(make_lens(tower, bundle.config.layers), bundle)
     methods: dict[str, Callable[[Tensor, dict, Tensor], Tensor]] = {
         "second_order": lambda rep, effects, pixels: reader.weights(effects),
-        "signed": lambda rep, effects, pixels: reader.weights(effects, signed=True),
+        "signed": lambda rep, effects, pixels: reader.weights(effects, "signed"),
+        "whole": lambda rep, effects, pixels: reader.weights(effects, "whole"),
         "nearest_texts": lambda rep, effects, pixels: reader.nearest_texts(rep),
     }
     if tower.kind == "vit":
@@ -90,7 +91,7 @@ def measure_on(
     if not images or not recalls["signed"]:
         raise ValueError("no object of the scenes is among the bundle's texts: nothing to measure")
     means = {name: sum(values) / len(values) for name, values in recalls.items()}
-    better = max(("signed", "second_order"), key=means.get)
+    better = max(("whole", "signed", "second_order"), key=means.get)
     return {
         "images": images,
         "objects": objects,

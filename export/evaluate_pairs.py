@@ -16,14 +16,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from clipneurons.bundle import load_bundle
 from clipneurons.contributions import Contributions, MeanEffect
 from clipneurons.lens import make_lens
 from clipneurons.pairs import accuracy, explained_by_one_direction, keep_largest, sub_concepts
 from clipneurons.resnet import LAYER
 from clipneurons.text import embed_texts
-from export.rewrite import local_folder, open_model
-from export.settings import UserError
+from export.rewrite import open_resnet
 
 SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _BATCH = 64
@@ -120,11 +118,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=500, help="scenes")
     parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
     args = parser.parse_args()
-    folder = local_folder(args.bundle)
-    bundle = load_bundle(folder)
-    if bundle.config.kind != "resnet":
-        raise UserError(f"{args.bundle} is of a {bundle.config.kind}, expected a ResNet")
-    figures = measure(bundle, open_model(bundle, folder), args.count)
+    bundle, tower = open_resnet(args.bundle)
+    figures = measure(bundle, tower, args.count)
     print(json.dumps(figures, indent=1))
     if args.out:
         args.out.write_text(json.dumps(figures, indent=1) + "\n")

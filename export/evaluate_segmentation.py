@@ -18,7 +18,8 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from clipneurons.bundle import Bundle, check_tower, load_bundle
+from clipneurons.bundle import Bundle, load_bundle
+from clipneurons.bundle_config import check_tower
 from clipneurons.masks import binary_masks, min_max, upsample
 from clipneurons.segmentation_metrics import (
     METRICS,

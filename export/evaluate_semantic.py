@@ -24,11 +24,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from clipneurons.bundle import load_bundle
 from clipneurons.masks import upsample
+from clipneurons.segmentation_names import PAIRS
 from clipneurons.segmentation_resnet import resnet_segmenters
 from clipneurons.text import embed_texts
-from export.rewrite import local_folder, open_model
+from export.rewrite import open_resnet
 from export.settings import UserError
 
 IGNORED = 255
@@ -149,7 +149,7 @@ def measure(tower, validation: Labelled, data: Labelled, templates: str = "photo
     result = {}
     for name, make in resnet_segmenters(tower).items():
         options = [{}]
-        if name == "neuron-head pairs":
+        if name == PAIRS:
             options = [{"count": max(1, int(share * units))} for share in PAIR_SHARES]
         best = (-1.0, None, None, None)
         for option, contrast in itertools.product(options, (False, True)):
@@ -189,11 +189,7 @@ def main() -> int:
     add("--seed", type=int, default=0)
     add("--out", type=Path, help="also write the figures here, as JSON")
     args = parser.parse_args()
-    source = local_folder(args.bundle)
-    bundle = load_bundle(source)
-    if bundle.config.kind != "resnet":
-        raise UserError(f"{args.bundle} is of a {bundle.config.kind}, expected a ResNet")
-    tower = open_model(bundle, source)
+    _, tower = open_resnet(args.bundle)
     size = max(tower.image_size)
     from clipneurons.pictograms import load_pictograms
 

@@ -4,7 +4,8 @@
 
 Every run draws two samples of the same size, of which the second has a known shift, and asks all
 tests for a p-value; power is the share of runs with p at most 0.05. Without a shift it is the
-rate of false alarms. A concept is named when it is among the first five words.
+rate of false alarms. A concept is named when it is among the first five words: of what the units
+say (named), or of the mean embedding, which is what the monitor shows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from clipneurons.bundle import Bundle, load_bundle
 from clipneurons.lens import make_lens
-from clipneurons.shift import Profiler, TextBank, compare
+from clipneurons.shift import Profiler, TextBank, compare, text_scores
 from clipneurons.towers import Tower
 from clipneurons.two_sample import classifier, mmd, p_values, permuted_labels
 from export.rewrite import local_folder, open_model
@@ -87,11 +88,10 @@ def _run(
     row["MMD"] = p_values(mmd(embeddings, labels))[0].item()
     row["classifier"] = p_values(classifier(embeddings, labels, run))[0].item()
     if sample.words:
-        row["named"] = _named([text for text, _ in ours.more.top(NAMED)], sample)
-        # The plainest reading of the embeddings alone.
-        moved = bank.centred @ (sample.new.embeddings.mean(0) - sample.reference.embeddings.mean(0))
-        plain = [bank.texts[i] for i in moved.topk(NAMED).indices.tolist()]
-        row["named by mean embedding"] = _named(plain, sample)
+        said = torch.cat([sample.reference.said, sample.new.said])
+        units = text_scores(said, labels[:1], bank.centred)[0].topk(NAMED).indices.tolist()
+        row["named"] = _named([bank.texts[i] for i in units], sample)
+        row["named by mean embedding"] = _named([t for t, _ in ours.more.top(NAMED)], sample)
     return row
 
 

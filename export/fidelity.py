@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from clipneurons.ablations import ablate
 from clipneurons.bundle import Bundle
-from clipneurons.contributions import Directions, MeanEffect
+from clipneurons.contributions import MeanEffect
 from clipneurons.lens import make_lens
 from clipneurons.sparse import omp_sizes, reconstruct
 from clipneurons.text import centre
 from clipneurons.towers import Tower
+from export.entries import Source
 from export.images import batches
-from export.sources import Source
 
 SIZES = (4, 8, 16, 32, 64, 128)
 # 97.5 % point of the normal distribution: two-sided 95 % intervals.
@@ -88,20 +88,6 @@ def wilson(successes: int, trials: int) -> list[float]:
     return [max(0.0, min(share, (middle - half) / scale)), min(1.0, (middle + half) / scale)]
 
 
-def mean_scores(
-    means: Float[Tensor, "unit embed"], directions: Directions, chunk: int = 128
-) -> MeanEffect:
-    """Scores of the mean effects, from the vectors that a bundle keeps (least squares, float64)."""
-    parts = []
-    for start in range(0, len(means), chunk):
-        part = slice(start, start + chunk)
-        dense = directions.dense(part).double()  # [unit, pair, embed]
-        gram = dense @ dense.mT
-        along = dense @ means[part].double()[:, :, None]
-        parts.append((torch.linalg.pinv(gram, hermitian=True) @ along)[..., 0].float())
-    return MeanEffect(torch.cat(parts))
-
-
 def fidelity(
     bundle: Bundle,
     tower: Tower,
@@ -132,7 +118,7 @@ def fidelity(
         directions = arrays.directions.to(device)
         indices, coefficients = omp_sizes(directions, texts, sizes)
         layers[layer] = {
-            "mean": mean_scores(arrays.means.to(device), lens.directions[layer]),
+            "mean": MeanEffect.from_dense(arrays.means.to(device), lens.directions[layer]),
             "threshold": arrays.threshold.to(device),
             "directions": directions,
             "texts": {m: reconstruct(indices[:, :m], coefficients[m], texts) for m in sizes},

@@ -34,7 +34,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="threads that decode images (default: %(default)s)")  # fmt: skip
     method = parser.add_argument_group("method")
     method.add_argument("--layers", type=int, nargs="+", default=d["layers"], help="MLP layers of"
-        " a ViT from 0 (default: the three before the last; a ResNet has layer 4)")  # fmt: skip
+        " a ViT from 0 (default: the three before the last, or all of them if the model has at most"
+        " six blocks; a ResNet has layer 4)")  # fmt: skip
     method.add_argument("--top-k", type=positive, default=d["top_k"],
         help="largest effects behind a direction, images (default: %(default)s)")  # fmt: skip
     method.add_argument("--percentile", type=float, default=d["percentile"],

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clipneurons.bundle import Examples
+from clipneurons.examples import Examples
 from clipneurons.statistics import UnitStatistics
 from clipneurons.towers import Tower
+from export.entries import Source
 from export.images import read
-from export.sources import Source
 
 # Longest side, in pixels, and WebP quality of a thumbnail.
 LARGEST = 128

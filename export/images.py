@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from export.decode import Unreadable, decode, to_rgb
-from export.sources import Raw, Source
+from export.entries import Raw, Source
 
 
 @dataclass(frozen=True)

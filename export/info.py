@@ -27,8 +27,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _whole(bundle) -> list[str]:
     config = bundle.config
+    own = "in the bundle's folder" if config.model == "." else ""
+    model = own or f"{config.model} {config.pretrained or ''}".rstrip()
     lines = [
-        f"model    {config.model} {config.pretrained or ''}, weights {config.weights_sha256[:12]}",
+        f"model    {model}, weights {config.weights_sha256[:12]}",
         f"input    {config.image_size[0]} x {config.image_size[1]} pixels, {config.activation}",
         f"images   {config.data.count:,} of {config.data.name}, {config.data.skipped} skipped",
         f"texts    {config.pool.count:,} of {config.pool.name}, {config.components} a unit",
@@ -41,11 +43,12 @@ def _whole(bundle) -> list[str]:
             f"layer {layer}  {len(arrays.directions):,} units, {alive:,} alive,"
             f" median explained variance {median:.0%}"
         )
-    for layer, conditions in bundle.metrics.get("fidelity", {}).get("layers", {}).items():
-        for name, figures in conditions.items():
-            value = figures.get("accuracy", figures["agreement"])
-            kind = "accuracy" if "accuracy" in figures else "agreement"
-            lines.append(f"{layer}  {name}: {kind} {value:.1%}")
+    fidelity = bundle.metrics.get("fidelity", {})
+    for layer, conditions in fidelity.get("layers", {}).items():
+        kind = "accuracy" if "accuracy" in fidelity["baseline"] else "agreement"
+        whole = fidelity["baseline"].get("accuracy", 1.0)
+        kept = ", ".join(f"{name} {figures[kind]:.1%}" for name, figures in conditions.items())
+        lines.append(f"{layer}  {kind} {whole:.1%} unchanged; {kept}")
     return lines
 
 
@@ -60,6 +63,11 @@ def _unit(bundle, args) -> list[str]:
     return [
         f"explained variance {float(arrays.explained_variance[args.unit]):.1%}",
         f"active from norm {float(arrays.percentile[args.unit]):.4g}",
-        "largest in images " + ", ".join(map(str, images)),
+        "largest in images " + ", ".join(_name(bundle, image) for image in images),
         *(f"{value:+8.3f}  {text}" for text, value in bundle.phrases(layer, args.unit, 10)),
     ]
+
+
+def _name(bundle, image: int) -> str:
+    caption = bundle.examples.caption(image) if image in bundle.examples else ""
+    return f"{image} ({caption})" if caption else str(image)

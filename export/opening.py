@@ -6,16 +6,20 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from clipneurons.bundle import BUNDLE_FILES, MODEL_FILES
+from clipneurons.bundle_config import BUNDLE_FILES, MODEL_FILES
 from clipneurons.folders import CHECKSUMS
 from clipneurons.lens import Lens, make_lens
+from clipneurons.pictograms import ARTIFACTS
 from clipneurons.text import TextPool
 from clipneurons.towers import Tower, UnsupportedModel, load_tower
 from clipneurons.vit import SecondOrderLens
 from export import distributed
+from export.entries import Source
 from export.pools import VOCABULARY, open_pool
 from export.settings import Settings, UserError
-from export.sources import SCENES, Source, open_source
+from export.sources import SCENES, open_source
+
+SHALLOW = 6  # blocks
 
 
 def prepare(args: argparse.Namespace) -> tuple[Tower, Settings]:
@@ -27,12 +31,19 @@ def prepare(args: argparse.Namespace) -> tuple[Tower, Settings]:
     )
     if not values["layers"]:
         last = tower.layers - 1
-        values["layers"] = (4,) if tower.kind == "resnet" else tuple(range(last)[-3:])
-    bundled = values["images"].startswith(SCENES)
-    values["texts"] = values["texts"] or (VOCABULARY if bundled else "common-30k")
+        # The papers read the last three; in a tower of few blocks the early ones do the most.
+        few = range(last) if tower.layers <= SHALLOW else range(last)[-3:]
+        values["layers"] = (4,) if tower.kind == "resnet" else tuple(few)
+    values["texts"] = values["texts"] or default_texts(args.model, args.images)
     if not 0 <= values["percentile"] <= 100:
         raise UserError(f"--percentile {values['percentile']}: expected 0 to 100")
     return tower, Settings(**values)
+
+
+def default_texts(model: str, images: str) -> str:
+    """Common words, but not for a bundled model: it was taught its captions' words alone."""
+    bundled = Path(model).resolve().is_relative_to(ARTIFACTS)
+    return VOCABULARY if bundled or images.startswith(SCENES) else "common-30k"
 
 
 def open_tower(model: str, pretrained: str | None, device: str | None, precision: str) -> Tower:

@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from clipneurons.bundle import CHECKSUMS, DECOMPOSITION, NEURONS, load_bundle
-from clipneurons.folders import file_sha256, write_atomic
+from clipneurons.bundle import load_bundle
+from clipneurons.bundle_config import DECOMPOSITION, NEURONS
+from clipneurons.folders import CHECKSUMS, file_sha256, write_atomic
 from export.experiments.experiment import QUICK, Experiment, Options
 from export.flags import positive
 from export.settings import UserError

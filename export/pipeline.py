@@ -20,9 +20,9 @@ from tqdm import tqdm
 from clipneurons.contributions import Contributions
 from clipneurons.lens import Lens
 from clipneurons.statistics import EffectStatistics, RunningMean, UnitStatistics
+from export.entries import Source
 from export.images import batches
 from export.settings import SINGLE, Settings, Shard, UserError
-from export.sources import Source
 from export.states import ScoreCache, State, by_layer
 
 # Seconds between two checkpoints: what a kill can cost.

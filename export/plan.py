@@ -14,9 +14,10 @@ from clipneurons.lens import Lens
 from clipneurons.sparse import omp
 from clipneurons.statistics import NORM_BINS, EffectStatistics, RunningMean
 from clipneurons.text import TextPool, embed_texts
+from export.entries import Source
+from export.fidelity import SIZES
 from export.images import batches
 from export.settings import Settings, Shard, UserError
-from export.sources import Source
 
 # Share of the free disk that cached scores may take.
 _CACHE_SHARE = 0.5
@@ -36,8 +37,9 @@ class Plan:
     disk_free: int
     memory_bytes: int
     rate: float
-    seconds: float
+    image_seconds: float
     text_seconds: float
+    figure_seconds: float
 
     def lines(self, settings: Settings, source: Source, pool: TextPool, out: Path) -> list[str]:
         """The plan in words."""
@@ -50,15 +52,16 @@ class Plan:
             if self.cache
             else "2 over the images (their scores do not fit on the disk)"
         )
-        rest = self.seconds - self.text_seconds
+        whole = self.image_seconds + self.text_seconds + self.figure_seconds
         return [
             f"model    {settings.model} {settings.pretrained or ''}".rstrip(),
             f"images   {self.images:,} of {source.name}, {len(source.class_names)} classes",
             f"layers   {layers}",
             f"passes   {passes}",
             f"texts    {len(pool):,} of {pool.name} ({pool.licence}), {settings.components} a unit",
-            f"time     about {duration(self.seconds)}: images {duration(rest)}"
-            f" ({self.rate:.1f} images/s measured), texts {duration(self.text_seconds)}",
+            f"time     about {duration(whole)}: images {duration(self.image_seconds)}"
+            f" ({self.rate:.1f} images/s measured), texts {duration(self.text_seconds)}"
+            + (f", figures {duration(self.figure_seconds)}" if self.figure_seconds else ""),
             f"memory   about {size(self.memory_bytes)} beside the model",
             f"disk     {size(self.disk_bytes)} needed, {size(self.disk_free)} free",
             f"output   {out}",
@@ -75,10 +78,12 @@ def make_plan(
     *,
     cache: bool | None,
     workers: int,
+    held: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Plan:
     """Measure two batches and the statistics on them, and add up.
 
+    `held` is the number of images for the fidelity figures, 0 to leave them out.
     `cache` None keeps the scores when they fit into half of the free disk. Raises `UserError`
     when the disk is too small, or the first two batches hold no image.
     """
@@ -106,7 +111,7 @@ def make_plan(
             + (", or add --no-cache (reads the images twice)" if cache else "")
         )
     each, again = _measure(lens, source, settings, workers, clock)
-    texts = _measure_texts(lens, pool, sum(units.values()), m, clock)
+    texts, figures = _measure_texts(lens, pool, sum(units.values()), m, clock)
     return Plan(
         images=len(source),
         batches=-(-len(source) // settings.batch),
@@ -118,8 +123,10 @@ def make_plan(
         disk_free=free,
         memory_bytes=kept + 4 * numbers * settings.batch * 4 + bundle,
         rate=1 / each,
-        seconds=mine * (each + again + (0 if cache else each)) + texts,
+        image_seconds=mine * (each + again + (0 if cache else each)),
         text_seconds=texts,
+        # Every image again, ablated in several ways, which costs as much once more.
+        figure_seconds=figures + 2 * each * held if held else 0.0,
     )
 
 
@@ -150,8 +157,9 @@ def _measure(lens, source, settings, workers, clock) -> tuple[float, float]:
     return each, (clock() - start) / len(ids)
 
 
-def _measure_texts(lens, pool, units, components, clock) -> float:
-    """Seconds for embedding the pool and decomposing all directions, from a sample."""
+def _measure_texts(lens, pool, units, components, clock) -> tuple[float, float]:
+    """Seconds for embedding the pool and decomposing all directions, and for the figures'
+    decompositions into more texts, from a sample."""
     tower, sample = lens.tower, list(pool.texts[:64])
     embed_texts(tower, sample[:2])
     start = clock()
@@ -161,9 +169,12 @@ def _measure_texts(lens, pool, units, components, clock) -> float:
     like = torch.randn(len(pool), some.shape[1], generator=generator).to(tower.device)
     targets = torch.randn(64, some.shape[1], generator=generator).to(tower.device)
     like = torch.nn.functional.normalize(like, dim=1)
-    start = clock()
-    omp(targets, like, min(components, len(pool)))
-    return total + (clock() - start) / 64 * units
+    seconds = []
+    for size in (components, min(max(SIZES), *like.shape)):
+        start = clock()
+        omp(targets, like, size)
+        seconds.append((clock() - start) / len(targets) * units)
+    return total + seconds[0], seconds[1]
 
 
 def size(count: float) -> str:

@@ -12,14 +12,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipneurons.bundle import (
-    BUNDLE_FILES,
-    CARD,
-    MODEL_FILES,
-    OPTIONAL_FILES,
-    Bundle,
-    read_bundle,
-)
+from clipneurons.bundle import Bundle, read_bundle
+from clipneurons.bundle_config import BUNDLE_FILES, CARD, MODEL_FILES, OPTIONAL_FILES
 from clipneurons.folders import CHECKSUMS, checksum_lines, file_sha256
 from clipneurons.hub import REPOSITORY
 from export.plan import size

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-from clipneurons.bundle import CARD, MODEL_FILES, read_bundle
+from clipneurons.bundle import read_bundle
+from clipneurons.bundle_config import CARD, MODEL_FILES
 from export.rewrite import local_folder, open_model, rewrite
 from export.settings import DEFAULT_MODEL
 

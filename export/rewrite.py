@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from clipneurons.bundle import Bundle, save_bundle
+from clipneurons.bundle import Bundle, load_bundle, save_bundle
+from clipneurons.bundle_config import check_tower
 from clipneurons.towers import Tower
 from export.card import render_card
 from export.opening import open_tower
@@ -18,13 +19,20 @@ def open_model(
     bundle: Bundle, folder: Path, device: str | None = None, precision: str = "fp32"
 ) -> Tower:
     """The tower that a bundle was made with, checked against it."""
-    from clipneurons.bundle import check_tower
-
     config = bundle.config
     model = str(folder) if config.model == "." else config.model
     tower = open_tower(model, config.pretrained, device, precision)
     check_tower(config, tower)
     return tower
+
+
+def open_resnet(folder: str) -> tuple[Bundle, Tower]:
+    """A ResNet's bundle and its tower; `UserError` for another kind."""
+    path = local_folder(folder)
+    bundle = load_bundle(path)
+    if bundle.config.kind != "resnet":
+        raise UserError(f"{folder} is of a {bundle.config.kind}, expected a ResNet")
+    return bundle, open_model(bundle, path)
 
 
 def rewrite(bundle: Bundle, folder: Path, repository: str | None = None) -> Bundle:

@@ -14,6 +14,7 @@ from export import distributed
 from export.assemble import assemble, embed_pool, with_results
 from export.card import render_card
 from export.classify import class_embeddings, heldout_images
+from export.entries import Source
 from export.fidelity import fidelity
 from export.flags import add_run_arguments
 from export.opening import (
@@ -30,7 +31,6 @@ from export.pipeline import MeanPass, Passes, merge_effects, merge_means
 from export.plan import make_plan
 from export.rewrite import model_card
 from export.settings import Settings, UserError
-from export.sources import Source
 from export.states import State
 from export.work import Work
 
@@ -59,10 +59,14 @@ def run(args: argparse.Namespace) -> int:
         return 0
     check_out(out, args.overwrite)
     with work.lock(shard):
-        work.open(settings, tower.sha256(), len(source), restart=args.restart)
+        if work.open(settings, tower.sha256(), len(source), restart=args.restart):
+            say(f"goes on  with the unfinished run in {work.folder}")
+        # Opened now, so that a mistake in --heldout shows before the work, not after it.
+        held = len(heldout_images(settings, tower)) if with_figures(settings) else 0
         plan = make_plan(
-            lens, source, settings, pool, out, shard, cache=args.cache, workers=args.workers
-        )
+            lens, source, settings, pool, out, shard,
+            cache=args.cache, workers=args.workers, held=held,
+        )  # fmt: skip
         say("\n".join(plan.lines(settings, source, pool, out)))
         if args.dry_run:
             return 0
@@ -126,7 +130,7 @@ def finish(
     bundle = assemble(lens, source, settings, model, merged, statistics, pool, embeddings)
     command = settings.command(str(out))
     metrics = {"command": command}
-    if settings.evaluate and not settings.shared_bias:
+    if with_figures(settings):
         held = heldout_images(settings, tower)
         classifier = class_embeddings(held.class_names, tower, bundle)
         metrics["fidelity"] = {"command": command} | fidelity(
@@ -140,6 +144,11 @@ def finish(
     save_bundle(bundle, out, extra)
     work.remove()
     summary(bundle, out, skipped, source.notes, say)
+
+
+def with_figures(settings: Settings) -> bool:
+    """Whether there are fidelity figures: a mean with the shared bias in it has none."""
+    return settings.evaluate and not settings.shared_bias
 
 
 def check_weights(tower: Tower, settings: Settings) -> None:
@@ -172,4 +181,5 @@ def summary(bundle: Bundle, out: Path, skipped: list, notes: list, say) -> None:
     figures = bundle.metrics.get("fidelity", {})
     if "accuracy" in figures.get("baseline", {}):
         accuracy, images = figures["baseline"]["accuracy"], figures["images"]
-        say(f"accuracy {accuracy:.1%} of the unchanged model on {images}")
+        classes = figures["classes"]
+        say(f"accuracy {accuracy:.1%} of the unchanged model on {images}, {classes} classes")

@@ -14,12 +14,13 @@ from clipneurons.lens import make_lens
 from clipneurons.shift import Profile, Profiler, Shift, TextBank, compare
 from clipneurons.shift_monitor import Monitor
 from clipneurons.text import embed_texts
+from export.entries import Source
 from export.flags import positive
 from export.images import batches, read
 from export.rewrite import local_folder, open_model
 from export.settings import DEFAULT_MODEL, UserError
 from export.shift_report import comparison_page, monitor_page, thumbnail
-from export.sources import Source, open_source
+from export.sources import open_source
 
 _SHOWN = 8  # units, and pictures of each, in a report
 _THUMBNAIL = 96  # pixels

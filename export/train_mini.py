@@ -80,6 +80,19 @@ def patch_forward(visual, image, cover, tokens: int):
     return visual.ln_post(x[:, 0])
 
 
+def leave_out_class_token(mlp, inputs, output):
+    """Forward hook: half of the images get nothing from this MLP into their class token.
+
+    A small ViT would rather work in its class token than in the patches; large CLIPs do not
+    (2310.05916: MLPs hardly write to the output directly), and the lens reads the patches.
+    """
+    if not mlp.training:
+        return output
+    kept = torch.ones(output.shape[:2], device=output.device)
+    kept[:, 0] = (torch.rand(len(output), device=output.device) < 0.5).float()
+    return output * kept[..., None]
+
+
 def convolution_forward(visual, image):
     """A ResNet's last stage [n, channels, h, w], before attention pooling."""
     x = visual.stem(image)
@@ -142,6 +155,9 @@ class Trainer:
         if stage != "text":
             self.sprites = mini_data.Sprites.load(training_packs(run), (VALIDATION_STYLE,))
             self.model = clip.visual.to(self.device)
+            if stage == "vit":
+                for block in self.model.transformer.resblocks:
+                    block.mlp.register_forward_hook(leave_out_class_token)
             return
         from open_clip import SimpleTokenizer
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clipneurons.bundle import NEURONS, Bundle, BundleError, bundle_files, load_bundle
+from clipneurons.bundle import Bundle, bundle_files, load_bundle
+from clipneurons.bundle_config import NEURONS, BundleError
 from clipneurons.folders import file_sha256, write_atomic
 from export.settings import Settings, Shard, UserError
 
@@ -45,14 +46,17 @@ class Work:
                 raise UserError(f"another process is at work on {self.out} ({folder})") from None
             yield
 
-    def open(self, settings: Settings, weights: str, images: int, restart: bool = False) -> None:
-        """Begin, or go on if everything that matters is the same; raises `UserError` if not."""
+    def open(self, settings: Settings, weights: str, images: int, restart: bool = False) -> bool:
+        """Begin, or go on if everything that matters is the same; raises `UserError` if not.
+
+        Returns whether there was something to go on with.
+        """
         path = self.folder / _PLAN
         new = {"settings": json.loads(settings.to_json()), "weights": weights, "images": images}
         if path.is_file():
             old = json.loads(path.read_text())
             if old == new:
-                return
+                return True
             if not restart:
                 raise UserError(
                     f"{self.folder} holds an unfinished run with {self._difference(old, new)}."
@@ -65,6 +69,7 @@ class Work:
                 else:
                     _delete(entry)
         write_atomic(path, (json.dumps(new, indent=1, sort_keys=True) + "\n").encode())
+        return False
 
     def settings(self) -> Settings:
         """The settings of the run at work here; raises `UserError` when there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 
 import gradio as gr
 
@@ -11,6 +12,7 @@ from tabs.plots import Bar, bars, empty, figures, html, section
 
 TITLE = "About"
 _METHODS = {
+    "whole": "all that neurons write",
     "signed": "neurons, signed weights",
     "second_order": "neurons, the paper’s weights",
     "text_span": "attention heads (TextSpan)",
@@ -44,7 +46,8 @@ def overview_html(reading: Reading) -> str:
             (config.activation, "activation", "Of the model's MLPs"),
         ]
     )  # fmt: skip
-    return f'<article class="cn-card"><header><h2>{reading.title}</h2></header>{numbers}' + (
+    head = f"<header><h2>{escape(reading.title)}</h2></header>"
+    return f'<article class="cn-card">{head}{numbers}' + (
         f'<div class="cn-columns">{_concepts(metrics)}{_fidelity(metrics)}</div></article>'
     )
 
@@ -69,7 +72,7 @@ def _concepts(metrics: dict) -> str:
         f"Recall at 10 on {found['images']} scenes of a drawing style that no training image "
         f"has. The page weighs neurons by the better of the first two."
     )
-    body = bars(rows, label=title, digits=3).replace("cn-bars", "cn-bars cn-wide", 1)
+    body = bars(rows, label=title, digits=3, wide=True)
     return section(title, body, note)
 
 
@@ -85,7 +88,7 @@ def _fidelity(metrics: dict) -> str:
     if not rows:
         command = "python -m export evaluate"
         return section(title, empty(f"Not measured for this bundle; {command} does."))
-    body = bars(rows, label=title, digits=3, most=1.0).replace("cn-bars", "cn-bars cn-wide", 1)
+    body = bars(rows, label=title, digits=3, most=1.0, wide=True)
     note = "Share of images with the same class; all conditions are in the card below."
     return section(title, body, note)
 

@@ -8,6 +8,7 @@ import gradio as gr
 
 from tabs import plots, workshop
 from tabs.context import MODEL, Library, Reading, readable
+from tabs.gpu import on_gpu
 from tabs.workshop import Forged
 
 TITLE = "Adversarial pictures"
@@ -17,6 +18,7 @@ INTRO = (
     "and see how often the model falls for it."
 )
 EXAMPLES = [["cat", "dog"], ["horse", "automobile"], ["ship", "truck"], ["bird", "frog"]]
+_NO_CUES = "The things to draw beside it, and the neurons that confuse them, appear here."
 _NEURONS_SHOWN = 4
 
 
@@ -31,7 +33,9 @@ def cues_html(reading: Reading, cues, similarity: str) -> str:
         label=f"Cues away from {cues.fooled_class}", digits=3,
     )  # fmt: skip
     rows = "".join(
-        f"<li>{escape(cue.text)}: {_neurons(cue)}</li>" for cue in cues.positive if cue.neurons
+        f"<li>{escape(cue.text)}: {_neurons(reading.key, cue)}</li>"
+        for cue in cues.positive
+        if cue.neurons
     )
     dropped = ", ".join(f"{text} ({reason})" for text, reason in cues.dropped[:12]) or "none"
     return "".join([
@@ -105,9 +109,9 @@ def _hint(cue) -> str:
     return f"{cue.text}: {cue.score:+.3f}" + (f", from neurons {behind}" if behind else "")
 
 
-def _neurons(cue) -> str:
+def _neurons(key: str, cue) -> str:
     return ", ".join(
-        plots.link(f"{n.layer}/{n.unit}", tab="dictionary", layer=n.layer, unit=n.unit)
+        plots.link(f"{n.layer}/{n.unit}", tab="dictionary", layer=n.layer, unit=n.unit, bundle=key)
         + f" ({n.share:+.3f})".replace("-", "−")
         for n in cue.neurons[:_NEURONS_SHOWN]
     )
@@ -117,7 +121,7 @@ def build(library: Library, source: gr.components.Component) -> None:
     """The tab's components and events; ``source`` holds the chosen bundle's key."""
     layers_known = list(library.first.bundle.layers)
     state = gr.State()
-    gr.Markdown(f"{INTRO}\n\n{workshop.PURPOSE}")
+    gr.Markdown(f"{INTRO}\n\n{workshop.PURPOSE}", elem_classes="cn-lede")
     with gr.Row():
         with gr.Column(scale=2):
             with gr.Row():
@@ -164,7 +168,7 @@ def build(library: Library, source: gr.components.Component) -> None:
                 draw = gr.Button("Make pictures", variant="primary", elem_id="adversarial-draw")
                 stop = gr.Button("Stop", variant="stop", elem_id="adversarial-stop")
         with gr.Column(scale=3):
-            said = plots.html(elem_id="adversarial-said")
+            said = plots.html(plots.empty(_NO_CUES), elem_id="adversarial-said")
     with gr.Accordion("Descriptions", open=False):
         described = gr.Textbox(
             label="One a picture", lines=6, interactive=False, elem_id="adversarial-described"
@@ -189,6 +193,7 @@ def build(library: Library, source: gr.components.Component) -> None:
         )  # fmt: skip
         return reading, cues, workshop.similarity_of(reading).name
 
+    @on_gpu()
     @readable
     def find(
         bundle: str, true: str, fooled: str, layers: list[int], neurons: int, words: int,
@@ -199,6 +204,7 @@ def build(library: Library, source: gr.components.Component) -> None:
         )
         return cues_html(reading, cues, similarity), ", ".join(cues.words)
 
+    @on_gpu()
     @readable
     def find_cues(
         bundle: str, true: str, fooled: str, layers: list[int], neurons: int, words: int,
@@ -208,10 +214,21 @@ def build(library: Library, source: gr.components.Component) -> None:
 
         Each has its score and the neurons behind it; phrases that name a class, or mean the
         second, are dropped, with the reason.
+
+        Args:
+            bundle: key of the bundle, or "" for the one the page opens with.
+            true: what the picture shows, such as "cat".
+            fooled: what it shall be read as, such as "dog".
+            layers: layers of the bundle to use; none for all.
+            neurons: how many neurons to take, those that tell the two classes apart most.
+            words: how many phrases to give.
+            blocked: words that no phrase may contain, with commas between.
+            painter: "pictograms", or the model that this server offers.
         """
         _, cues, similarity = search(bundle, true, fooled, layers, neurons, words, blocked, painter)
         return cues_data(cues, similarity)
 
+    @on_gpu(120)
     @readable
     def make(
         bundle: str, true: str, fooled: str, edited: str, count: int, each: int, seed: int,
@@ -222,6 +239,21 @@ def build(library: Library, source: gr.components.Component) -> None:
 
         Gives, growing: the pictures with verdicts, the success rate beside those of random
         neurons, similar words, random words and no cues, the descriptions, and at the end a zip.
+
+        Args:
+            bundle: key of the bundle, or "" for the one the page opens with.
+            true: what the picture shows, such as "cat".
+            fooled: what it shall be read as, such as "dog".
+            edited: the cues, with commas between; "" finds them.
+            count: how many pictures, at most 60.
+            each: how many cues in a picture.
+            seed: the same seed gives the same pictures.
+            layers: layers of the bundle to use; none for all.
+            neurons: how many neurons to take, those that tell the two classes apart most.
+            words: how many phrases to give.
+            blocked: words that no phrase may contain, with commas between.
+            describer: "templates", or the model that this server offers.
+            painter: "pictograms", or the model that this server offers.
         """
         reading = library[bundle]
         options = dict(
@@ -253,15 +285,17 @@ def build(library: Library, source: gr.components.Component) -> None:
             forged, gallery_of(outcomes, fooled), rates_html(forged, found), text, ready, None
         )  # fmt: skip
 
+    @on_gpu()
     @readable
+    def overlay_of(forged: Forged, index: int):
+        return workshop.mistake_overlay(library[forged.key], forged, index)
+
     def explain(forged: Forged | None, event: gr.SelectData):
-        if forged is None:
-            return None
-        return workshop.mistake_overlay(library[forged.key], forged, int(event.index))
+        return None if forged is None else overlay_of(forged, int(event.index))
 
     def changed(bundle: str):
         known = list(library[bundle].bundle.layers)
-        return gr.CheckboxGroup(known, value=known), "", "", [], "", None, None
+        return gr.CheckboxGroup(known, value=known), plots.empty(_NO_CUES), "", [], "", None, None
 
     asked = [source, true, fooled, layers, neurons, words, blocked, painter]
     private = {"api_visibility": "private"}

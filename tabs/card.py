@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from clipneurons.bundle import Bundle
 from clipneurons.dictionary import Card, Dictionary, signed
 from clipneurons.polysemy import Cluster
-from tabs.images import webp_uri
+from tabs.images import open_image, webp_uri
 from tabs.plots import MINUS, PLUS, Bar, bars, empty, figures, histogram, section
 from tabs.theme import picture_font
 
@@ -47,10 +47,11 @@ def card_html(
         note = "Its effect is the same on every image, so it says nothing."
         header = f"<header>{where}<h2>Silent</h2></header>"
         return f'<article class="cn-card">{header}{empty(note)}</article>'
-    toward = [text for text, c in card.phrases if c > 0]
-    title = ", ".join(toward[:3]) or "Nothing in particular"
-    against = [text for text, c in card.phrases if c < 0]
-    rest = f'<p class="cn-says">and against {escape(", ".join(against[:3]))}</p>' if against else ""
+    toward = ", ".join([text for text, c in card.phrases if c > 0][:3])
+    against = ", ".join([text for text, c in card.phrases if c < 0][:3])
+    title = toward or f"Against {against}"
+    both = toward and against
+    rest = f'<p class="cn-says">and against {escape(against)}</p>' if both else ""
     numbers = figures(
         [
             (
@@ -82,7 +83,8 @@ def card_html(
             ],
             label=f"Phrases that {place(card)} writes, with signed weights",
         ),
-        "The phrases whose weighted sum is the neuron's direction. Minus: it writes the opposite.",
+        "When it reacts, CLIP’s description of the image moves toward these phrases, and away from "
+        "those with a minus. Their weighted sum is the neuron’s direction.",
     )  # fmt: skip
     right = section(
         "Where it reacts most", gallery(bundle, card, groups), gallery_note(card, groups)
@@ -103,7 +105,8 @@ def card_html(
             ],
             label="Nearest neurons by direction",
             most=1.0,
-        ).replace("cn-bars", "cn-bars cn-wide", 1),
+            wide=True,
+        ),
         "Layer · number, phrases, and the cosine of the two directions.",
     )  # fmt: skip
     names = section(
@@ -111,6 +114,7 @@ def card_html(
         bars(
             [Bar(name, value) for name, value in effects],
             label="Effect of the neuron on each class name",
+            digits=3,
         )
         if effects
         else empty(
@@ -245,7 +249,7 @@ def card_picture(bundle: Bundle, card: Card) -> Image.Image:
         draw.rectangle(bar, fill=PLUS if c > 0 else MINUS)
         draw.text((525, y), f"{c:+.2f}".replace("-", "−"), soft, text(20))
     for i, (image, _) in enumerate(shown_images(bundle, card)[:15]):
-        picture = Image.open(BytesIO(bundle.examples[image]), formats=["WEBP"]).convert("RGB")
+        picture = open_image(BytesIO(bundle.examples[image]))
         picture = picture.resize((104, 104), Image.Resampling.LANCZOS)
         canvas.paste(picture, (618 + 110 * (i % 5), 196 + 118 * (i // 5)))
     model = bundle.config.model if bundle.config.model != "." else bundle.config.data.name

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tabs.card import says
 from tabs.context import MODEL, Library, Reading, readable
+from tabs.gpu import on_gpu
 from tabs.images import ImageInput, image_uri, open_image
 from tabs.plots import Bar, bars, empty, html, link, section
 from tabs.spotlight import spotlight
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
     from clipneurons.concepts import ConceptReader
 
 TITLE = "Concepts of an image"
-PAPER, SIGNED = "paper", "signed"
-WAYS = [("signed weights", SIGNED), ("the paper’s weights", PAPER)]
+# What `metrics.json` calls the ways of `ConceptReader.weights`, and the page.
+_RECALL = {"whole": "whole", "signed": "signed", "paper": "second_order"}
+WAYS = [
+    ("all that neurons write", "whole"),
+    ("phrases, signed weights", "signed"),
+    ("phrases, the paper’s weights", "paper"),
+]
 _TOP, _NEURONS, _IMAGES = 10, 12, 8
 
 
@@ -51,7 +57,7 @@ def text_span_of(reading: Reading):
 def default_way(reading: Reading) -> str:
     """The variant that finds more of the true objects, as far as it was measured."""
     recall = reading.bundle.metrics.get("concepts", {}).get("recall_at_10", {})
-    return PAPER if recall.get("second_order", 0) > recall.get("signed", 0) else SIGNED
+    return max(_RECALL, key=lambda way: recall.get(_RECALL[way], 0))
 
 
 def discover(reading: Reading, image: Image.Image | None, way: str, top: int = _TOP) -> dict:
@@ -62,20 +68,14 @@ def discover(reading: Reading, image: Image.Image | None, way: str, top: int = _
 
     if image is None:
         raise ValueError("Choose, paste or take a picture first.")
-    if way not in (PAPER, SIGNED):
-        raise ValueError(f'The weights are "{SIGNED}" or "{PAPER}", not {way!r}.')
     reader, texts = reader_of(reading), reading.bundle.texts
     pixels = reading.tower.preprocess(image)[None]
     representation, effects = reader(pixels)
-    weights = {kind: reader.weights(effects, signed=kind == SIGNED)[0] for kind in (SIGNED, PAPER)}
+    weights = {kind: reader.weights(effects, kind)[0] for kind in dict.fromkeys((way, *_RECALL))}
     concepts = top_concepts(weights[way], texts, max(1, min(int(top), 50)))
     places = {text: i for i, text in enumerate(texts)}
-    maps = [
-        reader.patches(effects, places[text], signed=way == SIGNED).clamp_min(0)
-        for text, _ in concepts
-    ]
+    maps = [reader.patches(effects, places[text], way=way).clamp_min(0) for text, _ in concepts]
     span = text_span_of(reading)
-    other = SIGNED if way == PAPER else PAPER
     return {
         "concepts": [
             {"text": text, "weight": weight, "map": _rounded(map_ / map_.amax().clamp_min(1e-12))}
@@ -91,7 +91,11 @@ def discover(reading: Reading, image: Image.Image | None, way: str, top: int = _
         ],
         "activated": sum(int(mine.activated.sum()) for mine in effects.values()),
         "others": {
-            other: _pairs(top_concepts(weights[other], texts, _TOP)),
+            **{
+                other: _pairs(top_concepts(weights[other], texts, _TOP))
+                for other in weights
+                if other != way
+            },
             "text_span": _pairs(
                 top_concepts(span(pixels.to(reading.tower.device))[0], texts, _TOP) if span else []
             ),
@@ -116,7 +120,7 @@ def contrast(reading: Reading, images: list[Image.Image], way: str) -> dict:
         raise ValueError(f"At most {_IMAGES} pictures at once, please.")
     reader = reader_of(reading)
     pixels = torch.stack([reading.tower.preprocess(image) for image in images])
-    weights = reader.weights(reader(pixels)[1], signed=way == SIGNED)
+    weights = reader.weights(reader(pixels)[1], way)
     found = compare(weights, reading.bundle.texts)
     return {
         "common": _pairs(found.common),
@@ -213,8 +217,9 @@ def _card_link(key: str, one: dict) -> str:
 
 def _others_html(found: dict) -> str:
     titles = {
-        PAPER: ("Neurons, the paper’s weights", "Σ γ‖φ‖: sizes of effects, whatever their sign."),
-        SIGNED: ("Neurons, signed weights", "Σ γ⟨φ, r⟩: effects against a direction count so."),
+        "whole": ("All that neurons write", "Σ⟨φ − b, text⟩ over all neurons, exactly."),
+        "signed": ("Phrases, signed weights", "Σ γ⟨φ, r⟩: effects against a direction count so."),
+        "paper": ("Phrases, the paper’s weights", "Σ γ‖φ‖: sizes of effects, whatever their sign."),
         "text_span": ("Attention heads (TextSpan)", "First-order effects, Gandelsman et al. 2024."),
         "nearest_texts": ("Nearest texts", "Cosine of the whole embedding with each text."),
     }  # fmt: skip
@@ -304,25 +309,28 @@ def build(library: Library, source: gr.Dropdown) -> None:
         compared = html(elem_id="concepts-compared")
         compared_data = gr.JSON(visible="hidden", label="Comparison")
 
+    @on_gpu()
     @readable
     def concepts(bundle: str, image: Image.Image | None, way: str) -> dict:
         """Concepts of an image: texts with weights and maps of patches, and their neurons.
 
         Args:
-            bundle: key of the bundle; by default the one the page opens with.
+            bundle: key of the bundle, or "" for the one the page opens with.
             image: a PNG, JPEG, WebP, GIF or BMP of at most 10 MB and 40 million pixels.
-            way: "signed" (by projection on each neuron's direction) or "paper" (by norm).
+            way: "whole" (all that neurons write), or the phrases of activated neurons: "signed"
+                (weighed by the projection on each neuron's direction) or "paper" (by norm).
         """
         return discover(library[bundle], image, way)
 
+    @on_gpu()
     @readable
     def compare_images(bundle: str, files: list[str] | None, way: str) -> dict:
         """Concepts that several images have in common, and those that set each apart.
 
         Args:
-            bundle: key of the bundle; by default the one the page opens with.
+            bundle: key of the bundle, or "" for the one the page opens with.
             files: two to eight images.
-            way: "signed" or "paper".
+            way: "whole", "signed" or "paper".
         """
         images = [open_image(file) for file in (files or [])[: _IMAGES + 1]]
         return contrast(library[bundle], images, way)
@@ -342,6 +350,7 @@ def build(library: Library, source: gr.Dropdown) -> None:
     def choose(bundle: str, event: gr.SelectData) -> Image.Image:
         return examples_of(library[bundle])[event.index][0]
 
+    @on_gpu()
     @readable
     def again(bundle: str, image: Image.Image | None, way: str):
         return gr.skip() if image is None else discover(library[bundle], image, way)

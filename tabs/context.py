@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 import torch
-from PIL import Image
 from torch import Tensor
 
-from clipneurons.bundle import Bundle, check_tower, read_bundle
+from clipneurons.bundle import Bundle, read_bundle
+from clipneurons.bundle_config import check_tower
+from tabs.images import open_image
 
 if TYPE_CHECKING:  # open_clip takes seconds to import: never before the page is served
     from clipneurons.lens import Lens
     from clipneurons.towers import Tower
+    from tabs.shelf import Shelf
 
 # Every event that runs a model shares this queue lane; see `app.py` for its width.
 MODEL = "model"
@@ -94,8 +96,7 @@ class Reading:
 
     def pixels(self, image: int) -> Tensor:
         """A gallery picture as the model's input [3, height, width]."""
-        with Image.open(BytesIO(self.bundle.examples[image]), formats=["WEBP"]) as picture:
-            return self.tower.preprocess(picture.convert("RGB"))
+        return self.tower.preprocess(open_image(BytesIO(self.bundle.examples[image])))
 
     def sample(self, count: int) -> list[int]:
         """Numbers of gallery pictures, spread evenly over all."""
@@ -132,12 +133,14 @@ class Reading:
 
 
 class Library:
-    """The readings a visitor can choose; what the server's owner named, and nothing else."""
+    """The readings a visitor can choose: what the server's owner named and, where the owner
+    allows it with a shelf, what visitors have opened from the Hub."""
 
-    def __init__(self, readings: list[Reading]) -> None:
+    def __init__(self, readings: list[Reading], shelf: Shelf | None = None) -> None:
         if not readings:
             raise ValueError("expected at least one bundle to show")
         self.readings = {reading.key: reading for reading in readings}
+        self.shelf = shelf
 
     @property
     def first(self) -> Reading:
@@ -147,16 +150,21 @@ class Library:
     @property
     def choices(self) -> list[tuple[str, str]]:
         """(title, key) of each reading."""
-        return [(reading.title, key) for key, reading in self.readings.items()]
+        opened = self.shelf.readings if self.shelf else []
+        return [(reading.title, reading.key) for reading in (*self.readings.values(), *opened)]
 
     def __getitem__(self, key: str | None) -> Reading:
         if not key:
             return self.first
-        try:
-            return self.readings[key]
-        except KeyError:
-            known = ", ".join(self.readings)
-            raise gr.Error(f"There is no bundle {key!r} here. Choose one of: {known}") from None
+        found = self.readings.get(key) or (self.shelf.get(key) if self.shelf else None)
+        if found is None:
+            known = ", ".join(value for _, value in self.choices)
+            more = " (or open it from the Hub first, at the top of the page)" if self.shelf else ""
+            raise gr.Error(
+                f"There is no bundle {key!r} here. Choose one of: {known}{more}",
+                print_exception=False,
+            )
+        return found
 
     def warm(self, *jobs: Callable[[Reading], object]) -> Thread:
         """Load the first reading's model, then run `jobs`, while the page is already served."""

@@ -12,19 +12,22 @@
     if (query && keep(query) !== location.search) history.pushState(null, "", keep(query));
   };
   const tab = () => new URLSearchParams(location.search).get("tab") || "dictionary";
-  window.cnDrawn = (query) => {
+  window.cnDrawn = (query, restored) => {
     // The card is drawn at every start; only its own tab shows it in the address.
     window.cnCard = query;
-    if (!new URLSearchParams(location.search).size) history.replaceState(null, "", keep(query));
-    else if (tab() === "dictionary") window.cnPush(query);
+    if (tab() !== "dictionary") return;
+    // What the address asked for is there already, perhaps written in another way: pushed once
+    // more, it would lie in the way of going back.
+    if (restored || !location.search) history.replaceState(null, "", keep(query));
+    else window.cnPush(query);
   };
   window.cnTab = (name) => {
-    const now = new URLSearchParams(location.search);
     // Gradio also calls this for the first tab before the address has been read.
     if (tab() === name || !window.cnCard) return;
     if (name === "dictionary") return window.cnPush(window.cnCard);
     const next = new URLSearchParams({ tab: name });
-    if (now.get("bundle")) next.set("bundle", now.get("bundle"));
+    const bundle = new URLSearchParams(window.cnCard).get("bundle");
+    if (bundle) next.set("bundle", bundle);
     window.cnPush("?" + next);
   };
   window.cnSave = (file) => {
@@ -34,6 +37,10 @@
     document.body.append(link);
     link.click();
     link.remove();
+  };
+  window.cnOpen = (bundle) => {
+    window.cnPush("?" + new URLSearchParams({ tab: tab(), bundle }));
+    restore();
   };
   const restore = () => document.querySelector("#restore")?.click();
   addEventListener("popstate", restore);

@@ -37,21 +37,28 @@ def link(text: str, **parameters: object) -> str:
     return f'<a class="cn-link" href="{escape(address(**parameters))}">{escape(text)}</a>'
 
 
-def bars(rows: Sequence[Bar], *, label: str, digits: int = 2, most: float | None = None) -> str:
+def bars(
+    rows: Sequence[Bar], *, label: str, digits: int = 2, most: float | None = None,
+    wide: bool = False,
+) -> str:  # fmt: skip
     """Signed horizontal bars, in the order given.
 
-    `label` says to a screen reader what the chart shows; `most` fixes the value of a full bar.
+    `label` says to a screen reader what the chart shows; `most` fixes the value of a full bar;
+    `wide` leaves more room to long labels.
     """
     if not rows:
         return empty("Nothing to show here.")
     most = most or max((abs(row.value) for row in rows), default=1.0) or 1.0
     signed = any(row.value < 0 for row in rows)
     both = signed and any(row.value > 0 for row in rows)
-    parts = [f'<ol class="cn-bars{" cn-signed" if both else ""}" aria-label="{escape(label)}">']
+    kind = "cn-bars" + " cn-signed" * both + " cn-wide" * wide
+    parts = [f'<ol class="{kind}" aria-label="{escape(label)}">']
     for row in rows:
         share = min(abs(row.value) / most, 1.0)
         sign = "minus" if row.value < 0 else "plus"
         value = f"{row.value:+.{digits}f}" if signed else f"{row.value:.{digits}f}"
+        if not float(value):  # rounded to nothing, which has no sign
+            value = value.lstrip("+-")
         value = value.replace("-", "−")
         name = escape(row.label)
         if row.link is not None:

@@ -16,6 +16,7 @@ from PIL import Image
 from clipneurons.segmentation_names import BEST, method_names
 from tabs import plots
 from tabs.context import MODEL, Library, Reading, readable
+from tabs.gpu import on_gpu
 from tabs.images import ImageInput, open_image
 
 if TYPE_CHECKING:
@@ -121,9 +122,10 @@ def voters(reading: Reading, name: str) -> str:
         votes.layers[0].tolist(), votes.units[0].tolist(), votes.alignments[0].tolist(),
         strict=True,
     )  # fmt: skip
+    bars = [_bar(reading, *row) for row in rows]
     return plots.section(
         f"Neurons that agree most with “{name}”",
-        plots.bars([_bar(reading, *row) for row in rows], label=f"Agreement with {name}"),
+        plots.bars(bars, label=f"Agreement with {name}", wide=True),
         "Cosine of each neuron's direction with the name; the paper's method averages the maps "
         "of the first 200.",
     )
@@ -133,7 +135,7 @@ def _bar(reading: Reading, layer: int, unit: int, value: float) -> plots.Bar:
     phrases = [phrase for phrase, _ in reading.bundle.phrases(layer, unit, 3)]
     return plots.Bar(
         f"{layer}.{unit} {', '.join(phrases)}", value, f"layer {layer}, neuron {unit}",
-        {"tab": "dictionary", "layer": layer, "unit": unit},
+        {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": reading.key},
     )  # fmt: skip
 
 
@@ -150,10 +152,13 @@ def said_at(found: Found, reading: Reading, point: tuple[int, int]) -> str:
     phrases = plots.bars(
         [plots.Bar(phrase, weight) for phrase, weight in local.phrases],
         label="Phrases the neurons say at this place",
+        digits=3,
     )
     units = plots.bars(
         [_bar(reading, unit.layer, unit.unit, unit.strength) for unit in local.units],
         label="Neurons that speak at this place",
+        digits=4,
+        wide=True,
     )
     place = f"row {row + 1}, column {column + 1} of {tower.grid[0]} × {tower.grid[1]}"
     return plots.section(
@@ -181,7 +186,7 @@ def build(library: Library, source: gr.components.Component) -> None:
     """The tab's components and events; ``source`` holds the chosen bundle's key."""
     names = list(method_names(library.first.bundle.config.kind))
     state = gr.State()
-    gr.Markdown(INTRO)
+    gr.Markdown(INTRO, elem_classes="cn-lede")
     with gr.Row():
         with gr.Column(scale=2):
             image = ImageInput(label="Image", elem_id="segmentation-image", height=300)
@@ -225,7 +230,10 @@ def build(library: Library, source: gr.components.Component) -> None:
                 annotations = gr.DownloadButton(
                     "All masks (COCO JSON)", interactive=False, elem_id="segmentation-coco"
                 )
-            said = plots.html(elem_id="segmentation-here")
+            said = plots.html(
+                plots.empty("Click on the heat map to read what the neurons say at that place."),
+                elem_id="segmentation-here",
+            )
     with gr.Row():
         with gr.Column():
             labelled = gr.AnnotatedImage(label="All names at once", elem_id="segmentation-regions")
@@ -245,6 +253,7 @@ def build(library: Library, source: gr.components.Component) -> None:
             elem_id="segmentation-gallery",
         )  # fmt: skip
 
+    @on_gpu()
     @readable
     def find(
         bundle: str, image: Image.Image, words: str, method: str, finer: bool, refine: bool,
@@ -254,6 +263,17 @@ def build(library: Library, source: gr.components.Component) -> None:
 
         Returns the first word's heat map and mask, a region for each word, the neurons that agree
         with the first word, its mask as PNG and all masks as COCO JSON.
+
+        Args:
+            bundle: key of the bundle, or "" for the one the page opens with.
+            image: a PNG, JPEG, WebP, GIF or BMP of at most 10 MB and 40 million pixels.
+            words: what to look for, with commas between.
+            method: one of the methods of the page's drop-down.
+            finer: whether to look in windows, finer and slower.
+            refine: whether the map follows the image's edges.
+            opacity: of the heat map over the image, 0 to 1.
+            threshold: of the mask, 0 to 1.
+            none: share of the largest score below which no word is named, 0 to 1.
         """
         reading = library[bundle]
         found = search(reading, image, words, method, finer, refine)
@@ -273,6 +293,7 @@ def build(library: Library, source: gr.components.Component) -> None:
     def redraw(found: Found | None, name: str, opacity: float, threshold: float):
         return gr.skip() if found is None else drawn(found, name, opacity, threshold)
 
+    @on_gpu()
     @readable
     def rename(found: Found | None, name: str):
         return gr.skip() if found is None else voters(library[found.bundle], name)
@@ -285,17 +306,29 @@ def build(library: Library, source: gr.components.Component) -> None:
     def relabel(found: Found | None, none: float):
         return gr.skip() if found is None else regions(found, none)
 
+    @on_gpu()
     @readable
-    def ask(found: Found | None, event: gr.SelectData):
-        if found is None:
-            return gr.skip()
-        return said_at(found, library[found.bundle], tuple(event.index))
+    def listen(found: Found, point: tuple[int, int]) -> str:
+        return said_at(found, library[found.bundle], point)
 
+    def ask(found: Found | None, event: gr.SelectData):
+        return gr.skip() if found is None else listen(found, tuple(event.index))
+
+    @on_gpu()
     @readable
     def side_by_side(
         bundle: str, image: Image.Image, words: str, methods: list[str], finer: bool, refine: bool
     ):
-        """The first word's heat map by each of several methods, as (picture, method)."""
+        """The first word's heat map by each of several methods, as (picture, method).
+
+        Args:
+            bundle: key of the bundle, or "" for the one the page opens with.
+            image: a PNG, JPEG, WebP, GIF or BMP of at most 10 MB and 40 million pixels.
+            words: what to look for; only the first is drawn.
+            methods: some of the methods of the page's drop-down.
+            finer: whether to look in windows, finer and slower.
+            refine: whether the map follows the image's edges.
+        """
         reading = library[bundle]
         if not methods:
             raise ValueError("Choose at least one method to compare.")

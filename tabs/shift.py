@@ -14,6 +14,8 @@ from PIL import Image
 from tabs import plots
 from tabs.archives import MOST_IMAGES, open_images
 from tabs.context import MODEL, Library, Reading, readable
+from tabs.gpu import on_gpu
+from tabs.images import open_image
 
 if TYPE_CHECKING:
     from clipneurons.shift import Profile, Shift
@@ -68,8 +70,7 @@ def example(reading: Reading) -> tuple[list[Image.Image], list[Image.Image], str
         raise ValueError("This bundle has too few pictures for an example: send your own.")
     pictures = []
     for number in numbers:
-        with Image.open(BytesIO(reading.bundle.examples[number]), formats=["WEBP"]) as picture:
-            pictures.append(picture.convert("RGB"))
+        pictures.append(open_image(BytesIO(reading.bundle.examples[number])))
     pack = load_pictograms()
     words = [c for c in pack.concepts if c in set(reading.bundle.texts)] or list(pack.concepts)
     word = words[len(words) // 2]
@@ -122,12 +123,12 @@ def units(compared: Compared, reading: Reading) -> str:
             plots.Bar(
                 f"{name} {', '.join(phrases)}", change,
                 f"{change:+.2f} standard deviations, false-discovery rate {rate:.2g}",
-                {"tab": "dictionary", "layer": layer, "unit": unit},
+                {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": reading.key},
             )
         )  # fmt: skip
     return plots.section(
         "Units that changed most",
-        plots.bars(rows, label="Change of each unit"),
+        plots.bars(rows, label="Change of each unit", wide=True),
         "Difference of the mean contributions, in standard deviations.",
     )
 
@@ -149,17 +150,23 @@ def pictures(compared: Compared, place: int) -> tuple[list[Image.Image], list[Im
 def build(library: Library, source: gr.components.Component) -> None:
     """The tab's components and events; ``source`` holds the chosen bundle's key."""
     state = gr.State()
-    gr.Markdown(INTRO)
+    gr.Markdown(INTRO, elem_classes="cn-lede")
     with gr.Row():
         options = dict(file_count="multiple", file_types=[".zip", "image"], height=140)
         reference = gr.File(label="As it should be (zip or images)",
                             elem_id="shift-reference", **options)  # fmt: skip
         new = gr.File(label="As it is now (zip or images)", elem_id="shift-new", **options)
-    gr.Markdown(f"At most {MOST_IMAGES} images a side; at least 50 find anything but gross change.")
+    gr.HTML(
+        f'<p class="cn-note">At most {MOST_IMAGES} images a side; with fewer than 50, only gross '
+        "changes are found.</p>"
+    )
     with gr.Row():
         go = gr.Button("Compare", variant="primary", elem_id="shift-go")
         sample = gr.Button("Try the example", elem_id="shift-example")
-    summary = plots.html(elem_id="shift-verdict")
+    summary = plots.html(
+        plots.empty("What changed is said here: in words, in neurons and in pictures."),
+        elem_id="shift-verdict",
+    )
     with gr.Row():
         said = plots.html(elem_id="shift-words")
         changed = plots.html(elem_id="shift-units")
@@ -175,12 +182,18 @@ def build(library: Library, source: gr.components.Component) -> None:
         text = verdict(compared, skipped) + note
         return compared, text, words(compared), units(compared, reading), *pictures(compared, 0)
 
+    @on_gpu(120)
     @readable
     def compare_files(bundle: str, reference: list[str] | None, new: list[str] | None):
         """Compare two sets of images, each as zip or picture files.
 
         Returns the verdict, the words said more and less, the units that changed, and pictures
         of the reference and of the new images that carry the change.
+
+        Args:
+            bundle: key of the bundle, or "" for the one the page opens with.
+            reference: zip or picture files as they should be, 2 to 500 images.
+            new: zip or picture files as they are now, 2 to 500 images.
         """
         if not reference or not new:
             raise ValueError("Choose images for both sides first.")
@@ -188,9 +201,14 @@ def build(library: Library, source: gr.components.Component) -> None:
         reading = library[bundle]
         return shown(compare_images(reading, old, fresh), reading, lost + missing)
 
+    @on_gpu(120)
     @readable
     def compare_example(bundle: str):
-        """Compare the bundle's own pictures, with a drawing stuck on some of them."""
+        """Compare the bundle's own pictures, with a drawing stuck on some of them.
+
+        Args:
+            bundle: key of the bundle, or "" for the one the page opens with.
+        """
         reading = library[bundle]
         old, fresh, word = example(reading)
         note = f"A “{word}” was stuck on the corner of {_SHARE:.0%} of the new images."

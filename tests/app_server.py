@@ -25,8 +25,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_app(folders: list[Path], log: Path, *options: str, model: bool = True, wait: int = 600):
-    """`python app.py` on some bundles: its address, once the page (and the model) is there."""
+def running_app(
+    folders: list[Path], log: Path, *options: str, model: bool = True, wait: int = 600,
+    more: dict[str, str] | None = None,
+):  # fmt: skip
+    """`python app.py` on some bundles: its address, once the page (and the model) is there.
+
+    `more` is added to the environment.
+    """
     port = free_port()
     command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), *options]
     for folder in folders:
@@ -35,7 +41,7 @@ def running_app(folders: list[Path], log: Path, *options: str, model: bool = Tru
         "HTTP_PROXY": REFUSED, "HTTPS_PROXY": REFUSED, "ALL_PROXY": REFUSED,
         "NO_PROXY": "127.0.0.1,localhost", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
         "GRADIO_TEMP_DIR": str(log.parent / "gradio"),
-    }  # fmt: skip
+    } | (more or {})  # fmt: skip
     with open(log, "w") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=ROOT

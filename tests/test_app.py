@@ -6,9 +6,11 @@ import asyncio
 import io
 import re
 import struct
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -19,6 +21,8 @@ from PIL import Image
 
 import app
 from clipneurons.bundle import load_bundle, save_bundle
+from tabs.context import MODEL
+from tabs.gpu import on_gpu
 from tabs.images import MAX_PIXELS, open_image
 from tests.app_server import running_app
 from tests.tiny import tiny_bundle_folder
@@ -111,10 +115,17 @@ def test_the_pixel_limit_is_above_ordinary_cameras():
 
 def test_every_tab_has_a_described_endpoint(client):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    for name in ("/neuron", "/search", "/concepts", "/compare"):
+    for name in (
+        "/neuron", "/search", "/concepts", "/compare", "/segment", "/compare_segmentations",
+        "/find_cues", "/attack", "/compare_sets", "/compare_example", "/about", "/open",
+    ):  # fmt: skip
         assert name in endpoints
-        assert endpoints[name]["description"]
-        assert all(p["python_type"]["type"] for p in endpoints[name]["parameters"])
+        assert endpoints[name]["description"], name
+        for parameter in endpoints[name]["parameters"]:
+            assert parameter["parameter_name"] != "bundle" or parameter["type"] == {
+                "type": "string"
+            }, "a bundle may be opened later, so no list of keys"
+            assert parameter["python_type"]["type"] not in ("", "Any"), (name, parameter)
 
 
 def test_neuron_endpoint_gives_the_bundles_numbers(client, folder):
@@ -160,6 +171,19 @@ def test_concepts_are_those_of_the_library(client, folder, tmp_path):
         [weight for _, weight in expected], rel=1e-3
     )
     assert all(len(one["map"]) == 4 and len(one["map"][0]) == 4 for one in found["concepts"])
+
+
+def test_an_empty_bundle_is_the_one_the_page_opens_with(client, tmp_path):
+    image = handle_file(picture(tmp_path / "noise.png", 1))
+    named, empty = (
+        client.predict(key, image, "paper", api_name="/concepts") for key in ("tiny", "")
+    )
+    assert empty == named
+    files = [handle_file(picture(tmp_path / f"{i}.png", i)) for i in range(2)]
+    assert client.predict("", files, "paper", api_name="/compare")["only"]
+    assert client.predict("", api_name="/about")["config"]["kind"] == "vit"
+    with pytest.raises(AppError, match="no bundle 'nowhere'"):
+        client.predict("nowhere", image, "paper", api_name="/concepts")
 
 
 def test_compare_takes_several_images(client, tmp_path):
@@ -253,34 +277,43 @@ def test_a_path_that_a_client_names_is_not_opened(server, path):
         assert "not an image" not in answer.text  # it was refused before it was opened
 
 
-def test_a_link_that_a_client_names_is_not_followed(server):
-    """No request leaves the machine because a client sends an address instead of an image."""
-    import socket
-    import threading
+@pytest.mark.parametrize(
+    "link", ["http://example.com/image.png", "https://huggingface.co/x.png", "http://127.0.0.1/"]
+)
+@pytest.mark.parametrize("endpoint", ["concepts", "compare_sets"])
+def test_a_link_that_a_client_names_is_not_followed(server, endpoint, link):
+    """No request leaves the machine because a client sends an address instead of a file."""
+    data = {"path": link, "url": link, "meta": {"_type": "gradio.FileData"}}
+    body = {"data": ["tiny", data, "paper"] if endpoint == "concepts" else ["", [data], [data]]}
+    url = f"{server[0]}/gradio_api/call/{endpoint}"
+    event = httpx.post(url, json=body, trust_env=False).json()["event_id"]
+    answer = httpx.get(f"{url}/{event}", trust_env=False, timeout=60)
+    assert "event: error" in answer.text
+    assert "Addresses are not fetched here" in answer.text
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        asked = threading.Event()
-        listener.settimeout(15)
 
-        def wait() -> None:
-            try:
-                listener.accept()[0].close()
-                asked.set()
-            except OSError:
-                pass
+def test_an_address_is_not_passed_through(server):
+    """Gradio would fetch it for whoever asks; it is refused before its host is looked up."""
+    import time
 
-        waiter = threading.Thread(target=wait, daemon=True)
-        waiter.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/image.png"
-        data = {"path": url, "url": url, "meta": {"_type": "gradio.FileData"}}
-        body = {"data": ["tiny", data, "paper"]}
-        post = httpx.post(f"{server[0]}/gradio_api/call/concepts", json=body, trust_env=False)
-        if post.status_code == 200:
-            httpx.get(
-                f"{server[0]}/gradio_api/call/concepts/{post.json()['event_id']}",
-                trust_env=False, timeout=60,
-            )  # fmt: skip
-        assert not asked.is_set()
+    start = time.perf_counter()
+    for link in ("http://example.com/", "https://huggingface.co/", "http://127.0.0.1:9/"):
+        answer = httpx.get(f"{server[0]}/gradio_api/file={link}", trust_env=False, timeout=60)
+        assert answer.status_code == 403
+    assert time.perf_counter() - start < 5
+
+
+def test_gradio_asks_outside_hosts_only_through_what_is_refused():
+    """Every request that Gradio makes for a client goes through the two functions replaced."""
+    import inspect
+
+    from gradio import processing_utils, route_utils
+
+    fetching = inspect.getsource(processing_utils.async_ssrf_protected_get)
+    assert fetching.count("sh.get(") == 2
+    assert processing_utils.sh.__name__ == "safehttpx"
+    streaming = inspect.getsource(route_utils.secure_url_stream_response)
+    assert "safehttpx.async_validate_url(" in streaming
 
 
 def test_the_page_names_no_outside_host(server):
@@ -296,29 +329,31 @@ def test_the_page_names_no_outside_host(server):
 
 def test_32_clients_at_once_get_their_own_answers(server, folder, tmp_path):
     bundle = load_bundle(folder)
-    paths = [picture(tmp_path / f"{i}.png", i) for i in range(8)]
-    alone = Client(server[0], verbose=False)
-    expected = [
-        alone.predict("tiny", handle_file(path), "paper", api_name="/concepts")["concepts"]
-        for path in paths
-    ]
-    assert len({str(one) for one in expected}) == len(paths)
-    memory = resident(server[1].pid)
-
-    def ask(number: int) -> None:
-        mine = Client(server[0], verbose=False, httpx_kwargs={"timeout": 180})
-        which = number % len(paths)
-        found = mine.predict("tiny", handle_file(paths[which]), "paper", api_name="/concepts")
-        assert found["concepts"] == expected[which]
-        card = mine.predict("", 1, number, api_name="/neuron")
-        assert card["unit"] == number
-        assert card["phrases"][0]["text"] == bundle.phrases(1, number)[0][0]
-
+    paths = [picture(tmp_path / f"{i}.png", i) for i in range(4)]
     with ThreadPoolExecutor(32) as pool:
-        list(pool.map(ask, range(32)))
-    first = resident(server[1].pid)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(ask, range(16)))
+        clients = list(
+            pool.map(
+                lambda _: Client(server[0], verbose=False, httpx_kwargs={"timeout": 180}), range(32)
+            )
+        )
+        ask = dict(way="paper", api_name="/concepts")
+        expected = [
+            clients[0].predict("tiny", handle_file(path), **ask)["concepts"] for path in paths
+        ]
+        assert len({str(one) for one in expected}) == len(paths)
+        memory = resident(server[1].pid)
+
+        def check(number: int) -> None:
+            which = number % len(paths)
+            found = clients[number].predict("tiny", handle_file(paths[which]), **ask)
+            assert found["concepts"] == expected[which]
+            card = clients[number].predict("", 1, number, api_name="/neuron")
+            assert card["unit"] == number
+            assert card["phrases"][0]["text"] == bundle.phrases(1, number)[0][0]
+
+        list(pool.map(check, range(32)))
+        first = resident(server[1].pid)
+        list(pool.map(check, range(16)))
     assert resident(server[1].pid) < first + 80  # MiB
     assert first < memory + 400
 
@@ -352,16 +387,43 @@ def test_numbers_in_an_address_are_believed_only_if_they_are_some(text):
     assert app._number(text, 5) == 5
 
 
-def test_one_lane_for_the_model(folder):
-    from tabs.context import MODEL, Library, Reading
+def build_page(folder, monkeypatch):
+    from tabs.context import Library, Reading
 
-    loop = asyncio.new_event_loop()  # Gradio would make one and leave it open
-    asyncio.set_event_loop(loop)
-    try:
-        page = app.build(Library([Reading("tiny", folder)]))
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+    # Gradio makes several event loops for a page and leaves them open: it gets this one.
+    loop = asyncio.new_event_loop()
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "new_event_loop", lambda: loop)
+        try:
+            return app.build(Library([Reading("tiny", folder)]))
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+def test_one_lane_for_the_model(folder, monkeypatch):
+    page = build_page(folder, monkeypatch)
+    public = [fn for fn in page.fns.values() if fn.api_visibility == "public" and fn.api_name]
+    assert all(fn.fn.__name__ == fn.api_name for fn in public), "MCP tools have the same names"
     lanes = {fn.api_name: fn.concurrency_id for fn in page.fns.values() if fn.api_name}
-    for name in ("search", "concepts", "compare"):
+    for name in ("search", "concepts", "compare", "segment", "find_cues", "attack", "compare_sets"):
         assert lanes[name] == MODEL
+    assert "open" not in lanes, "without a shelf nothing can be opened from the Hub"
+
+
+def test_what_runs_the_model_asks_for_a_gpu_where_one_is_lent(folder, monkeypatch):
+    """ZeroGPU's package stands for itself: it gets every public handler of the model's lane."""
+    asked = []
+
+    def gpu(duration: int):
+        assert 0 < duration <= 120
+        return lambda handler: asked.append(handler) or handler
+
+    monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=gpu))
+    page = build_page(folder, monkeypatch)
+    handlers = {fn.fn for fn in page.fns.values() if fn.concurrency_id == MODEL}
+    # Handlers of clicks on a picture hand what was clicked to a function that asks.
+    assert {fn.__name__ for fn in handlers - set(asked)} == {"ask", "explain"}
+    assert {"listen", "overlay_of"} <= {handler.__name__ for handler in asked}
+    monkeypatch.delitem(sys.modules, "spaces")
+    assert on_gpu()(build_page) is build_page

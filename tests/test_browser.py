@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.app_server import ROOT, running_app
+from tests.hub_standin import Repository, serve
 from tests.tiny import tiny_bundle_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -46,11 +47,12 @@ def browser():
 
 
 @pytest.fixture
-def visit(browser, address):
+def visit(browser, request):
     """Opens a page; afterwards no script may have failed, and no outside host been asked."""
     pages, errors, outside = [], [], []
 
-    def opened(query: str = "", width: int = 1440, **options):
+    def opened(query: str = "", width: int = 1440, address: str = "", **options):
+        address = address or request.getfixturevalue("address")
         page = browser.new_page(viewport={"width": width, "height": 900}, **options)
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -253,3 +255,39 @@ def test_the_keyboard_reaches_search_and_links(visit):
     before = page.url
     page.keyboard.press("Enter")
     page.wait_for_function("before => location.href !== before", arg=before)
+
+
+def test_a_bundle_from_the_hub_is_opened_by_its_name(visit, tmp_path):
+    folder = tiny_bundle_folder(tmp_path / "tiny")
+    with serve() as hub:
+        repository = hub.repositories["user/neurons"] = Repository()
+        repository.commit(
+            {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*.*")}
+            | {"SHA256SUMS": (folder / "SHA256SUMS").read_bytes()}
+        )
+        more = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "TMPDIR": str(tmp_path)}
+        with running_app([folder], tmp_path / "log.txt", more=more) as (address, _):
+            page = visit("?bundle=user/neurons&tab=dictionary", address=address)
+            page.wait_for_selector("text=open it from the Hub first")
+            assert hub.log == [], "a link fetches nothing"
+            assert page.input_value("#hub-name input, #hub-name textarea") == "user/neurons"
+            page.fill("#hub-name input, #hub-name textarea", "user/nothing")
+            page.click("#hub-open")
+            page.wait_for_selector("text=no public repository user/nothing")
+            shoot(page, "hub-refused-1440")
+            page.fill("#hub-name input, #hub-name textarea", "user/neurons")
+            page.click("#hub-open")
+            page.wait_for_url("**bundle=user%2Fneurons**")
+            page.wait_for_function(
+                "document.querySelector('#bundle input')?.value.includes('user')"
+            )
+            unit = int(place(page).rsplit(" ", 1)[1])
+            page.click("#dictionary-next")
+            shows(page, unit + 1)
+            page.wait_for_url(f"**unit={unit + 1}**bundle=user%2Fneurons**")
+            shoot(page, "hub-1440")
+            again = visit(page.url[page.url.index("?") :], 390, address)
+            assert place(again) == place(page)
+            assert "user/neurons" in again.input_value("#bundle input")
+            shoot(again, "hub-390")
+            assert fits(again)

@@ -10,18 +10,14 @@ import pytest
 import torch
 
 from clipneurons import folders
-from clipneurons.bundle import (
+from clipneurons.bundle import LayerArrays, bundle_files, load_bundle, save_bundle, verify_bundle
+from clipneurons.bundle_config import (
     BUNDLE_FILES,
     BundleConfig,
     BundleDamaged,
     BundleError,
     BundleMismatch,
-    LayerArrays,
-    bundle_files,
     check_tower,
-    load_bundle,
-    save_bundle,
-    verify_bundle,
 )
 from clipneurons.folders import CHECKSUMS
 from tests.tiny import MEAN, STD, tiny_bundle, tiny_webp

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from clipneurons.concepts import ConceptReader, compare, top_concepts
+from clipneurons.concepts import PAPER, SIGNED, WHOLE, ConceptReader, compare, top_concepts
 from clipneurons.first_order import FirstOrderLens
 from clipneurons.lens import make_lens
 from clipneurons.textspan import TextSpanReader, text_span
+from clipneurons.token_effects import unit_token_effects
 from tests.models import images, tiny_resnet, tiny_vit
 from tests.tiny import tiny_bundle
 
@@ -60,21 +61,51 @@ def test_norms_and_projections_are_those_of_the_dense_effects(setting):
         assert torch.equal(mine.activated[clear], (size > arrays.percentile)[clear])
 
 
-@pytest.mark.parametrize("signed", [False, True])
-def test_weights_are_the_papers_sum(setting, signed):
+@pytest.mark.parametrize("way", [PAPER, SIGNED])
+def test_weights_are_the_papers_sum(setting, way):
     reader, bundle, _, effects = setting
-    got = reader.weights(effects, signed=signed)
+    got = reader.weights(effects, way)
     expected = torch.zeros_like(got, dtype=torch.float64)
     for layer, mine in effects.items():
         arrays = bundle.layers[layer]
         for image, unit in mine.activated.nonzero().tolist():
-            size = (mine.projections if signed else mine.norms)[image, unit]
+            size = (mine.projections if way == SIGNED else mine.norms)[image, unit]
             for text, gamma in zip(
                 arrays.indices[unit].tolist(), arrays.coefficients[unit], strict=True
             ):
                 expected[image, text] += float(gamma) * float(size)
     assert expected.abs().max() > 0
     torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_whole_is_what_all_units_write(setting):
+    reader, bundle, _, effects = setting
+    got = reader.weights(effects, WHOLE)
+    texts = bundle.text_embeddings.double()
+    texts = texts / texts.norm(dim=1, keepdim=True)
+    expected = torch.zeros_like(got, dtype=torch.float64)
+    maps = torch.zeros(len(texts), dtype=torch.float64)
+    for layer, mine in effects.items():
+        means = bundle.layers[layer].means.double()
+        dense = mine.contributions.dense(torch.arange(len(means))).double()
+        for unit, mean in enumerate(means):
+            expected += (dense[:, unit] - mean) @ texts.T
+        maps += dense[2].sum(0) @ texts.T
+    torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-3)
+    # A map has all but the class token's own share, with the means in it.
+    text = int(got[2].argmax())
+    class_token = sum(
+        float(unit_token_effects(mine.contributions)[2, 0].double() @ texts[text])
+        for mine in effects.values()
+    )
+    total = float(reader.patches(effects, text, image=2, way=WHOLE).double().sum())
+    assert total + class_token == pytest.approx(float(maps[text]), rel=1e-3, abs=1e-3)
+
+
+def test_another_way_is_refused(setting):
+    reader, _, _, effects = setting
+    with pytest.raises(ValueError, match="paper, signed, whole, not 'loud'"):
+        reader.weights(effects, "loud")
 
 
 def test_activated_units_lead_with_the_largest_norm(setting):
@@ -138,8 +169,8 @@ def test_unsigned_maps_are_made_of_magnitudes():
     reader.bundle = replace(bundle, layers=positive)
     _, effects = reader(images(1, reader.lens.tower, seed=4))
     text = int(reader.weights(effects)[0].argmax())
-    assert (reader.patches(effects, text, signed=False) >= 0).all()
-    assert (reader.patches(effects, text, signed=True) < 0).any()
+    assert (reader.patches(effects, text, way=PAPER) >= 0).all()
+    assert (reader.patches(effects, text, way=SIGNED) < 0).any()
 
 
 def test_a_bundle_with_the_shared_bias_is_refused():

@@ -131,6 +131,34 @@ def test_card_leaves_out_padding_and_names_the_head():
     assert card.mean_top_norm == pytest.approx(arrays.top_norms[7, :4].mean().item())
 
 
+def test_pairs_of_a_neuron_are_grouped_by_what_they_say():
+    """Neuron 2 of a ResNet with 4 heads: two heads say one thing, one another, one is dead."""
+    bundle = tiny_bundle(kind="resnet", neurons=5, heads=4, top_k=3)
+    arrays = bundle.layers[4]
+    directions, norms, images = (
+        a.clone() for a in (arrays.directions, arrays.top_norms, arrays.top_images)
+    )
+    insect, clothing = torch.linalg.qr(torch.randn(24, 2))[0].T
+    near = normalize(insect + 0.3 * clothing, dim=0)
+    directions[8:12] = torch.stack([insect, clothing, near, torch.zeros(24)])
+    norms[8:12] = torch.tensor([[3.0, 2, 1], [5, 2, 1], [4, 2, 0], [0, 0, 0]])
+    images[8:12] = torch.tensor([[7, 1, 2], [3, 4, 5], [1, 7, -1], [-1, -1, -1]])
+    arrays = replace(arrays, directions=directions, top_norms=norms, top_images=images)
+    book = Dictionary(replace(bundle, layers={4: arrays}))
+    found = book.sub_concepts(4, 9, phrases=2)
+    assert [c.units for c in found] == [(10, 8), (9,)], "stronger pairs and groups first"
+    assert [c.heads for c in found] == [(2, 0), (1,)]
+    assert [c.share for c in found] == pytest.approx([34 / 64, 30 / 64])
+    assert found[0].images == [(1, 6.0), (7, 5.0), (2, 1.0)]
+    assert found[0].phrases == book.bundle.phrases(4, 10, 2)
+    assert book.sub_concepts(4, 11) == book.sub_concepts(4, 8), "the page of any of its pairs"
+    assert len(book.sub_concepts(4, 8, similar=0.99)) == 3
+
+
+def test_neurons_of_a_vit_have_no_sub_concepts(dictionary):
+    assert dictionary.sub_concepts(1, 3) == []
+
+
 @pytest.mark.parametrize(("layer", "unit"), [(9, 0), (1, 16), (1, -1)])
 def test_places_that_do_not_exist_are_named(dictionary, layer, unit):
     with pytest.raises(ValueError, match=r"has no layer 9|units 0 to 15"):

@@ -15,23 +15,19 @@ import pytest
 import torch
 from PIL import Image
 
-from clipneurons.bundle import (
-    BUNDLE_FILES,
-    CARD,
-    CONFIG,
-    METRICS,
-    BundleDamaged,
-    load_bundle,
-)
+from clipneurons.bundle import load_bundle
+from clipneurons.bundle_config import BUNDLE_FILES, CARD, CONFIG, METRICS, BundleDamaged
 from clipneurons.folders import CHECKSUMS
 from clipneurons.lens import make_lens
 from clipneurons.statistics import collect_statistics
 from export import pipeline
 from export.__main__ import main
+from export.file_sources import FolderSource
 from export.images import batches
+from export.opening import default_texts
 from export.pipeline import Passes, merge_effects, merge_means
+from export.pools import VOCABULARY
 from export.settings import Settings, Shard, UserError
-from export.sources import FolderSource
 from export.states import ScoreCache, State
 from tests.tiny import RESNET, VIT, WORDS, tiny_model_folder, tiny_tower
 
@@ -93,7 +89,24 @@ def test_a_run_gives_a_whole_bundle(place, tmp_path, capsys):
     for word in ("passes", "memory", "disk", "images/s", "empty.jpg"):
         assert word in said
     assert main(["verify", str(out), "--device", "cpu"]) == 0
+    assert "figures" in said.split("time  ")[1].splitlines()[0]
     assert main(["info", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "40 of pictures, 2 skipped" in said
+    share = figures["layers"]["layer 2"]["4 texts"]["accuracy"]
+    assert f"4 texts {share:.1%}" in said
+    assert main(["info", str(out), "--layer", "2", "--unit", "3"]) == 0
+    best = int(bundle.layers[2].top_images[3, 0])
+    assert f"largest in images {best} ({bundle.examples.caption(best)})" in capsys.readouterr().out
+
+
+def test_texts_are_words_that_the_model_knows():
+    for model, images, texts in (
+        ("artifacts/mini-vit", "scenes:10", VOCABULARY),
+        ("artifacts/mini-rn", "/home/me/pictures", VOCABULARY),
+        ("ViT-B-32", "/home/me/pictures", "common-30k"),
+    ):
+        assert default_texts(model, images) == texts
 
 
 def test_statistics_are_those_of_the_library(place, tmp_path):
@@ -267,6 +280,13 @@ def test_mistakes_are_one_line_before_any_work(place, tmp_path, capsys, more, wo
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert not (tmp_path / "b").exists()
+
+
+def test_a_wrong_heldout_shows_before_the_work(place, tmp_path, capsys):
+    assert main([*figured(place, tmp_path / "b"), "--heldout", "/nowhere"]) == 2
+    said = capsys.readouterr()
+    assert "'/nowhere' does not exist" in said.err
+    assert "passes" not in said.out
 
 
 def test_another_bundle_or_folder_is_not_overwritten(place, tmp_path, capsys):

@@ -6,16 +6,17 @@ import pytest
 import torch
 from PIL import Image
 
+from clipneurons.contributions import MeanEffect
 from clipneurons.lens import make_lens
 from clipneurons.statistics import UnitStatistics
 from export.card import render_card
+from export.dataset_sources import SequenceSource
 from export.describe import class_names, describe, lines_of
-from export.fidelity import Tally, fidelity, mean_scores, wilson
+from export.fidelity import Tally, fidelity, wilson
 from export.gallery import choose, encode, gallery
 from export.images import batches
 from export.pools import open_pool
 from export.settings import UserError
-from export.sources import SequenceSource
 from tests.tiny import WORDS, tiny_bundle, tiny_tower
 
 
@@ -134,7 +135,7 @@ def test_mean_scores_are_found_again(tower):
     for directions in lens.directions.values():
         scores = torch.randn(directions.units, directions.pairs)
         means = torch.einsum("nk,nkd->nd", scores, directions.dense())
-        found = mean_scores(means, directions)
+        found = MeanEffect.from_dense(means, directions)
         torch.testing.assert_close(found.dense(directions), means, rtol=1e-4, atol=1e-5)
 
 

@@ -9,15 +9,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from clipneurons.bundle import (
-    BUNDLE_FILES,
-    CARD,
-    MODEL_FILES,
-    BundleDamaged,
-    BundleError,
-    load_bundle,
-    save_bundle,
-)
+from clipneurons.bundle import load_bundle, save_bundle
+from clipneurons.bundle_config import BUNDLE_FILES, CARD, MODEL_FILES, BundleDamaged, BundleError
 from clipneurons.folders import CHECKSUMS
 from clipneurons.hub import GatedRepository, NoNetwork, NoSuchRepository, resolve
 from export.__main__ import main

@@ -1,7 +1,9 @@
 """Images nobody prepared: read right, or skipped with their reason; sources and their order."""
 
+import hashlib
 import io
 import os
+import pickle
 import struct
 import tarfile
 import zlib
@@ -12,9 +14,12 @@ import torch
 from PIL import Image
 
 from export import decode as decoding
+from export.dataset_sources import ScenesSource
 from export.decode import MAX_ASPECT, Unreadable, decode
+from export.entries import SourceError
+from export.file_sources import FolderSource, TarSource
 from export.images import batches, read
-from export.sources import FolderSource, ScenesSource, SourceError, TarSource, open_source
+from export.sources import open_source
 
 
 def encoded(image, kind="PNG", **options):
@@ -290,7 +295,8 @@ def test_scenes_are_the_same_each_time_and_know_their_class():
 
 
 def test_a_hugging_face_data_set(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     rows = {
         "image": [{"bytes": encoded(gradient()), "path": f"{i}.png"} for i in range(5)],
         "label": [0, 1, 0, 1, 1],
@@ -301,6 +307,8 @@ def test_a_hugging_face_data_set(tmp_path):
     made = datasets.Dataset.from_dict(rows, features=features)
     (tmp_path / "set").mkdir()
     made.to_parquet(str(tmp_path / "set" / "train.parquet"))
+    assert len(open_source(f"hf:{tmp_path / 'set'}")) == 5, "rows of a local folder are counted"
+    assert len(open_source(f"hf:{tmp_path / 'set'}", limit=9)) == 5
     source = open_source(f"hf:{tmp_path / 'set'}", limit=4)
     assert len(source) == 4
     assert source.class_names == ("cat", "dog")
@@ -311,6 +319,65 @@ def test_a_hugging_face_data_set(tmp_path):
         open_source(f"hf:{tmp_path / 'nothing-here'}")
 
 
+def test_a_hugging_face_folder_of_images(tmp_path):
+    for split, count in (("train", 2), ("test", 1)):
+        for name in ("cat", "sea_dog"):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                gradient().save(folder / f"{i}.png")
+    source = open_source(f"hf:{tmp_path}", split="train")
+    pictures = [read(raw) for raw in source.raws(range(len(source)))]
+    assert source.class_names == ("cat", "sea dog")
+    assert [(p.label, p.reason) for p in pictures] == [(0, None)] * 2 + [(1, None)] * 2
+    assert [p.caption for p in pictures] == [
+        "cat/0.png",
+        "cat/1.png",
+        "sea_dog/0.png",
+        "sea_dog/1.png",
+    ]
+    assert len(open_source(f"hf:{tmp_path}", split="test")) == 2
+
+
 def test_cifar_that_is_not_there(tmp_path):
     with pytest.raises(SourceError, match="cifar-10-batches-py"):
         open_source(f"cifar10:{tmp_path}")
+
+
+def test_cifar_in_its_own_format(tmp_path, monkeypatch):
+    """Files of CIFAR-10's layout; the published sums stand for the published files alone."""
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    names = ["airplane", "automobile", "bird"]
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), dtype=np.uint8)
+    files = {"batches.meta": {"label_names": names}}
+    for name, _ in [*CIFAR10.train_list, *CIFAR10.test_list]:
+        files[name] = {"data": pixels.reshape(6, -1), "labels": [2, 0, 1, 1, 0, 2]}
+    sums = {}
+    for name, content in files.items():
+        (folder / name).write_bytes(pickle.dumps(content))
+        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    for kind in ("train_list", "test_list"):
+        monkeypatch.setattr(
+            CIFAR10, kind, [[name, sums[name]] for name, _ in getattr(CIFAR10, kind)]
+        )
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"]})
+    source = open_source(f"cifar10:{tmp_path}")
+    assert (len(source), source.class_names) == (6, tuple(names))
+    pictures = [read(raw) for raw in source.raws(range(6))]
+    assert [p.label for p in pictures] == [2, 0, 1, 1, 0, 2]
+    assert np.array_equal(np.asarray(pictures[4].image), pixels[4].transpose(1, 2, 0))
+    assert len(open_source(f"cifar10:{tmp_path}", split="train")) == 30
+    with pytest.raises(SourceError, match="'train' or 'test', not 'val'"):
+        open_source(f"cifar10:{tmp_path}", split="val")
+
+
+def test_folders_of_imagenet_have_their_names(tmp_path):
+    for name in ("n02123045", "n01440764", "n00000001"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        gradient().save(tmp_path / "val" / name / "a.JPEG", "JPEG")
+    source = open_source(str(tmp_path), split="val")
+    assert source.class_names == ("n00000001", "tench", "tabby cat")
+    assert [read(raw).label for raw in source.raws(range(3))] == [0, 1, 2]

@@ -15,6 +15,7 @@ from clipneurons.first_order import FirstOrderLens
 from clipneurons.lens import make_lens
 from clipneurons.vit import SCALE, activation_name
 from export.__main__ import main
+from export.entries import Content, Raw
 from export.experiments import (
     concepts,
     first_order,
@@ -28,9 +29,9 @@ from export.experiments import (
 )
 from export.experiments.bench import Bench, Chosen
 from export.experiments.charts import Bar, Line, bar_chart, line_chart, nice_ticks
-from export.experiments.experiment import Options, yardstick
+from export.experiments.experiment import Options
+from export.experiments.yardstick import yardstick
 from export.rewrite import open_model
-from export.sources import Content, Raw
 from tests.tiny import tiny_bundle_folder
 
 SMALL = Options(

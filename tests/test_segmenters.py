@@ -7,14 +7,18 @@ import torch
 from PIL import Image
 
 from clipneurons import windows
+from clipneurons.lens import make_lens
 from clipneurons.masks import min_max
-from clipneurons.segmentation_names import BEST, CLASS_AGNOSTIC, PAPER, method_names
+from clipneurons.resnet import NeuronHeadLens
+from clipneurons.segmentation_names import BEST, CLASS_AGNOSTIC, PAIRS, PAPER, RESNET, method_names
+from clipneurons.segmentation_resnet import pair_maps
 from clipneurons.segmenters import (
     BACKGROUND,
     Segmenter,
     contrasted,
     segment,
     segmenters,
+    shares,
 )
 from clipneurons.text import embed_texts
 from clipneurons.windows import canvas_size, map_in_windows, normalise, starts, to_rgb, whole
@@ -57,7 +61,7 @@ def test_every_method_under_one_interface(tower, directions):
     assert PAPER not in segmenters(tower), "needs a bundle's directions"
 
 
-def test_a_resnet_has_votes_and_shares():
+def test_every_method_of_a_resnet_under_the_same_interface():
     tower = tiny_resnet()
     units = tower.neurons * tower.heads
     rows = torch.nn.functional.normalize(torch.randn(units, tower.embed_dim), dim=-1)
@@ -66,8 +70,24 @@ def test_a_resnet_has_votes_and_shares():
     assert sorted(found) == sorted(method_names("resnet"))
     assert method_names("resnet")[0] == BEST
     for name, method in found.items():
+        assert method.name == name
         size = tower.image_size if name == BEST else tower.grid
         assert method.make(images(1, tower), texts).shape == (1, 1, *size)
+    for name in RESNET:
+        result = segment(tower, picture(50, 30), ["a cat", "a dog"], found[name])
+        assert result.scores.shape == (2, 30, 50)
+        assert 0 <= float(result.heat.min()) <= float(result.heat.max()) <= 1
+    # What the paper's method is made of, from the library's own functions.
+    pairs = found[PAIRS].make(images(1, tower), texts)
+    torch.testing.assert_close(pairs, pair_maps(NeuronHeadLens(tower), images(1, tower), texts))
+
+
+def test_shares_on_a_resnet_are_its_attention():
+    """So that they are offered once, under the baseline's name."""
+    tower = tiny_resnet()
+    texts, batch = embed_texts(tower, ["a cat", "a dog"]), images(2, tower)
+    shared = shares(make_lens(tower), batch, texts)
+    torch.testing.assert_close(shared, segmenters(tower)["attention"].make(batch, texts))
 
 
 def test_segment_puts_the_parts_together(tower):

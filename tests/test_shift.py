@@ -87,6 +87,34 @@ def test_a_change_along_one_text_is_most_evident_there():
         assert scores[0].argmax() == word
 
 
+def test_words_are_ranked_by_the_change_of_the_mean_embedding():
+    texts, reference, new = bank(), profile(20, 1), profile(30, 2, bank().embeddings[4])
+    change = {}
+    for text, row in zip(texts.texts, texts.centred.double(), strict=True):
+        before, after = (
+            sum(float(row @ e) for e in side.embeddings.double()) / len(side)
+            for side in (reference, new)
+        )
+        change[text] = 100 * (after - before)
+    shift = compare(reference, new, texts, 20)
+    more, less = (sorted(change, key=change.get, reverse=r) for r in (True, False))
+    assert list(shift.more.texts) == more
+    assert list(shift.less.texts) == less
+    assert shift.more.scores[0] == pytest.approx(change[more[0]], rel=1e-4)
+
+
+def test_words_by_evidence_are_those_of_the_text_scores():
+    texts, reference, new = bank(), profile(20, 1), profile(30, 2, bank().embeddings[4])
+    shift = compare(reference, new, texts, 20, ranking="evidence")
+    labels = permuted_labels(20, 30, 20, 0)
+    scores = text_scores(torch.cat([reference.said, new.said]), labels, texts.centred)[0]
+    assert shift.more.texts[0] == texts.texts[int(scores.argmax())]
+    assert shift.more.scores[0] == pytest.approx(float(scores.max()), rel=1e-4)
+    assert shift.p == compare(reference, new, texts, 20).p, "the test is the same"
+    with pytest.raises(ValueError, match="ranking of mean or evidence, not 'best'"):
+        compare(reference, new, texts, 20, ranking="best")
+
+
 def test_a_planted_concept_is_found_named_and_shown():
     texts = bank()
     reference = profile(200, 1)

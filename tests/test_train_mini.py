@@ -150,6 +150,20 @@ def test_points_are_where_the_shipped_text_tower_puts_words(tmp_path):
     assert cosine > points["cat"] @ points["airplane"] + 0.2
 
 
+def test_class_tokens_get_nothing_from_half_of_the_mlps_in_training_only():
+    torch.manual_seed(0)
+    mlp = torch.nn.Linear(4, 4)
+    mlp.register_forward_hook(train_mini.leave_out_class_token)
+    x = torch.randn(200, 3, 4)
+    plain = torch.nn.functional.linear(x, mlp.weight, mlp.bias)
+    out = mlp(x)
+    torch.testing.assert_close(out[:, 1:], plain[:, 1:])
+    left_out = (out[:, 0] == 0).all(1)
+    assert 60 < left_out.sum() < 140
+    torch.testing.assert_close(out[~left_out], plain[~left_out])
+    torch.testing.assert_close(mlp.eval()(x), plain)
+
+
 def test_same_concepts_are_no_negatives():
     image = F.normalize(torch.randn(3, DIM), dim=1)
     anchors = F.normalize(torch.randn(5, DIM), dim=1)

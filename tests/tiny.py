@@ -12,15 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from clipneurons.bundle import (
-    Bundle,
-    BundleConfig,
-    DataSet,
-    Examples,
-    LayerArrays,
-    Pool,
-    save_bundle,
-)
+from clipneurons.bundle import Bundle, LayerArrays, save_bundle
+from clipneurons.bundle_config import BundleConfig, DataSet, Pool
+from clipneurons.examples import Examples
 
 VIT = {
     "embed_dim": 24,

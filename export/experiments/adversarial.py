@@ -13,7 +13,8 @@ from clipneurons.adversarial import METHODS, NO_CUES, SECOND_ORDER
 from export.experiments import published
 from export.experiments.bench import Bench
 from export.experiments.charts import Bar, bar_chart
-from export.experiments.experiment import Claim, Experiment, Figure, Section, Table, percent
+from export.experiments.experiment import Claim, Experiment, Figure, Section, Table
+from export.experiments.yardstick import percent
 
 
 def measure(bench: Bench) -> dict:

@@ -20,12 +20,13 @@ from clipneurons.lens import make_lens
 from clipneurons.statistics import UnitStatistics, collect_statistics
 from clipneurons.towers import Tower
 from export.classify import class_embeddings, heldout_images
+from export.entries import Content, Raw, Source
 from export.experiments.experiment import Options
 from export.fidelity import fidelity
 from export.images import batches
 from export.opening import open_images
 from export.settings import Settings, UserError
-from export.sources import SCENES, Content, Raw, Source
+from export.sources import SCENES
 
 # Scores of a batch that may be in memory at once.
 _BATCH_BYTES = 2**29

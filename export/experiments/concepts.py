@@ -12,17 +12,9 @@ from clipneurons.concepts import ConceptReader, top_concepts
 from clipneurons.lens import make_lens
 from export.experiments import published
 from export.experiments.bench import Bench
-from export.experiments.experiment import (
-    Claim,
-    Experiment,
-    Gallery,
-    Picture,
-    Section,
-    Table,
-    percent,
-    spread,
-)
+from export.experiments.experiment import Claim, Experiment, Gallery, Picture, Section, Table
 from export.experiments.pictures import thumbnail
+from export.experiments.yardstick import percent, spread
 from export.fidelity import wilson
 from export.images import read
 
@@ -30,6 +22,7 @@ _SHOWN, _NAMED = 6, 10
 READINGS = {
     "paper": "w_j = Σ γ ‖φ‖ (the paper's)",
     "signed": "signed by the projection on the direction",
+    "whole": "all that neurons write, Σ ⟨φ − b, t⟩",
     "retrieval": "plain CLIP retrieval of texts",
 }
 
@@ -47,7 +40,8 @@ def measure(bench: Bench) -> dict:
         activated += sum(e.activated.sum(1) for e in effects.values()).tolist()
         weights = {
             "paper": reader.weights(effects),
-            "signed": reader.weights(effects, signed=True),
+            "signed": reader.weights(effects, "signed"),
+            "whole": reader.weights(effects, "whole"),
             "retrieval": reader.nearest_texts(representation),
         }
         top = {k: w.topk(min(_NAMED, w.shape[1])).indices.tolist() for k, w in weights.items()}
@@ -117,7 +111,7 @@ def report(result: Mapping) -> Section:
         for kind, hits in result["hits"].items()
     }
     low, high = published.ACTIVATED
-    best = max(("paper", "signed"), key=lambda kind: rates[kind][0])
+    best = max(("paper", "signed", "whole"), key=lambda kind: rates[kind][0])
     return Section(
         title="Concept discovery",
         source="2406.04341, Section 5 and Figure 7",

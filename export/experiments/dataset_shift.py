@@ -7,14 +7,8 @@ from collections.abc import Mapping
 
 from export.experiments.bench import Bench
 from export.experiments.charts import Bar, bar_chart
-from export.experiments.experiment import (
-    Claim,
-    Experiment,
-    Figure,
-    Section,
-    Table,
-    percent,
-)
+from export.experiments.experiment import Claim, Experiment, Figure, Section, Table
+from export.experiments.yardstick import percent
 
 TESTS = ("ours", "MMD", "classifier")
 

@@ -9,17 +9,9 @@ import torch
 from clipneurons.first_order import FirstOrderLens
 from export.experiments.bench import Bench
 from export.experiments.charts import Line, line_chart
-from export.experiments.experiment import (
-    Claim,
-    Experiment,
-    Figure,
-    Section,
-    Yardstick,
-    percent,
-    spread,
-    yardstick,
-)
+from export.experiments.experiment import Claim, Experiment, Figure, Section
 from export.experiments.tables import conditions_table
+from export.experiments.yardstick import Yardstick, percent, spread, yardstick
 from export.fidelity import Tally
 
 NAMES = {"attention": "attention layers 0 to l", "mlps": "MLP layers 0 to l (direct effect)"}
@@ -66,15 +58,7 @@ def report(result: Mapping) -> Section:
     count = len(result["kinds"]["attention"])
     lines.append(Line("unchanged", [0, count - 1], [100 * by.base] * 2, dashed=True))
     for name, label in NAMES.items():
-        values = [by(figures) for figures in result["kinds"][name]]
-        lines.append(
-            Line(
-                label,
-                list(range(count)),
-                [100 * value for value, _ in values],
-                [[100 * end for end in interval] for _, interval in values],
-            )
-        )
+        lines.append(by.line(label, range(count), result["kinds"][name]))
     for layer in range(count):
         rows[f"0 to {layer}"] = {name: result["kinds"][name][layer] for name in NAMES}
     return Section(

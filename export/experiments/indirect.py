@@ -15,15 +15,8 @@ from clipneurons.towers import Tower
 from clipneurons.vit import activation_name
 from export.experiments import published
 from export.experiments.bench import Bench
-from export.experiments.experiment import (
-    Claim,
-    Experiment,
-    Section,
-    Table,
-    percent,
-    spread,
-    yardstick,
-)
+from export.experiments.experiment import Claim, Experiment, Section, Table
+from export.experiments.yardstick import percent, spread, yardstick
 from export.fidelity import Tally
 
 # Share of the images whose effects a principal component is taken of, as in the export.

@@ -6,17 +6,9 @@ from collections.abc import Mapping
 
 from export.experiments.bench import Bench
 from export.experiments.charts import Line, line_chart
-from export.experiments.experiment import (
-    Claim,
-    Experiment,
-    Figure,
-    Section,
-    Yardstick,
-    percent,
-    spread,
-    yardstick,
-)
+from export.experiments.experiment import Claim, Experiment, Figure, Section
 from export.experiments.tables import conditions_table
+from export.experiments.yardstick import Yardstick, percent, spread, yardstick
 
 CONDITIONS = {
     "all effects mean-ablated": "all effects",
@@ -45,15 +37,7 @@ def report(result: Mapping) -> Section:
     x = sorted(layers)
     lines = [Line("unchanged", [x[0], x[-1]], [100 * by.base] * 2, dashed=True)]
     for condition, label in CONDITIONS.items():
-        values = [by(layers[layer][condition]) for layer in x]
-        lines.append(
-            Line(
-                label,
-                x,
-                [100 * value for value, _ in values],
-                [[100 * end for end in interval] for _, interval in values],
-            )
-        )
+        lines.append(by.line(label, x, [layers[layer][condition] for layer in x]))
     return Section(
         title="Mean-ablation of second-order effects",
         source="2406.04341, Figures 3 and 9",

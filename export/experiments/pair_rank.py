@@ -11,16 +11,8 @@ from torch import Tensor
 from clipneurons.resnet import NeuronHeadLens
 from export.experiments.bench import Bench
 from export.experiments.charts import Bar, bar_chart
-from export.experiments.experiment import (
-    Claim,
-    Experiment,
-    Figure,
-    Section,
-    Table,
-    percent,
-    spread,
-    yardstick,
-)
+from export.experiments.experiment import Claim, Experiment, Figure, Section, Table
+from export.experiments.yardstick import percent, spread, yardstick
 from export.fidelity import Tally
 
 _NEURONS = 256

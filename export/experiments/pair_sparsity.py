@@ -6,21 +6,14 @@ from collections.abc import Mapping
 
 import torch
 
+from clipneurons.contributions import MeanEffect
 from clipneurons.lens import make_lens
 from clipneurons.vit import SCALE
 from export.experiments.bench import Bench
-from export.experiments.charts import Line, line_chart
-from export.experiments.experiment import (
-    Claim,
-    Experiment,
-    Figure,
-    Section,
-    Table,
-    percent,
-    spread,
-    yardstick,
-)
-from export.fidelity import Tally, mean_scores
+from export.experiments.charts import line_chart
+from export.experiments.experiment import Claim, Experiment, Figure, Section, Table
+from export.experiments.yardstick import percent, spread, yardstick
+from export.fidelity import Tally
 
 SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 WAYS = {
@@ -35,7 +28,7 @@ def measure(bench: Bench) -> dict:
     lens = make_lens(bench.tower)
     arrays, device = bench.bundle.layers[4], bench.tower.device
     directions = lens.directions[4]
-    mean = mean_scores(arrays.means.to(device), directions)
+    mean = MeanEffect.from_dense(arrays.means.to(device), directions)
     means = mean.dense(directions)
     units = directions.units
     squares, count = torch.zeros(units, dtype=torch.float64, device=device), 0
@@ -81,18 +74,11 @@ def _energy(ordered: torch.Tensor) -> dict[str, float]:
 def report(result: Mapping) -> Section:
     """Curves by share of pairs, and the share that is enough."""
     by = yardstick(result["ways"]["all"]["1.0"])
-    lines = []
-    for way, label in WAYS.items():
-        values = [by(figures) for figures in result["ways"][way].values()]
-        lines.append(
-            Line(
-                label,
-                list(range(len(values))),
-                [100 * value for value, _ in values],
-                [[100 * end for end in interval] for _, interval in values],
-            )
-        )
     shares = [float(share) for share in result["ways"]["all"]]
+    lines = [
+        by.line(label, range(len(shares)), result["ways"][way].values())
+        for way, label in WAYS.items()
+    ]
     return Section(
         title="Sparsity of neuron-head pairs",
         source="2509.19943, Section 3",

@@ -10,17 +10,10 @@ from clipneurons.contributions import MeanEffect
 from clipneurons.lens import make_lens
 from export.experiments import published
 from export.experiments.bench import Bench
-from export.experiments.charts import Bar, Line, bar_chart, line_chart
-from export.experiments.experiment import (
-    Claim,
-    Experiment,
-    Figure,
-    Section,
-    percent,
-    spread,
-    yardstick,
-)
-from export.fidelity import Tally, mean_scores
+from export.experiments.charts import Bar, bar_chart, line_chart
+from export.experiments.experiment import Claim, Experiment, Figure, Section
+from export.experiments.yardstick import percent, spread, yardstick
+from export.fidelity import Tally
 
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -31,7 +24,7 @@ def measure(bench: Bench) -> dict:
     layer, tower = bench.layer, bench.tower
     arrays = bench.bundle.layers[layer]
     lens = make_lens(tower, (layer,))
-    mean = mean_scores(arrays.means.to(tower.device), lens.directions[layer])
+    mean = MeanEffect.from_dense(arrays.means.to(tower.device), lens.directions[layer])
     thresholds = _thresholds(bench, lens, layer, mean)
     means = mean.dense(lens.directions[layer])
     tallies = {share: Tally() for share in SHARES}
@@ -79,20 +72,14 @@ def report(result: Mapping) -> Section:
     """How much accuracy the largest effects keep, and the units' effective shares."""
     shares = [float(share) for share in result["shares"]]
     by = yardstick(result["shares"]["1.0"])
-    values = [by(result["shares"][str(share)]) for share in shares]
-    line = Line(
-        "each unit keeps its largest effects",
-        list(range(len(shares))),
-        [100 * value for value, _ in values],
-        [[100 * end for end in interval] for _, interval in values],
-    )
+    conditions = [result["shares"][str(share)] for share in shares]
+    line = by.line("each unit keeps its largest effects", range(len(shares)), conditions)
     counts = result["effective"]["counts"]
     bars = [
         Bar(f"{percent(low, 0)} to {percent(high, 0)} %", count)
         for low, high, count in zip(_BINS[:-1], _BINS[1:], counts, strict=True)
     ]
-    none, everything = values[0], values[-1]
-    two = values[shares.index(0.02)]
+    none, two, everything = (by(result["shares"][str(share)]) for share in (0.0, 0.02, 1.0))
     possible = everything[0] - none[0]
     decided = none[1][1] < everything[0]
     kept = (two[0] - none[0]) / possible if possible else 0.0

@@ -9,17 +9,9 @@ from pathlib import Path
 from clipneurons.text import DESCRIPTIONS, embed_texts
 from export.experiments.bench import Bench
 from export.experiments.charts import Line, line_chart
-from export.experiments.experiment import (
-    Claim,
-    Experiment,
-    Figure,
-    Section,
-    Yardstick,
-    percent,
-    spread,
-    yardstick,
-)
+from export.experiments.experiment import Claim, Experiment, Figure, Section
 from export.experiments.tables import conditions_table
+from export.experiments.yardstick import Yardstick, percent, spread, yardstick
 from export.fidelity import SIZES
 from export.opening import open_texts
 
@@ -64,15 +56,8 @@ def report(result: Mapping) -> Section:
     for pool, found in result["pools"].items():
         figures = found["figures"]
         sizes = [int(name.split()[0]) for name in figures if name.endswith(" texts")]
-        values = [by(figures[f"{m} texts"]) for m in sizes]
-        lines.append(
-            Line(
-                f"{pool} ({found['texts']:,} texts)",
-                list(range(len(sizes))),
-                [100 * value for value, _ in values],
-                [[100 * end for end in interval] for _, interval in values],
-            )
-        )
+        label = f"{pool} ({found['texts']:,} texts)"
+        lines.append(by.line(label, range(len(sizes)), [figures[f"{m} texts"] for m in sizes]))
         rows[pool] = figures
         if len(sizes) > len(ticks):  # a small pool has fewer
             names = {f"{m} texts": str(m) for m in sizes}

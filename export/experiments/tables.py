@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from export.experiments.experiment import Table, Yardstick, percent, spread
+from export.experiments.experiment import Table
+from export.experiments.yardstick import Yardstick, percent, spread
 
 
 def conditions_table(

@@ -1,0 +1,53 @@
+"""Gallery thumbnails in one file: many small pictures, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Examples(Mapping[int, bytes]):
+    """Gallery thumbnails: data set index -> WebP bytes, with one caption each; all in one file.
+
+    webp holds the pictures one after the other, picture i in webp[offsets[i]:offsets[i + 1]].
+    """
+
+    ids: Int[Tensor, " example"]
+    offsets: Int[Tensor, " edges"]
+    webp: UInt8[Tensor, " byte"]
+    captions: tuple[str, ...] = ()
+
+    @classmethod
+    def build(cls, pictures: Mapping[int, bytes], captions: Mapping[int, str]) -> Examples:
+        """From index -> WebP bytes and index -> caption (line breaks become spaces)."""
+        ids = sorted(pictures)
+        ends = torch.tensor([0] + [len(pictures[i]) for i in ids], dtype=torch.int64).cumsum(0)
+        blob = bytearray(b"".join(pictures[i] for i in ids))
+        webp = torch.frombuffer(blob, dtype=torch.uint8) if blob else torch.zeros(0).byte()
+        lines = tuple(" ".join(captions.get(i, "").split()) for i in ids)
+        return cls(torch.tensor(ids, dtype=torch.int32), ends, webp, lines)
+
+    def __getitem__(self, image: int) -> bytes:
+        start, end = self.offsets[self._row(image) :][:2].tolist()
+        return self.webp[start:end].numpy().tobytes()
+
+    def caption(self, image: int) -> str:
+        """The picture's caption or file name; empty where the source had none."""
+        return self.captions[self._row(image)] if self.captions else ""
+
+    def _row(self, image: int) -> int:
+        row = int(torch.searchsorted(self.ids, image))
+        if row == len(self.ids) or int(self.ids[row]) != image:
+            raise KeyError(image)
+        return row
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.ids.tolist())
+
+    def __len__(self) -> int:
+        return len(self.ids)

@@ -1,0 +1,114 @@
+"""Searching the dictionary: a query's neurons as data and as bars, and examples of queries."""
+
+from __future__ import annotations
+
+from html import escape
+
+from clipneurons.dictionary import Dictionary, Hit, parse_query
+from tabs.card import says
+from tabs.context import Library, Reading
+from tabs.plots import Bar, bars, empty, link, section
+
+DIRECTION, DECOMPOSITION = "direction", "phrases"
+MOST_LETTERS = 300
+
+
+def dictionary_of(reading: Reading) -> Dictionary:
+    """The reading's dictionary, made once."""
+    return reading.remember("dictionary", lambda: Dictionary(reading.bundle))
+
+
+def find(library: Library, bundle: str, query: str, way: str, top: int = 10) -> dict:
+    """Neurons that write toward a query, and those that write against it."""
+    reading = library[bundle]
+    dictionary = dictionary_of(reading)
+    if len(query) > MOST_LETTERS:
+        raise ValueError(f"Searches of at most {MOST_LETTERS} letters, please.")
+    phrases = parse_query(query)
+    if way == DECOMPOSITION:
+        scores, warnings = dictionary.coefficient_scores(phrases), []
+    elif way == DIRECTION:
+        new = [phrase.words for phrase in phrases if not dictionary.in_pool(phrase.words)]
+        warnings = untrained(reading, new)
+        scores = dictionary.cosines(dictionary.embed(phrases, reading.encode_texts))
+    else:
+        raise ValueError(f'Search by "{DIRECTION}" or by "{DECOMPOSITION}", not by {way!r}.')
+    toward, against = dictionary.strongest(scores, max(1, min(int(top), 100)))
+
+    def rows(hits: list[Hit]) -> list[dict]:
+        return [
+            {
+                "layer": hit.layer, "unit": hit.unit, "score": hit.score,
+                "phrases": says(reading.bundle, hit.layer, hit.unit),
+            }
+            for hit in hits
+        ]  # fmt: skip
+
+    return {"toward": rows(toward), "against": rows(against), "never_trained": warnings}
+
+
+def untrained(reading: Reading, phrases: list[str]) -> list[str]:
+    """Words that the model never saw in training (only ever known of the bundled models)."""
+    if not phrases:
+        return []
+    from clipneurons.vocabulary import untrained_words
+
+    return untrained_words(reading.tower, phrases)
+
+
+def results_html(reading: Reading, query: str, way: str) -> str:
+    """Search results; nothing for an empty query."""
+    if not query.strip():
+        return ""
+    found = find(Library([reading]), reading.key, query, way)
+    parts = []
+    for key, title in (("toward", "Write toward it"), ("against", "Write against it")):
+        rows = [
+            Bar(
+                f"{row['layer']} · {row['unit']}  {row['phrases']}",
+                row["score"],
+                link={
+                    "tab": "dictionary", "layer": row["layer"], "unit": row["unit"],
+                    "q": query, "by": way if way != DIRECTION else None, "bundle": reading.key,
+                },
+            )
+            for row in found[key]
+        ]  # fmt: skip
+        label = f"{title}: {query}"
+        body = bars(rows, label=label, wide=True) if rows else empty("No neuron does.")
+        parts.append(section(title, body))
+    warning = ""
+    if found["never_trained"]:
+        words = ", ".join(f"“{escape(word)}”" for word in found["never_trained"])
+        warning = (
+            f'<p class="cn-warn">This small model never saw {words} in training, so what it '
+            "says about it is noise. Words from its own vocabulary work.</p>"
+        )
+    return f'{warning}<div class="cn-results">{"".join(parts)}</div>'
+
+
+def suggestions(reading: Reading, count: int = 5) -> list[str]:
+    """Phrases that some neuron says clearly, as examples of searches."""
+
+    def make() -> list[str]:
+        dictionary = dictionary_of(reading)
+        first = dictionary.coefficients[:, 0]
+        order = (first / dictionary.meanings.clamp_min(1)).argsort(descending=True)
+        found: list[str] = []
+        for row in order.tolist():
+            text = reading.bundle.texts[int(dictionary.indices[row, 0])]
+            if text not in found and len(text) <= 24:
+                found.append(text)
+            if len(found) == count - 1:
+                break
+        return [*found, f"{found[0]}, -{found[1]}"] if len(found) > 1 else found
+
+    return reading.remember("suggestions", make)
+
+
+def try_html(reading: Reading) -> str:
+    """Examples of searches, as links."""
+    chips = " ".join(
+        link(text, tab="dictionary", q=text, bundle=reading.key) for text in suggestions(reading)
+    )
+    return f'<div class="cn-try"><span>Try</span> {chips}</div>' if chips else ""
