@@ -109,6 +109,7 @@ def card_html(
         ),
         "Layer · number, phrases, and the cosine of the two directions.",
     )  # fmt: skip
+    left += heads_html(reading_key, dictionary, card)
     names = section(
         "What it does to these names",
         bars(
@@ -141,6 +142,29 @@ def card_html(
         f'<article class="cn-card"><header>{where}<h2>{escape(title)}</h2>{rest}</header>{numbers}'
         f'<div class="cn-columns"><div>{left}</div><div>{right}</div></div>'
         f'<div class="cn-columns">{reacts}{names}</div></article>'
+    )
+
+
+def heads_html(reading_key: str, dictionary: Dictionary, card: Card) -> str:
+    """What the neuron says through its other heads; nothing for a ViT."""
+    found = dictionary.sub_concepts(card.layer, card.unit)
+    if not found:
+        return ""
+    bundle, rows = dictionary.bundle, []
+    for group in found:
+        heads = ", ".join(map(str, group.heads))
+        words = ", ".join(signed(text, c) for text, c in group.phrases) or "—"
+        target = {
+            "tab": "dictionary", "layer": card.layer, "unit": group.units[0], "bundle": reading_key,
+        }  # fmt: skip
+        label = f"head{'s' * (len(group.heads) > 1)} {heads}  {words}"
+        rows.append(Bar(label, group.share, link=target))
+    return section(
+        f"Neuron {card.neuron} through all its heads",
+        bars(rows, label="Share of the neuron's effect by heads", most=1.0, wide=True),
+        "One neuron can say several things, one through each of its "
+        f"{bundle.config.units_per_neuron} heads. Heads that say about the same stand together; "
+        "the bar is their share of its strongest effects.",
     )
 
 
