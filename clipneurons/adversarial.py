@@ -19,7 +19,9 @@ from clipneurons.towers import Tower
 
 SECOND_ORDER, RANDOM_NEURONS, INDIRECT = "second-order", "random neurons", "indirect effect"
 SIMILAR_WORDS, RANDOM_WORDS, NO_CUES = "similar words", "random words", "no cues"
-METHODS = (SECOND_ORDER, RANDOM_NEURONS, INDIRECT, SIMILAR_WORDS, RANDOM_WORDS, NO_CUES)
+WHOLE_EFFECTS = "whole effects"
+OURS = (SECOND_ORDER, WHOLE_EFFECTS)
+METHODS = (*OURS, RANDOM_NEURONS, INDIRECT, SIMILAR_WORDS, RANDOM_WORDS, NO_CUES)
 # Neurons of a cue that a report names.
 NEURONS_SHOWN = 10
 MAX_NAME = 60
@@ -142,10 +144,11 @@ def find_cues(
     """Phrases whose presence should turn the true class into the fooled one.
 
     With v = M_text(fooled) − M_text(true), the ``neurons`` units of largest |⟨v, r_n⟩| give each
-    phrase j the score w_j = Σ_n γ_j^n ⟨v, r_n⟩ (2406.04341, section 5.1). The baselines differ in
-    one thing each: "random neurons" in the choice of units, "indirect effect" in ``decompositions``
-    (see `indirect_decompositions`), "similar words" scores a phrase by ⟨t_j, v⟩, "random words" by
-    chance, "no cues" is empty.
+    phrase j the score w_j = Σ_n γ_j^n ⟨v, r_n⟩ (2406.04341, section 5.1). "whole effects" is ours:
+    all units and all that they write, w_j = Σ_n s_n² ⟨t_j, r_n⟩ ⟨v, r_n⟩ with s_n the size of a
+    unit's largest effects. The baselines differ in one thing each: "random neurons" in the choice
+    of units, "indirect effect" in ``decompositions`` (see `indirect_decompositions`), "similar
+    words" scores a phrase by ⟨t_j, v⟩, "random words" by chance, "no cues" is empty.
 
     Args:
         bundle: dictionary of the tower's units.
@@ -177,6 +180,9 @@ def find_cues(
         scores = bundle.text_embeddings @ difference
     elif method == RANDOM_WORDS:
         scores = 2 * torch.rand(len(bundle.texts), generator=generator) - 1
+    elif method == WHOLE_EFFECTS:
+        units = whole_effects(bundle, chosen)
+        scores = units.phrase_scores(difference)
     else:
         units = stack_units({layer: (decompositions or bundle.layers)[layer] for layer in chosen})
         units = units.choose(difference, neurons, generator if method == RANDOM_NEURONS else None)
@@ -230,13 +236,48 @@ class Units:
     def behind(self, text: int, difference: Float[Tensor, " embed"]) -> tuple[CueNeuron, ...]:
         """The units with the largest parts of a phrase's score, either sign."""
         parts = (self.coefficients * (self.indices == text)).sum(-1)
-        parts = parts * (self.directions @ difference)
+        return self.named(parts * (self.directions @ difference))
+
+    def named(self, parts: Float[Tensor, " unit"]) -> tuple[CueNeuron, ...]:
+        """The units with the largest parts."""
         order = parts.abs().argsort(descending=True, stable=True)[:NEURONS_SHOWN]
         return tuple(
             CueNeuron(int(self.layer[i]), int(self.unit[i]), float(parts[i]))
             for i in order.tolist()
             if parts[i] != 0
         )
+
+
+@dataclass(frozen=True)
+class WholeEffects:
+    """All units with what their effects write along every text; ``energy`` is s_n²."""
+
+    units: Units
+    energy: Float[Tensor, " unit"]
+    texts: Float[Tensor, "text embed"]
+
+    def phrase_scores(self, difference: Float[Tensor, " embed"]) -> Float[Tensor, " text"]:
+        """w_j = Σ_n s_n² ⟨t_j, r_n⟩ ⟨v, r_n⟩ of every phrase of the pool."""
+        along = self.units.directions @ difference
+        return self.texts @ (self.units.directions.T @ (self.energy * along))
+
+    def behind(self, text: int, difference: Float[Tensor, " embed"]) -> tuple[CueNeuron, ...]:
+        """The units with the largest parts of a phrase's score, either sign."""
+        directions = self.units.directions
+        parts = (directions @ self.texts[text]) * (directions @ difference)
+        return self.units.named(self.energy * parts)
+
+
+def whole_effects(bundle: Bundle, layers: Sequence[int]) -> WholeEffects:
+    """The layers' units; s_n is the root mean square of a unit's largest centred norms."""
+    chosen = {layer: bundle.layers[layer] for layer in layers}
+    energy = []
+    for arrays in chosen.values():
+        real = arrays.top_images >= 0
+        count = real.sum(1).clamp_min(1)
+        energy.append((arrays.top_norms.float().square() * real).sum(1).cpu() / count.cpu())
+    texts = torch.nn.functional.normalize(bundle.text_embeddings.float().cpu(), dim=1)
+    return WholeEffects(stack_units(chosen), torch.cat(energy), texts)
 
 
 def stack_units(decompositions: Mapping[int, Decomposition]) -> Units:

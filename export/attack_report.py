@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from clipneurons.adversarial import NO_CUES, RANDOM_WORDS, SECOND_ORDER
+from clipneurons.adversarial import NO_CUES, OURS, RANDOM_WORDS, SECOND_ORDER, WHOLE_EFFECTS
 from clipneurons.attack import Outcome, spurious_cues, success_rate
 from clipneurons.rates import Rate, ratio_of_means, wilson
 from export.attack_files import Cell
@@ -88,19 +88,22 @@ def _pooled(rates: Mapping[Cell, Rate], cells: Sequence[Cell]) -> Rate:
 
 
 def _compare(rates, overall, pairs, methods, seeds) -> dict:
-    """Second-order cues against each other method, pairs and seeds resampled together."""
-    if SECOND_ORDER not in methods:
-        return {}
+    """The neurons' cues against each baseline, pairs and seeds resampled together."""
 
     def grid(method: str) -> torch.Tensor:
         rows = [[rates[Cell(pair, method, s)] for s in range(seeds)] for pair in pairs]
         return torch.tensor([[r.value if r.count else 0.0 for r in row] for row in rows])
 
-    others = [method for method in methods if method != SECOND_ORDER]
-    ratios = {m: asdict(ratio_of_means(grid(SECOND_ORDER), grid(m))) for m in others}
+    ours = [method for method in OURS if method in methods]
+    others = [method for method in methods if method not in ours]
+    ratios = {o: {m: asdict(ratio_of_means(grid(o), grid(m))) for m in others} for o in ours}
     baselines = [method for method in others if method not in (NO_CUES, RANDOM_WORDS)]
     best = max(baselines, key=lambda m: overall[m]["mean"], default=None)
-    return {"ratios": ratios, "best baseline": best}
+    return {
+        "ratios": ratios.get(SECOND_ORDER, {}),
+        "ratios of whole effects": ratios.get(WHOLE_EFFECTS, {}),
+        "best baseline": best,
+    }
 
 
 def _transfer(done, methods) -> dict:
@@ -201,14 +204,18 @@ def _measured(measure: Mapping) -> list[str]:
     lines += [_row("all pictures, Wilson 95 %", intervals), ""]
     best = measure["comparison"].get("best baseline")
     if best:
-        lines.append(
-            f"Second-order cues against each (best baseline: {best}), 95 % bootstrap over pairs "
-            "and seeds:"
-        )
-        for method, ratio in measure["comparison"]["ratios"].items():
-            low, high = ratio["low"], ratio["high"]
-            lines.append(f"- {ratio['value']:.2f} times {method} ({low:.2f} to {high:.2f})")
-        lines.append("")
+        for ours, key in (("Second-order", "ratios"), ("Whole-effect", "ratios of whole effects")):
+            ratios = measure["comparison"][key]
+            if not ratios:
+                continue
+            lines.append(
+                f"{ours} cues against each (best baseline: {best}), 95 % bootstrap over pairs "
+                "and seeds:"
+            )
+            for method, ratio in ratios.items():
+                low, high = ratio["low"], ratio["high"]
+                lines.append(f"- {ratio['value']:.2f} times {method} ({low:.2f} to {high:.2f})")
+            lines.append("")
     return lines
 
 

@@ -21,6 +21,20 @@ def cue_scores(layers, texts, v, neurons):
     return scores, chosen
 
 
+def whole_scores(layers, texts, v):
+    """w_j = Σ_n s_n² ⟨t_j, r_n⟩ ⟨v, r_n⟩ by phrase, unit by unit in float64."""
+    v, scores = v.double(), [0.0] * len(texts)
+    for arrays in layers.values():
+        for row, norms, ids in zip(
+            arrays.directions.double(), arrays.top_norms.double(), arrays.top_images, strict=True
+        ):
+            real = [float(n) ** 2 for n, i in zip(norms, ids, strict=True) if i >= 0]
+            for j, text in enumerate(texts.double()):
+                part = float(row @ text / text.norm()) * float(row @ v)
+                scores[j] += part * (sum(real) / len(real) if real else 0.0)
+    return scores
+
+
 def wilson_by_search(successes, count, z=1.959963984540054, steps=200):
     """Ends of the interval by bisection: rates p with |share − p| = z sqrt(p(1−p)/count)."""
     share = successes / count

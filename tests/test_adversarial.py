@@ -12,16 +12,18 @@ from clipneurons.adversarial import (
     RANDOM_WORDS,
     SECOND_ORDER,
     SIMILAR_WORDS,
+    WHOLE_EFFECTS,
     CueFilter,
     find_cues,
     stack_units,
+    whole_effects,
 )
 from clipneurons.indirect import indirect_effects, mean_activations
 from clipneurons.indirect_directions import _first_component, indirect_decompositions
 from clipneurons.recording import record
 from clipneurons.text import embed_texts
 from tests.models import images, tiny_resnet, tiny_vit
-from tests.naive_adversarial import cue_scores, first_component
+from tests.naive_adversarial import cue_scores, first_component, whole_scores
 from tests.tiny import tiny_bundle
 
 TRUE, FOOLED = "zebra", "whale"
@@ -51,6 +53,26 @@ def test_scores_are_the_loops_of_the_paper(tower, bundle, neurons):
     assert found == pytest.approx(wanted, abs=1e-5)
     assert [c.score for c in cues.positive] == sorted(c.score for c in cues.positive)[::-1]
     assert all(cue.score < 0 for cue in cues.negative)
+
+
+def test_whole_effects_are_a_loop_over_all_units(tower, bundle):
+    arrays = bundle.layers[2]
+    shown = arrays.top_images.clone()
+    shown[:3, 2:] = -1  # effects on fewer images than the others
+    bundle = replace(bundle, layers={**bundle.layers, 2: replace(arrays, top_images=shown)})
+    cues = find_cues(bundle, tower, TRUE, FOOLED, method=WHOLE_EFFECTS, words=50)
+    expected = whole_scores(bundle.layers, bundle.text_embeddings, difference(tower))
+    found = {cue.text: cue.score for cue in (*cues.positive, *cues.negative)}
+    assert found == pytest.approx(dict(zip(bundle.texts, expected, strict=True)), rel=1e-4)
+    for cue in cues.positive[:2]:
+        assert len(cue.neurons) == 10
+        parts = [abs(neuron.share) for neuron in cue.neurons]
+        assert parts == sorted(parts, reverse=True)
+    everyone = whole_effects(bundle, list(bundle.layers))
+    direction = difference(tower)
+    parts = everyone.energy * (everyone.units.directions @ everyone.texts[0])
+    total = float(parts @ (everyone.units.directions @ direction))
+    assert total == pytest.approx(expected[0], rel=1e-4)
 
 
 def test_the_neurons_behind_a_cue_add_up_to_its_score(tower, bundle):
@@ -106,7 +128,9 @@ class Meaning:
         return [phrase in ("sailing boat",) for phrase in phrases]
 
 
-@pytest.mark.parametrize("method", [SECOND_ORDER, SIMILAR_WORDS, RANDOM_NEURONS, RANDOM_WORDS])
+@pytest.mark.parametrize(
+    "method", [SECOND_ORDER, WHOLE_EFFECTS, SIMILAR_WORDS, RANDOM_NEURONS, RANDOM_WORDS]
+)
 def test_every_method_obeys_the_same_rules(tower, bundle, method):
     texts = ["zebras", "a whale shark", "red car", "sailing boat", "leaf", "leaves", "sky", "pie"]
     bundle = replace(bundle, texts=texts)

@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping
 
-from clipneurons.adversarial import METHODS, NO_CUES, SECOND_ORDER
+from clipneurons.adversarial import METHODS, NO_CUES, OURS, SECOND_ORDER
 from export.experiments import published
 from export.experiments.bench import Bench
 from export.experiments.charts import Bar, bar_chart
@@ -111,7 +111,7 @@ def _bars(measure: Mapping) -> list[Bar]:
             method,
             100 * counted["mean"],
             [100 * counted["low"], 100 * counted["high"]],
-            0 if method == SECOND_ORDER else 1,
+            0 if method in OURS else 1,
         )
         for method, counted in measure["overall"].items()
     ]
