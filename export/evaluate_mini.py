@@ -178,6 +178,8 @@ def main() -> None:
                 print(f"{source}, {folder.name}: {one:.1f} / {five:.1f} %")
     if args.write:
         write_cards(text, args.artifacts)
+        print("Cards written. Their bundles are sealed: `make bundles` after new weights, else "
+              "`python -m export reseal --bundle FOLDER`.")  # fmt: skip
 
 
 if __name__ == "__main__":

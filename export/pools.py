@@ -13,16 +13,19 @@ def open_pool(name: str) -> TextPool:
 
 
 def vocabulary() -> TextPool:
-    """Concepts of the bundled pictograms with their colours, other names, groups and grounds."""
+    """Concepts of the bundled pictograms, their other names and groups, colours and grounds.
+
+    No coloured concepts: eleven texts that differ in a colour alone crowd out what else is said.
+    """
     from clipneurons.captions import COLOURS, PATTERNS, article
     from clipneurons.pictograms import load_pictograms
 
     pack = load_pictograms()
     texts = [article(name) for name in pack.concepts]
-    texts += [article(f"{colour} {name}") for name in pack.concepts for colour in COLOURS]
     texts += [article(word) for name in pack.concepts for word in pack.synonyms[name]]
     texts += sorted(set(pack.groups.values()))
+    texts += COLOURS
     grounds = ["", *(f"{pattern} " for pattern in PATTERNS.values())]
     texts += [article(f"{colour} {ground}background") for ground in grounds for colour in COLOURS]
-    credit = "names of the bundled pictograms, with colours, synonyms and backgrounds"
+    credit = "names of the bundled pictograms, synonyms, colours and backgrounds"
     return TextPool(VOCABULARY, clean_texts(texts), credit, "MIT")
