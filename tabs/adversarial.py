@@ -137,8 +137,10 @@ def build(library: Library, source: gr.components.Component) -> None:
                     layers_known, value=layers_known, label="Layers", elem_id="adversarial-layers"
                 )
                 neurons = gr.Slider(
-                    1, 1000, 100, step=1, label="Neurons", elem_id="adversarial-neurons"
-                )
+                    0, 1000, 0, step=1, label="Neurons whose phrases are used",
+                    info="0: all that all neurons write, which fools more often",
+                    elem_id="adversarial-neurons",
+                )  # fmt: skip
                 words = gr.Slider(1, 50, 25, step=1, label="Cues", elem_id="adversarial-words")
                 each = gr.Slider(
                     0, 6, 3, step=1, label="Cues in a picture", elem_id="adversarial-each"
@@ -220,7 +222,8 @@ def build(library: Library, source: gr.components.Component) -> None:
             true: what the picture shows, such as "cat".
             fooled: what it shall be read as, such as "dog".
             layers: layers of the bundle to use; none for all.
-            neurons: how many neurons to take, those that tell the two classes apart most.
+            neurons: how many neurons' phrases to take, of those that tell the two classes apart
+                most, as in the paper (100); 0 for all that all neurons write.
             words: how many phrases to give.
             blocked: words that no phrase may contain, with commas between.
             painter: "pictograms", or the model that this server offers.
@@ -249,7 +252,8 @@ def build(library: Library, source: gr.components.Component) -> None:
             each: how many cues in a picture.
             seed: the same seed gives the same pictures.
             layers: layers of the bundle to use; none for all.
-            neurons: how many neurons to take, those that tell the two classes apart most.
+            neurons: how many neurons' phrases to take, of those that tell the two classes apart
+                most, as in the paper (100); 0 for all that all neurons write.
             words: how many phrases to give.
             blocked: words that no phrase may contain, with commas between.
             describer: "templates", or the model that this server offers.

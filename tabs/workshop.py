@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CHAT_MODEL, PAINTER_MODEL = "CLIPNEURONS_CHAT", "CLIPNEURONS_PAINTER"
 TEMPLATES, PICTOGRAMS = "templates", "pictograms"
 MAX_PICTURES, MAX_CUES, BATCH = 60, 50, 10
+NEURONS = 100  # the paper's
 CONTROLS = ("random neurons", "similar words", "random words", "no cues")
 PURPOSE = (
     "These pictures show where a classifier leans on the company an object keeps. They are for "
@@ -110,16 +111,20 @@ def rules_of(reading: Reading, fooled_class: str, blocked: str, painter: str) ->
 def cues_of(
     reading: Reading, true_class: str, fooled_class: str, *, layers: Sequence[int] | None = None,
     neurons: int = 100, words: int = 25, blocked: str = "", painter: str = PICTOGRAMS,
-    method: str = "second-order", seed: int = 0,
+    method: str | None = None, seed: int = 0,
 ) -> Cues:  # fmt: skip
-    """Cues of a class pair; see `clipneurons.adversarial.find_cues`."""
-    from clipneurons.adversarial import check_name, find_cues
+    """Cues of a class pair; see `clipneurons.adversarial.find_cues`.
+
+    0 neurons are all of them with all that they write, and not their phrases.
+    """
+    from clipneurons.adversarial import SECOND_ORDER, WHOLE_EFFECTS, check_name, find_cues
 
     true_class, fooled_class = check_name(true_class), check_name(fooled_class)
     _offered(painter, painters(), "painter")
     return find_cues(
-        reading.bundle, reading.tower, true_class, fooled_class, layers or None, int(neurons),
-        int(words), method=method, seed=int(seed),
+        reading.bundle, reading.tower, true_class, fooled_class, layers or None,
+        int(neurons) or NEURONS, int(words), seed=int(seed),
+        method=method or (SECOND_ORDER if neurons else WHOLE_EFFECTS),
         rules=rules_of(reading, fooled_class, blocked, painter),
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from clipneurons.adversarial import RANDOM_NEURONS, SECOND_ORDER, WHOLE_EFFECTS
 from clipneurons.bundle import save_bundle
 from tabs import adversarial, workshop
 from tabs.context import Reading
@@ -51,6 +52,15 @@ def test_cues_can_be_drawn_and_lead_into_the_dictionary(reading):
     data = adversarial.cues_data(cues, "x")
     assert [row["phrase"] for row in data["toward"]] == cues.words
     assert data["toward"][0]["neurons"][0]["unit"] == neuron.unit
+
+
+def test_no_number_of_neurons_is_all_that_they_write(reading):
+    cues = workshop.cues_of(reading, "cat", "boat", neurons=0)
+    assert cues.method == WHOLE_EFFECTS
+    assert workshop.cues_of(reading, "cat", "boat", neurons=3).method == SECOND_ORDER
+    assert workshop.cues_of(reading, "cat", "boat", neurons=0, method=RANDOM_NEURONS).method == (
+        RANDOM_NEURONS
+    )
 
 
 def test_pictures_come_in_batches_with_verdicts_and_are_checked(reading):
