@@ -354,15 +354,32 @@ class Dictionary:
             rows.append([unit, ", ".join(said), explained, share, meanings, norm])
         return rows
 
-    def interesting(self, layer: int | None = None) -> tuple[int, int]:
-        """A unit worth opening with: rarely active, one clear direction, few meanings, strong."""
-        layer = self.layers[-1] if layer is None else layer
-        arrays, start = self._arrays(layer), self._starts[layer]
-        said = (self.coefficients[start : start + self.units(layer), 0]).clamp_min(0)
-        rare = 1 - arrays.effective_share
-        clear = arrays.explained_variance / self.meanings[start : start + len(rare)].clamp_min(1)
-        size = arrays.top_norms[:, 0] / arrays.top_norms[:, 0].median().clamp_min(1e-12)
-        return layer, int((said * rare * clear * size.clamp_max(3).sqrt()).argmax())
+    def interesting(self) -> tuple[int, int]:
+        """A unit worth opening with: rarely active, one clear direction, few meanings, strong,
+        and its pictures' captions, where there are any, name what it says."""
+        best, found = -1.0, (self.layers[-1], 0)
+        for layer in reversed(self.layers):
+            arrays, start = self._arrays(layer), self._starts[layer]
+            said = (self.coefficients[start : start + self.units(layer), 0]).clamp_min(0)
+            rare = 1 - arrays.effective_share
+            clear = arrays.explained_variance / self.meanings[start : start + len(rare)].clamp_min(
+                1
+            )
+            size = arrays.top_norms[:, 0] / arrays.top_norms[:, 0].median().clamp_min(1e-12)
+            score = said * rare * clear * size.clamp_max(3).sqrt() * self._named(layer)
+            if float(score.max()) > best:
+                best, found = float(score.max()), (layer, int(score.argmax()))
+        return found
+
+    def _named(self, layer: int) -> Float[Tensor, " unit"]:
+        """Of a unit's first nine pictures, those whose caption has one of its first phrases,
+        plus one, so that bundles without captions are compared by the rest."""
+        kept, named = self.bundle.examples, []
+        for unit, images in enumerate(self._arrays(layer).top_images[:, :9].tolist()):
+            words = [text for text, c in self.bundle.phrases(layer, unit, 6) if c > 0]
+            captions = [kept.caption(image) for image in images if image in kept]
+            named.append(1.0 + sum(any(word in one for word in words) for one in captions))
+        return torch.tensor(named)
 
 
 def signed(text: str, coefficient: float) -> str:

@@ -239,3 +239,18 @@ def test_search_is_fast_enough_to_feel_instant():
     for _ in range(5):
         big.cosines(vector).topk(12)
     assert (time.perf_counter() - start) / 5 < 0.5  # 50 ms on an idle machine; CI is shared
+
+
+def test_the_page_opens_on_a_unit_whose_pictures_show_what_it_says():
+    bundle = tiny_bundle()
+    opened = Dictionary(bundle).interesting()
+    assert opened[0] in bundle.layers
+    # Another unit's pictures get captions that say its first phrase.
+    layer, unit = 1, (opened[1] + 3) % 16
+    phrase = next(text for text, c in bundle.phrases(layer, unit, 6) if c > 0)
+    images = bundle.layers[layer].top_images[unit].tolist()
+    captions = tuple(phrase if i in images else "nothing" for i in bundle.examples.ids.tolist())
+    told = replace(bundle, examples=replace(bundle.examples, captions=captions))
+    named = Dictionary(told)._named(layer)
+    assert named[unit] == 1 + sum(i in bundle.examples for i in images[:9])
+    assert named[unit] == named.max() > 1
