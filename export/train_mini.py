@@ -54,8 +54,8 @@ class Recipe:
 # What made the released weights.
 RECIPES = {
     "text": Recipe("text", minutes=20, muon=0.02, adam=2e-3),
-    "vit": Recipe("vit", minutes=86),
-    "rn": Recipe("rn", batch=64, adam=2e-3),
+    "vit": Recipe("vit", minutes=84),
+    "rn": Recipe("rn", minutes=92, batch=64, adam=2e-3),
 }
 
 
