@@ -362,9 +362,8 @@ class Dictionary:
             arrays, start = self._arrays(layer), self._starts[layer]
             said = (self.coefficients[start : start + self.units(layer), 0]).clamp_min(0)
             rare = 1 - arrays.effective_share
-            clear = arrays.explained_variance / self.meanings[start : start + len(rare)].clamp_min(
-                1
-            )
+            meanings = self.meanings[start : start + len(rare)].clamp_min(1)
+            clear = arrays.explained_variance / meanings
             size = arrays.top_norms[:, 0] / arrays.top_norms[:, 0].median().clamp_min(1e-12)
             score = said * rare * clear * size.clamp_max(3).sqrt() * self._named(layer)
             if float(score.max()) > best:

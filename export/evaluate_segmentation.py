@@ -150,11 +150,7 @@ def choose(
     variants = [
         replace(method, contrast=contrast, threshold=threshold)
         for method in methods
-        for contrast in (
-            (method.contrast,)
-            if method.name.removesuffix(" + edges") in CLASS_AGNOSTIC
-            else (False, True)
-        )
+        for contrast in ((method.contrast,) if _agnostic(method) else (False, True))
         for threshold in THRESHOLDS
     ]
     results = evaluate(tower, validation, variants, templates)

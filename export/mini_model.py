@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from .mini_space import DIM
@@ -118,7 +118,3 @@ def expand(text: dict, tokens: torch.Tensor) -> dict:
     table = torch.zeros(VOCABULARY, rows.shape[1])
     table[tokens] = rows
     return {**text, "token_embedding.weight": table}
-
-
-def load_text(path: Path) -> dict:
-    return load_file(str(path))

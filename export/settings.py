@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 DEFAULT_MODEL = "artifacts/mini-vit"
@@ -74,10 +74,6 @@ class Settings:
             else:
                 parts.append(f"{flag} {_show(value)}")
         return " ".join([*parts, f"--out {out}"])
-
-    def with_layers(self, layers: tuple[int, ...]) -> Settings:
-        """The same settings with the layers that were chosen for the model."""
-        return replace(self, layers=layers)
 
 
 @dataclass(frozen=True)
