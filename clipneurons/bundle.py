@@ -140,13 +140,17 @@ def read_bundle(folder: Path, editable: tuple[str, ...] = ()) -> Bundle:
 
 
 def save_bundle(
-    bundle: Bundle, folder: str | Path, extra: Mapping[str, bytes | Path] | None = None
+    bundle: Bundle,
+    folder: str | Path,
+    extra: Mapping[str, bytes | Path] | None = None,
+    scratch: Path | None = None,
 ) -> Path:
     """Write a bundle; whoever looks sees the old folder or the new one, never a part.
 
     `extra` holds optional files by name, as bytes or as a path to copy. Files in `folder` that
-    are no part of a bundle, such as the model's weights, stay. Raises `BundleError` for what
-    `load_bundle` would refuse.
+    are no part of a bundle, such as the model's weights, stay. A kill leaves the unfinished copy
+    in `scratch`, a folder of the same file system (default: beside `folder`). Raises `BundleError`
+    for what `load_bundle` would refuse.
     """
     _check(bundle, Path(folder))
     replace_folder(
@@ -154,6 +158,7 @@ def save_bundle(
         bundle_files(bundle) | dict(extra or {}),
         owned=(*BUNDLE_FILES, "skipped.csv", CHECKSUMS),
         listed=(*BUNDLE_FILES, *OPTIONAL_FILES),
+        scratch=scratch,
     )
     return Path(folder)
 

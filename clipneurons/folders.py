@@ -70,17 +70,22 @@ def checksum_lines(sums: Mapping[str, str]) -> str:
 
 
 def replace_folder(
-    folder: Path, files: Mapping[str, bytes | Path], owned: Iterable[str], listed: Iterable[str]
+    folder: Path,
+    files: Mapping[str, bytes | Path],
+    owned: Iterable[str],
+    listed: Iterable[str],
+    scratch: Path | None = None,
 ) -> None:
     """Make `folder` hold exactly `files`, plus what it held that is not in `owned`, in one step.
 
     A file is given by its bytes, or by the path of one to copy.
     `SHA256SUMS` is written over those of the names in `listed` that are there. The new folder is
-    completed beside the old one, flushed to disk and exchanged with it.
+    completed in `scratch`, a folder of the same file system (default: beside the old one), flushed
+    to disk and exchanged with it. What a kill leaves behind lies in `scratch`.
     """
     folder = Path(os.path.abspath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=scratch or folder.parent))
     try:
         new.chmod(0o755)
         if folder.is_dir():

@@ -15,8 +15,8 @@ from pathlib import Path
 from export.flags import positive
 from export.opening import open_images, open_lens, open_tower
 from export.pipeline import MeanPass, merge_means
-from export.run import finish
-from export.settings import DEFAULT_MODEL, Shard, UserError
+from export.run import finish, finished_before
+from export.settings import DEFAULT_MODEL, SINGLE, Shard, UserError
 from export.states import State
 from export.work import Work
 
@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     """Merge what the shards have done so far; says what comes next."""
     work = Work(args.out)
     settings = work.settings()
+    if finished_before(work, settings, SINGLE, print):
+        return 0
     shards = _shards(work.folder)
     tower = open_tower(
         settings.model, settings.pretrained, args.device or settings.device, settings.precision

@@ -30,7 +30,7 @@ from export.opening import (
 from export.pipeline import MeanPass, Passes, merge_effects, merge_means
 from export.plan import make_plan
 from export.rewrite import model_card
-from export.settings import Settings, UserError
+from export.settings import Settings, Shard, UserError
 from export.states import State
 from export.work import Work
 
@@ -53,9 +53,7 @@ def run(args: argparse.Namespace) -> int:
     source = open_images(settings, tower)
     pool = open_texts(settings.texts)
     work = Work(out)
-    if rank.index == 0 and work.finished(settings):
-        work.remove()
-        say(f"{out} was finished before")
+    if finished_before(work, settings, rank, say):
         return 0
     check_out(out, args.overwrite)
     with work.lock(shard):
@@ -81,6 +79,17 @@ def run(args: argparse.Namespace) -> int:
     distributed.share(b"done")
     distributed.stop()
     return 0
+
+
+def finished_before(work: Work, settings: Settings, rank: Shard, say) -> bool:
+    """Whether only the clearing up was left, which is then done; every rank hears the same."""
+    before = distributed.share(bytes([work.finished(settings)]) if rank.index == 0 else None)
+    if before == b"\1":
+        if rank.index == 0:
+            work.remove()
+        say(f"{work.out} was finished before")
+        distributed.stop()
+    return before == b"\1"
 
 
 def silent(text: str) -> None:
@@ -141,7 +150,7 @@ def finish(
     extra = {**weights, "skipped.csv": skipped_csv(skipped, source.notes)}
     bundle = with_results(bundle, metrics, card)
     work.finishing(settings, bundle)
-    save_bundle(bundle, out, extra)
+    save_bundle(bundle, out, extra, scratch=work.folder)
     work.remove()
     summary(bundle, out, skipped, source.notes, say)
 

@@ -73,10 +73,10 @@ class Work:
 
     def settings(self) -> Settings:
         """The settings of the run at work here; raises `UserError` when there is none."""
-        path = self.folder / _PLAN
-        if not path.is_file():
-            raise UserError(f"no unfinished run for --out {self.out}: start with `export run`")
-        return Settings.from_json(json.dumps(json.loads(path.read_text())["settings"]))
+        for path in (self.folder / _PLAN, self.folder / _FINISHING):
+            if path.is_file():
+                return Settings.from_json(json.dumps(json.loads(path.read_text())["settings"]))
+        raise UserError(f"no unfinished run for --out {self.out}: start with `export run`")
 
     def finishing(self, settings: Settings, bundle: Bundle) -> None:
         """Note what is about to be saved, so that a kill right after it is not done again."""
@@ -98,7 +98,12 @@ class Work:
         return same and note["settings"] == json.loads(settings.to_json())
 
     def remove(self) -> None:
-        """Clear up."""
+        """Clear up; the note that lets the next run clear up after a kill goes last."""
+        for entry in self.folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != _FINISHING:
+                entry.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @staticmethod

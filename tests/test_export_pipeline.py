@@ -1,5 +1,6 @@
 """The pipeline: killed anywhere it ends with the same bytes; many processes agree with one."""
 
+import itertools
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from clipneurons import folders
 from clipneurons.bundle import load_bundle
 from clipneurons.bundle_config import BUNDLE_FILES, CARD, CONFIG, METRICS, BundleDamaged
 from clipneurons.folders import CHECKSUMS
@@ -64,10 +66,13 @@ def figured(place, out, *more):
     ]  # fmt: skip
 
 
+def every_byte(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def contents(folder):
-    files = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     # The card and the figures name the folder, which differs between the runs of these tests.
-    return {k: v for k, v in files.items() if k.name not in (CARD, METRICS, CHECKSUMS)}
+    return {k: v for k, v in every_byte(folder).items() if k.name not in (CARD, METRICS, CHECKSUMS)}
 
 
 def test_a_run_gives_a_whole_bundle(place, tmp_path, capsys):
@@ -167,14 +172,14 @@ def test_stopped_after_any_batch_it_ends_the_same(place, tmp_path, cache, monkey
 
 
 def killed_after(seconds, line):
-    """Whether a run in a process of its own was over before it was killed (SIGKILL)."""
+    """Start a run in a process of its own and kill it (SIGKILL), unless it is over before."""
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)  # a forked process must not wait for its parent's threads
         os._exit(main(line))
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
-    return os.WIFEXITED(os.waitpid(child, 0)[1])
+    os.waitpid(child, 0)
 
 
 def test_killed_at_random_moments_the_bytes_are_the_same(place, tmp_path, monkeypatch):
@@ -185,19 +190,46 @@ def test_killed_at_random_moments_the_bytes_are_the_same(place, tmp_path, monkey
     start = time.monotonic()
     assert main(line) == 0
     duration = time.monotonic() - start
-    expected = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    expected = every_byte(out)
     shutil.rmtree(out)
     generator = random.Random(1)
     for _ in range(6):
-        over = killed_after(generator.uniform(0.1, 1.0) * duration, line)
+        killed_after(generator.uniform(0.1, 1.0) * duration, line)
         if out.exists():
             load_bundle(out)  # never half-written
-        if over:
-            break
-    assert main(line) == 0 or over
-    found = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    assert found == expected
+    if [p.name for p in out.parent.iterdir()] != ["bundle"]:
+        assert main(line) == 0
+    assert every_byte(out) == expected
     assert [p.name for p in out.parent.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call"),
+    [(folders, "_flush", 1), (os, "rename", 1)] + [(shutil, "rmtree", call) for call in (1, 2, 3)],
+)
+def test_killed_while_it_publishes_the_same_command_ends_clean(place, tmp_path, module, name, call):
+    """With the bundle half-written, in its place, and while the work folder is removed."""
+    straight, out = tmp_path / "straight" / "b", tmp_path / "here" / "b"
+    assert main(arguments(place, straight, "--quiet")) == 0
+    line = arguments(place, out, "--quiet")
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        calls = itertools.count(1)
+        original = getattr(module, name)
+
+        def killed(*args, **options):
+            if next(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **options)
+
+        setattr(module, name, killed)
+        os._exit(main(line))
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert out.exists() == (module is shutil)
+    assert main(line) == 0
+    assert contents(out) == contents(straight)
+    assert [p.name for p in out.parent.iterdir()] == ["b"]
 
 
 def assert_close(a, b):
