@@ -16,7 +16,7 @@ from torch import Tensor
 from clipneurons.recording import record
 from clipneurons.resnet import NeuronHeadLens
 from clipneurons.segmentation_names import RESNET
-from clipneurons.towers import Tower
+from clipneurons.towers import Tower, stretch_positions
 
 PAIRS = 2000
 Maps = Callable[[Tensor, Tensor], Tensor]
@@ -137,10 +137,10 @@ def position_tokens(
 ) -> Float[Tensor, "image position neuron"]:
     """Activations with positional embeddings, which are stretched to other grids."""
     table = tower.visual.attnpool.positional_embedding.float()[1:]
-    grid = table.T.unflatten(-1, tower.grid)[None]
-    if grid.shape[2:] != stage.shape[2:]:
-        grid = F.interpolate(grid, stage.shape[2:], mode="bicubic", align_corners=False)
-    return (stage + grid).flatten(2).mT
+    new = tuple(stage.shape[2:])
+    if new != tower.grid:
+        table = stretch_positions(table, tower.grid, new)
+    return stage.flatten(2).mT + table
 
 
 def dense_weights(lens: NeuronHeadLens) -> Float[Tensor, "neuron embed"]:

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import copy, deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -140,6 +141,49 @@ def load_tower(
         tokenizer=open_clip.get_tokenizer(name),
         **description,
     )
+
+
+@torch.no_grad()
+def enlarge(tower: Tower, factor: float) -> Tower:
+    """The tower for larger images: the same weights, positional embeddings stretched to the grid.
+
+    ``factor`` is that of the image's sides, rounded to whole patches or positions. The image
+    tower is copied. Raises `ValueError` where less than one patch would be left.
+    """
+    old = tower.grid
+    new = tuple(round(side * factor) for side in old)
+    if min(new) < 1:
+        raise ValueError(f"a grid of {old} times {factor} leaves no patch")
+    if new == old:
+        return tower
+    visual = deepcopy(tower.visual)
+    holder = visual if tower.kind == "vit" else visual.attnpool
+    table = holder.positional_embedding  # the class token or the mean first, then rows
+    places = stretch_positions(table[1:].float(), old, new).to(table)
+    holder.positional_embedding = nn.Parameter(torch.cat([table[:1], places]), requires_grad=False)
+    visual.image_size = tuple(
+        side // o * n for side, o, n in zip(tower.image_size, old, new, strict=True)
+    )
+    if tower.kind == "vit":
+        visual.grid_size = new
+    model = copy(tower.model)
+    model._modules = {**tower.model._modules, "visual": visual}
+    config = replace(PreprocessCfg(**visual.preprocess_cfg), size=visual.image_size)
+    return replace(
+        tower,
+        model=model,
+        image_size=visual.image_size,
+        preprocess=image_transform_v2(config, is_train=False),
+    )
+
+
+def stretch_positions(
+    table: Float[Tensor, "position width"], old: tuple[int, int], new: tuple[int, int]
+) -> Float[Tensor, "stretched width"]:
+    """Positional embeddings of one grid for another, as open_clip stretches those of ViTs."""
+    places = table.T.unflatten(-1, old)[None]
+    stretched = nn.functional.interpolate(places, new, mode="bicubic", antialias=True)
+    return stretched[0].flatten(1).T
 
 
 def _encode_tokens(

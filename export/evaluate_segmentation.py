@@ -43,7 +43,7 @@ from export.settings import DEFAULT_MODEL, UserError
 # A map's own mean is the baselines' rule, half is the paper's; the others are between.
 THRESHOLDS = (None, 0.3, 0.4, 0.5)
 _SAMPLES = 1000
-_EDGES = " + edges"
+EDGES = " + edges"
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def refined(tower: Tower, method: Segmenter) -> Segmenter:
     def make(images: Tensor, texts: Tensor) -> Tensor:
         return follow_edges(tower, images, method.make(images, texts))
 
-    return replace(method, name=method.name + _EDGES, make=make)
+    return replace(method, name=method.name + EDGES, make=make)
 
 
 def choose(
@@ -163,7 +163,7 @@ def choose(
 
 
 def _agnostic(method: Segmenter) -> bool:
-    return method.name.removesuffix(_EDGES) in CLASS_AGNOSTIC
+    return method.name.removesuffix(EDGES) in CLASS_AGNOSTIC
 
 
 def evaluate(

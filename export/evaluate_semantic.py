@@ -1,10 +1,11 @@
-"""Semantic segmentation with a CLIP-ResNet: mean IoU over classes, ours against the baselines.
+"""Semantic segmentation: mean IoU over classes, ours against the baselines.
 
     python -m export.evaluate_semantic --bundle artifacts/mini-rn
 
 Every method gives each position the class with the highest score, or the background where all
-scores stay below a bound. The bound, the number of pairs, and whether texts are held against the
-mean of all class texts are chosen on scenes of the validation style, for every method alike.
+scores stay below a bound. The bound, the scale of the image, whether texts are held against the
+mean of all class texts, and for the neuron-head pairs their number, are chosen on scenes of the
+validation style, for every method alike; "+ edges" are other methods with our edge refinement.
 """
 
 from __future__ import annotations
@@ -14,27 +15,37 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from clipneurons.bundle import Bundle
 from clipneurons.masks import upsample
-from clipneurons.segmentation_names import PAIRS
-from clipneurons.segmentation_resnet import resnet_segmenters
+from clipneurons.segmentation_metrics import resamples
+from clipneurons.segmentation_names import BEST, CLASS_AGNOSTIC, EFFECTS, PAIRS
+from clipneurons.segmenters import Segmenter, contrasted, segmenters
 from clipneurons.text import embed_texts
-from export.rewrite import open_resnet
+from clipneurons.towers import Tower, enlarge
+from clipneurons.windows import whole
+from export.evaluate_segmentation import EDGES, directions_of, open_reading, pick, refined
+from export.flags import positive
 from export.settings import UserError
 
 IGNORED = 255
 BACKGROUND = -1
 QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PAIR_SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
+SCALES = (1.0, 1.5)
+BASELINE = "MaskCLIP"
+# Every so many pixels count when bounds are chosen.
+SPARSE = 7
 _STYLES = {"heldout": "openmoji", "validation": "fxemoji"}
 
 
@@ -107,7 +118,9 @@ def folder(root: Path, count: int | None = None) -> Labelled:
     return Labelled(root.name, names, len(pictures), load)
 
 
-def confusion(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+def confusion(
+    predicted: np.ndarray, truth: np.ndarray, classes: int
+) -> Int[np.ndarray, "class+1 class+1"]:
     """Counts [true, predicted]; the last row and column are the background."""
     valid = truth != IGNORED
     true, guess = (np.where(x[valid] == BACKGROUND, classes, x[valid]) for x in (truth, predicted))
@@ -115,103 +128,198 @@ def confusion(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndar
     return counts.reshape(classes + 1, classes + 1)
 
 
-def mean_iou(counts: np.ndarray) -> float:
+def mean_iou(counts: Int[np.ndarray, "*sample row row"]) -> Float[np.ndarray, "*sample"]:
     """Mean over all classes that occur, background included, in percent."""
-    hit = np.diag(counts)
-    union = counts.sum(0) + counts.sum(1) - hit
-    present = counts.sum(1) > 0
-    return float(100 * (hit[present] / union[present]).mean())
+    hit = np.diagonal(counts, axis1=-2, axis2=-1)
+    truth = counts.sum(-1)
+    union = counts.sum(-2) + truth - hit
+    present = truth > 0
+    shares = np.where(present, hit / np.maximum(union, 1), 0.0)
+    return 100 * shares.sum(-1) / present.sum(-1)
 
 
-def score_maps(tower, data: Labelled, make, texts: Tensor) -> list[tuple[Tensor, np.ndarray]]:
-    """Class scores [class, row, column] and the true labels of every image."""
-    found = []
-    for image, labels in tqdm(data, total=data.count, leave=False, desc=data.name):
-        found.append((make(tower.preprocess(image)[None], texts)[0].float().cpu(), labels))
-    return found
+@dataclass(frozen=True)
+class Setting:
+    """What is chosen on the validation data; ``count`` is the number of pairs."""
+
+    scale: float
+    contrast: bool
+    count: int | None = None
+    bound: float = 0.0
 
 
-def evaluate(maps: list[tuple[Tensor, np.ndarray]], bound: float, classes: int) -> float:
-    """Mean IoU of the argmax, with the background where the best score is below the bound."""
-    total = 0
-    for scores, labels in maps:
-        best, guess = upsample(scores, labels.shape).max(0)
-        total = total + confusion(
-            torch.where(best > bound, guess, BACKGROUND).numpy(), labels, classes
-        )
-    return mean_iou(total)
+@dataclass(frozen=True)
+class Guess:
+    """The best class of each pixel of one image, its score, and the truth."""
+
+    score: Tensor
+    label: Tensor
+    truth: np.ndarray
+
+    def counts(self, bound: float, classes: int) -> np.ndarray:
+        """Confusion with the background where the score is not above the bound."""
+        predicted = torch.where(self.score > bound, self.label, BACKGROUND)
+        return confusion(predicted.numpy(), self.truth, classes)
 
 
-def measure(tower, validation: Labelled, data: Labelled, templates: str = "photo") -> dict:
-    """For every method: what was chosen on the validation data, and the mean IoU on the data."""
-    units = tower.neurons * tower.heads
-    texts = {d.name: embed_texts(tower, d.class_names, templates) for d in (validation, data)}
-    result = {}
-    for name, make in resnet_segmenters(tower).items():
-        options = [{}]
-        if name == PAIRS:
-            options = [{"count": max(1, int(share * units))} for share in PAIR_SHARES]
-        best = (-1.0, None, None, None)
-        for option, contrast in itertools.product(options, (False, True)):
-            maps = score_maps(
-                tower, validation, partial(make, **option),
-                _texts(texts[validation.name], contrast),
-            )  # fmt: skip
-            peaks = torch.cat([scores.amax(0).flatten() for scores, _ in maps])
-            for quantile in QUANTILES:
-                bound = peaks.quantile(quantile).item()
-                found = evaluate(maps, bound, len(validation.class_names))
-                best = max(best, (found, bound, contrast, option), key=lambda x: x[0])
-        found, bound, contrast, option = best
-        maps = score_maps(tower, data, partial(make, **option), _texts(texts[data.name], contrast))
-        result[name] = {
-            "mIoU": round(evaluate(maps, bound, len(data.class_names)), 2),
-            "validation mIoU": round(found, 2),
-            "contrast": contrast,
-            **option,
+class Bench:
+    """The methods at every scale; scores of a data set under a setting."""
+
+    def __init__(self, tower: Tower, bundle: Bundle | None, names: str | None, templates: str):
+        self.templates = templates
+        self.towers = {scale: enlarge(tower, scale) for scale in SCALES}
+        self.methods = {
+            scale: _methods(larger, bundle, names) for scale, larger in self.towers.items()
         }
+        self.names = tuple(self.methods[SCALES[0]])
+        self.units = tower.neurons * tower.heads
+
+    def settings(self, name: str) -> list[Setting]:
+        """All there is to choose from, but for the bound."""
+        counts = [None]
+        if name.removesuffix(EDGES) == PAIRS:
+            counts = [max(1, int(share * self.units)) for share in PAIR_SHARES]
+        return [Setting(*chosen) for chosen in itertools.product(SCALES, (False, True), counts)]
+
+    def guesses(self, name: str, setting: Setting, data: Labelled) -> Iterator[Guess]:
+        """What the method makes of every image."""
+        tower, method = self.towers[setting.scale], self.methods[setting.scale][name]
+        make = method.make if setting.count is None else partial(method.make, count=setting.count)
+        texts = embed_texts(tower, data.class_names, self.templates)
+        texts = contrasted(texts, texts) if setting.contrast else texts
+        for image, truth in tqdm(data, total=data.count, leave=False, desc=f"{name}, {data.name}"):
+            scores = make(whole(tower, image), texts)[0].float().cpu()
+            yield Guess(*upsample(scores, truth.shape).max(0), truth)
+
+    def choose(self, name: str, data: Labelled) -> tuple[float, Setting]:
+        """The setting with the largest mean IoU, and that."""
+        found = []
+        for setting in self.settings(name):
+            guesses = list(self.guesses(name, setting, data))
+            scores = torch.cat([guess.score.flatten()[::SPARSE] for guess in guesses])
+            for bound in np.quantile(scores.numpy(), QUANTILES).tolist():
+                counts = sum(guess.counts(bound, len(data.class_names)) for guess in guesses)
+                found.append((float(mean_iou(counts)), replace(setting, bound=bound)))
+        return max(found, key=lambda one: one[0])
+
+
+def measure(
+    tower: Tower,
+    validation: Labelled,
+    data: Labelled,
+    bundle: Bundle | None = None,
+    names: str | None = None,
+    templates: str = "photo",
+) -> dict:
+    """For every method: what was chosen on the validation data, and the mean IoU on the data.
+
+    With 95 % bootstrap intervals over images, of the ratio to MaskCLIP's mean IoU too.
+    """
+    bench = Bench(tower, bundle, names, templates)
+    weights = resamples(data.count)
+    result, samples = {}, {}
+    for name in bench.names:
+        chosen_at, setting = bench.choose(name, validation)
+        counts = np.stack(
+            [
+                g.counts(setting.bound, len(data.class_names))
+                for g in bench.guesses(name, setting, data)
+            ]
+        )
+        samples[name] = mean_iou(np.tensordot(weights, counts, 1))
+        result[name] = {
+            "mIoU": round(float(mean_iou(counts.sum(0))), 2),
+            "interval": _interval(samples[name]),
+            "validation mIoU": round(chosen_at, 2),
+            **{key: value for key, value in asdict(setting).items() if value is not None},
+        }
+    for name in result:
+        if BASELINE in samples and name != BASELINE:
+            ratio = result[name]["mIoU"] / result[BASELINE]["mIoU"]
+            result[name][f"times {BASELINE}"] = round(ratio, 3)
+            result[name]["ratio interval"] = _interval(samples[name] / samples[BASELINE])
     return result
 
 
-def _texts(texts: Tensor, contrast: bool) -> Tensor:
-    return texts - texts.mean(0) if contrast else texts
+def table(figures: dict) -> str:
+    """The figures in Markdown."""
+    lines = [
+        f"| method | mIoU (95 % interval) | times {BASELINE} | scale | contrast |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, entry in figures.items():
+        low, high = entry["interval"]
+        ratio = ""
+        if "ratio interval" in entry:
+            ratio = "{:.2f} ({:.2f} to {:.2f})".format(
+                entry[f"times {BASELINE}"], *entry["ratio interval"]
+            )
+        lines.append(
+            f"| {name}{' (ours)' if name == BEST else ''} | {entry['mIoU']:.1f} ({low:.1f} to "
+            f"{high:.1f}) | {ratio} | {entry['scale']:g} | {'yes' if entry['contrast'] else 'no'} |"
+        )
+    return "\n".join(lines)
+
+
+def _methods(tower: Tower, bundle: Bundle | None, names: str | None) -> dict[str, Segmenter]:
+    """Those that read the text, each also with our edge refinement."""
+    known = segmenters(tower, directions_of(bundle) if bundle else None)
+    known = {name: method for name, method in known.items() if name not in CLASS_AGNOSTIC}
+    chosen = pick(known, names)
+    chosen += [
+        refined(tower, method) for method in chosen if method.name not in (BEST, EFFECTS, PAIRS)
+    ]
+    return {method.name: method for method in chosen}
+
+
+def _interval(samples: np.ndarray) -> list[float]:
+    return np.percentile(samples, [2.5, 97.5]).round(3).tolist()
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--bundle", default="artifacts/mini-rn", help="folder of a ResNet's bundle")
+    add("--bundle", default="artifacts/mini-rn", help="the bundle (default: %(default)s)")
     add("--dataset", help="folder with names.txt, images/ and masks/ (default: scenes)")
-    add("--count", type=int, default=200, help="images to measure on")
-    add("--choose", type=int, default=100, help="validation images to choose settings on")
-    add("--classes", type=int, default=20, help="classes of the scenes, chosen by chance")
+    add("--count", type=positive, default=200, help="images to measure on (default: %(default)s)")
+    add("--choose", type=positive, default=100,
+        help="validation scenes to choose settings on (default: %(default)s)")  # fmt: skip
+    add("--classes", type=positive, default=20,
+        help="classes of the scenes, chosen by chance (default: %(default)s)")  # fmt: skip
+    add("--methods", help="names, separated by commas (default: all)")
     add("--seed", type=int, default=0)
     add("--out", type=Path, help="also write the figures here, as JSON")
     args = parser.parse_args()
-    _, tower = open_resnet(args.bundle)
+    bundle, tower = open_reading(args.bundle)
+    names = _classes(args.classes, args.seed)
     size = max(tower.image_size)
-    from clipneurons.pictograms import load_pictograms
-
-    packs = load_pictograms(), load_pictograms(heldout=True)
-    drawn = (
-        c for c in packs[0].concepts
-        if "fxemoji" in packs[0].styles_of(c) and "openmoji" in packs[1].styles_of(c)
-    )  # fmt: skip
-    known = sorted(drawn)
-    names = [known[i] for i in np.random.default_rng(args.seed).permutation(len(known))]
-    names = names[: args.classes]
     validation = scenes(names, args.choose, "validation", size, args.seed + 1)
     data = (
         folder(Path(args.dataset), args.count)
         if args.dataset
         else scenes(names, args.count, "heldout", size, args.seed)
     )
-    figures = measure(tower, validation, data)
-    print(json.dumps(figures, indent=1))
+    figures = measure(tower, validation, data, bundle, args.methods)
+    print(f"{data.name}: {data.count} images, {len(data.class_names)} classes, in percent\n")
+    print(table(figures))
     if args.out:
         args.out.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
+
+
+def _classes(count: int, seed: int) -> list[str]:
+    """Concepts that both the validation and the held-out style draw, chosen by chance."""
+    from clipneurons.pictograms import load_pictograms
+
+    trained, heldout = load_pictograms(), load_pictograms(heldout=True)
+    known = sorted(
+        c
+        for c in trained.concepts
+        if _STYLES["validation"] in trained.styles_of(c)
+        and _STYLES["heldout"] in heldout.styles_of(c)
+    )
+    return [known[i] for i in np.random.default_rng(seed).permutation(len(known))][:count]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Seeded models that tests share: the one the authors' code was run on, and tiny others."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import open_clip
@@ -84,6 +85,7 @@ def as_tower(model: torch.nn.Module) -> Tower:
     size = size if isinstance(size, tuple) else (size, size)
     preprocess = PreprocessCfg(size=size)
     model = model.eval().requires_grad_(False)
+    open_clip.model.set_model_preprocess_cfg(model, asdict(preprocess))
     return Tower(
         model=model,
         name="tiny",

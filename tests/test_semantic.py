@@ -3,19 +3,21 @@ import pytest
 import torch
 from PIL import Image
 
+from clipneurons.segmentation_names import BEST
 from export.evaluate_semantic import (
     BACKGROUND,
     IGNORED,
+    Guess,
     Labelled,
     confusion,
-    evaluate,
     folder,
     mean_iou,
     measure,
     scenes,
+    table,
 )
 from export.settings import UserError
-from tests.models import tiny_resnet
+from tests.models import tiny_resnet, tiny_vit
 
 
 def test_mean_iou_is_the_loop_over_classes_and_pixels():
@@ -37,8 +39,9 @@ def test_perfect_maps_give_all_and_the_bound_gives_background():
     labels[:, 2:] = 1
     scores = torch.zeros(2, 4, 4)
     scores[1, :, 2:] = 1.0
-    assert evaluate([(scores, labels)], 0.5, 2) == 100
-    assert evaluate([(scores, labels)], 2.0, 2) == 25  # background 8 of 16, class 1 nothing
+    guess = Guess(*scores.max(0), labels)
+    assert mean_iou(guess.counts(0.5, 2)) == 100
+    assert mean_iou(guess.counts(2.0, 2)) == 25  # background 8 of 16, class 1 nothing
 
 
 def test_scenes_label_the_visible_pixels_of_each_object():
@@ -72,16 +75,41 @@ def test_a_folder_in_the_style_of_pascal_context_is_read(tmp_path):
         folder(tmp_path)
 
 
-def test_every_method_is_measured_with_what_it_chose():
-    tower = tiny_resnet()
+def two_sets(size=64):
     rng = np.random.default_rng(0)
 
     def load(_index):
-        pixels = rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)
-        return Image.fromarray(pixels), rng.integers(-1, 2, (64, 64))
+        pixels = rng.integers(0, 256, (size, size * 3 // 2, 3)).astype(np.uint8)
+        return Image.fromarray(pixels), rng.integers(-1, 2, (size, size * 3 // 2))
 
-    one, other = (Labelled(name, ("a cat", "a dog"), 2, load) for name in ("one", "other"))
-    figures = measure(tower, one, other, templates="none")
-    assert set(figures) == {"neuron-head pairs", "MaskCLIP", "attention", "GradCAM"}
-    assert all(0 < figure["mIoU"] < 100 for figure in figures.values())
+    return [Labelled(name, ("a cat", "a dog"), 2, load) for name in ("one", "other")]
+
+
+def test_every_method_is_measured_with_what_it_chose():
+    figures = measure(tiny_resnet(), *two_sets(), templates="none")
+    plain = {"neuron-head pairs", "MaskCLIP", "attention", "GradCAM", "patch effects"}
+    edges = {"MaskCLIP + edges", "attention + edges", "GradCAM + edges"}
+    assert set(figures) == plain | edges | {BEST}
     assert figures["neuron-head pairs"]["count"] >= 1
+    for name, figure in figures.items():
+        assert 0 < figure["mIoU"] < 100
+        assert figure["interval"][0] <= figure["mIoU"] + 0.01
+        assert figure["mIoU"] <= figure["interval"][1] + 0.01
+        assert ("times MaskCLIP" in figure) == (name != "MaskCLIP")
+    assert "| neuron-head pairs |" in table(figures)
+
+
+def test_a_vit_is_measured_by_the_methods_that_are_named():
+    figures = measure(tiny_vit(), *two_sets(), names="MaskCLIP,GradCAM", templates="none")
+    assert set(figures) == {"MaskCLIP", "GradCAM", "MaskCLIP + edges", "GradCAM + edges"}
+    with pytest.raises(UserError, match="no method 'magic'"):
+        measure(tiny_vit(), *two_sets(), names="magic")
+
+
+def test_the_bootstrap_counts_images_as_often_as_they_are_drawn():
+    rng = np.random.default_rng(1)
+    counts = np.stack([confusion(*rng.integers(-1, 2, (2, 5, 5)), 2) for _ in range(4)])
+    weights = np.array([[1, 0, 2, 1], [0, 4, 0, 0]])
+    found = mean_iou(np.tensordot(weights, counts, 1))
+    assert found[0] == pytest.approx(mean_iou(counts[0] + 2 * counts[2] + counts[3]))
+    assert found[1] == pytest.approx(mean_iou(counts[1]))

@@ -2,13 +2,17 @@ import json
 
 import pytest
 import torch
+from open_clip.model import resize_pos_embed
+from PIL import Image
 from safetensors.torch import save_file
 
+from clipneurons.lens import make_lens
 from clipneurons.towers import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     UnsupportedModel,
     _why_not_a_plain_vit,
+    enlarge,
     load_tower,
 )
 from tests.models import as_tower, images, tiny_resnet, tiny_vit
@@ -166,3 +170,34 @@ def test_a_norm_that_is_not_a_layer_norm_is_refused():
     visual.transformer.resblocks[1].ln_1 = torch.nn.RMSNorm(24)
     assert "normalises with RMSNorm" in _why_not_a_plain_vit(visual)
     assert as_tower(tiny_vit(no_ln_pre=True).model).kind == "vit"
+
+
+def test_an_enlarged_vit_is_the_one_that_open_clip_makes_of_its_weights():
+    tower = tiny_vit()
+    larger = enlarge(tower, 1.5)
+    assert larger.grid == tuple(3 * side // 2 for side in tower.grid)
+    assert larger.image_size == tuple(3 * side // 2 for side in tower.image_size)
+    weights = dict(tower.model.state_dict())
+    resize_pos_embed(weights, larger.model)
+    found = larger.visual.positional_embedding
+    torch.testing.assert_close(found, weights["visual.positional_embedding"], rtol=0, atol=1e-5)
+    assert larger.encode_image(images(2, larger)).shape == (2, tower.embed_dim)
+    assert tower.grid == tower.visual.grid_size != larger.grid, "the first stays as it was"
+    assert torch.equal(larger.encode_text(["a cat"]), tower.encode_text(["a cat"]))
+
+
+def test_an_enlarged_resnet_is_still_the_sum_of_its_pairs():
+    tower = enlarge(tiny_resnet(), 2)
+    representation, contributions = make_lens(tower)(images(2, tower))
+    mine = contributions[4]
+    scale = 100 / representation.norm(dim=-1, keepdim=True)
+    total = mine.dense(torch.arange(mine.directions.units)).sum(1) + scale * make_lens(tower).bias
+    torch.testing.assert_close(total, scale * representation, rtol=1e-4, atol=1e-4)
+    assert tower.preprocess(Image.new("RGB", (50, 40))).shape[1:] == tower.image_size
+
+
+def test_enlarging_by_nothing_is_the_same_tower_and_to_nothing_is_refused():
+    tower = tiny_resnet()
+    assert enlarge(tower, 1.0) is tower
+    with pytest.raises(ValueError, match="leaves no patch"):
+        enlarge(tower, 0.1)
