@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipneurons.masks import upsample
+from clipneurons.pictures import to_rgb
 from clipneurons.towers import Tower
 
 # Longer than this many times its width, an image is squeezed rather than cut.
@@ -17,19 +18,6 @@ _LONGEST = 4.0
 _BATCH = 16
 
 MapMaker = Callable[[Tensor], Tensor]
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in 8-bit RGB, on white where it is transparent."""
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = image.convert("I").point(lambda value: value / 257)  # 16 bits a pixel
-    if image.mode in ("I", "F"):
-        image = image.convert("L")
-    return image.convert("RGB")
 
 
 def pixels(image: Image.Image, size: tuple[int, int]) -> Float[Tensor, "3 height width"]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from io import BytesIO
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from clipneurons import pictures
 
 # Raster formats that Pillow decodes itself: no EPS or PDF, which would start other programs.
 _FORMATS = """
@@ -51,13 +52,8 @@ def decode(data: bytes) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode -> RGB; more than 8 bits are scaled, transparency lies on white."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
-        image = Image.fromarray(_eight_bits(image))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return _at_most(image.convert("RGB"), MAX_ASPECT)
+    """Any mode -> RGB (`pictures.to_rgb`), and no strip that is too long to be resized."""
+    return _at_most(pictures.to_rgb(image), MAX_ASPECT)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -65,18 +61,6 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # damaged metadata: the picture itself is fine
         return image
-
-
-def _eight_bits(image: Image.Image) -> np.ndarray:
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    if image.mode == "F":
-        low, high = values.min(), values.max()
-        if low >= 0 and high <= 1:  # the convention of float images
-            low, high = 0.0, 1.0
-    else:
-        low, high = 0.0, 65535.0 if values.max() > 255 or image.mode != "I" else 255.0
-    scaled = (values - low) / max(high - low, 1e-12) * 255
-    return scaled.clip(0, 255).round().astype(np.uint8)
 
 
 def _at_most(image: Image.Image, aspect: int) -> Image.Image:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
 from io import BytesIO
 
 from PIL import Image
 
+from clipneurons.pictures import webp_uri
 from clipneurons.shift_monitor import Monitor
 
 _STYLE = """
@@ -35,7 +35,7 @@ def thumbnail(image: Image.Image, side: int) -> str:
     small.thumbnail((side, side))
     buffer = BytesIO()
     small.save(buffer, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return webp_uri(buffer.getvalue())
 
 
 def comparison_page(summary: dict, pictures: dict[str, list[str]]) -> str:

@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clipneurons.bundle import Bundle
 from clipneurons.dictionary import Card, Dictionary, signed
+from clipneurons.pictures import webp_uri
 from clipneurons.polysemy import Cluster
-from tabs.images import open_image, webp_uri
+from tabs.images import open_image
 from tabs.plots import MINUS, PLUS, Bar, bars, empty, figures, histogram, section
 from tabs.theme import picture_font
 

@@ -11,6 +11,8 @@ import gradio as gr
 from gradio.data_classes import ImageData
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from clipneurons.pictures import to_rgb, webp_uri
+
 MAX_BYTES = 10 * 2**20
 MAX_PIXELS = 40_000_000
 # Handlers never get more than this many pixels a side: no tower here reads more.
@@ -48,21 +50,7 @@ def open_image(file: Path | BytesIO) -> Image.Image:
         ) from None
     except (OSError, SyntaxError, EOFError):  # what Pillow's decoders raise for damaged files
         raise ValueError("This image is damaged: it could not be decoded to the end.") from None
-    return on_white(image)
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """RGB; what is transparent becomes white, as on the page."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(ground, image)
-    return image.convert("RGB")
-
-
-def webp_uri(webp: bytes) -> str:
-    """A WebP file as the source of an `<img>`."""
-    return "data:image/webp;base64," + base64.b64encode(webp).decode()
+    return to_rgb(image)
 
 
 def image_uri(image: Image.Image, quality: int = 85) -> str:

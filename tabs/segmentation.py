@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from PIL import Image
 
+from clipneurons.pictures import to_rgb
 from clipneurons.segmentation_names import BEST, method_names
 from tabs import plots
 from tabs.context import MODEL, Library, Reading, readable
@@ -69,7 +70,6 @@ def search(
 ) -> Found:
     """Segment an image by comma-separated words."""
     from clipneurons.segmenters import segment
-    from clipneurons.windows import to_rgb
 
     if image is None:
         raise ValueError("Choose an image first.")

@@ -21,7 +21,7 @@ from clipneurons.segmenters import (
     shares,
 )
 from clipneurons.text import embed_texts
-from clipneurons.windows import canvas_size, map_in_windows, normalise, starts, to_rgb, whole
+from clipneurons.windows import canvas_size, map_in_windows, normalise, starts, whole
 from tests.models import images, tiny_resnet, tiny_vit
 
 
@@ -158,20 +158,7 @@ def test_images_of_any_shape(tower, size, scale):
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "L", "CMYK", "I;16", "I", "F"])
 def test_images_of_any_mode(tower, mode):
     image = Image.new(mode, (9, 7))
-    assert to_rgb(image).mode == "RGB"
     assert whole(tower, image).shape == (1, 3, *tower.image_size)
-
-
-def test_what_is_transparent_is_white():
-    image = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
-    image.putpixel((1, 0), (255, 0, 0, 255))
-    assert to_rgb(image).getpixel((0, 0)) == (255, 255, 255)
-    assert to_rgb(image).getpixel((1, 0)) == (255, 0, 0)
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([9, 9, 9])
-    palette.info["transparency"] = 0
-    assert to_rgb(palette).getpixel((0, 0)) == (255, 255, 255)
-    assert to_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_whole_is_the_towers_own_preprocessing_for_a_square_of_its_size(tower):

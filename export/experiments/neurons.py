@@ -9,10 +9,10 @@ import torch
 
 from clipneurons.bundle import Bundle
 from clipneurons.dictionary import Dictionary, signed
+from clipneurons.pictures import webp_uri
 from export.experiments.bench import Bench
 from export.experiments.charts import Bar, bar_chart
 from export.experiments.experiment import Claim, Experiment, Figure, Gallery, Picture, Section
-from export.experiments.pictures import webp_uri
 from export.experiments.yardstick import percent
 
 _EACH, _IMAGES, _PHRASES = 5, 5, 6

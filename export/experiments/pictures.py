@@ -1,11 +1,12 @@
-"""Pictures as data URIs, so that the report is one file."""
+"""Thumbnails as data URIs, so that the report is one file."""
 
 from __future__ import annotations
 
-import base64
 import io
 
 from PIL import Image
+
+from clipneurons.pictures import webp_uri
 
 
 def thumbnail(image: Image.Image, side: int = 96) -> str:
@@ -15,8 +16,3 @@ def thumbnail(image: Image.Image, side: int = 96) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=70)
     return webp_uri(buffer.getvalue())
-
-
-def webp_uri(data: bytes) -> str:
-    """WebP bytes as a data URI."""
-    return f"data:image/webp;base64,{base64.b64encode(data).decode()}"

@@ -8,9 +8,9 @@ from itertools import islice
 from PIL import Image
 
 from clipneurons.overlay import mask_image, overlay
+from clipneurons.pictures import to_rgb
 from clipneurons.segmentation_names import BEST, OWN, PAPER
 from clipneurons.segmenters import segment, segmenters
-from clipneurons.windows import to_rgb
 from export.experiments import published
 from export.experiments.bench import Bench
 from export.experiments.charts import Bar, bar_chart

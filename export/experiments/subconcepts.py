@@ -8,9 +8,9 @@ import torch
 from torch.nn.functional import normalize
 
 from clipneurons.dictionary import Dictionary, signed
+from clipneurons.pictures import webp_uri
 from export.experiments.bench import Bench
 from export.experiments.experiment import Claim, Experiment, Gallery, Picture, Section, Table
-from export.experiments.pictures import webp_uri
 from export.experiments.yardstick import percent
 
 _NEURONS, _PAIRS, _IMAGES = 4, 3, 3

@@ -1,0 +1,35 @@
+"""Pictures of any mode made plain RGB, and written into a page."""
+
+import base64
+
+import numpy as np
+from PIL import Image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode -> RGB; more than 8 bits are scaled, transparency lies on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_eight_bits(image))
+    if image.has_transparency_data:
+        # Pillow takes the premultiplied modes only to their plain ones.
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def webp_uri(webp: bytes) -> str:
+    """A WebP file as the source of an `<img>`."""
+    return "data:image/webp;base64," + base64.b64encode(webp).decode()
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    if image.mode == "F":
+        low, high = values.min(), values.max()
+        if low >= 0 and high <= 1:  # the convention of float images
+            low, high = 0.0, 1.0
+    else:
+        low, high = 0.0, 65535.0 if values.max() > 255 or image.mode != "I" else 255.0
+    scaled = (values - low) / max(high - low, 1e-12) * 255
+    return scaled.clip(0, 255).round().astype(np.uint8)
