@@ -136,7 +136,7 @@ def open_reading(source: str) -> Reading:
     bundle = load_bundle(folder)
     if not Path(source).exists() and bundle.config.model == ".":
         folder = resolve(source, weights=True)
-    return Reading(folder.name if Path(source).exists() else source, folder, bundle)
+    return Reading(folder.resolve().name if Path(source).exists() else source, folder, bundle)
 
 
 def hub_allowed(asked: bool | None, host: str | None) -> bool:

@@ -134,6 +134,10 @@ def _folders(args: argparse.Namespace) -> list[str]:
         found = args.bundle or [folder for folder in BUNDLED if (Path(folder) / CHECKSUMS).exists()]
         if not found:
             raise UserError(f"no bundle in {' or '.join(BUNDLED)}: give --bundle FOLDER")
+        names = [Path(folder).resolve().name for folder in found]
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:
+            raise UserError(f"the report names bundles by their folders: two are {twice[0]!r}")
         return found
     from export import run as export_run
     from export.opening import default_out

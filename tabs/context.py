@@ -139,8 +139,20 @@ class Library:
     def __init__(self, readings: list[Reading], shelf: Shelf | None = None) -> None:
         if not readings:
             raise ValueError("expected at least one bundle to show")
-        self.readings = {reading.key: reading for reading in readings}
+        self.readings: dict[str, Reading] = {}
+        for reading in readings:
+            self._add(reading)
         self.shelf = shelf
+
+    def _add(self, reading: Reading) -> None:
+        """A bundle named twice is there once; another of the same name is called "name (2)"."""
+        name, number = reading.key, 1
+        while other := self.readings.get(reading.key):
+            if other.folder.resolve() == reading.folder.resolve():
+                return
+            number += 1
+            reading.key = f"{name} ({number})"
+        self.readings[reading.key] = reading
 
     @property
     def first(self) -> Reading:
@@ -149,9 +161,14 @@ class Library:
 
     @property
     def choices(self) -> list[tuple[str, str]]:
-        """(title, key) of each reading."""
+        """(title, key) of each reading; the key is in titles that would be the same."""
         opened = self.shelf.readings if self.shelf else []
-        return [(reading.title, reading.key) for reading in (*self.readings.values(), *opened)]
+        readings = [*self.readings.values(), *opened]
+        titles = [reading.title for reading in readings]
+        return [
+            (title if titles.count(title) == 1 else f"{title} · {reading.key}", reading.key)
+            for title, reading in zip(titles, readings, strict=True)
+        ]
 
     def __getitem__(self, key: str | None) -> Reading:
         if not key:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+import shutil
 import struct
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +23,7 @@ from PIL import Image
 
 import app
 from clipneurons.bundle import load_bundle, save_bundle
-from tabs.context import MODEL
+from tabs.context import MODEL, Library, Reading
 from tabs.gpu import on_gpu
 from tabs.images import MAX_PIXELS, open_image
 from tests.app_server import running_app
@@ -382,14 +384,32 @@ def test_a_folder_that_is_no_bundle_is_one_line(tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+def test_folders_of_one_name_are_all_shown(folder, tmp_path, monkeypatch):
+    other = shutil.copytree(folder, tmp_path / folder.name)
+    monkeypatch.chdir(other)
+    library = app.open_library([".", str(folder), str(other)])
+    assert {key: reading.folder.resolve() for key, reading in library.readings.items()} == {
+        "tiny": other,
+        "tiny (2)": folder,
+    }
+    assert library["tiny"] is library.first
+    assert len({title for title, _ in library.choices}) == 2
+
+
+def test_bundles_of_one_model_and_data_have_titles_of_their_own(folder):
+    library = app.open_library([str(folder)])
+    config = replace(library.first.bundle.config, model="ViT-B-32", pretrained="openai")
+    bundle = replace(library.first.bundle, config=config)
+    library = Library([Reading("a", Path("a"), bundle), Reading("b", Path("b"), bundle)])
+    assert [title.rpartition(" · ")[2] for title, _ in library.choices] == ["a", "b"]
+
+
 @pytest.mark.parametrize("text", ["-1", "1e9", "²", "9" * 30, "", "abc", None])
 def test_numbers_in_an_address_are_believed_only_if_they_are_some(text):
     assert app._number(text, 5) == 5
 
 
 def build_page(folder, monkeypatch):
-    from tabs.context import Library, Reading
-
     # Gradio makes several event loops for a page and leaves them open: it gets this one.
     loop = asyncio.new_event_loop()
     with monkeypatch.context() as patch:

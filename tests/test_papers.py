@@ -346,6 +346,8 @@ def test_mistakes_are_one_line(folders, tmp_path, capsys):
     assert papers(folders, tmp_path, "--only", "neurons") == 2
     assert "choose another --out" in capsys.readouterr().err
     new = ("--out", str(tmp_path / "new"), "--only", "mean-ablation")
+    assert main(["papers", "--bundle", "a/tiny", "b/tiny", *new]) == 2
+    assert "two are 'tiny'" in capsys.readouterr().err
     assert main(["papers", "--bundle", str(folders[0]), *new]) == 2
     assert "--images" in capsys.readouterr().err
     model = ("--model", "ViT-B-32", "--pretrained", "openai", "--bundle", str(tmp_path / "none"))
