@@ -11,6 +11,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import argparse  # noqa: E402
 import importlib  # noqa: E402
+import socket  # noqa: E402
 import sys  # noqa: E402
 from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -149,6 +150,27 @@ def hub_allowed(asked: bool | None, host: str | None) -> bool:
     return host in ("127.0.0.1", "localhost", "::1") and "SPACE_ID" not in os.environ
 
 
+def check_address(host: str | None, port: int | None) -> None:
+    """Listen once, as the page will: Gradio goes on and on about an address it cannot have.
+
+    Raises `OSError` with a message for the owner.
+    """
+    host = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    try:
+        family, *_, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=family).close()
+    except (OSError, UnicodeError) as error:
+        reason = (getattr(error, "strerror", None) or "no host name").partition(" (")[0]
+        at = host if port is None else f"{host}, port {port}"
+        raise OSError(f"cannot listen on {at} ({reason}): choose other --host or --port") from None
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, not {text!r}")
+    return int(text)
+
+
 def serve(library: Library, *, block: bool = True, **options) -> gr.Blocks:
     """Build and launch the page; `options` go to `launch`."""
     fetch_nothing()
@@ -180,14 +202,17 @@ def main(arguments: list[str] | None = None) -> int:
         help="whether visitors may open bundles from the Hub by name (default: only if the page "
         "is for this machine alone; a Space says CLIPNEURONS_HUB=1)")  # fmt: skip
     parser.add_argument("--host", default=None, help="address to listen on (default: this machine)")
-    parser.add_argument("--port", type=int, default=None, help="default: the first free from 7860")
+    parser.add_argument(
+        "--port", type=_port, default=None, help="default: the first free from 7860"
+    )
     parser.add_argument("--mcp", action="store_true",
         help="also serve the tabs' functions as MCP tools (needs gradio[mcp])")  # fmt: skip
     args = parser.parse_args(arguments)
     say("imports")
     try:
+        check_address(args.host, args.port)
         library = open_library(args.bundle, hub_allowed(args.hub, args.host))
-    except BundleError as error:
+    except (BundleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     say(f"bundle ({', '.join(library.readings)})")

@@ -6,6 +6,7 @@ import asyncio
 import io
 import re
 import shutil
+import socket
 import struct
 import sys
 import zlib
@@ -382,6 +383,26 @@ def test_a_folder_that_is_no_bundle_is_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("port", ["99999999", "0", "-1", "http"])
+def test_a_port_that_is_none_is_one_line(port, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        app.main(["--port", port])
+    assert "expected a port from 1 to 65535" in capsys.readouterr().err
+
+
+def test_an_address_that_cannot_be_had_is_one_line(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for address, reason in [
+            (["--port", port], f"127.0.0.1, port {port} (Address already in use)"),
+            (["--host", "192.0.2.1"], "192.0.2.1 (Cannot assign requested address)"),
+            (["--host", "a..b"], "a..b (no host name)"),
+        ]:
+            assert app.main(address) == 2
+            error = capsys.readouterr().err
+            assert error == f"error: cannot listen on {reason}: choose other --host or --port\n"
 
 
 def test_folders_of_one_name_are_all_shown(folder, tmp_path, monkeypatch):
