@@ -13,6 +13,7 @@ from torch import Tensor
 from clipneurons.towers import Tower
 
 COMMON_WORDS = {"common-10k": 10_000, "common-30k": 30_000}
+VOCABULARY = "vocabulary"
 DESCRIPTIONS = "imagenet-descriptions"
 MAX_TEXTS = 200_000
 MAX_CHARACTERS = 500
@@ -82,8 +83,9 @@ def text_pool(source: str | Path | Iterable[str], licence: str = "unknown") -> T
 
     Args:
         source: ``"common-10k"`` or ``"common-30k"`` (the most frequent English words, from
-            wordfreq); ``"imagenet-descriptions"`` (the file ``imagenet-descriptions.txt`` in the
-            working folder); a path; or an iterable of texts.
+            wordfreq); ``"vocabulary"`` (what the bundled models' captions speak of);
+            ``"imagenet-descriptions"`` (the file ``imagenet-descriptions.txt`` in the working
+            folder); a path; or an iterable of texts.
         licence: recorded with texts of one's own.
 
     Raises:
@@ -94,9 +96,11 @@ def text_pool(source: str | Path | Iterable[str], licence: str = "unknown") -> T
         return TextPool("given", clean_texts(source), "given by the caller", licence)
     if source in COMMON_WORDS:
         return _common_words(str(source), COMMON_WORDS[source])
+    if source == VOCABULARY:
+        return _vocabulary()
     path = Path(f"{DESCRIPTIONS}.txt" if source == DESCRIPTIONS else source)
     if not path.is_file():
-        names = ", ".join([*COMMON_WORDS, DESCRIPTIONS])
+        names = ", ".join([*COMMON_WORDS, VOCABULARY, DESCRIPTIONS])
         raise ValueError(
             f"there is no text file {str(path)!r}. Expected a UTF-8 file with one text a line, "
             f"or one of {names}"
@@ -153,13 +157,23 @@ def _common_words(name: str, count: int) -> TextPool:
     )
 
 
-def fill_templates(text: str, templates: str | Sequence[str]) -> list[str]:
-    """The text in each template: a name in `TEMPLATES`, or templates that hold one ``{}`` each.
+def _vocabulary() -> TextPool:
+    """Concepts of the bundled pictograms, their other names and groups, colours and grounds.
 
-    Raises:
-        ValueError: an unknown name, no template, or one without exactly one ``{}``.
+    No coloured concepts: eleven texts that differ in a colour alone crowd out what else is said.
     """
-    return [template.replace("{}", text) for template in _templates(templates)]
+    from clipneurons.captions import COLOURS, PATTERNS, article
+    from clipneurons.pictograms import load_pictograms
+
+    pack = load_pictograms()
+    texts = [article(name) for name in pack.concepts]
+    texts += [article(word) for name in pack.concepts for word in pack.synonyms[name]]
+    texts += sorted(set(pack.groups.values()))
+    texts += COLOURS
+    grounds = ["", *(f"{pattern} " for pattern in PATTERNS.values())]
+    texts += [article(f"{colour} {ground}background") for ground in grounds for colour in COLOURS]
+    credit = "names of the bundled pictograms, synonyms, colours and backgrounds"
+    return TextPool(VOCABULARY, clean_texts(texts), credit, "MIT")
 
 
 def _templates(templates: str | Sequence[str]) -> Sequence[str]:

@@ -10,7 +10,7 @@ from clipneurons.text import embed_texts
 from clipneurons.towers import Tower
 from export.entries import Source
 from export.settings import Settings
-from export.sources import SCENES, open_source
+from export.sources import SCENES, is_scenes, open_source
 
 # Scenes for the figures: with one object each, from a seed of their own.
 HELDOUT_SCENES = f"{SCENES}:1000"
@@ -18,8 +18,7 @@ HELDOUT_SCENES = f"{SCENES}:1000"
 
 def heldout_images(settings: Settings, tower: Tower) -> Source:
     """Images that the statistics did not see, where there are any."""
-    scenes = settings.images.startswith(SCENES)
-    spec = settings.heldout or (HELDOUT_SCENES if scenes else settings.images)
+    spec = settings.heldout or (HELDOUT_SCENES if is_scenes(settings.images) else settings.images)
     own = spec == settings.images
     return open_source(
         spec,
@@ -27,7 +26,7 @@ def heldout_images(settings: Settings, tower: Tower) -> Source:
         limit=settings.limit if own else None,
         seed=settings.seed + 1,
         image_size=max(tower.image_size),
-        heldout=spec.startswith(SCENES),
+        heldout=is_scenes(spec),
     )
 
 

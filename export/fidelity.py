@@ -168,8 +168,7 @@ def _labelled(tower: Tower, source: Source, size: int, workers: int) -> Iterator
     with tqdm(total=len(source), desc="fidelity", unit="images", disable=None) as bar:
         for batch in batches(source, tower.preprocess, numbers, size, workers):
             if batch.images is not None:
-                labels = [-1 if label is None else label for label in batch.labels]
-                yield batch.images, torch.tensor(labels)
+                yield batch.images, batch.labels
             bar.update(len(batch.ids) + len(batch.skipped))
 
 

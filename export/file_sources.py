@@ -12,6 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from export.entries import Content, Raw, SourceError, readable
+from export.settings import read_text
+
+# Beside WebDataset shards, one class a line: the file of CLIP benchmark's data sets.
+CLASS_NAMES = "classnames.txt"
 
 _SUFFIXES = """
 .avif .bmp .dib .gif .ico .jfif .jp2 .j2k .jpe .jpeg .jpg .mpo .pbm .pcx .pgm .png .pnm .ppm .qoi
@@ -24,8 +28,9 @@ SUFFIXES = frozenset(_SUFFIXES.split())
 class FolderSource:
     """Images of a folder at any depth, sorted by path; class names are those of the folders.
 
-    Classes are the images' parent folders, when every image has one below the root. The folder
-    names of ImageNet (n01440764, ...), all or some, are read as open_clip's names of its classes.
+    An image's class is the folder it lies in, when every image lies in one below the root:
+    `train/cat` and `val/cat` are one class. The folder names of ImageNet (n01440764, ...), all or
+    some, are read as open_clip's names of its classes.
     """
 
     root: Path
@@ -54,7 +59,7 @@ class FolderSource:
         self.notes.sort()
         if not self.paths:
             raise SourceError(f"{self.root} holds no images ({', '.join(sorted(SUFFIXES))})")
-        parents = [p.split("/")[0] if "/" in p else None for p in self.paths]
+        parents = [p.split("/")[-2] if "/" in p else None for p in self.paths]
         folders = sorted({p for p in parents if p})
         self._labels: list[int | None] = [None] * len(parents)
         if None not in parents and len(folders) > 1:
@@ -83,7 +88,10 @@ class FolderSource:
 
 @dataclass
 class TarSource:
-    """WebDataset shards: tar files whose members `key.jpg`, `key.txt`, `key.cls` form a sample."""
+    """WebDataset shards: tar files whose members `key.jpg`, `key.txt`, `key.cls` form a sample.
+
+    The numbers in `key.cls` have names where `classnames.txt` beside the shards gives them.
+    """
 
     shards: list[Path]
     name: str
@@ -97,6 +105,9 @@ class TarSource:
             self._list(shard)
         if not self._samples:
             raise SourceError(f"no images in {', '.join(map(str, self.shards))}")
+        names = self.shards[0].parent / CLASS_NAMES
+        if names.is_file():
+            self.class_names = tuple(line.strip() for line in read_text(names).splitlines())
 
     def _list(self, shard: Path) -> None:
         samples: dict[str, dict[str, tuple[Path, int, int]]] = {}

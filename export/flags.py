@@ -21,9 +21,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the model's weights (default: %(default)s)")  # fmt: skip
     model.add_argument("--device", help="default: cuda where there is one, else cpu")
     data = parser.add_argument_group("images")
-    data.add_argument("--images", default=d["images"], help="folder, tar files (glob or"
-        " name-{000..012}.tar), hf:owner/name[@revision], cifar10:FOLDER, or scenes:COUNT"
-        " (default: %(default)s)")  # fmt: skip
+    data.add_argument("--images", default=d["images"], help="folder (an image's class is the folder"
+        " it lies in), tar files (glob or name-{000..012}.tar; the numbers in .cls are classes where"
+        " classnames.txt beside them has their names, one a line), hf:owner/name[@revision],"
+        " cifar10:FOLDER, or scenes:COUNT (default: %(default)s)")  # fmt: skip
     data.add_argument("--split", help="of a data set that has splits; of a folder, its subfolder")
     data.add_argument("--limit", type=positive, help="use the first LIMIT images (default: all)")
     data.add_argument("--seed", type=int, default=d["seed"],

@@ -49,12 +49,15 @@ def read(raw: Raw) -> Picture:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one batch that could be read, and what became of the others."""
+    """Images of one batch that could be read, and what became of the others.
+
+    Labels are −1 where the source has no label, or no name for it: a number alone is no class.
+    """
 
     number: int
     ids: Int[Tensor, " image"]
     images: Float[Tensor, "image 3 height width"] | None
-    labels: list[int | None]
+    labels: Int[Tensor, " image"]
     captions: list[str]
     skipped: list[tuple[int, str, str]]
     digest: bytes
@@ -86,16 +89,19 @@ def batches(
         for number in [*numbers, None]:
             now, ahead = ahead, None if number is None else (number, submit(number))
             if now is not None:
-                yield _collate(now[0], [f.result() for f in now[1]])
+                yield _collate(now[0], [f.result() for f in now[1]], len(source.class_names))
 
 
-def _collate(number: int, prepared: list[tuple[Picture, Tensor | None]]) -> Batch:
+def _collate(number: int, prepared: list[tuple[Picture, Tensor | None]], classes: int) -> Batch:
     good = [(p, t) for p, t in prepared if t is not None]
     return Batch(
         number=number,
         ids=torch.tensor([p.index for p, _ in good], dtype=torch.int64),
         images=torch.stack([t for _, t in good]) if good else None,
-        labels=[p.label for p, _ in good],
+        labels=torch.tensor(
+            [-1 if p.label is None or p.label >= classes else p.label for p, _ in good],
+            dtype=torch.int64,
+        ),
         captions=[p.caption for p, _ in good],
         skipped=[(p.index, p.name, p.reason or "") for p, t in prepared if t is None],
         digest=hashlib.sha256(b"".join(p.digest for p, _ in prepared)).digest(),

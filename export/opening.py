@@ -10,14 +10,13 @@ from clipneurons.bundle_config import BUNDLE_FILES, MODEL_FILES
 from clipneurons.folders import CHECKSUMS
 from clipneurons.lens import Lens, make_lens
 from clipneurons.pictograms import ARTIFACTS
-from clipneurons.text import TextPool
+from clipneurons.text import VOCABULARY, TextPool, text_pool
 from clipneurons.towers import Tower, UnsupportedModel, load_tower
 from clipneurons.vit import SecondOrderLens
 from export import distributed
 from export.entries import Source
-from export.pools import VOCABULARY, open_pool
 from export.settings import Settings, UserError
-from export.sources import SCENES, open_source
+from export.sources import is_scenes, open_source
 
 SHALLOW = 6  # blocks
 
@@ -43,7 +42,7 @@ def prepare(args: argparse.Namespace) -> tuple[Tower, Settings]:
 def default_texts(model: str, images: str) -> str:
     """Common words, but not for a bundled model: it was taught its captions' words alone."""
     bundled = Path(model).resolve().is_relative_to(ARTIFACTS)
-    return VOCABULARY if bundled or images.startswith(SCENES) else "common-30k"
+    return VOCABULARY if bundled or is_scenes(images) else "common-30k"
 
 
 def open_tower(model: str, pretrained: str | None, device: str | None, precision: str) -> Tower:
@@ -78,7 +77,7 @@ def open_images(settings: Settings, tower: Tower) -> Source:
 def open_texts(name: str) -> TextPool:
     """The pool of texts of that name or file."""
     try:
-        return open_pool(name)
+        return text_pool(name)
     except ValueError as error:
         raise UserError(f"--texts: {error}") from None
 

@@ -55,7 +55,7 @@ class Plan:
         whole = self.image_seconds + self.text_seconds + self.figure_seconds
         return [
             f"model    {settings.model} {settings.pretrained or ''}".rstrip(),
-            f"images   {self.images:,} of {source.name}, {len(source.class_names)} classes",
+            f"images   {self.images:,} of {source.name}, {classes(source)}",
             f"layers   {layers}",
             f"passes   {passes}",
             f"texts    {len(pool):,} of {pool.name} ({pool.licence}), {settings.components} a unit",
@@ -175,6 +175,13 @@ def _measure_texts(lens, pool, units, components, clock) -> tuple[float, float]:
         omp(targets, like, size)
         seconds.append((clock() - start) / len(targets) * units)
     return total + seconds[0], seconds[1]
+
+
+def classes(source: Source) -> str:
+    """How many classes were found and the first of them, so that the wrong folder shows."""
+    names = source.class_names
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} classes ({shown})" if names else "no classes"
 
 
 def size(count: float) -> str:

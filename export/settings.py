@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentTypeError
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 DEFAULT_MODEL = "artifacts/mini-vit"
@@ -11,6 +13,16 @@ DEFAULT_MODEL = "artifacts/mini-vit"
 
 class UserError(ValueError):
     """A mistake in the arguments or the input; shown as one line, exit status 2."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a user's file; `UserError` where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -85,13 +97,13 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """From `i/n`, i counted from 0."""
+        """From `i/n`, i counted from 0; `ArgumentTypeError` for anything else."""
         try:
             index, count = (int(part) for part in text.split("/"))
         except ValueError:
-            raise UserError(f"--shard {text!r}: expected i/n, such as 0/8") from None
+            raise ArgumentTypeError(f"{text!r}: expected i/n, such as 0/8") from None
         if not 0 <= index < count:
-            raise UserError(f"--shard {text!r}: i runs from 0 to n - 1")
+            raise ArgumentTypeError(f"{text!r}: i runs from 0 to n - 1")
         return cls(index, count)
 
     @property

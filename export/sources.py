@@ -11,6 +11,11 @@ from export.file_sources import FolderSource, TarSource, tar_files
 SCENES = "scenes"
 
 
+def is_scenes(spec: str) -> bool:
+    """Whether a user's `--images` names composed scenes; `./scenes` is a folder."""
+    return spec.partition(":")[0] == SCENES
+
+
 def open_source(
     spec: str,
     *,
@@ -27,7 +32,7 @@ def open_source(
     the first images. Raises `SourceError`.
     """
     kind, _, rest = spec.partition(":")
-    if kind == SCENES:
+    if is_scenes(spec):
         if rest and not rest.isdigit():
             raise SourceError(f"--images {spec!r}: expected scenes:COUNT")
         source = composed_scenes(int(rest or limit or 5000), seed, image_size, heldout)
@@ -41,8 +46,9 @@ def open_source(
         root = Path(spec) / split if split else Path(spec)
         source = FolderSource(root)
     else:
+        found = "is a file" if Path(spec).exists() else "does not exist"
         raise SourceError(
-            f"--images {spec!r} does not exist. Expected a folder, tar files, 'scenes:COUNT',"
+            f"--images {spec!r} {found}. Expected a folder, tar files, 'scenes:COUNT',"
             " 'cifar10:FOLDER' or 'hf:owner/name'"
         )
     return Limited(source, limit) if limit and limit < len(source) else source

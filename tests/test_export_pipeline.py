@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,13 +23,13 @@ from clipneurons.bundle_config import BUNDLE_FILES, CARD, CONFIG, METRICS, Bundl
 from clipneurons.folders import CHECKSUMS
 from clipneurons.lens import make_lens
 from clipneurons.statistics import collect_statistics
+from clipneurons.text import VOCABULARY
 from export import pipeline
 from export.__main__ import main
 from export.file_sources import FolderSource
 from export.images import batches
 from export.opening import default_texts
 from export.pipeline import Passes, merge_effects, merge_means
-from export.pools import VOCABULARY
 from export.settings import Settings, Shard, UserError
 from export.states import ScoreCache, State
 from tests.tiny import RESNET, VIT, WORDS, tiny_model_folder, tiny_tower
@@ -428,7 +429,7 @@ def test_states_and_settings_come_back(tmp_path):
     assert "--centred-pool" in settings.command("o")
     assert Shard.parse("1/3").numbers(8) == range(1, 8, 3)
     for text in ("3/3", "x", "-1/2", "1"):
-        with pytest.raises(UserError, match="--shard"):
+        with pytest.raises(ArgumentTypeError, match=r"expected i/n|0 to n - 1"):
             Shard.parse(text)
 
 

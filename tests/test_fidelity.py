@@ -15,7 +15,6 @@ from export.describe import class_names, describe, lines_of
 from export.fidelity import Tally, fidelity, wilson
 from export.gallery import choose, encode, gallery
 from export.images import batches
-from export.pools import open_pool
 from export.settings import UserError
 from tests.tiny import WORDS, tiny_bundle, tiny_tower
 
@@ -210,13 +209,6 @@ def test_the_card_says_what_the_bundle_holds():
         assert word in card
     hub = replace(bundle, config=replace(bundle.config, model="hf-hub:org/clip"))
     assert "base_model: org/clip\n" in render_card(hub, {}, "", "user/name")
-
-
-def test_vocabulary_is_a_clean_pool():
-    pool = open_pool("vocabulary")
-    assert {"an airplane", "red", "a red striped background"} <= set(pool.texts)
-    assert "a red airplane" not in pool.texts
-    assert len(set(pool.texts)) == len(pool) > 700
 
 
 def test_descriptions_go_on_where_they_stopped(tmp_path):

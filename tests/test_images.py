@@ -7,6 +7,7 @@ import pickle
 import struct
 import tarfile
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,16 @@ import torch
 from PIL import Image
 
 from export import decode as decoding
+from clipneurons.text import VOCABULARY
+from export.classify import heldout_images
 from export.dataset_sources import ScenesSource
 from export.decode import MAX_ASPECT, Unreadable, decode
 from export.entries import SourceError
 from export.file_sources import FolderSource, TarSource
 from export.images import batches, read
+from export.opening import default_texts
+from export.plan import classes
+from export.settings import Settings, UserError
 from export.sources import open_source
 
 
@@ -181,13 +187,13 @@ def test_a_folder_is_listed_in_order_with_what_it_skips(folder):
         "cat/a.png", "cat/deep/b.jpg", "dog/album.jpg/inside.png", "dog/c.webp", "dog/empty.jpg",
         "dog/gone.png",
     ]  # fmt: skip
-    assert source.class_names == ("cat", "dog")
+    assert source.class_names == ("album.jpg", "cat", "deep", "dog")
     assert source.notes == [
         ("dog/album.jpg", "a folder, not a file"),
         ("dog/notes.txt", "not an image by its name (.txt)"),
     ]
     pictures = [read(raw) for raw in source.raws(range(len(source)))]
-    assert [p.label for p in pictures[:4]] == [0, 0, 1, 1]
+    assert [p.label for p in pictures[:4]] == [1, 2, 0, 3]
     assert [p.reason for p in pictures[:4]] == [None] * 4
     assert pictures[4].reason == "empty file"
     assert "No such file" in pictures[5].reason
@@ -201,6 +207,17 @@ def test_a_file_that_may_not_be_read(folder, monkeypatch):
 
     monkeypatch.setattr(type(folder), "read_bytes", refuse)
     assert read(next(source.raws([0]))).reason == "cannot be read: Permission denied"
+
+
+def test_a_class_is_the_folder_an_image_lies_in(tmp_path):
+    for name in ("train/cat", "train/sea_dog", "val/cat"):
+        (tmp_path / name).mkdir(parents=True)
+        gradient().save(tmp_path / name / "1.png")
+    source = open_source(str(tmp_path))
+    assert source.class_names == ("cat", "sea dog")
+    assert [read(raw).label for raw in source.raws(range(3))] == [0, 1, 0]
+    assert classes(source) == "2 classes (cat, sea dog)"
+    assert classes(open_source(str(tmp_path), split="val")) == "no classes"
 
 
 def test_classes_need_a_folder_for_every_image(folder):
@@ -243,9 +260,30 @@ def test_webdataset_shards(tmp_path):
         assert any("no image among" in reason for _, reason in source.notes)
     with pytest.raises(SourceError, match="1 of 3 tar files are missing"):
         open_source(str(tmp_path / "s-{00..02}.tar"))
+    with pytest.raises(SourceError, match="is a file. Expected a folder"):
+        gradient().save(tmp_path / "one.png")
+        open_source(str(tmp_path / "one.png"))
     (tmp_path / "bad.tar").write_bytes(b"no tar at all" * 100)
     with pytest.raises(SourceError, match=r"bad\.tar"):
         open_source(str(tmp_path / "bad.tar"))
+
+
+def test_numbers_in_shards_are_classes_only_with_their_names(tmp_path):
+    members = {f"{i}.{end}": data for i in range(4)
+               for end, data in (("png", encoded(gradient())), ("cls", str(i).encode()))}  # fmt: skip
+    write_tar(tmp_path / "s.tar", members)
+
+    def labels():
+        source = open_source(str(tmp_path / "s.tar"))
+        (batch,) = batches(source, lambda image: torch.zeros(3, 4, 4), [0], 4)
+        return source.class_names, batch.labels.tolist()
+
+    assert labels() == ((), [-1, -1, -1, -1])
+    (tmp_path / "classnames.txt").write_text("cat\nsea dog\nboat\n")
+    assert labels() == (("cat", "sea dog", "boat"), [0, 1, 2, -1])
+    (tmp_path / "classnames.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(UserError, match=r"classnames\.txt is not UTF-8 text.*byte 3"):
+        labels()
 
 
 def test_a_tar_that_was_cut_keeps_its_whole_images(tmp_path):
@@ -292,6 +330,16 @@ def test_scenes_are_the_same_each_time_and_know_their_class():
     assert len(open_source("scenes:6", limit=3)) == 3
     with pytest.raises(SourceError, match="scenes:COUNT"):
         open_source("scenes:many")
+
+
+def test_a_folder_whose_name_begins_like_scenes_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scenes_of_mine").mkdir()
+    gradient().save(tmp_path / "scenes_of_mine" / "1.png")
+    settings = Settings(images="scenes_of_mine")
+    assert heldout_images(settings, SimpleNamespace(image_size=(32, 32))).name == "scenes_of_mine"
+    assert default_texts("ViT-B-32", "scenes_of_mine") == "common-30k"
+    assert default_texts("ViT-B-32", "scenes:9") == VOCABULARY
 
 
 def test_a_hugging_face_data_set(tmp_path):

@@ -13,7 +13,6 @@ from clipneurons.text import (
     centre,
     clean_texts,
     embed_texts,
-    fill_templates,
     text_pool,
 )
 from tests.models import tiny_vit
@@ -57,6 +56,13 @@ def test_imagenet_descriptions_are_a_file_in_the_working_folder(tmp_path, monkey
     assert pool.texts == ("A photo of snow", "A close-up of a beak")
 
 
+def test_vocabulary_is_a_clean_pool():
+    pool = text_pool("vocabulary")
+    assert {"an airplane", "red", "a red striped background"} <= set(pool.texts)
+    assert "a red airplane" not in pool.texts
+    assert len(set(pool.texts)) == len(pool) > 700
+
+
 def test_given_texts_and_their_digest():
     pool = text_pool(["café", "dog"])
     assert pool.texts == ("café", "dog")
@@ -82,7 +88,9 @@ def test_refuses_texts(texts, message):
 
 
 def test_refuses_files(tmp_path):
-    with pytest.raises(ValueError, match=r"no text file.*common-10k, common-30k"):
+    with pytest.raises(
+        ValueError, match=r"no text file.*common-10k, common-30k, vocabulary, imagenet-descriptions"
+    ):
         text_pool("common-20k")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(ValueError, match=r"latin\.txt is not UTF-8.*byte 3"):
@@ -100,13 +108,14 @@ def test_refuses_files(tmp_path):
     ],
 )
 def test_templates_are_the_published_ones(name, published):
-    ours = fill_templates("snow leopard", name)
+    ours = [template.replace("{}", "snow leopard") for template in TEMPLATES[name]]
     assert len(ours) == len(published)
     assert set(ours) == {template("snow leopard") for template in published}
 
 
-def test_a_text_may_hold_braces():
-    assert fill_templates("{} {0} %s", ["the {}."]) == ["the {} {0} %s."]
+def test_a_text_may_hold_braces(tower):
+    filled = embed_texts(tower, ["{} {0} %s"], ["the {}."])
+    torch.testing.assert_close(filled, tower.encode_text(["the {} {0} %s."]))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from export.fidelity import fidelity
 from export.images import batches
 from export.opening import open_images
 from export.settings import Settings, UserError
-from export.sources import SCENES
+from export.sources import SCENES, is_scenes
 
 # Scores of a batch that may be in memory at once.
 _BATCH_BYTES = 2**29
@@ -93,7 +93,7 @@ class Bench:
         """Labelled images that conditions are compared on; none of `usual`."""
         source = heldout_images(self.settings, self.tower)
         order = self._order(len(source))
-        if not self.settings.images.startswith(SCENES):
+        if not is_scenes(self.settings.images):
             order = order[self.options.statistics :] or order  # too few to keep them apart
         return Chosen(source, sorted(order[: self.options.images]))
 
@@ -121,10 +121,9 @@ class Bench:
                 bar.update(len(batch.ids) + len(batch.skipped))
                 if batch.images is not None:
                     keep = batch.ids < count
-                    labels = torch.tensor([-1 if x is None else x for x in batch.labels])
                     device = self.tower.device
                     images = batch.images[keep].to(device)
-                    yield batch.ids[keep], images, labels[keep].to(device)
+                    yield batch.ids[keep], images, batch.labels[keep].to(device)
 
     def readable(self, source: Source) -> int:
         """Images of a source that can be read."""
