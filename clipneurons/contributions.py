@@ -120,7 +120,8 @@ class Contributions:
     unit of the layer shares (DESIGN section 1). ``activations`` and ``weights`` are what the
     scores were summed from, so that an effect can be traced to positions of the image:
     ``scores[image, neuron, pair] = Σ_token weights · activations``; token 0 of a ViT is the
-    class token, of a ResNet the mean position.
+    class token, of a ResNet the mean position. ``weights`` have a row a head that reads the
+    neurons: in a ViT of every later layer, which are the pairs; in a ResNet of the pooling.
     """
 
     scores: Float[Tensor, "image unit pair"]

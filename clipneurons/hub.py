@@ -96,7 +96,8 @@ def _fetch(
         # What is counted is what is fetched: the same commit.
         revision = api.model_info(repository, revision=revision).sha
         tree = api.list_repo_tree(repository, revision=revision, recursive=True)
-        size = sum(entry.size for entry in tree if entry.path in wanted)
+        # A folder has no size, whatever its name.
+        size = sum(getattr(entry, "size", 0) for entry in tree if entry.path in wanted)
         if size > most_bytes:
             raise BundleError(
                 f"{repository} holds {size / 2**20:,.0f} MB; expected at most"
@@ -132,4 +133,5 @@ def _explained(repository: str, revision: str):
             f"the Hub cannot be reached, and the cache does not hold all of {at}"
         ) from None
     except (errors.HfHubHTTPError, httpx.HTTPError, ConnectionError) as error:
-        raise NoNetwork(f"the Hub did not give {at}: {str(error).splitlines()[0]}") from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise NoNetwork(f"the Hub did not give {at}: {reason}") from None

@@ -45,8 +45,10 @@ def choose_neurons(
     Raises:
         ValueError: no layer, or a count below 1.
     """
-    if not directions or count < 1:
-        raise ValueError(f"expected a layer and a count of at least 1, not {count} of no layer")
+    if not directions:
+        raise ValueError("expected directions of at least one layer, got none")
+    if count < 1:
+        raise ValueError(f"expected a count of at least 1, not {count}")
     found = [texts @ rows.to(texts).T for rows in directions.values()]
     layers = torch.cat(
         [torch.full((a.shape[1],), layer) for layer, a in zip(directions, found, strict=True)]

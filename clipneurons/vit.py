@@ -75,7 +75,7 @@ class SecondOrderLens(RecordingLens):
     def __post_init__(self) -> None:
         if self.tower.kind != "vit":
             raise ValueError(
-                f"expected a ViT, {self.tower.name} is a {self.tower.kind}: see `lens`"
+                f"expected a ViT, {self.tower.name} is a {self.tower.kind}: see `make_lens`"
             )
         object.__setattr__(self, "layers", check_layers(self.tower, self.layers))
 

@@ -70,7 +70,7 @@ def _concepts(metrics: dict) -> str:
     rows.append(Bar("ten texts at random", found["chance"]))
     note = (
         f"Recall at 10 on {found['images']} scenes of a drawing style that no training image "
-        f"has. The page weighs neurons by the better of the first two."
+        f"has. The page starts with the best of those that read neurons."
     )
     body = bars(rows, label=title, digits=3, wide=True)
     return section(title, body, note)

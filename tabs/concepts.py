@@ -55,7 +55,7 @@ def text_span_of(reading: Reading):
 
 
 def default_way(reading: Reading) -> str:
-    """The variant that finds more of the true objects, as far as it was measured."""
+    """The variant that finds most of the true objects, as far as it was measured."""
     recall = reading.bundle.metrics.get("concepts", {}).get("recall_at_10", {})
     return max(_RECALL, key=lambda way: recall.get(_RECALL[way], 0))
 

@@ -8,11 +8,13 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.hf_api import RepoFolder
+from huggingface_hub.utils import httpx
 
 from clipneurons.bundle import load_bundle, save_bundle
 from clipneurons.bundle_config import BUNDLE_FILES, CARD, MODEL_FILES, BundleDamaged, BundleError
 from clipneurons.folders import CHECKSUMS
-from clipneurons.hub import GatedRepository, NoNetwork, NoSuchRepository, resolve
+from clipneurons.hub import GatedRepository, NoNetwork, NoSuchRepository, download, resolve
 from export.__main__ import main
 from tests.hub_standin import TOKEN, serve
 from tests.tiny import tiny_bundle, tiny_bundle_folder
@@ -132,6 +134,27 @@ def test_the_reasons_are_told_apart(hub, folder, tmp_path, monkeypatch):
         load(REPO, tmp_path)
     with pytest.raises(BundleError, match="user/name@revision"):
         load("not a name", tmp_path)
+
+
+def test_an_error_without_words_is_called_by_its_name(monkeypatch):
+    def late(*_, **__):
+        raise httpx.ConnectTimeout("")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "snapshot_download", late)
+    with pytest.raises(NoNetwork, match="did not give user/neurons: ConnectTimeout"):
+        resolve(REPO)
+
+
+def test_a_folder_named_like_a_file_has_no_size(hub, folder, tmp_path, monkeypatch):
+    publish(folder)
+    whole = huggingface_hub.HfApi.list_repo_tree
+
+    def with_folder(*args, **kwargs):
+        yield RepoFolder(path="skipped.csv", oid="0")
+        yield from whole(*args, **kwargs)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_tree", with_folder)
+    assert download(REPO, tmp_path / "cache", most_bytes=2**20).is_dir()
 
 
 def test_damage_on_the_hub_is_refused(hub, folder, tmp_path):

@@ -88,8 +88,10 @@ def test_votes_are_sorted_and_named():
         votes.layers[1].tolist(), votes.units[1].tolist(), votes.alignments[1], strict=True
     ):
         torch.testing.assert_close(directions[layer][unit] @ texts[1], alignment)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"a count of at least 1, not 0$"):
         choose_neurons(directions, texts, 0)
+    with pytest.raises(ValueError, match="at least one layer"):
+        choose_neurons({}, texts)
 
 
 def test_weighted_votes(tower):

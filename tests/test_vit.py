@@ -4,7 +4,7 @@ import torch
 from clipneurons.contributions import MeanEffect
 from clipneurons.recording import record
 from clipneurons.vit import SecondOrderLens, class_attention
-from tests.models import images, official_numbers, official_tower, tiny_vit
+from tests.models import images, official_numbers, official_tower, tiny_resnet, tiny_vit
 from tests.naive import NaiveViT
 
 MODELS = {
@@ -139,3 +139,8 @@ def test_activations_that_are_not_finite_are_refused(value):
     batch[1, 0, 3, 3] = value
     with pytest.raises(ValueError, match=r"image 1 of the batch .* \(1 of 3 do\)"):
         SecondOrderLens(tower, (0,))(batch)
+
+
+def test_a_resnet_is_told_its_own_lens():
+    with pytest.raises(ValueError, match="see `make_lens`"):
+        SecondOrderLens(tiny_resnet(), (1,))
