@@ -44,13 +44,13 @@ def open_images(files: Sequence[str | Path]) -> tuple[list[Image.Image], int]:
 
 
 def _contents(files: Sequence[str | Path]) -> Iterator[bytes]:
+    """Each picture's bytes; a longer one than `MAX_BYTES` is cut off, and so cannot be read."""
     for file in map(Path, files):
         if zipfile.is_zipfile(file):
             yield from _unzipped(file)
-        elif file.stat().st_size > MAX_BYTES:
-            yield b""
         else:
-            yield file.read_bytes()
+            with file.open("rb") as opened:
+                yield opened.read(MAX_BYTES)
 
 
 def _unzipped(file: Path) -> Iterator[bytes]:
@@ -68,7 +68,6 @@ def _unzipped(file: Path) -> Iterator[bytes]:
                 if entry.is_dir() or hidden or path.suffix.lower() not in _PICTURES:
                     continue
                 with archive.open(entry) as opened:
-                    data = opened.read(MAX_BYTES + 1)
-                yield data if len(data) <= MAX_BYTES else b""
+                    yield opened.read(MAX_BYTES)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{file.name} cannot be unpacked: {error}.") from None

@@ -101,6 +101,11 @@ def test_too_much_is_refused(tmp_path, monkeypatch):
     bomb = zipped(tmp_path / "bomb.zip", {"a.png": bytes(archives.MAX_BYTES + 1)})
     with pytest.raises(ValueError, match=r"at least two images that can be read, found 0"):
         archives.open_images([bomb])
+    monkeypatch.setattr(archives, "MAX_BYTES", 1000)
+    monkeypatch.setattr(archives, "_MOST_BYTES", 1500)
+    bombs = zipped(tmp_path / "bombs.zip", {f"{i}.png": bytes(2000) for i in range(4)})
+    with pytest.raises(ValueError, match="MB of images"):
+        archives.open_images([bombs])
     monkeypatch.setattr(archives, "_MOST_BYTES", 100)
     with pytest.raises(ValueError, match="MB of images"):
         archives.open_images([zipped(tmp_path / "b.zip", {"1.png": image, "2.png": image})])
