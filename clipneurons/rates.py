@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_Z95 = 1.959963984540054
+# 97.5 % point of the normal distribution: two-sided 95 % intervals.
+Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Rate:
     def value(self) -> float:
         """Share of successes; NaN of nothing."""
         return self.successes / self.count if self.count else math.nan
+
+    @property
+    def interval(self) -> list[float]:
+        """Both ends of the interval, as reports keep it."""
+        return [self.low, self.high]
 
     def __str__(self) -> str:
         if not self.count:
@@ -43,9 +49,9 @@ def wilson(successes: int, count: int) -> Rate:
         raise ValueError(f"expected 0 to {count} successes, not {successes}")
     if count == 0:
         return Rate(0, 0, 0.0, 1.0)
-    share, z2 = successes / count, _Z95**2
+    share, z2 = successes / count, Z95**2
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    half = Z95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
     # Rounding must not push the interval off the rate at 0 and 1.
     return Rate(successes, count, max(0.0, min(share, centre - half)),
                 min(1.0, max(share, centre + half)))  # fmt: skip

@@ -19,6 +19,7 @@ from clipneurons.ablations import ablate
 from clipneurons.bundle import Bundle
 from clipneurons.contributions import MeanEffect
 from clipneurons.lens import make_lens
+from clipneurons.rates import Z95, wilson
 from clipneurons.sparse import omp_sizes, reconstruct
 from clipneurons.text import centre
 from clipneurons.towers import Tower
@@ -26,8 +27,6 @@ from export.entries import Source
 from export.images import batches
 
 SIZES = (4, 8, 16, 32, 64, 128)
-# 97.5 % point of the normal distribution: two-sided 95 % intervals.
-_Z = 1.959964
 
 
 @dataclass
@@ -60,32 +59,20 @@ class Tally:
         """Accuracy and its change with 95 % intervals, agreement and mean cosine."""
         result = {
             "agreement": self.agree / self.images,
-            "agreement_interval": wilson(self.agree, self.images),
+            "agreement_interval": wilson(self.agree, self.images).interval,
             "cosine": self.cosine / self.images,
         }
         if self.labelled:
             change = (self.won - self.lost) / self.labelled
             spread = (self.won + self.lost) / self.labelled - change**2
-            half = _Z * sqrt(max(spread, 0.0) / self.labelled)
+            half = Z95 * sqrt(max(spread, 0.0) / self.labelled)
             result |= {
                 "accuracy": self.correct / self.labelled,
-                "accuracy_interval": wilson(self.correct, self.labelled),
+                "accuracy_interval": wilson(self.correct, self.labelled).interval,
                 "change": change,
                 "change_interval": [change - half, change + half],
             }
         return _rounded(result)
-
-
-def wilson(successes: int, trials: int) -> list[float]:
-    """95 % interval of a proportion (Wilson's score interval)."""
-    if trials == 0:
-        return [0.0, 1.0]
-    share, z2 = successes / trials, _Z**2
-    middle = share + z2 / (2 * trials)
-    half = _Z * sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    scale = 1 + z2 / trials
-    # Rounding must not take the bound past the share itself at 0 and 1.
-    return [max(0.0, min(share, (middle - half) / scale)), min(1.0, (middle + half) / scale)]
 
 
 def fidelity(

@@ -12,7 +12,7 @@ from clipneurons.statistics import UnitStatistics
 from export.card import render_card
 from export.dataset_sources import SequenceSource
 from export.describe import class_names, describe, lines_of
-from export.fidelity import Tally, fidelity, wilson
+from export.fidelity import Tally, fidelity
 from export.gallery import choose, encode, gallery
 from export.images import batches
 from export.settings import UserError
@@ -136,19 +136,6 @@ def test_mean_scores_are_found_again(tower):
         means = torch.einsum("nk,nkd->nd", scores, directions.dense())
         found = MeanEffect.from_dense(means, directions)
         torch.testing.assert_close(found.dense(directions), means, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 7), (3, 10), (9, 10), (20, 20), (500, 1000)])
-def test_wilson_intervals_solve_their_equation(successes, trials):
-    """Wilson's bounds are the p at which the observed share lies 1.96 deviations away."""
-    share = successes / trials
-    low, high = wilson(successes, trials)
-    assert 0 <= low <= share <= high <= 1
-    for p in (low, high):
-        if 0 < p < 1:
-            assert abs(share - p) == pytest.approx(
-                1.959964 * (p * (1 - p) / trials) ** 0.5, rel=1e-5
-            )
 
 
 def test_changes_are_paired():

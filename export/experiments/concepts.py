@@ -10,12 +10,12 @@ import torch
 
 from clipneurons.concepts import ConceptReader, top_concepts
 from clipneurons.lens import make_lens
+from clipneurons.rates import wilson
 from export.experiments import published
 from export.experiments.bench import Bench
 from export.experiments.experiment import Claim, Experiment, Gallery, Picture, Section, Table
 from export.experiments.pictures import thumbnail
 from export.experiments.yardstick import percent, spread
-from export.fidelity import wilson
 from export.images import read
 
 _SHOWN, _NAMED = 6, 10
@@ -107,7 +107,7 @@ def report(result: Mapping) -> Section:
         for example in result["examples"]
     ]
     rates = {
-        kind: (hits / labelled, wilson(hits, labelled)) if labelled else (0.0, [0.0, 1.0])
+        kind: (hits / labelled, wilson(hits, labelled).interval) if labelled else (0.0, [0.0, 1.0])
         for kind, hits in result["hits"].items()
     }
     low, high = published.ACTIVATED
