@@ -36,8 +36,9 @@ class RecordingLens:
 
 def check_finite(representation: Float[Tensor, "image embed"]) -> None:
     """Refuse NaN and infinite embeddings, which would poison every statistic."""
-    bad = (~representation.isfinite().all(-1)).nonzero().flatten().tolist()
-    if bad:
+    finite = representation.isfinite().all(-1)
+    if not finite.all():
+        bad = (~finite).nonzero().flatten().tolist()
         raise ValueError(
             f"expected finite activations, image {bad[0]} of the batch gives NaN or infinity "
             f"({len(bad)} of {len(representation)} do): check the image and the precision"

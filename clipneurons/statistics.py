@@ -174,7 +174,7 @@ class EffectStatistics:
         if 2 * sum(keys.shape[1] for keys, _ in self._waiting) >= self.top_k:
             self._select()
         if batch.bias is not None:
-            self._bias_ids.append(ids)
+            self._bias_ids.append(ids.to(batch.bias.device))
             self._biases.append(batch.bias)
 
     def merge(self, other: "EffectStatistics") -> None:
@@ -251,10 +251,9 @@ class EffectStatistics:
         norms, ids, rows = self.top()
         biases = None
         if self._biases:
-            by_id = torch.empty_like(torch.cat(self._biases))
             seen, place = torch.cat(self._bias_ids).sort()
             by_id = torch.cat(self._biases)[place] - self.mean.bias
-            biases = by_id[torch.searchsorted(seen, ids.to(seen.device))]
+            biases = by_id[torch.searchsorted(seen, ids)]
         directions, explained = principal_directions(
             rows - self.mean.scores[:, None], self.directions, biases
         )
