@@ -78,12 +78,13 @@ def replace_folder(
 ) -> None:
     """Make `folder` hold exactly `files`, plus what it held that is not in `owned`, in one step.
 
-    A file is given by its bytes, or by the path of one to copy.
+    A file is given by its bytes, or by the path of one to copy. A link stays, and leads to the new
+    folder.
     `SHA256SUMS` is written over those of the names in `listed` that are there. The new folder is
     completed in `scratch`, a folder of the same file system (default: beside the old one), flushed
     to disk and exchanged with it. What a kill leaves behind lies in `scratch`.
     """
-    folder = Path(os.path.abspath(folder))
+    folder = Path(os.path.realpath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=scratch or folder.parent))
     try:

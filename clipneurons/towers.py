@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 CONFIG_FILE = "open_clip_config.json"
@@ -206,10 +205,12 @@ def _encode_tokens(
 def _create(name: str, pretrained: str | None = None, **options) -> nn.Module:
     try:
         return open_clip.create_model(name, pretrained, require_pretrained=True, **options)
-    except (RuntimeError, OSError, SafetensorError) as error:
+    except Exception as error:  # unpickling a file that holds no weights may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
-            f"the weights of {name!r} could not be loaded ({error}). Expected a model that is in "
-            "the local cache or reachable on the Hub, or a folder with its weights"
+            f"the weights {f'{pretrained} ' if pretrained else ''}of {name!r} could not be loaded"
+            f" ({reason}). Expected a model that is in the local cache or reachable on the Hub, or"
+            " a folder with its weights"
         ) from error
 
 
@@ -228,10 +229,10 @@ def _create_named(name: str, pretrained: str | None) -> nn.Module:
     tags = open_clip.list_pretrained_tags_by_model(name)
     known = pretrained is not None and pretrained.lower().replace("-", "_") in tags
     if not known and not (pretrained and Path(pretrained).is_file()):
-        raise KeyError(
-            f"{pretrained!r} is not a set of weights of {name}. "
-            f"Expected one of {', '.join(tags)}, or a file"
-        )
+        wrong = f"{pretrained!r} is not a set of weights of {name}"
+        if not pretrained:
+            wrong = f"{name} needs the name of its weights (--pretrained)"
+        raise KeyError(f"{wrong}. Expected one of {', '.join(tags)}, or a file")
     # OpenAI's weights were trained with QuickGELU in both towers; open_clip only warns.
     tag_config = open_clip.get_pretrained_cfg(name, pretrained) if known else {}
     quick = bool(tag_config.get("quick_gelu"))

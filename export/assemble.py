@@ -22,6 +22,7 @@ from clipneurons.text import TextPool, centre, embed_texts
 from clipneurons.towers import Tower
 from export.entries import Source
 from export.gallery import choose, gallery
+from export.opening import weights_sha256
 from export.pipeline import MeanPass
 from export.settings import Settings
 from export.states import State
@@ -48,7 +49,7 @@ def assemble(
         kind=tower.kind,
         model=model,
         pretrained=settings.pretrained,
-        weights_sha256=tower.sha256(),
+        weights_sha256=weights_sha256(tower, settings),
         activation=tower.activation,
         image_size=tuple(tower.image_size),
         image_mean=tuple(tower.image_mean),

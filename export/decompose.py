@@ -11,7 +11,7 @@ from clipneurons.bundle import load_bundle
 from clipneurons.bundle_config import Pool
 from export.assemble import decompose, embed_pool, rounded
 from export.flags import add_text_arguments
-from export.opening import open_texts
+from export.opening import check_centring, check_device, open_texts
 from export.rewrite import local_folder, open_model, rewrite
 from export.settings import DEFAULT_MODEL, UserError
 
@@ -22,33 +22,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bundle", default=DEFAULT_MODEL, help="the bundle's folder (default: %(default)s)")
     add("--out", type=Path, help="write here instead of into --bundle")
     add("--device", help="default: cuda where there is one, else cpu")
-    add_text_arguments(parser)
+    add_text_arguments(parser, of_bundle=True)
 
 
 def run(args: argparse.Namespace) -> int:
     """Decompose, and write; figures that depend on the texts are dropped."""
+    check_device(args.device)
     folder = local_folder(args.bundle)
     bundle = load_bundle(folder)
     config = bundle.config
     embeddings, texts = bundle.text_embeddings, bundle.texts
     half, device = config.storage == "float16", args.device or "cpu"
     pool = config.pool
-    if args.texts:
-        tower, opened = open_model(bundle, folder, args.device), open_texts(args.texts)
+    centred = config.centred_pool if args.centred_pool is None else args.centred_pool
+    opened = open_texts(args.texts) if args.texts else None
+    check_centring(centred, len(opened or texts))
+    if opened:
+        tower = open_model(bundle, folder, args.device)
         with TemporaryDirectory() as work:
             embeddings = rounded(embed_pool(tower, opened, Path(work)), half)
         texts, device = list(opened.texts), tower.device
         pool = Pool(opened.name, opened.source, opened.licence, len(opened), opened.sha256)
-    components = min(args.components, len(texts))
+    components = min(args.components or config.components, len(texts))
     layers = {}
     for layer, arrays in bundle.layers.items():
         indices, coefficients = decompose(
-            arrays.directions, embeddings, components, args.centred_pool, device, f"layer {layer}"
+            arrays.directions, embeddings, components, centred, device, f"layer {layer}"
         )
         layers[layer] = replace(arrays, indices=indices, coefficients=coefficients)
     bundle = replace(
         bundle,
-        config=replace(config, pool=pool, components=components, centred_pool=args.centred_pool),
+        config=replace(config, pool=pool, components=components, centred_pool=centred),
         layers=layers,
         texts=texts,
         text_embeddings=embeddings,

@@ -1,28 +1,29 @@
 """`python -m export evaluate`: what a bundle keeps of its model, into `metrics.json` and the card.
 
-`--concepts` and `--segmentation` are modules of their own (`measure(bundle, tower, args)`), loaded
-only when asked for.
+`--concepts` and `--segmentation` are modules of their own, each with flags, `measure(bundle,
+tower, args)`, and `in_words(figures)` for the terminal.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
 import shlex
 import sys
 from dataclasses import replace
 
 from clipneurons.bundle import load_bundle
+from clipneurons.bundle_config import METRICS
+from clipneurons.text import TEMPLATES
+from export import evaluate_concepts, evaluate_segmentation
 from export.classify import class_embeddings, heldout_images
 from export.entries import Limited
-from export.fidelity import fidelity
+from export.fidelity import check_bias, fidelity, in_words
 from export.flags import positive
 from export.rewrite import local_folder, open_model, rewrite
 from export.settings import DEFAULT_MODEL, Settings, UserError
 from export.sources import SCENES
 
-PARTS = {"concepts": "export.evaluate_concepts", "segmentation": "export.evaluate_segmentation"}
+PARTS = {"concepts": evaluate_concepts, "segmentation": evaluate_segmentation}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--images", help="images to classify, as in `run` (default: held-out scenes)")
     add("--split", help="of a data set that has splits; of a folder, its subfolder")
     add("--limit", type=positive, help="use the first LIMIT images (default: all)")
-    add("--templates", help="prompts of the classes: none, photo, simple (7) or openai (80)"
-        " (default: photo for a bundled model, else simple)")  # fmt: skip
+    add("--templates", choices=tuple(TEMPLATES), help="prompts of the classes; simple has 7,"
+        " openai 80 (default: photo for a bundled model and for segmentation, else simple)"
+    )  # fmt: skip
     add("--batch", type=positive, default=64, help="images a batch (default: %(default)s)")
     add("--workers", type=positive, default=2, help="decoding threads (default: %(default)s)")
     add("--device", help="default: cuda where there is one, else cpu")
@@ -43,19 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="leave these figures as they are",
     )
-    # A part may have a flag of the same name, which then is the part's.
-    parser.conflict_handler = "resolve"
-    for name, module in PARTS.items():
-        if importlib.util.find_spec(module):
-            add(f"--{name}", action="store_true", help=f"also measure {name}; adds its own flags")
-            if f"--{name}" in sys.argv:
-                importlib.import_module(module).add_arguments(parser)
+    for name, part in PARTS.items():
+        add(f"--{name}", action="store_true", help=f"also measure {name}")
+        part.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write."""
     folder = local_folder(args.bundle)
     bundle = load_bundle(folder)
+    if args.fidelity:
+        check_bias(bundle)
     tower = open_model(bundle, folder, args.device)
     metrics = dict(bundle.metrics)
     command = f"python -m export {shlex.join(sys.argv[1:])}"
@@ -65,14 +65,13 @@ def run(args: argparse.Namespace) -> int:
         metrics["fidelity"] = {"command": command} | fidelity(
             bundle, tower, source, classifier, batch=args.batch, workers=args.workers
         )
-    for name, module in PARTS.items():
-        if getattr(args, name, False):
-            part = importlib.import_module(module)
-            if not hasattr(part, "measure"):  # prints and writes its own report
-                return part.run(args)
+        print(in_words(metrics["fidelity"]))
+    for name, part in PARTS.items():
+        if getattr(args, name):
             metrics[name] = {"command": command} | part.measure(bundle, tower, args)
+            print(part.in_words(metrics[name]))
     rewrite(replace(bundle, metrics=metrics), folder)
-    print(json.dumps({k: metrics[k] for k in metrics if k != "command"}, indent=1))
+    print(f"written to {folder / METRICS} and the card")
     return 0
 
 

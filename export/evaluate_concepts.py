@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import sqrt
 
 import torch
@@ -23,8 +23,11 @@ from clipneurons.first_order import FirstOrderLens
 from clipneurons.lens import make_lens
 from clipneurons.textspan import TextSpanReader
 from clipneurons.towers import Tower
+from export.flags import positive
+from export.settings import UserError
 
 TOP = 10
+_RECALL = f"recall_at_{TOP}"
 _SEED, _FIT_SEED = 20_000, 30_000
 _FIT_IMAGES = 500
 _BATCH = 50
@@ -35,7 +38,7 @@ Labelled = Iterable[tuple[Float[Tensor, "image 3 height width"], list[tuple[str,
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How many scenes to measure on."""
     parser.add_argument(
-        "--concept-scenes", type=int, default=1000, metavar="N",
+        "--concept-scenes", type=positive, default=1000, metavar="N",
         help="scenes with known objects (default: %(default)s)",
     )  # fmt: skip
 
@@ -55,12 +58,11 @@ def measure_on(
     tower: Tower,
     scenes: Labelled,
     fit: Iterable[Float[Tensor, "image 3 height width"]],
-    top: int = TOP,
 ) -> dict:
     """Recall of each method on labelled batches; TextSpan finds its texts on `fit`.
 
     Objects whose name the pool does not have cannot be found by any method; they are left out
-    and counted. The default variant of the app is the best of the second-order ones.
+    and counted.
     """
     reader = ConceptReader(make_lens(tower, bundle.config.layers), bundle)
     methods: dict[str, Callable[[Tensor, dict, Tensor], Tensor]] = {
@@ -85,23 +87,27 @@ def measure_on(
         images += len(pixels)
         for name, method in methods.items():
             start = time.perf_counter()
-            found = recall_at(method(representation, effects, pixels), wanted, top)
+            found = recall_at(method(representation, effects, pixels), wanted, TOP)
             seconds[name] += time.perf_counter() - start
             recalls[name] += found
     if not images or not recalls["signed"]:
-        raise ValueError("no object of the scenes is among the bundle's texts: nothing to measure")
+        raise UserError("no object of the scenes is among the bundle's texts: nothing to measure")
     means = {name: sum(values) / len(values) for name, values in recalls.items()}
-    better = max(("whole", "signed", "second_order"), key=means.get)
     return {
         "images": images,
         "objects": objects,
         "objects_not_in_pool": unknown,
         "pool": len(bundle.texts),
-        "chance": round(_chance(list(naming.values()), len(bundle.texts), top), 4),
-        f"recall_at_{top}": {name: round(mean, 4) for name, mean in means.items()},
+        "chance": round(_chance(list(naming.values()), len(bundle.texts), TOP), 4),
+        _RECALL: {name: round(mean, 4) for name, mean in means.items()},
         "interval_95": {name: _interval(values) for name, values in recalls.items()},
-        "default": better,
     }
+
+
+def in_words(figures: Mapping) -> str:
+    """Recall of every method, and by chance, in one line."""
+    recall = ", ".join(f"{n.replace('_', ' ')} {r:.1%}" for n, r in figures[_RECALL].items())
+    return f"concepts  {_RECALL.replace('_', ' ')} {recall}; chance {figures['chance']:.1%}"
 
 
 class _Naming(dict):

@@ -18,8 +18,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from clipneurons.bundle import Bundle, load_bundle
-from clipneurons.bundle_config import check_tower
+from clipneurons.bundle import Bundle
 from clipneurons.masks import binary_masks, min_max, upsample
 from clipneurons.segmentation_metrics import (
     METRICS,
@@ -35,10 +34,11 @@ from clipneurons.segmentation_names import BEST, CLASS_AGNOSTIC, PAPER
 from clipneurons.segmenters import Segmenter, contrasted, segmenters
 from clipneurons.text import embed_texts
 from clipneurons.token_effects import follow_edges
-from clipneurons.towers import Tower, load_tower
+from clipneurons.towers import Tower
 from clipneurons.windows import whole
+from export.flags import natural, positive
 from export.segmentation_data import MaskSet, Sample, open_mask_set
-from export.settings import DEFAULT_MODEL, UserError
+from export.settings import UserError
 
 # A map's own mean is the baselines' rule, half is the paper's; the others are between.
 THRESHOLDS = (None, 0.3, 0.4, 0.5)
@@ -63,14 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scenes, gtsegs_ijcv.mat (ImageNet-Segmentation), a COCO .json, or a folder of "
         "<class>/<image>.jpg with masks <class>/<image>.png (default: scenes)",
     )  # fmt: skip
-    group.add_argument("--count", type=int, help="images at most (default: 1000 scenes, or all)")
+    group.add_argument(
+        "--count", type=positive, help="images at most (default: 1000 scenes, or all)"
+    )
     group.add_argument("--styles", choices=("heldout", "validation"), default="heldout")
     group.add_argument("--pictures", metavar="FOLDER", help="where a COCO file's images are")
     group.add_argument("--masks", metavar="FOLDER", help="where a panoptic file's PNGs are")
     group.add_argument("--methods", help="names, separated by commas (default: all)")
-    group.add_argument("--templates", help="prompt templates of class names (default: photo)")
     group.add_argument(
-        "--choose", type=int, default=150, metavar="N",
+        "--choose", type=natural, default=150, metavar="N",
         help="validation scenes on which thresholds are chosen; 0 keeps the papers' own",
     )  # fmt: skip
     group.add_argument(
@@ -81,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(bundle: Bundle, tower: Tower, args: argparse.Namespace) -> dict:
-    """Figures of all methods on the data set of the arguments; prints the table."""
+    """Figures of all methods on the data set of the arguments, for `metrics.json`."""
     templates = args.templates or "photo"
     data = open_mask_set(
         args.dataset, count=args.count, styles=args.styles, seed=args.seed,
@@ -97,25 +98,9 @@ def measure(bundle: Bundle, tower: Tower, args: argparse.Namespace) -> dict:
         )  # fmt: skip
         chosen = choose(tower, validation, chosen, templates)
     figures = report(evaluate(tower, data, chosen, templates), data.name)
-    print(table(figures))
     if args.report:
         Path(args.report).write_text(json.dumps(figures, indent=1) + "\n")
     return figures
-
-
-def run(args: argparse.Namespace) -> int:
-    """`measure` alone, without touching the bundle."""
-    measure(*open_reading(args.bundle), args)
-    return 0
-
-
-def open_reading(source: str) -> tuple[Bundle, Tower]:
-    """A bundle and the tower it was made with."""
-    bundle = load_bundle(source)
-    config = bundle.config
-    tower = load_tower(source if config.model == "." else config.model, config.pretrained)
-    check_tower(config, tower)
-    return bundle, tower
 
 
 def directions_of(bundle: Bundle) -> dict[int, Tensor]:
@@ -247,7 +232,7 @@ def report(results: list[Result], data: str) -> dict:
     return figures
 
 
-def table(figures: dict) -> str:
+def in_words(figures: dict) -> str:
     """The figures in Markdown; the interval is the larger side of the 95 % interval."""
     lines = [
         f"{figures['data']}: {figures['images']} images, in percent, ± 95 % bootstrap interval",
@@ -270,10 +255,3 @@ def table(figures: dict) -> str:
             f"| {name}{note}, {settings} | {' | '.join(cells)} | {lead} | {entry['seconds']:.4f} |"
         )
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    alone = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    alone.add_argument("--bundle", default=DEFAULT_MODEL)
-    add_arguments(alone)
-    raise SystemExit(run(alone.parse_args()))

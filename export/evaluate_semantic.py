@@ -34,8 +34,9 @@ from clipneurons.segmenters import Segmenter, contrasted, segmenters
 from clipneurons.text import embed_texts
 from clipneurons.towers import Tower, enlarge
 from clipneurons.windows import whole
-from export.evaluate_segmentation import EDGES, directions_of, open_reading, pick, refined
+from export.evaluate_segmentation import EDGES, directions_of, pick, refined
 from export.flags import positive
+from export.rewrite import open_reading
 from export.settings import UserError
 
 IGNORED = 255

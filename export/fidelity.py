@@ -6,7 +6,7 @@ mean, by their large or small part, by their first component, or by m texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
 
@@ -25,6 +25,7 @@ from clipneurons.text import centre
 from clipneurons.towers import Tower
 from export.entries import Source
 from export.images import batches
+from export.settings import UserError
 
 SIZES = (4, 8, 16, 32, 64, 128)
 
@@ -89,16 +90,17 @@ def fidelity(
     """Figures of every layer and condition on the source's images.
 
     `classifier` has a unit row a class (labels index them); without labels only agreement with
-    the unchanged model's choice and cosines are given. Raises `ValueError` for a bundle with
-    the shared bias, whose mean cannot be told apart from the neurons' own.
+    the unchanged model's choice and cosines are given. A pool smaller than all `sizes` is taken
+    whole. Raises `UserError` for a bundle with the shared bias, whose mean cannot be told apart
+    from the neurons' own, and for images of which none can be read.
     """
-    if bundle.config.shared_bias:
-        raise ValueError("figures need a bundle without the shared bias: export without it")
+    check_bias(bundle)
     lens, device = make_lens(tower, bundle.config.layers), tower.device
     texts = bundle.text_embeddings
     texts = centre(texts) if bundle.config.centred_pool else texts
     texts = torch.nn.functional.normalize(texts, dim=1).to(device)
-    sizes = tuple(m for m in sizes if m <= min(len(texts), tower.embed_dim))
+    most = min(len(texts), tower.embed_dim)
+    sizes = tuple(m for m in sizes if m <= most) or (most,)
     layers = {}
     for layer, arrays in bundle.layers.items():
         note(f"phrases of layer {layer}")
@@ -134,7 +136,7 @@ def fidelity(
                 tally.add(embeddings, changed.original, classifier, labels)
         tallies["all"]["baseline"].add(representation, representation, classifier, labels)
     if not tallies["all"]["baseline"].images:
-        raise ValueError(f"none of the images of {source.name} can be read")
+        raise UserError(f"none of the images of {source.name} can be read")
     figures = {
         place: {name: tally.figures() for name, tally in conditions.items()}
         for place, conditions in tallies.items()
@@ -148,6 +150,23 @@ def fidelity(
         "baseline": {k: baseline[k] for k in known if k in baseline},
         "layers": figures,
     }
+
+
+def check_bias(bundle: Bundle) -> None:
+    """Refuse a bundle that has no figures, before the images are opened."""
+    if bundle.config.shared_bias:
+        raise UserError("figures need a bundle without the shared bias: export without it")
+
+
+def in_words(figures: Mapping) -> str:
+    """A line a layer: accuracy where classes are known, else agreement, in every condition."""
+    lines = []
+    for layer, conditions in figures.get("layers", {}).items():
+        kind = "accuracy" if "accuracy" in figures["baseline"] else "agreement"
+        whole = figures["baseline"].get("accuracy", 1.0)
+        kept = ", ".join(f"{name} {found[kind]:.1%}" for name, found in conditions.items())
+        lines.append(f"{layer}  {kind} {whole:.1%} unchanged; {kept}")
+    return "\n".join(lines)
 
 
 def _labelled(tower: Tower, source: Source, size: int, workers: int) -> Iterator:

@@ -22,7 +22,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--device", help="default: cuda where there is one, else cpu")
     data = parser.add_argument_group("images")
     data.add_argument("--images", default=d["images"], help="folder (an image's class is the folder"
-        " it lies in), tar files (glob or name-{000..012}.tar; the numbers in .cls are classes where"
+        " it lies in), tar files (glob or name-{000..012}.tar; the numbers in .cls are classes if"
         " classnames.txt beside them has their names, one a line), hf:owner/name[@revision],"
         " cifar10:FOLDER, or scenes:COUNT (default: %(default)s)")  # fmt: skip
     data.add_argument("--split", help="of a data set that has splits; of a folder, its subfolder")
@@ -74,16 +74,18 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="print only errors")
 
 
-def add_text_arguments(group) -> None:
-    """The flags that `run` and `decompose` share."""
-    d = {f.name: f.default for f in fields(Settings)}
+def add_text_arguments(group, of_bundle: bool = False) -> None:
+    """The flags that `run` and `decompose` share; what is not given is None `of_bundle`."""
+    d = {f.name: None if of_bundle else f.default for f in fields(Settings)}
+    pool = "the bundle's" if of_bundle else "vocabulary for bundled models, else common-30k"
     group.add_argument("--texts", help="common-10k, common-30k, imagenet-descriptions, vocabulary"
-        " (the bundled models' captions), or a file with one text a line (default: vocabulary for"
-        " bundled models, else common-30k)")  # fmt: skip
+        f" (the bundled models' captions), or a file with one text a line (default: {pool})"
+    )  # fmt: skip
     group.add_argument("--components", type=positive, default=d["components"],
-        help="texts a unit (default: %(default)s)")  # fmt: skip
-    group.add_argument("--centred-pool", action="store_true",
-        help="subtract the pool's mean from the text embeddings")  # fmt: skip
+        help=f"texts a unit (default: {d['components'] or 'as in the bundle'})")  # fmt: skip
+    group.add_argument("--centred-pool", action=argparse.BooleanOptionalAction,
+        default=d["centred_pool"], help="subtract the pool's mean from the text embeddings"
+        + " (default: as in the bundle)" * of_bundle)  # fmt: skip
 
 
 def positive(text: str) -> int:

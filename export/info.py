@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from clipneurons.bundle import load_bundle
+from export.fidelity import in_words
 from export.flags import natural
 from export.settings import DEFAULT_MODEL, UserError
 
@@ -14,12 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("bundle", nargs="?", default=DEFAULT_MODEL,
         help="folder, or user/name[@revision] on the Hub (default: %(default)s)")  # fmt: skip
-    add("--layer", type=int, help="show a unit of this layer (default: the last)")
+    add("--layer", type=int, help="the layer of --unit (default: the last)")
     add("--unit", type=natural, help="show this unit's phrases and norms")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print a bundle's contents, or one unit's."""
+    if args.layer is not None and args.unit is None:
+        raise UserError(f"--layer {args.layer} shows one unit of it: add --unit NUMBER")
     bundle = load_bundle(args.bundle)
     print("\n".join(_unit(bundle, args) if args.unit is not None else _whole(bundle)))
     return 0
@@ -43,13 +46,7 @@ def _whole(bundle) -> list[str]:
             f"layer {layer}  {len(arrays.directions):,} units, {alive:,} alive,"
             f" median explained variance {median:.0%}"
         )
-    fidelity = bundle.metrics.get("fidelity", {})
-    for layer, conditions in fidelity.get("layers", {}).items():
-        kind = "accuracy" if "accuracy" in fidelity["baseline"] else "agreement"
-        whole = fidelity["baseline"].get("accuracy", 1.0)
-        kept = ", ".join(f"{name} {figures[kind]:.1%}" for name, figures in conditions.items())
-        lines.append(f"{layer}  {kind} {whole:.1%} unchanged; {kept}")
-    return lines
+    return lines + in_words(bundle.metrics.get("fidelity", {})).splitlines()
 
 
 def _unit(bundle, args) -> list[str]:

@@ -56,9 +56,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _shards(folder: Path) -> list[Shard]:
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    # A run that was discarded leaves folders without a state.
+    names = sorted(p.parent.name for p in folder.glob("shard-*/pass1.safetensors"))
     found = [re.fullmatch(r"shard-(\d+)-of-(\d+)", name) for name in names]
     shards = [Shard(int(m[1]), int(m[2])) for m in found if m]
+    if not shards:
+        raise UserError(f"{folder} holds no shard that has been run")
     counts = {s.count for s in shards}
     if len(counts) != 1:
         raise UserError(f"{folder} holds shards of {sorted(counts)} parts: expected one number")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+
+import torch
 
 from clipneurons.bundle_config import BUNDLE_FILES, MODEL_FILES
 from clipneurons.folders import CHECKSUMS
 from clipneurons.lens import Lens, make_lens
 from clipneurons.pictograms import ARTIFACTS
 from clipneurons.text import VOCABULARY, TextPool, text_pool
-from clipneurons.towers import Tower, UnsupportedModel, load_tower
+from clipneurons.towers import Tower, load_tower
 from clipneurons.vit import SecondOrderLens
 from export import distributed
 from export.entries import Source
@@ -25,9 +28,8 @@ def prepare(args: argparse.Namespace) -> tuple[Tower, Settings]:
     """The model, and the settings with the defaults that depend on it."""
     values = {f.name: getattr(args, f.name) for f in fields(Settings)}
     values["layers"] = tuple(values["layers"] or ())
-    tower = open_tower(
-        args.model, args.pretrained, distributed.local_device(args.device), args.precision
-    )
+    device = distributed.local_device(args.device)
+    tower = open_tower(args.model, args.pretrained, device, args.precision)
     if not values["layers"]:
         last = tower.layers - 1
         # The papers read the last three; in a tower of few blocks the early ones do the most.
@@ -45,12 +47,35 @@ def default_texts(model: str, images: str) -> str:
     return VOCABULARY if bundled or is_scenes(images) else "common-30k"
 
 
-def open_tower(model: str, pretrained: str | None, device: str | None, precision: str) -> Tower:
+def open_tower(
+    model: str,
+    pretrained: str | None = None,
+    device: str | None = None,
+    precision: str = "fp32",
+) -> Tower:
     """`load_tower`, with the user's mistakes as `UserError`."""
+    check_device(device)
     try:
         return load_tower(model, pretrained, device, precision)
-    except (KeyError, ValueError, UnsupportedModel) as error:
-        raise UserError(str(error.args[0] if error.args else error)) from None
+    except (KeyError, ValueError) as error:
+        raise UserError(error.args[0] if isinstance(error, KeyError) else str(error)) from None
+
+
+def check_device(name: str | None) -> None:
+    """Raise `UserError` unless tensors can be put on the device that `--device` names."""
+    known = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    here = [kind for kind, is_here in known.items() if is_here]
+    with suppress(RuntimeError):  # no such kind of device, or none of that number
+        if not name or (torch.device(name).type in here and len(torch.zeros(1, device=name))):
+            return
+    raise UserError(f"--device {name} is not on this machine: expected {' or '.join(here)}")
+
+
+def weights_sha256(tower: Tower, settings: Settings) -> str:
+    """Digest by which readers know the model; they load it in fp32, whatever made the bundle."""
+    if settings.precision != "fp32":
+        tower = open_tower(settings.model, settings.pretrained, "cpu")
+    return tower.sha256()
 
 
 def open_lens(tower: Tower, settings: Settings) -> Lens:
@@ -80,6 +105,12 @@ def open_texts(name: str) -> TextPool:
         return text_pool(name)
     except ValueError as error:
         raise UserError(f"--texts: {error}") from None
+
+
+def check_centring(centred: bool, texts: int) -> None:
+    """Refuse what could only fail after the passes: one text minus the pool's mean is zero."""
+    if centred and texts < 2:
+        raise UserError("--centred-pool needs at least two texts, the pool has one")
 
 
 def default_out(model: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clipneurons.bundle import Bundle, load_bundle, save_bundle
 from clipneurons.bundle_config import check_tower
+from clipneurons.hub import resolve
 from clipneurons.towers import Tower
 from export.card import render_card
 from export.opening import open_tower
@@ -15,13 +16,17 @@ from export.settings import UserError
 SKIPPED = "skipped.csv"
 
 
-def open_model(
-    bundle: Bundle, folder: Path, device: str | None = None, precision: str = "fp32"
-) -> Tower:
-    """The tower that a bundle was made with, checked against it."""
+def open_reading(source: str | Path, device: str | None = None) -> tuple[Bundle, Tower]:
+    """A bundle, from a folder or the Hub, and the tower it was made with."""
+    bundle = load_bundle(source)
+    return bundle, open_model(bundle, source, device)
+
+
+def open_model(bundle: Bundle, source: str | Path, device: str | None = None) -> Tower:
+    """The tower that the bundle at `source` was made with, checked against it."""
     config = bundle.config
-    model = str(folder) if config.model == "." else config.model
-    tower = open_tower(model, config.pretrained, device, precision)
+    model = str(resolve(source, weights=True)) if config.model == "." else config.model
+    tower = open_tower(model, config.pretrained, device)
     check_tower(config, tower)
     return tower
 

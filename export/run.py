@@ -18,6 +18,7 @@ from export.entries import Source
 from export.fidelity import fidelity
 from export.flags import add_run_arguments
 from export.opening import (
+    check_centring,
     check_out,
     default_out,
     model_files,
@@ -32,7 +33,7 @@ from export.plan import make_plan
 from export.rewrite import model_card
 from export.settings import Settings, Shard, UserError
 from export.states import State
-from export.work import Work
+from export.work import Work, plan_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,22 +53,25 @@ def run(args: argparse.Namespace) -> int:
     lens = open_lens(tower, settings)
     source = open_images(settings, tower)
     pool = open_texts(settings.texts)
+    check_centring(settings.centred_pool, len(pool))
     work = Work(out)
     if finished_before(work, settings, rank, say):
         return 0
     check_out(out, args.overwrite)
+    same = plan_of(settings, tower.sha256(), len(source))
+    if work.goes_on(same, args.restart):
+        say(f"goes on  with the unfinished run in {work.folder}")
+    # Opened now, so that a mistake in --heldout shows before the work, not after it.
+    held = len(heldout_images(settings, tower)) if with_figures(settings) else 0
+    plan = make_plan(
+        lens, source, settings, pool, out, shard,
+        cache=args.cache, workers=args.workers, held=held,
+    )  # fmt: skip
+    say("\n".join(plan.lines(settings, source, pool, out)))
+    if args.dry_run:
+        return 0
     with work.lock(shard):
-        if work.open(settings, tower.sha256(), len(source), restart=args.restart):
-            say(f"goes on  with the unfinished run in {work.folder}")
-        # Opened now, so that a mistake in --heldout shows before the work, not after it.
-        held = len(heldout_images(settings, tower)) if with_figures(settings) else 0
-        plan = make_plan(
-            lens, source, settings, pool, out, shard,
-            cache=args.cache, workers=args.workers, held=held,
-        )  # fmt: skip
-        say("\n".join(plan.lines(settings, source, pool, out)))
-        if args.dry_run:
-            return 0
+        work.begin(same, args.restart)
         passes = Passes(lens, source, settings, work.shard(shard), shard, plan.cache, args.workers)
         if args.shard:
             return run_shard(passes, work, out, say)

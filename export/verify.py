@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from clipneurons.bundle import load_bundle
-from clipneurons.hub import resolve
 from export.rewrite import open_model
 from export.settings import DEFAULT_MODEL
 
@@ -21,11 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when everything is as it should be; a message and 2 otherwise."""
-    folder = resolve(args.bundle)
-    bundle = load_bundle(folder)
+    bundle = load_bundle(args.bundle)
     units = sum(len(a.directions) for a in bundle.layers.values())
     print(f"checksums, schema, shapes and values of {units:,} units are as exported")
     if not args.no_model:
-        open_model(bundle, folder, args.device)
+        open_model(bundle, args.bundle, args.device)
         print("weights, activation and preprocessing are the model's")
     return 0

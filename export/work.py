@@ -6,9 +6,10 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from clipneurons.bundle import Bundle, bundle_files, load_bundle
 from clipneurons.bundle_config import NEURONS, BundleError
@@ -18,12 +19,18 @@ from export.settings import Settings, Shard, UserError
 _PLAN, _FINISHING = "plan.json", "finishing.json"
 
 
+def plan_of(settings: Settings, weights: str, images: int) -> dict[str, Any]:
+    """What must be the same for a run to go on: settings, the model's digest, number of images."""
+    return {"settings": json.loads(settings.to_json()), "weights": weights, "images": images}
+
+
 class Work:
     """Files of the run that will end in `out`; the same for all its shards and ranks."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.folder = out.absolute().parent / f".{out.absolute().name}.work"
+        folder = out.resolve()  # of a link, what it leads to: that is what will be replaced
+        self.folder = folder.parent / f".{folder.name}.work"
 
     @property
     def means(self) -> Path:
@@ -46,30 +53,33 @@ class Work:
                 raise UserError(f"another process is at work on {self.out} ({folder})") from None
             yield
 
-    def open(self, settings: Settings, weights: str, images: int, restart: bool = False) -> bool:
-        """Begin, or go on if everything that matters is the same; raises `UserError` if not.
+    def goes_on(self, plan: Mapping[str, Any], restart: bool = False) -> bool:
+        """Whether an unfinished run of the same `plan_of` is here; nothing is changed.
 
-        Returns whether there was something to go on with.
+        Raises `UserError` for a run of another one, unless it is to be discarded.
         """
         path = self.folder / _PLAN
-        new = {"settings": json.loads(settings.to_json()), "weights": weights, "images": images}
-        if path.is_file():
-            old = json.loads(path.read_text())
-            if old == new:
-                return True
-            if not restart:
-                raise UserError(
-                    f"{self.folder} holds an unfinished run with {self._difference(old, new)}."
-                    " Run that command again to go on, or add --restart to discard it"
-                )
+        old = json.loads(path.read_text()) if path.is_file() else None
+        if old not in (None, plan) and not restart:
+            raise UserError(
+                f"{self.folder} holds an unfinished run with {self._difference(old, plan)}."
+                " Run that command again to go on, or add --restart to discard it"
+            )
+        return old == plan
+
+    def begin(self, plan: Mapping[str, Any], restart: bool = False) -> None:
+        """Note the plan where there is none, and discard what another one left."""
+        if self.goes_on(plan, restart):
+            return
+        if (self.folder / _PLAN).is_file():
             for entry in self.folder.iterdir():
                 if entry.is_dir():
                     for inner in entry.iterdir():
                         _delete(inner) if inner.name != "lock" else None
                 else:
                     _delete(entry)
-        write_atomic(path, (json.dumps(new, indent=1, sort_keys=True) + "\n").encode())
-        return False
+        text = json.dumps(plan, indent=1, sort_keys=True) + "\n"
+        write_atomic(self.folder / _PLAN, text.encode())
 
     def settings(self) -> Settings:
         """The settings of the run at work here; raises `UserError` when there is none."""

@@ -1,6 +1,5 @@
 """The evaluation: every kind of data set read back as it was written, and figures by hand."""
 
-import argparse
 import json
 
 import h5py
@@ -9,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from clipneurons.bundle import load_bundle
 from clipneurons.masks import rle
 from clipneurons.segmentation_metrics import score_mask, summarise
 from clipneurons.segmentation_names import BEST, PAIRS, PAPER, method_names
 from clipneurons.segmenters import Segmenter
 from export import evaluate_segmentation as evaluation
+from export.__main__ import main
 from export.segmentation_data import MaskSet, Sample, SegmentationDataError, open_mask_set
-from export.settings import UserError
 from tests.models import tiny_vit
 from tests.tiny import tiny_bundle_folder
 
@@ -188,7 +188,7 @@ def test_report_and_table(tower):
     figures = evaluation.report(evaluation.evaluate(tower, masks_of_one(), methods, "none"), "x")
     json.dumps(figures)
     assert figures["methods"][PAPER]["behind best"]["low"] == [0, 0, 0]
-    text = evaluation.table(figures)
+    text = evaluation.in_words(figures)
     assert text.count("\n| ") == 4
     assert "(2406.04341)" in text
     assert "threshold 0.5" in text
@@ -198,17 +198,16 @@ def test_report_and_table(tower):
 def test_the_command(tmp_path, capsys, kind, baseline):
     bundle = tiny_bundle_folder(tmp_path / "bundle", kind=kind)
     write_pairs(tmp_path / "data")
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bundle")
-    evaluation.add_arguments(parser)
-    words = ["--bundle", str(bundle), "--dataset", str(tmp_path / "data"), "--choose", "0"]
-    words += ["--templates", "none", "--report", str(tmp_path / "r.json")]
-    assert evaluation.run(parser.parse_args(words)) == 0
+    words = ["evaluate", "--bundle", str(bundle), "--no-fidelity", "--segment", "--device", "cpu"]
+    words += ["--dataset", str(tmp_path / "data"), "--choose", "0", "--templates", "none"]
+    assert main([*words, "--report", str(tmp_path / "r.json")]) == 0
     report = json.loads((tmp_path / "r.json").read_text())
     assert sorted(report["methods"]) == sorted(method_names(kind))
-    assert "2 images" in capsys.readouterr().out
-    some = parser.parse_args([*words, "--methods", f"{BEST},{baseline}", "--refined"])
-    figures = evaluation.measure(*evaluation.open_reading(str(bundle)), some)
+    said = capsys.readouterr().out
+    assert "2 images" in said
+    assert "{" not in said, "the table, not all that the file holds"
+    assert main([*words, "--methods", f"{BEST},{baseline}", "--refined"]) == 0
+    figures = load_bundle(bundle).metrics["segmentation"]
     assert list(figures["methods"]) == [BEST, baseline, f"{baseline} + edges"]
-    with pytest.raises(UserError, match="no method 'magic'"):
-        evaluation.run(parser.parse_args([*words, "--methods", f"{baseline},magic"]))
+    assert main([*words, "--methods", f"{baseline},magic"]) == 2
+    assert "no method 'magic'" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import time
 from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 
 from clipneurons import folders
-from clipneurons.bundle import load_bundle
+from clipneurons.bundle import load_bundle, save_bundle
 from clipneurons.bundle_config import BUNDLE_FILES, CARD, CONFIG, METRICS, BundleDamaged
 from clipneurons.folders import CHECKSUMS
 from clipneurons.lens import make_lens
@@ -101,6 +102,8 @@ def test_a_run_gives_a_whole_bundle(place, tmp_path, capsys):
     assert "40 of pictures, 2 skipped" in said
     share = figures["layers"]["layer 2"]["4 texts"]["accuracy"]
     assert f"4 texts {share:.1%}" in said
+    assert main(["info", str(out), "--layer", "2"]) == 2
+    assert "add --unit" in capsys.readouterr().err
     assert main(["info", str(out), "--layer", "2", "--unit", "3"]) == 0
     best = int(bundle.layers[2].top_images[3, 0])
     assert f"largest in images {best} ({bundle.examples.caption(best)})" in capsys.readouterr().out
@@ -304,15 +307,25 @@ def test_a_resnet_goes_the_same_way(place, tmp_path):
         (("--texts", "/nowhere.txt"), "no text file"),
         (("--model", "/nowhere"), "neither a folder nor"),
         (("--percentile", "120"), "0 to 100"),
+        (("--centred-pool", "--texts", "one.txt"), "at least two texts"),
+        (("--device", "gpu"), "--device gpu is not on this machine: expected cpu"),
+        (("--device", "cuda:x"), "--device cuda:x is not"),
+        (("--device", "cuda:99"), "--device cuda:99 is not"),
+        (("--device", "meta"), "--device meta is not"),
+        (("--model", "ViT-B-32"), "--pretrained"),
+        (("--model", "ViT-B-32", "--pretrained", "words.png"), "could not be loaded"),
     ],
 )
-def test_mistakes_are_one_line_before_any_work(place, tmp_path, capsys, more, words):
+def test_mistakes_are_one_line_before_any_work(place, tmp_path, capsys, monkeypatch, more, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.txt").write_text("cat\n")
+    (tmp_path / "words.png").write_text("no weights")
     assert main(arguments(place, tmp_path / "b", *more)) == 2
     error = capsys.readouterr().err
     assert words in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert not (tmp_path / "b").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.txt", "words.png"]
 
 
 def test_a_wrong_heldout_shows_before_the_work(place, tmp_path, capsys):
@@ -347,6 +360,45 @@ def test_other_arguments_do_not_mix_with_an_unfinished_run(place, tmp_path, caps
     assert load_bundle(out).config.top_k == 3
 
 
+def test_a_run_that_never_began_is_in_nobodys_way(place, tmp_path, monkeypatch):
+    """Neither a dry run, nor one that fails before the passes, nor the other one's array."""
+    out = tmp_path / "b"
+    assert main(arguments(place, out, "--quiet", "--top-k", "3", "--dry-run")) == 0
+    with monkeypatch.context() as full:
+        full.setattr("export.plan.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+        assert main(arguments(place, out, "--quiet", "--top-k", "4")) == 2
+    assert not list(tmp_path.iterdir())
+    assert main(arguments(place, out, "--quiet", "--shard", "0/1")) == 0
+    before = every_byte(tmp_path)
+    assert main(arguments(place, out, "--quiet", "--top-k", "3", "--restart", "--dry-run")) == 0
+    assert every_byte(tmp_path) == before, "nothing was discarded"
+    for i in range(2):
+        line = arguments(place, out, "--quiet", "--seed", "1", "--shard", f"{i}/2")
+        assert main([*line, "--restart"]) == 0
+    assert main(["merge", "--out", str(out), "--device", "cpu"]) == 0
+    assert (tmp_path / ".b.work" / "means.safetensors").exists()
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(place, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    out = tmp_path / "b"
+    out.symlink_to(disk / "bundle")
+    assert main(arguments(place, out, "--quiet")) == 0
+    save_bundle(load_bundle(out), out)
+    assert out.is_symlink()
+    assert [p.name for p in disk.iterdir()] == ["bundle"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "disk"]
+
+
+def test_a_bundle_made_in_another_precision_is_its_models(place, tmp_path):
+    """The passes may run in half precision; whoever reads the bundle has the model in full."""
+    out = tmp_path / "b"
+    assert main(arguments(place, out, "--quiet", "--precision", "bf16")) == 0
+    assert load_bundle(out).config.weights_sha256 == tiny_tower(tmp_path / "m").sha256()
+    assert main(["verify", str(out), "--device", "cpu"]) == 0
+
+
 def test_more_than_half_unreadable_fails_with_the_first_reasons(place, tmp_path, capsys):
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -372,19 +424,28 @@ def test_a_full_disk_is_found_before_the_work(place, tmp_path, capsys, monkeypat
     assert "free some space" in capsys.readouterr().err
 
 
-def test_decompose_and_evaluate_change_only_their_part(place, tmp_path):
+def test_decompose_and_evaluate_change_only_their_part(place, tmp_path, capsys):
     out, other = tmp_path / "b", tmp_path / "c"
     assert main(arguments(place, out, "--quiet")) == 0
     before = load_bundle(out)
-    assert main(["decompose", "--bundle", str(out), "--out", str(other), "--components", "2"]) == 0
+    more = ["--components", "2", "--centred-pool"]
+    assert main(["decompose", "--bundle", str(out), "--out", str(other), *more]) == 0
     after = load_bundle(other)
-    assert after.config.components == 2
-    assert replace(after.config, components=3) == before.config
+    assert replace(after.config, components=3, centred_pool=False) == before.config
     assert torch.equal(after.layers[1].directions, before.layers[1].directions)
     assert "fidelity" not in after.metrics
+    capsys.readouterr()
     images = ["--images", str(place / "pictures"), "--limit", "20", "--device", "cpu"]
     assert main(["evaluate", "--bundle", str(other), *images]) == 0
     assert load_bundle(other).metrics["fidelity"]["count"] == 20
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in said[:2]] == ["layer 1", "layer 2"]
+    assert said[2:] == [f"written to {other / METRICS} and the card"]
+    assert main(["decompose", "--bundle", str(other), "--texts", str(place / "texts.txt")]) == 0
+    again = load_bundle(other)
+    assert (again.config.components, again.config.centred_pool) == (2, True), "as in the bundle"
+    for layer in (1, 2):
+        assert torch.equal(again.layers[layer].indices, after.layers[layer].indices)
     assert (other / "skipped.csv").read_bytes() == (out / "skipped.csv").read_bytes()
 
 

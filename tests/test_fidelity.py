@@ -12,7 +12,8 @@ from clipneurons.statistics import UnitStatistics
 from export.card import render_card
 from export.dataset_sources import SequenceSource
 from export.describe import class_names, describe, lines_of
-from export.fidelity import Tally, fidelity
+from export.fidelity import Tally, fidelity, in_words
+from export.file_sources import FolderSource
 from export.gallery import choose, encode, gallery
 from export.images import batches
 from export.settings import UserError
@@ -122,11 +123,33 @@ def test_images_without_classes_give_agreement_only(tower, source):
     assert figures["baseline"] == {}
 
 
+def test_numbers_without_names_are_no_classes(tower):
+    """As in many a shard's `.cls`: they would be taken for places in the text pool."""
+    bundle = tiny_bundle(tower=tower)
+    figures = fidelity(bundle, tower, SequenceSource(Colours(), "s"), bundle.text_embeddings)
+    assert figures["baseline"] == {}
+    assert in_words(figures).startswith("layer 1  agreement 100.0% unchanged; all effects")
+
+
+def test_a_pool_smaller_than_all_sizes_is_taken_whole(tower, source):
+    bundle = tiny_bundle(tower=tower)
+    bundle = replace(bundle, text_embeddings=bundle.text_embeddings[:3])
+    figures = fidelity(bundle, tower, source, bundle.text_embeddings)
+    assert [name for name in figures["layers"]["layer 1"] if "texts" in name] == ["3 texts"]
+
+
 def test_the_shared_bias_is_refused(tower, source):
     bundle = tiny_bundle(tower=tower)
     bundle = replace(bundle, config=replace(bundle.config, shared_bias=True))
-    with pytest.raises(ValueError, match="shared bias"):
+    with pytest.raises(UserError, match="shared bias"):
         fidelity(bundle, tower, source, bundle.text_embeddings)
+
+
+def test_images_of_which_none_can_be_read(tower, tmp_path):
+    (tmp_path / "empty.png").touch()
+    bundle = tiny_bundle(tower=tower)
+    with pytest.raises(UserError, match="none of the images"):
+        fidelity(bundle, tower, FolderSource(tmp_path), bundle.text_embeddings)
 
 
 def test_mean_scores_are_found_again(tower):

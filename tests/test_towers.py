@@ -108,7 +108,7 @@ def test_precision_is_that_asked_for(tmp_path):
     [
         ("ViT-Z-99", "openai", "neither a folder nor an open_clip model"),
         ("ViT-B-32", "nobody", "'nobody' is not a set of weights of ViT-B-32. Expected .*openai"),
-        ("ViT-B-32", None, "None is not a set of weights of ViT-B-32"),
+        ("ViT-B-32", None, "ViT-B-32 needs the name of its weights"),
     ],
 )
 def test_unknown_names_are_refused_with_those_that_exist(model, pretrained, message):
