@@ -112,7 +112,8 @@ def gradcam_maps(
     maps = []
     with torch.enable_grad():
         stage.requires_grad_()
-        embedded = F.normalize(lens.tower.visual.attnpool(stage).float(), dim=-1)
+        pooled = lens.tower.visual.attnpool(stage.to(lens.tower.dtype))
+        embedded = F.normalize(pooled.float(), dim=-1)
         for text in texts:
             (gradient,) = torch.autograd.grad((embedded @ text).sum(), stage, retain_graph=True)
             weights = gradient.mean((2, 3), keepdim=True)

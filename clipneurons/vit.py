@@ -47,12 +47,14 @@ def class_attention(
     """The class token's attention to each token, from the block's normalised input."""
     attn = block.attn
     width = attn.embed_dim
-    query_weight, key_weight, _ = attn.in_proj_weight.split(width)
-    query = tokens[:, 0] @ query_weight.T + attn.in_proj_bias[:width]
+    # In float32 whatever the tower's precision, as everything that is read off its tensors.
+    tokens, weight = tokens.float(), attn.in_proj_weight.float()
+    query_weight, key_weight, _ = weight.split(width)
+    query = tokens[:, 0] @ query_weight.T + attn.in_proj_bias[:width].float()
     query = query.unflatten(-1, (attn.num_heads, -1)) / attn.head_dim**0.5  # [image, head, rank]
     # (W_k x + b_k)·q = x·(W_kᵀ q) + const: the keys of all tokens are never formed.
     folded = torch.einsum("bhr,hrw->bhw", query, key_weight.unflatten(0, (attn.num_heads, -1)))
-    return torch.softmax((folded @ tokens.mT).float(), dim=-1)
+    return torch.softmax(folded @ tokens.mT, dim=-1)
 
 
 @dataclass(frozen=True)

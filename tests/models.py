@@ -1,7 +1,8 @@
 """Seeded models that tests share: the one the authors' code was run on, and tiny others."""
 
 import json
-from dataclasses import asdict
+from copy import deepcopy
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import open_clip
@@ -105,3 +106,8 @@ def images(count: int, tower: Tower, seed: int = 0) -> torch.Tensor:
     """Seeded noise images."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, 3, *tower.image_size, generator=generator)
+
+
+def in_precision(tower: Tower, dtype: torch.dtype) -> Tower:
+    """The tower with its weights in another precision."""
+    return replace(tower, model=deepcopy(tower.model).to(dtype), dtype=dtype)

@@ -37,7 +37,7 @@ class Values(TorchDispatchMode):
             return torch.zeros(1, dtype=torch.long, device=mask.device)
 
         if func is aten._local_scalar_dense.default:
-            return args[0].dtype.is_floating_point or bool(args[0].dtype == torch.bool) or 1
+            return True  # 1 as a number
         if func is aten.nonzero.default:
             return first(args[0])[:, None].expand(-1, args[0].ndim)
         if func is aten._unique2.default:

@@ -3,7 +3,7 @@ import torch
 
 from clipneurons.first_order import FirstOrderLens
 from clipneurons.recording import record
-from tests.models import images, official_tower, tiny_resnet, tiny_vit
+from tests.models import images, in_precision, official_tower, tiny_resnet, tiny_vit
 from tests.naive import NaiveViT
 from tests.test_vit import MODELS, relative
 
@@ -23,6 +23,12 @@ def test_terms_are_the_loops_and_sum_to_the_embedding(name):
         assert relative(effects.mlps[1, layer].double(), expected) < 1e-5
     expected = naive.first_order_effect(naive.start)
     assert relative(effects.embedding[1].double(), expected) < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
+def test_terms_sum_to_the_embedding_in_half_precision(dtype, bound):
+    representation, effects = FirstOrderLens(in_precision(tiny_vit(), dtype))(images(2, tiny_vit()))
+    assert relative(effects.sum(), representation) < bound
 
 
 @pytest.mark.parametrize("layers", [None, (2, 3)])

@@ -22,7 +22,8 @@ from clipneurons.segmenters import (
 )
 from clipneurons.text import embed_texts
 from clipneurons.windows import canvas_size, map_in_windows, normalise, starts, whole
-from tests.models import images, tiny_resnet, tiny_vit
+from tests.models import images, in_precision, tiny_resnet, tiny_vit
+from tests.test_vit import relative
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,26 @@ def test_every_method_of_a_resnet_under_the_same_interface():
     # What the paper's method is made of, from the library's own functions.
     pairs = found[PAIRS].make(images(1, tower), texts)
     torch.testing.assert_close(pairs, pair_maps(NeuronHeadLens(tower), images(1, tower), texts))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("make", [tiny_vit, tiny_resnet])
+def test_half_precision_gives_the_same_maps_or_is_refused(make, dtype):
+    tower, halved = make(), in_precision(make(), dtype)
+    texts, batch = embed_texts(tower, ["a cat", "a dog"]), images(2, tower)
+    texts = torch.cat([texts, -texts])  # GradCAM keeps what speaks for a text
+    expected = segmenters(tower)
+    for name, method in segmenters(halved).items():
+        relevance = name in ("LRP", "Partial-LRP", "Chefer 2021")
+        if dtype == torch.float16 and relevance:
+            with pytest.raises(ValueError, match="fp32 or bf16"):
+                method.make(batch, texts)
+            continue
+        maps, whole = method.make(batch, texts), expected[name].make(batch, texts)
+        assert maps.dtype == torch.float32
+        assert maps.isfinite().all()
+        # Quotients of small sums say little in eight bits.
+        assert relevance or relative(maps, whole) < 0.05, name
 
 
 def test_shares_on_a_resnet_are_its_attention():

@@ -70,7 +70,13 @@ class Relevance:
 def propagate(
     tower: Tower, run: Trace, text: Float[Tensor, " embed"], blocks: int | None = None
 ) -> Relevance:
-    """Relevance of a class score, from the embedding back through the last ``blocks`` blocks."""
+    """Relevance of a class score, from the embedding back through the last ``blocks`` blocks.
+
+    Raises:
+        ValueError: a tower in fp16, whose range the quotients leave.
+    """
+    if tower.dtype == torch.float16:
+        raise ValueError("relevance overflows in fp16: load the tower with fp32 or bf16")
     visual = tower.visual
     final = run.blocks[-1].outputs
     readout = (visual.proj @ text.to(visual.proj))[None]  # one linear layer from the class token
