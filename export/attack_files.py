@@ -36,7 +36,7 @@ class Cell:
 
 
 class AttackFolder:
-    """The output folder of an attack.
+    """The output folder of an attack; nothing is written before `begin`.
 
     Raises:
         UserError: the folder holds another attack, with how the two differ.
@@ -44,14 +44,17 @@ class AttackFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, object]):
         self.folder = folder
-        text = json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        self._settings = json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         file = folder / SETTINGS
         if file.exists():
-            _same_settings(file, json.loads(text))
+            _same_settings(file, json.loads(self._settings))
         elif folder.exists() and any(folder.iterdir()):
             raise UserError(f"--out {folder} is not empty and holds no attack: name a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+
+    def begin(self) -> None:
+        """Note the settings, once what is wrong with them has shown: only their rows go on."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / SETTINGS).write_text(self._settings)
         self._drop_cut_line()
 
     def outcomes(self) -> dict[Cell, list[Outcome]]:

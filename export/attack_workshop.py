@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from clipneurons.adversarial import (
     INDIRECT,
@@ -20,15 +21,16 @@ from clipneurons.adversarial import (
     find_cues,
 )
 from clipneurons.attack import Check, unchecked
-from clipneurons.bundle import Bundle, load_bundle
-from clipneurons.bundle_config import check_tower
+from clipneurons.bundle import Bundle
 from clipneurons.composer import Composer, pictogram_composer
 from clipneurons.describe import Describer, TemplateDescriber
 from clipneurons.judge import SecondOpinion
 from clipneurons.paint import Painter
 from clipneurons.synonyms import SentenceSimilarity, Similarity, TowerSimilarity, best_similarity
-from clipneurons.towers import Tower, load_tower
-from export.attack_files import Cell
+from clipneurons.towers import Tower
+from export.attack_files import AttackFolder, Cell
+from export.opening import open_tower
+from export.rewrite import open_reading
 from export.settings import UserError
 
 COMPOSER, TEMPLATES = "composer", "templates"
@@ -67,12 +69,11 @@ class Workshop:
 
 def open_workshop(args: argparse.Namespace) -> Workshop:
     """Load what is needed, the likeliest to be missing first: before minutes are spent."""
-    device = _device(args.device)
-    bundle = load_bundle(args.bundle)
-    tower = load_bundle_tower(args.bundle, bundle, device)
+    device = args.device
+    bundle, tower = open_reading(args.bundle, device)
     side = args.size or side_of(tower)
     if args.painter == COMPOSER:
-        painter: Painter = pictogram_composer(side, args.pack, args.heldout)
+        painter: Painter = _composer(side, args.pack, args.heldout)
     else:
         from clipneurons.paint import DiffusersPainter
 
@@ -98,24 +99,19 @@ def open_workshop(args: argparse.Namespace) -> Workshop:
     )
 
 
-def load_bundle_tower(source: str, bundle: Bundle, device: torch.device | None) -> Tower:
-    """The model that a bundle was made with."""
-    model = bundle.config.model
-    if model == ".":
-        from clipneurons.hub import resolve
-
-        model = str(resolve(source, None))
-    tower = load_tower(model, bundle.config.pretrained, device=device)
-    check_tower(bundle.config, tower)
-    return tower
+def _composer(side: int, pack: str | None, heldout: bool) -> Composer:
+    try:
+        return pictogram_composer(side, pack, heldout)
+    except (SafetensorError, KeyError) as error:
+        raise UserError(f"--pack {pack} is no pack of pictograms: {error}") from None
 
 
-def _other_tower(name: str, device) -> Tower:
+def _other_tower(name: str, device: str | None) -> Tower:
     """A folder, `hf-hub:owner/name`, or an open_clip name and tag with a colon between them."""
     if Path(name).is_dir() or name.startswith("hf-hub:"):
-        return load_tower(name, device=device)
+        return open_tower(name, device=device)
     model, _, tag = name.partition(":")
-    return load_tower(model, tag or None, device=device)
+    return open_tower(model, tag or None, device)
 
 
 def _similarity(choice: str, tower: Tower, bundle: Bundle) -> Similarity | None:
@@ -129,7 +125,7 @@ def _similarity(choice: str, tower: Tower, bundle: Bundle) -> Similarity | None:
 
 
 def all_cues(
-    args, shop: Workshop, folder: Path, cells: Sequence[Cell], blocked: tuple[str, ...]
+    args, shop: Workshop, folder: AttackFolder, cells: Sequence[Cell], blocked: tuple[str, ...]
 ) -> dict[Cell, Cues]:
     """The cues of every cell: whatever is wrong with a name or layer shows before any picture."""
     layers = chosen_layers(shop.bundle, _layers(args.layers))
@@ -157,14 +153,14 @@ def all_cues(
     return {cell: cues_of(cell) for cell in cells}
 
 
-def _indirect(args, shop: Workshop, folder: Path, layers) -> dict:
+def _indirect(args, shop: Workshop, folder: AttackFolder, layers) -> dict:
     """The indirect-effect reading of the model, computed once for a folder."""
     from safetensors.torch import load_file, save_file
 
     from clipneurons.indirect_directions import IndirectDecomposition, indirect_decompositions
 
     names = tuple(IndirectDecomposition.__dataclass_fields__)
-    file = folder / "indirect.safetensors"
+    file = folder.folder / "indirect.safetensors"
     if not file.exists():
         found = indirect_decompositions(
             shop.tower, _images(args.data, shop.tower), layers, shop.bundle.text_embeddings,
@@ -174,6 +170,7 @@ def _indirect(args, shop: Workshop, folder: Path, layers) -> dict:
         tensors = {
             f"layer{n}.{x}": getattr(found[n], x).contiguous() for n in layers for x in names
         }
+        folder.begin()
         part = file.with_suffix(".part")
         save_file(tensors, part)
         part.replace(file)
@@ -191,13 +188,10 @@ def _images(spec: str, tower: Tower) -> torch.Tensor:
     source = open_source(spec, limit=1024, image_size=side_of(tower))
     numbers = range(-(-len(source) // 64))
     found = [b.images for b in batches(source, tower.preprocess, numbers, 64)]
-    return torch.cat([images for images in found if images is not None])
-
-
-def _device(name: str | None) -> torch.device | None:
-    if name and name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: there is no CUDA device here; leave it out for the CPU")
-    return torch.device(name) if name else None
+    found = [images for images in found if images is not None]
+    if not found:
+        raise UserError(f"--data {spec}: none of its images can be read")
+    return torch.cat(found)
 
 
 def side_of(tower: Tower) -> int:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from clipneurons.folders import write_atomic
 from clipneurons.text import DESCRIPTIONS, clean_texts
 from export.flags import positive
-from export.settings import UserError
+from export.opening import check_device
+from export.settings import UserError, read_text
 
 PROMPT = (
     "Give {count} characteristics of images that are true for almost all images of {name}. Be as"
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask for every class, then write all distinct descriptions."""
+    check_device(args.device)
     names = class_names(args.classes)
     generate = chat(args.model, args.device)
     part = args.out.with_name(f".{args.out.name}.part")
@@ -93,7 +95,7 @@ def class_names(spec: str) -> list[str]:
         return list(IMAGENET_CLASSNAMES)
     if not Path(spec).is_file():
         raise UserError(f"--classes {spec!r}: expected 'imagenet' or a file, one class a line")
-    names = [line.strip() for line in Path(spec).read_text(encoding="utf-8").splitlines()]
+    names = [line.strip() for line in read_text(Path(spec)).splitlines()]
     return list(dict.fromkeys(name for name in names if name))
 
 

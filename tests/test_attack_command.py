@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import export.attack_files
-from clipneurons.adversarial import METHODS
+from clipneurons.adversarial import INDIRECT, METHODS
 from clipneurons.attack import Outcome
 from clipneurons.bundle import save_bundle
 from clipneurons.describe import Description
@@ -17,7 +17,7 @@ from export.attack_report import flip_rates, render, render_defence, summarise
 from export.settings import UserError
 from tests.packs import COLOURS, flat_pack_file
 from tests.pipelines import chat_folder, painter_folder
-from tests.tiny import tiny_bundle, tiny_tower
+from tests.tiny import RESNET, WORDS, tiny_bundle, tiny_tower
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -172,9 +172,20 @@ def test_chat_model_and_text_to_image_model_do_the_same(work, tmp_path):
         (("--true", "cat", "--fooled", "dog", "--painter", "/nowhere"), "could not be loaded"),
         (("--true", "cat", "--fooled", "dog", "--describer", "/nowhere"), "could not be loaded"),
         (("--true", "cat", "--fooled", "dog", "--cues-each", "9"), "0 to 6 cues"),
+        (("--true", "cat", "--fooled", "dog", "--device", "gpu"), "--device gpu is not on this"),
+        (("--true", "cat", "--fooled", "dog", "--pack", "latin.csv"), "no pack of pictograms"),
+        (("--true", "cat", "--fooled", "dog", "--transfer", "ViT-B-32:no"), "not a set of weights"),
+        (("--true", "cat", "--fooled", "dog", "--data", "blank"), "none of its images can be"),
+        (("--pairs", "latin.csv"), "latin.csv is not UTF-8 text"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(work, tmp_path, capsys, arguments, message):
+def test_mistakes_are_one_line_and_status_2(
+    work, tmp_path, capsys, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latin.csv").write_bytes(b"caf\xe9,dog\n")
+    (tmp_path / "blank").mkdir()
+    (tmp_path / "blank" / "empty.png").touch()
     out = tmp_path / "out"
     assert attack(work, out, *arguments) == 2
     error = capsys.readouterr().err
@@ -182,7 +193,23 @@ def test_mistakes_are_one_line_and_status_2(work, tmp_path, capsys, arguments, m
     last = error.splitlines()[-1]  # before it come transformers' progress bars
     assert last.startswith("error: ")
     assert message in last
-    assert not (out / "results.csv").exists()
+    assert not out.exists(), "the corrected command is not refused"
+
+
+def test_a_resnet_is_attacked_by_all_methods_it_has(work, tmp_path):
+    root, _ = work
+    texts = ["bone", "leash", "palm tree", *WORDS[3:]]
+    tower = tiny_tower(tmp_path / "rn", RESNET)
+    made = tiny_bundle(tower=tower)
+    made = replace(
+        made, texts=texts, text_embeddings=tower.encode_text(texts),
+        config=replace(made.config, model="."),
+    )  # fmt: skip
+    bundle = save_bundle(made, tmp_path / "rn")
+    out = tmp_path / "out"
+    line = ("--true", "cat", "--fooled", "dog", "--seeds", "1", "--images", "1")
+    assert attack((root, bundle), out, *line) == 0
+    assert {row["method"] for row in rows(out)} == set(METHODS) - {INDIRECT}
 
 
 def test_a_missing_gpu_and_a_full_disk_are_said_before_anything_is_painted(
@@ -191,7 +218,7 @@ def test_a_missing_gpu_and_a_full_disk_are_said_before_anything_is_painted(
     pair = ("--true", "cat", "--fooled", "dog")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert attack(work, tmp_path / "gpu", *pair, "--device", "cuda") == 2
-    assert "no CUDA device" in capsys.readouterr().err
+    assert "--device cuda is not on this machine" in capsys.readouterr().err
     full = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(export.attack_files.shutil, "disk_usage", lambda _: full)
     assert attack(work, tmp_path / "disk", *pair) == 2

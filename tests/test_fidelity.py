@@ -247,6 +247,9 @@ def test_class_names(tmp_path):
     assert len(class_names("imagenet")) == 1000
     (tmp_path / "names.txt").write_text("cat\n\ndog\ncat\n")
     assert class_names(str(tmp_path / "names.txt")) == ["cat", "dog"]
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(UserError, match=r"latin\.txt is not UTF-8"):
+        class_names(str(tmp_path / "latin.txt"))
     with pytest.raises(UserError, match="one class a line"):
         class_names(str(tmp_path / "none"))
     assert lines_of("a Cat\nfur", "cat") == ["fur"]
