@@ -54,6 +54,8 @@ def open_tower(
     precision: str = "fp32",
 ) -> Tower:
     """`load_tower`, with the user's mistakes as `UserError`."""
+    if device and device.partition(":")[0] == "mps":
+        raise UserError(f"--device {device} has no float64, which sums need: expected cpu or cuda")
     check_device(device)
     try:
         return load_tower(model, pretrained, device, precision)

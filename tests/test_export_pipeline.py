@@ -312,6 +312,7 @@ def test_a_resnet_goes_the_same_way(place, tmp_path):
         (("--device", "cuda:x"), "--device cuda:x is not"),
         (("--device", "cuda:99"), "--device cuda:99 is not"),
         (("--device", "meta"), "--device meta is not"),
+        (("--device", "mps"), "--device mps has no float64"),
         (("--model", "ViT-B-32"), "--pretrained"),
         (("--model", "ViT-B-32", "--pretrained", "words.png"), "could not be loaded"),
     ],
