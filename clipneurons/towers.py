@@ -207,11 +207,11 @@ def _create(name: str, pretrained: str | None = None, **options) -> nn.Module:
     try:
         return open_clip.create_model(name, pretrained, require_pretrained=True, **options)
     except Exception as error:  # unpickling a file that holds no weights may raise anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0]
         raise ValueError(
             f"the weights {f'{pretrained} ' if pretrained else ''}of {name!r} could not be loaded"
             f" ({reason}). Expected a model that is in the local cache or reachable on the Hub, or"
-            " a folder with its weights"
+            " a file or folder with its weights"
         ) from error
 
 

@@ -88,9 +88,9 @@ def _fidelity(figures: Mapping | None) -> str:
     if not figures:
         return "Not measured; `python -m export evaluate --bundle FOLDER` does."
     known = "accuracy" in figures["baseline"]
+    choice = f"{figures['classes']:,} classes" if known else "a choice among the bundle's texts"
     lines = [
-        f"{figures['count']:,} images of {figures['images']}, {figures['classes']:,} classes;"
-        " 95 % intervals.",
+        f"{figures['count']:,} images of {figures['images']}, {choice}; 95 % intervals.",
         "",
     ]
     if known:

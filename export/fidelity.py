@@ -146,7 +146,7 @@ def fidelity(
     return {
         "images": source.name,
         "count": tallies["all"]["baseline"].images,
-        "classes": len(classifier),
+        "classes": len(source.class_names),
         "baseline": {k: baseline[k] for k in known if k in baseline},
         "layers": figures,
     }

@@ -129,6 +129,8 @@ def test_numbers_without_names_are_no_classes(tower):
     figures = fidelity(bundle, tower, SequenceSource(Colours(), "s"), bundle.text_embeddings)
     assert figures["baseline"] == {}
     assert in_words(figures).startswith("layer 1  agreement 100.0% unchanged; all effects")
+    card = render_card(bundle, {"fidelity": figures}, "", "name")
+    assert "12 images of s, a choice among the bundle's texts;" in card
 
 
 def test_a_pool_smaller_than_all_sizes_is_taken_whole(tower, source):
