@@ -28,7 +28,6 @@ from clipneurons.bundle_config import (
     TEXTS,
     BundleConfig,
     BundleDamaged,
-    check_tower,
     parse_json,
     write_json,
 )
@@ -193,14 +192,6 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         METRICS: write_json(bundle.metrics).encode(),
         CARD: bundle.card.encode(),
     }
-
-
-def verify_bundle(folder: str | Path, tower: Any = None) -> Bundle:
-    """Load a bundle with every check; with `tower`, also check that the two belong together."""
-    bundle = load_bundle(folder)
-    if tower is not None:
-        check_tower(bundle.config, tower)
-    return bundle
 
 
 def _unpack(

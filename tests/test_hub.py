@@ -68,6 +68,12 @@ def test_what_is_published_is_what_is_loaded(hub, folder, tmp_path, capsys):
     assert f'load_bundle("{REPO}")' not in local.card
 
 
+def test_commands_that_open_the_model_fetch_it(hub, folder, capsys):
+    assert publish(folder) == 0
+    assert main(["verify", REPO, "--device", "cpu"]) == 0
+    assert "preprocessing are the model's" in capsys.readouterr().out
+
+
 def test_only_what_browsing_needs_is_fetched(hub, folder, tmp_path):
     publish(folder)
     hub.log.clear()
