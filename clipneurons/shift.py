@@ -8,6 +8,7 @@ changes is read in the words of the bundle's texts.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 
 import torch
 from jaxtyping import Float
@@ -117,6 +118,10 @@ class Shift:
         """Columns of the units that changed most."""
         return self.units.score.abs().topk(min(count, len(self.units.score))).indices.tolist()
 
+    def top_carriers(self, count: int = 16) -> list[int]:
+        """The new images that lie farthest along the change."""
+        return self.carriers.topk(min(count, len(self.carriers))).indices.tolist()
+
 
 @dataclass(frozen=True)
 class TextBank:
@@ -135,6 +140,17 @@ class TextBank:
     def of(bundle: Bundle) -> "TextBank":
         """The bundle's own texts."""
         return TextBank(tuple(bundle.texts), bundle.text_embeddings)
+
+
+def check_level(level: float, permutations: int) -> None:
+    """Raises `ValueError` for a level that is none, or that no p-value can reach."""
+    if not 0 < level < 1:
+        raise ValueError(f"expected a level between 0 and 1, not {level:g}")
+    if level * (permutations + 1) < 1:
+        raise ValueError(
+            f"{permutations} permutations cannot give a p-value of {level:g}: "
+            f"expected at least {ceil(1 / level) - 1}"
+        )
 
 
 def text_scores(
@@ -205,19 +221,21 @@ def compare(
     table = torch.stack(list(statistics.values()), 1)
     combined = p_values(smallest_p(table)[:, None])[0, 0]
     moved = scores[0] if ranking == "evidence" else mean_change(reference, new, bank.centred)
-    order = moved.argsort(descending=True)
     return Shift(
         p=combined.item(),
         tests=dict(zip(statistics, p_values(table)[0].tolist(), strict=True)),
         units=units,
-        more=_ranked(bank, moved, order),
-        less=_ranked(bank, moved, order.flip(0)),
+        more=ranked_words(bank, moved),
+        less=ranked_words(bank, moved, descending=False),
         carriers=carriers(both.units, units)[len(reference) :],
     )
 
 
-def _ranked(bank: TextBank, scores: Tensor, order: Tensor) -> Words:
-    kept = order[:100].tolist()
+def ranked_words(
+    bank: TextBank, scores: Float[Tensor, " text"], count: int = 100, descending: bool = True
+) -> Words:
+    """The first ``count`` texts by their scores."""
+    kept = scores.argsort(descending=descending)[:count].tolist()
     return Words(tuple(bank.texts[i] for i in kept), tuple(scores[kept].tolist()))
 
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clipneurons.shift import Profile, TextBank, compare
+from clipneurons.shift import Profile, TextBank, check_level, compare
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Monitor:
         watched: concepts followed over time, with a text embedding of unit norm each.
         level: largest p-value that is an alarm.
         permutations: of each comparison; must be able to reach the level.
+        seed: of the permutations.
+        ranking: of the words, as in `compare`.
     """
 
     def __init__(
@@ -63,20 +65,19 @@ class Monitor:
         watched: TextBank | None = None,
         level: float = 0.05,
         permutations: int = 500,
+        seed: int = 0,
+        ranking: str = "mean",
     ) -> None:
         if window < 2 or len(reference) < 2:
             raise ValueError(
                 "expected at least two reference images and windows of at least two, not "
                 f"{len(reference)} and {window}"
             )
-        if level * (permutations + 1) < 1:
-            raise ValueError(
-                f"{permutations} permutations cannot give a p-value of {level}: "
-                f"expected at least {int(1 / level)}"
-            )
+        check_level(level, permutations)
         self.reference, self.bank, self.window = reference, bank, window
         self.watched = watched
         self.level, self.permutations = level, permutations
+        self.seed, self.ranking = seed, ranking
         self.windows: list[Window] = []
         self.seen = 0
         self._pending: list[Profile] = []
@@ -105,12 +106,12 @@ class Monitor:
 
     def _compare(self, new: Profile) -> Window:
         # Another seed a window: one unlucky set of permutations must not decide all of them.
-        shift = compare(self.reference, new, self.bank, self.permutations, seed=len(self.windows))
+        seed = self.seed + len(self.windows)
+        shift = compare(self.reference, new, self.bank, self.permutations, seed, self.ranking)
         units = [
             (unit, shift.units.change[unit].item(), shift.units.q[unit].item())
             for unit in shift.top_units()
         ]
-        images = shift.carriers.topk(min(12, len(new))).indices
         window = Window(
             first=self.seen,
             last=self.seen + len(new) - 1,
@@ -120,7 +121,7 @@ class Monitor:
             units=units,
             words=shift.more.top(10),
             watched=self._watch(new.embeddings),
-            images=(images + self.seen).tolist(),
+            images=[self.seen + i for i in shift.top_carriers()],
         )
         self.seen += len(new)
         self.windows.append(window)
@@ -142,6 +143,8 @@ class Monitor:
             "window": self.window,
             "level": self.level,
             "permutations": self.permutations,
+            "seed": self.seed,
+            "ranking": self.ranking,
             "watched": list(self.watched.texts) if self.watched else [],
             "windows": [asdict(window) for window in self.windows],
         }
@@ -174,7 +177,7 @@ class Monitor:
 
         monitor = Monitor(
             profile("reference"), bank, state["window"], watched, state["level"],
-            state["permutations"],
+            state["permutations"], state["seed"], state["ranking"],
         )  # fmt: skip
         monitor._pending, monitor.seen = [profile("waiting")], state["seen"]
         monitor.windows = [_window(values) for values in state["windows"]]

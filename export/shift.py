@@ -10,10 +10,12 @@ from pathlib import Path
 from PIL import Image
 
 from clipneurons.bundle import load_bundle
+from clipneurons.closer import cut, examples, look_closer
 from clipneurons.lens import make_lens
-from clipneurons.shift import Profile, Profiler, Shift, TextBank, compare
+from clipneurons.shift import RANKINGS, Profile, Profiler, Shift, TextBank, check_level, compare
 from clipneurons.shift_monitor import Monitor
 from clipneurons.text import embed_texts
+from clipneurons.towers import Tower
 from export.entries import Source
 from export.flags import positive
 from export.images import batches, read
@@ -39,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--watch", nargs="+", default=[], metavar="CONCEPT", help="monitor: concepts to follow")
     add("--level", type=float, default=0.05,
         help="largest p-value that is an alarm (default: %(default)s)")  # fmt: skip
+    add("--ranking", choices=RANKINGS, default=RANKINGS[0],
+        help="words by how far the mean embedding moved, or by the evidence that what the units "
+        "say did (default: %(default)s)")  # fmt: skip
     add("--permutations", type=positive, default=500, help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="of the permutations (default: %(default)s)")
     add("--batch", type=positive, default=64, help="images a batch (default: %(default)s)")
@@ -61,6 +66,12 @@ class Side:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print the summary, write the report."""
+    if not all(concept.strip() for concept in args.watch):
+        raise UserError("--watch has an empty concept: expected words such as snow")
+    try:
+        check_level(args.level, args.permutations)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     folder = local_folder(args.bundle)
     bundle = load_bundle(folder)
     tower = open_model(bundle, folder, args.device)
@@ -75,17 +86,25 @@ def run(args: argparse.Namespace) -> int:
         try:
             monitor = Monitor(
                 reference.profile, bank, args.window or len(new.profile), watched, args.level,
-                args.permutations,
+                args.permutations, args.seed, args.ranking,
             )  # fmt: skip
         except ValueError as error:
             raise UserError(str(error)) from None
         monitor.update(new.profile)
         monitor.flush()
+        summary = monitor.to_json()
+        for window in summary["windows"]:
+            images = window["images"] if window["alarm"] else []
+            window["closer"] = closer_look(tower, reference, new, images, bank)
         pictures = [[new.picture(i) for i in w.images[:_SHOWN]] for w in monitor.windows]
-        summary, page = monitor.to_json(), monitor_page(monitor, pictures)
+        page = monitor_page(summary, pictures)
     else:
-        shift = compare(reference.profile, new.profile, bank, args.permutations, args.seed)
+        shift = compare(
+            reference.profile, new.profile, bank, args.permutations, args.seed, args.ranking
+        )
         summary = describe(shift, profiler, bundle, reference, new, args.level)
+        images = summary["carriers"] if summary["shift"] else []
+        summary["closer"] = closer_look(tower, reference, new, images, bank)
         page = comparison_page(summary, galleries(shift, summary, reference, new))
     (args.out / "report.json").write_text(json.dumps(summary, indent=1) + "\n")
     (args.out / "report.html").write_text(page)
@@ -93,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def profiled(spec: str, profiler: Profiler, tower, args: argparse.Namespace) -> Side:
+def profiled(spec: str, profiler: Profiler, tower: Tower, args: argparse.Namespace) -> Side:
     """Profiles of all readable images of a source."""
     source = open_source(spec, limit=args.limit, image_size=max(tower.image_size))
     parts, ids = [], []
@@ -137,8 +156,19 @@ def describe(
         "units": units,
         "more": shift.more.top(20),
         "less": shift.less.top(20),
-        "carriers": shift.carriers.topk(min(12, len(new.profile))).indices.tolist(),
+        "carriers": shift.top_carriers(),
     }
+
+
+def closer_look(
+    tower: Tower, reference: Side, new: Side, rows: list[int], bank: TextBank
+) -> dict | None:
+    """Where the images that carry a change differ from the reference, and what is there."""
+    if len(rows) < 2:
+        return None
+    sides = [reference.picture(row) for row in examples(len(reference.profile))]
+    place = look_closer(tower, sides, [new.picture(row) for row in rows], bank)
+    return place and {"box": place.box, "words": place.words.top(20)}
 
 
 def unit_name(bundle, layer: int, unit: int) -> str:
@@ -158,6 +188,9 @@ def galleries(shift: Shift, summary: dict, reference: Side, new: Side) -> dict[s
             values = sign * side.profile.units[:, unit["column"]]
             rows = values.topk(min(_SHOWN, len(values))).indices.tolist()
             shown[f"{name} {unit['column']}"] = [side.picture(i) for i in rows]
+    if summary["closer"]:
+        box = summary["closer"]["box"]
+        shown["closer"] = [cut(p, box) for p in shown["carriers"]]
     return {name: [thumbnail(p, _THUMBNAIL) for p in pictures] for name, pictures in shown.items()}
 
 
@@ -167,7 +200,7 @@ def _short(summary: dict) -> dict:
             "alarms": sum(w["alarm"] for w in summary["windows"]),
             "windows": [
                 {k: w[k] for k in ("first", "last", "p", "alarm", "watched")}
-                | {"words": [word for word, _ in w["words"][:5]]}
+                | {"words": [word for word, _ in w["words"][:5]], "closer": _first(w["closer"])}
                 for w in summary["windows"]
             ],
         }
@@ -175,5 +208,10 @@ def _short(summary: dict) -> dict:
     short = {key: summary[key] for key in keys}
     short["more"] = [word for word, _ in summary["more"][:5]]
     short["less"] = [word for word, _ in summary["less"][:5]]
+    short["closer"] = _first(summary["closer"])
     short["units"] = [f"{u['name']}: {u['change']:+.2f} sd" for u in summary["units"][:5]]
     return short
+
+
+def _first(closer: dict | None) -> list[str]:
+    return [word for word, _ in closer["words"][:5]] if closer else []

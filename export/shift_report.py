@@ -8,8 +8,8 @@ from io import BytesIO
 
 from PIL import Image
 
+from clipneurons.closer import where
 from clipneurons.pictures import webp_uri
-from clipneurons.shift_monitor import Monitor
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -58,6 +58,7 @@ def comparison_page(summary: dict, pictures: dict[str, list[str]]) -> str:
 <h2>Said more</h2>{_words(summary["more"])}
 <h2>Said less</h2>{_words(summary["less"], "less")}
 <h2>New images that carry the change</h2>{_gallery(pictures["carriers"])}
+{_closer(summary["closer"], pictures.get("closer", ()))}
 <h2>Units that changed most</h2>"""
     largest = max((abs(unit["change"]) for unit in summary["units"]), default=1) or 1
     rows = []
@@ -78,26 +79,28 @@ def comparison_page(summary: dict, pictures: dict[str, list[str]]) -> str:
     return _page("Shift report", f"{body}<table>{''.join(rows)}</table>")
 
 
-def monitor_page(monitor: Monitor, pictures: Sequence[Sequence[Image.Image]]) -> str:
+def monitor_page(summary: dict, pictures: Sequence[Sequence[Image.Image]]) -> str:
     """A stream: p-values and watched concepts over time, then each window's words and images."""
-    windows = monitor.windows
-    alarms = sum(window.alarm for window in windows)
+    windows = summary["windows"]
+    alarms = sum(window["alarm"] for window in windows)
     body = [
-        f"<h1>Shift monitor</h1><p>{len(windows)} windows of {monitor.window} images against "
-        f"{len(monitor.reference)} reference images; {alarms} alarms at level "
-        f"{monitor.level:g}.</p>"
+        f"<h1>Shift monitor</h1><p>{len(windows)} windows of {summary['window']} images against "
+        f"{summary['reference_images']} reference images; {alarms} alarms at level "
+        f"{summary['level']:g}.</p>"
     ]
-    for text in monitor.watched.texts if monitor.watched else ():
-        values = [window.watched[text] for window in windows]
+    for text in summary["watched"]:
+        values = [window["watched"][text] for window in windows]
         body.append(f"<h2>{escape(text)}</h2>{_line(values)}")
     body.append("<h2>Windows</h2><table>")
     for window, shown in zip(windows, pictures, strict=True):
-        state = "alarm" if window.alarm else "quiet"
-        words = escape(", ".join(word for word, _ in window.words[:5]))
-        thumbnails = _gallery([thumbnail(p, 96) for p in shown]) if window.alarm else ""
+        state = "alarm" if window["alarm"] else "quiet"
+        words = _listed(window["words"])
+        if window["closer"]:
+            words += f"<br>{where(window['closer']['box'])}: {_listed(window['closer']['words'])}"
+        thumbnails = _gallery([thumbnail(p, 96) for p in shown]) if window["alarm"] else ""
         body.append(
-            f'<tr><td>{window.first} to {window.last}</td><td class="{state}">p = {window.p:.3g}'
-            f"</td><td>{words}<br>{thumbnails}</td></tr>"
+            f'<tr><td>{window["first"]} to {window["last"]}</td><td class="{state}">'
+            f"p = {window['p']:.3g}</td><td>{words}<br>{thumbnails}</td></tr>"
         )
     return _page("Shift monitor", "".join(body) + "</table>")
 
@@ -135,6 +138,19 @@ def _words(words: Sequence[tuple[str, float]], side: str = "") -> str:
         for word, score in words[:10]
     )
     return f"<table>{rows}</table>"
+
+
+def _listed(words: Sequence[tuple[str, float]]) -> str:
+    return escape(", ".join(word for word, _ in words[:5]))
+
+
+def _closer(closer: dict | None, pictures: Sequence[str]) -> str:
+    if closer is None:
+        return ""
+    return (
+        f"<h2>A closer look: {where(closer['box'])}</h2>"
+        f"{_gallery(pictures)}{_words(closer['words'])}"
+    )
 
 
 def _gallery(pictures: Sequence[str]) -> str:

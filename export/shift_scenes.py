@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +19,39 @@ _MARK = (0.62, 0.62, 0.36)
 
 
 @dataclass(frozen=True)
-class Pools:
-    """Profiles of images to draw samples from; ``marks`` by the concept of the watermark."""
+class Images:
+    """Profiles of images with their pixels, ``[image, side, side, 3]`` in 8 bits."""
 
-    usual: Profile
-    style: Profile
-    background: Profile
-    others: Profile
-    vehicles: Profile
-    marks: dict[str, Profile]
+    profile: Profile
+    pixels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.profile)
+
+    def __getitem__(self, chosen) -> Images:
+        return Images(self.profile[chosen], self.pixels[chosen])
+
+    @staticmethod
+    def cat(parts: Sequence[Images]) -> Images:
+        """More images, in order."""
+        pixels = np.concatenate([part.pixels for part in parts])
+        return Images(Profile.cat([part.profile for part in parts]), pixels)
+
+    def pictures(self, chosen: Iterable[int]) -> list[Image.Image]:
+        """Some of the images."""
+        return [Image.fromarray(self.pixels[i]) for i in chosen]
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Images to draw samples from; ``marks`` by the concept of the watermark."""
+
+    usual: Images
+    style: Images
+    background: Images
+    others: Images
+    vehicles: Images
+    marks: dict[str, Images]
     vehicle_words: frozenset[str]
 
 
@@ -35,8 +59,8 @@ class Pools:
 class Sample:
     """A reference and a new sample of the same size; ``words`` name what was planted, if any."""
 
-    reference: Profile
-    new: Profile
+    reference: Images
+    new: Images
     words: frozenset[str] = frozenset()
 
 
@@ -62,18 +86,13 @@ def make_pools(
     pack, held = load_pictograms(), load_pictograms(heldout=True)
     size = max(tower.image_size)
 
-    def profile(images) -> Profile:
-        parts, batch = [], []
-        for image in images:
-            batch.append(tower.preprocess(Image.fromarray(image)))
-            if len(batch) == 64:
-                parts.append(profiler(torch.stack(batch)))
-                progress(len(batch))
-                batch = []
-        if batch:
+    def profile(images: Iterable[np.ndarray]) -> Images:
+        parts, pixels = [], np.stack(list(images))
+        for first in range(0, len(pixels), 64):
+            batch = [tower.preprocess(Image.fromarray(i)) for i in pixels[first : first + 64]]
             parts.append(profiler(torch.stack(batch)))
             progress(len(batch))
-        return Profile.cat(parts)
+        return Images(Profile.cat(parts), pixels)
 
     def scenes(number: int, offset: int, source: Pictograms = pack, **options):
         made = Scenes(source, SceneConfig(size=size, **options), number, seed + offset)
@@ -116,13 +135,13 @@ def draw(pools: Pools, shift: str, size: int, rng: np.random.Generator) -> Sampl
     pool = pools.marks[concept]
     number = min(int(rng.binomial(size, float(share))), len(pool))
     planted = pool[rng.choice(len(pool), number, replace=False)]
-    return Sample(reference, Profile.cat([fresh[: size - number], planted]), frozenset({concept}))
+    return Sample(reference, Images.cat([fresh[: size - number], planted]), frozenset({concept}))
 
 
-def _mixed(pools: Pools, size: int, portion: float, rng: np.random.Generator) -> Profile:
+def _mixed(pools: Pools, size: int, portion: float, rng: np.random.Generator) -> Images:
     number = int(rng.binomial(size, portion))
     number = min(number, len(pools.vehicles))
-    return Profile.cat(
+    return Images.cat(
         [
             pools.others[rng.choice(len(pools.others), size - number, replace=False)],
             pools.vehicles[rng.choice(len(pools.vehicles), number, replace=False)],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tabs import plots
 from tabs.archives import MOST_IMAGES, open_images
@@ -18,6 +18,7 @@ from tabs.gpu import on_gpu
 from tabs.images import open_image
 
 if TYPE_CHECKING:
+    from clipneurons.closer import Box, Place
     from clipneurons.shift import Profile, Shift
 
 TITLE = "Shift"
@@ -27,8 +28,10 @@ INTRO = (
 )
 _EXAMPLE = 80  # images a side
 _SHARE = 0.4  # of the example's new images that carry the mark
+_LEVEL = 0.05  # largest p-value that is called a difference
 _UNITS = 12
 _PICTURES = 12
+_FRAME = "#d55e00"
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,14 @@ class Compared:
     new: list[Image.Image]
     profiles: tuple[Profile, Profile]
     names: list[tuple[int, int]]
+    place: Place | None
 
 
 def compare_images(
     reading: Reading, reference: list[Image.Image], new: list[Image.Image]
 ) -> Compared:
-    """Profile both sides and compare them."""
+    """Profile both sides and compare them; look closer at the images that carry a change."""
+    from clipneurons.closer import examples, look_closer
     from clipneurons.shift import Profile, Profiler, TextBank, compare
 
     profiler = reading.remember("profiler", lambda: Profiler(reading.lens, reading.bundle))
@@ -57,8 +62,12 @@ def compare_images(
         return Profile.cat([profiler(batch) for batch in pixels])
 
     profiles = profile(reference), profile(new)
-    shift = compare(*profiles, TextBank.of(reading.bundle), permutations=300)
-    return Compared(reading.key, shift, reference, new, profiles, profiler.names)
+    bank = TextBank.of(reading.bundle)
+    shift, place = compare(*profiles, bank, permutations=300), None
+    if shift.p <= _LEVEL:
+        usual = [reference[i] for i in examples(len(reference))]
+        place = look_closer(reading.tower, usual, [new[i] for i in shift.top_carriers()], bank)
+    return Compared(reading.key, shift, reference, new, profiles, profiler.names, place)
 
 
 def example(reading: Reading) -> tuple[list[Image.Image], list[Image.Image], str]:
@@ -87,7 +96,7 @@ def verdict(compared: Compared, skipped: int = 0) -> str:
     """The overall p-value and that of each statistic."""
     shift = compared.shift
     changed = int((shift.units.q <= 0.05).sum())
-    text = "The sets differ" if shift.p <= 0.05 else "No difference found"
+    text = "The sets differ" if shift.p <= _LEVEL else "No difference found"
     note = f"{len(compared.new)} new images against {len(compared.reference)}."
     if skipped:
         note += f" {skipped} files could not be read."
@@ -101,12 +110,21 @@ def verdict(compared: Compared, skipped: int = 0) -> str:
 
 
 def words(compared: Compared) -> str:
-    """Words said more and less."""
+    """Words said more and less, and at the place where a change lies."""
+    sides = [("Said more", compared.shift.more, ""), ("Said less", compared.shift.less, "")]
+    if compared.place is not None:
+        from clipneurons.closer import where
+
+        note = "Where the new images differ most, cut out and read by itself."
+        title = f"A closer look: {where(compared.place.box)}"
+        sides.insert(0, (title, compared.place.words, note))
     return "".join(
         plots.section(
-            title, plots.bars([plots.Bar(*pair) for pair in side.top(10)], label=title, digits=1)
+            title,
+            plots.bars([plots.Bar(*pair) for pair in side.top(10)], label=title, digits=1),
+            note,
         )
-        for title, side in (("Said more", compared.shift.more), ("Said less", compared.shift.less))
+        for title, side, note in sides
     )
 
 
@@ -136,8 +154,11 @@ def units(compared: Compared, reading: Reading) -> str:
 def pictures(compared: Compared, place: int) -> tuple[list[Image.Image], list[Image.Image]]:
     """Images in which a unit is strongest, on both sides; place 0 is the whole change."""
     if place == 0:
-        order = compared.shift.carriers.topk(min(_PICTURES, len(compared.new))).indices
-        return compared.reference[:_PICTURES], [compared.new[i] for i in order.tolist()]
+        order = compared.shift.top_carriers(_PICTURES)
+        shown = [compared.new[i] for i in order]
+        if compared.place is not None:
+            shown = [outlined(picture, compared.place.box) for picture in shown]
+        return compared.reference[:_PICTURES], shown
     column = compared.shift.top_units(_UNITS)[place - 1]
     sign = 1 if compared.shift.units.score[column] > 0 else -1
     sides = []
@@ -145,6 +166,15 @@ def pictures(compared: Compared, place: int) -> tuple[list[Image.Image], list[Im
         order = (sign * profile.units[:, column]).topk(min(_PICTURES, len(images))).indices
         sides.append([images[i] for i in order.tolist()])
     return sides[0], sides[1]
+
+
+def outlined(picture: Image.Image, box: Box) -> Image.Image:
+    """The picture with a frame around the box."""
+    framed = picture.convert("RGB")
+    sides = (picture.width - 1, picture.height - 1) * 2
+    corners = [round(share * side) for share, side in zip(box, sides, strict=True)]
+    ImageDraw.Draw(framed).rectangle(corners, outline=_FRAME, width=max(1, min(picture.size) // 64))
+    return framed
 
 
 def build(library: Library, source: gr.components.Component) -> None:

@@ -49,11 +49,37 @@ def test_two_folders_are_compared_into_a_report(bundle, tmp_path, capsys):
     assert "http" not in page
 
 
+def test_a_change_at_one_place_is_looked_at_closer(bundle, tmp_path, capsys):
+    usual = folder(tmp_path / "a", 24, (60, 60, 60), 0)
+    marked_ones = tmp_path / "b"
+    folder(marked_ones, 24, (60, 60, 60), 1)
+    for path in marked_ones.iterdir():
+        with Image.open(path) as image:
+            image.paste("red", (26, 26, 40, 40))
+            image.save(path)
+    out = tmp_path / "r"
+    arguments = ["shift", "--reference", usual, "--new", str(marked_ones), "--out", str(out)]
+    arguments += ["--bundle", bundle, "--permutations", "99"]
+    assert main(arguments) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert 0 <= report["closer"]["box"][0] < report["closer"]["box"][2] <= 1
+    words = [word for word, _ in report["closer"]["words"][:5]]
+    assert json.loads(capsys.readouterr().out)["closer"] == words
+    page = (out / "report.html").read_text()
+    assert "A closer look: " in page
+    assert main([*arguments, "--window", "12"]) == 0
+    windows = json.loads((out / "report.json").read_text())["windows"]
+    assert all((window["closer"] is not None) == window["alarm"] for window in windows)
+    assert any(window["alarm"] for window in windows)
+
+
 def test_no_shift_is_reported_as_none(bundle, tmp_path, capsys):
     one, other = (folder(tmp_path / n, 20, (60, 60, 60), s) for n, s in (("a", 0), ("b", 5)))
     arguments = ["shift", "--reference", one, "--new", other, "--out", str(tmp_path / "r")]
     assert main([*arguments, "--bundle", bundle, "--permutations", "99"]) == 0
-    assert not json.loads(capsys.readouterr().out)["shift"]
+    said = json.loads(capsys.readouterr().out)
+    assert not said["shift"]
+    assert said["closer"] == []
 
 
 def test_windows_follow_watched_concepts(bundle, tmp_path, capsys):
@@ -85,6 +111,10 @@ def test_windows_follow_watched_concepts(bundle, tmp_path, capsys):
         ({"--window": "1"}, "windows of at least two"),
         ({"--bundle": "nowhere"}, "nowhere"),
         ({"--window": "5", "--level": "0.0001"}, "cannot give a p-value"),
+        ({"--permutations": "18"}, "cannot give a p-value of 0.05: expected at least 19"),
+        ({"--level": "7"}, "a level between 0 and 1, not 7"),
+        ({"--window": "5", "--level": "0"}, "a level between 0 and 1, not 0"),
+        ({"--watch": " "}, "empty concept"),
     ],
 )
 def test_mistakes_are_one_line(bundle, tmp_path, capsys, change, message):

@@ -1,6 +1,7 @@
 """The shift tab's functions on a tiny bundle, and what its archives refuse."""
 
 import zipfile
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_a_tint_is_found_and_its_pictures_shown(reading):
     assert "3 files could not be read" in tab.verdict(compared, 3)
     assert tab.units(compared, reading).count("tab=dictionary") == 12
     assert "Said more" in tab.words(compared)
-    before, after = tab.pictures(compared, 0)
+    before, after = tab.pictures(replace(compared, place=None), 0)
     assert all(any(picture is image for image in red) for picture in after)
     before, after = tab.pictures(compared, 2)
     column = compared.shift.top_units(12)[1]
@@ -62,7 +63,22 @@ def test_a_tint_is_found_and_its_pictures_shown(reading):
 
 def test_equal_sets_do_not_differ(reading):
     usual = noise(20, (60, 60, 60), 0)
-    assert "No difference" in tab.verdict(tab.compare_images(reading, usual, usual))
+    compared = tab.compare_images(reading, usual, usual)
+    assert "No difference" in tab.verdict(compared)
+    assert compared.place is None
+
+
+def test_a_change_at_one_place_is_looked_at_and_framed(reading):
+    usual, new = noise(30, (60, 60, 60), 0), noise(30, (60, 60, 60), 1)
+    for image in new:
+        image.paste("red", (26, 26, 40, 40))
+    compared = tab.compare_images(reading, usual, new)
+    assert compared.place is not None
+    assert "A closer look: " in tab.words(compared)
+    framed = np.asarray(tab.pictures(compared, 0)[1][0])
+    left, top, _, _ = (round(share * 39) for share in compared.place.box)
+    assert framed[top, left].tolist() == [0xD5, 0x5E, 0x00]
+    assert not (np.asarray(new[0]) == [0xD5, 0x5E, 0x00]).all(-1).any(), "the image itself is not"
 
 
 def test_the_example_marks_its_share(reading):
