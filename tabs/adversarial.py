@@ -105,13 +105,15 @@ def _not_counted(outcome) -> str:
 
 
 def _hint(cue) -> str:
-    behind = ", ".join(f"{n.layer}/{n.unit}" for n in cue.neurons[:_NEURONS_SHOWN])
+    behind = ", ".join(f"{n.layer} · {n.unit}" for n in cue.neurons[:_NEURONS_SHOWN])
     return f"{cue.text}: {cue.score:+.3f}" + (f", from neurons {behind}" if behind else "")
 
 
 def _neurons(key: str, cue) -> str:
     return ", ".join(
-        plots.link(f"{n.layer}/{n.unit}", tab="dictionary", layer=n.layer, unit=n.unit, bundle=key)
+        plots.link(
+            f"{n.layer} · {n.unit}", tab="dictionary", layer=n.layer, unit=n.unit, bundle=key
+        )
         + f" ({n.share:+.3f})".replace("-", "−")
         for n in cue.neurons[:_NEURONS_SHOWN]
     )

@@ -89,6 +89,7 @@ def discover(reading: Reading, image: Image.Image | None, way: str, top: int = _
             }
             for one in reader.activated(effects, top=_NEURONS)
         ],
+        "percentile": reading.bundle.config.percentile,
         "activated": sum(int(mine.activated.sum()) for mine in effects.values()),
         "others": {
             **{
@@ -204,8 +205,9 @@ def _neurons_html(key: str, found: dict) -> str:
         f"<tbody>{rows}</tbody></table></div>"
     )
     note = (
-        f"{found['activated']} neurons react to this picture more than to 98 % of the data; the "
-        "strongest are below. Follow one into the dictionary."
+        f"{found['activated']} neurons react to this picture more than to "
+        f"{found['percentile']:g} % of the data; the strongest are below. Follow one into the "
+        "dictionary."
     )
     return section("Neurons behind it", table, note)
 

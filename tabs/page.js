@@ -48,8 +48,9 @@
     const link = event.target.closest?.("a.cn-link");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
     event.preventDefault();
+    const before = tab();
     window.cnPush(link.getAttribute("href"));
     restore();
-    if (link.closest(".cn-concepts, .cn-activated")) scrollTo({ top: 0 });
+    if (tab() !== before) scrollTo({ top: 0 });
   });
 })();

@@ -133,10 +133,8 @@ def voters(reading: Reading, name: str) -> str:
 
 def _bar(reading: Reading, layer: int, unit: int, value: float) -> plots.Bar:
     phrases = [phrase for phrase, _ in reading.bundle.phrases(layer, unit, 3)]
-    return plots.Bar(
-        f"{layer}.{unit} {', '.join(phrases)}", value, f"layer {layer}, neuron {unit}",
-        {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": reading.key},
-    )  # fmt: skip
+    link = {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": reading.key}
+    return plots.Bar(f"{layer} · {unit}  {', '.join(phrases)}", value, link=link)
 
 
 def said_at(found: Found, reading: Reading, point: tuple[int, int]) -> str:
@@ -157,7 +155,7 @@ def said_at(found: Found, reading: Reading, point: tuple[int, int]) -> str:
     units = plots.bars(
         [_bar(reading, unit.layer, unit.unit, unit.strength) for unit in local.units],
         label="Neurons that speak at this place",
-        digits=4,
+        digits=3,
         wide=True,
     )
     place = f"row {row + 1}, column {column + 1} of {tower.grid[0]} × {tower.grid[1]}"
@@ -209,7 +207,7 @@ def build(library: Library, source: gr.components.Component) -> None:
             )
             with gr.Row():
                 heat = gr.Image(
-                    label="Heat map (click to ask what is said there)", interactive=False,
+                    label="Heat map", interactive=False,
                     format="png", elem_id="segmentation-heat", buttons=[],
                 )  # fmt: skip
                 mask = gr.Image(

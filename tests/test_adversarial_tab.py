@@ -48,6 +48,7 @@ def test_cues_can_be_drawn_and_lead_into_the_dictionary(reading):
     page = adversarial.cues_html(reading, cues, workshop.similarity_of(reading).name)
     neuron = cues.positive[0].neurons[0]
     assert f"?tab=dictionary&amp;layer={neuron.layer}&amp;unit={neuron.unit}" in page
+    assert f">{neuron.layer} · {neuron.unit}</a>" in page
     assert "similarity" in page
     data = adversarial.cues_data(cues, "x")
     assert [row["phrase"] for row in data["toward"]] == cues.words

@@ -24,6 +24,7 @@ from PIL import Image
 
 import app
 from clipneurons.bundle import load_bundle, save_bundle
+from tabs import concepts
 from tabs.context import MODEL, Library, Reading
 from tabs.gpu import on_gpu
 from tabs.images import MAX_PIXELS, open_image
@@ -403,6 +404,13 @@ def test_an_address_that_cannot_be_had_is_one_line(capsys):
             assert app.main(address) == 2
             error = capsys.readouterr().err
             assert error == f"error: cannot listen on {reason}: choose other --host or --port\n"
+
+
+def test_concepts_say_what_counts_as_a_reaction(folder):
+    bundle = load_bundle(folder)
+    bundle = replace(bundle, config=replace(bundle.config, percentile=90.5))
+    found = concepts.discover(Reading("tiny", folder, bundle), Image.new("RGB", (40, 30)), "paper")
+    assert "more than to 90.5 % of the data" in concepts.concepts_html("tiny", found)
 
 
 def test_folders_of_one_name_are_all_shown(folder, tmp_path, monkeypatch):

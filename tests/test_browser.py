@@ -236,6 +236,17 @@ def test_every_other_tab_opens_by_link_and_by_click(visit, tab):
     assert fits(small)
 
 
+def test_a_link_into_the_dictionary_shows_the_card_from_the_top(visit):
+    page = visit("?tab=segmentation", width=390)
+    page.click("#segmentation-sample")
+    page.wait_for_selector("#segmentation-image img")
+    page.fill("#segmentation-words textarea", "cat")
+    page.click("#segmentation-go")
+    page.locator("#segmentation-voters a").last.click()
+    page.locator("#dictionary-card").wait_for()
+    page.wait_for_function("scrollY === 0")
+
+
 def test_dark_mode(visit):
     page = visit("?__theme=dark")
     shoot(page, "dark-1440")

@@ -1,6 +1,7 @@
 """The segmentation tab's functions on a tiny bundle."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,8 @@ def test_voters_and_clicks_lead_into_the_dictionary(found, reading):
     bars = tab.voters(reading, "cat")
     assert bars.count("tab=dictionary") == 12
     assert "“cat”" in bars
+    layer, unit = re.search(r"layer=(\d+)&amp;unit=(\d+)", bars).groups()
+    assert f">{layer} · {unit} " in bars, "not a decimal number"
     corner, other = (tab.said_at(found, reading, point) for point in [(0, 0), (59, 39)])
     assert "row 1, column 1 of 4 × 4" in corner
     assert "row 4, column 4" in other
