@@ -198,9 +198,10 @@ def compare(
     varies anyway: on the small CLIPs, whose texts lie close together, it turns to faint
     directions and names a planted change less often (`export.evaluate_shift`).
 
-    The p-value combines five statistics, each against the same permutations of the labels: the
+    The p-value combines six statistics, each against the same permutations of the labels: the
     units' ``spread``, ``peak`` and ``rare`` changes, the largest change along a text
-    (``words``), and the discrepancy of the distributions of what is said (``kernel``).
+    (``words``), and the discrepancy of the distributions of what is said (``kernel``) and of the
+    ``embeddings``.
 
     Raises:
         ValueError: fewer than two images on a side, another ranking.
@@ -217,6 +218,7 @@ def compare(
         "rare": units.rare,
         "words": scores.abs().amax(1),
         "kernel": mmd(torch.nn.functional.normalize(both.said, dim=-1), labels),
+        "embeddings": mmd(both.embeddings, labels),
     }
     table = torch.stack(list(statistics.values()), 1)
     combined = p_values(smallest_p(table)[:, None])[0, 0]

@@ -41,26 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
     args = parser.parse_args(arguments)
-    return _run(args)
+    # Not before it is needed: `--help` should not wait for PyTorch.
+    from export.errors import reported
 
-
-def _run(args: argparse.Namespace) -> int:
-    from clipneurons.bundle_config import BundleError
-    from export.entries import SourceError
-    from export.settings import UserError
-
-    try:
-        return args.run(args) or 0
-    except (UserError, BundleError, SourceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+    return reported(lambda: args.run(args))
 
 
 if __name__ == "__main__":

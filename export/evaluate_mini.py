@@ -7,6 +7,7 @@ cards MODEL.md between their markers; a test holds them to it.
 
 import argparse
 import json
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from clipneurons.captions import PROMPTS, Facts, article, write_caption
 from clipneurons.pictograms import ARTIFACTS, Pictograms, load_pictograms
 from clipneurons.scenes import Placed, SceneConfig, Scenes, compose, relation
+from export.errors import reported
 
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TOWERS = ("mini-vit", "mini-rn")
@@ -183,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(reported(main))

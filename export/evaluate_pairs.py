@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -21,7 +22,10 @@ from clipneurons.lens import make_lens
 from clipneurons.pairs import accuracy, explained_by_one_direction, keep_largest, sub_concepts
 from clipneurons.resnet import LAYER
 from clipneurons.text import embed_texts
-from export.rewrite import open_resnet
+from export.errors import reported
+from export.flags import positive
+from export.rewrite import open_reading
+from export.settings import UserError
 
 SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _BATCH = 64
@@ -44,7 +48,7 @@ def measure(bundle, tower, count: int, seed: int = 0) -> dict:
         scores.append(contributions[LAYER].scores)
         labels += [pack.concepts.index(s.objects[0].name) for s in batch]
     representation, scores = torch.cat(representations), torch.cat(scores)
-    labels = torch.tensor(labels)
+    labels = torch.tensor(labels, device=scores.device)
     directions = lens.directions[LAYER]
     mean = MeanEffect(scores.mean(0))
     classes = embed_texts(tower, list(pack.concepts), "photo")
@@ -74,7 +78,7 @@ def measure(bundle, tower, count: int, seed: int = 0) -> dict:
             "pair": 1.0,
             "neuron, mean": round(whole.mean().item(), 4),
             "neuron, quartiles": [round(q, 4) for q in
-                                  whole.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()],
+                                  np.quantile(whole.cpu().numpy(), [0.25, 0.5, 0.75]).tolist()],
         },
         "sub-concepts": _examples(bundle, by_head, directions, whole),
     }  # fmt: skip
@@ -95,30 +99,33 @@ def _examples(bundle, by_head, directions, whole, neurons: int = 5) -> list[dict
             {
                 "neuron": neuron,
                 "explained": round(whole[neuron].item(), 3),
-                "groups": [
-                    {
-                        "heads": list(group.heads),
-                        "share": round(group.share, 3),
-                        "words": [
-                            bundle.texts[i] for i in (texts @ group.direction).topk(3).indices
-                        ],
-                        "images": list(group.images),
-                    }
-                    for group in concepts[:3]
-                ],
+                "groups": [_in_words(group, bundle.texts, texts) for group in concepts[:3]],
             }
         )
     return found
+
+
+def _in_words(group, names: list[str], texts: torch.Tensor) -> dict:
+    said = texts @ group.direction.to(texts)
+    return {
+        "heads": list(group.heads),
+        "share": round(group.share, 3),
+        "words": [names[i] for i in said.topk(3).indices],
+        "images": list(group.images),
+    }
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="artifacts/mini-rn", help="folder of a ResNet's bundle")
-    parser.add_argument("--count", type=int, default=500, help="scenes")
+    parser.add_argument("--count", type=positive, default=500, help="scenes (default: %(default)s)")
+    parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
     args = parser.parse_args()
-    bundle, tower = open_resnet(args.bundle)
+    bundle, tower = open_reading(args.bundle, args.device)
+    if tower.kind != "resnet":
+        raise UserError(f"{args.bundle} is of a {tower.kind}, expected a ResNet")
     figures = measure(bundle, tower, args.count)
     print(json.dumps(figures, indent=1))
     if args.out:
@@ -127,4 +134,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

@@ -34,6 +34,7 @@ from clipneurons.segmenters import Segmenter, contrasted, segmenters
 from clipneurons.text import embed_texts
 from clipneurons.towers import Tower, enlarge
 from clipneurons.windows import whole
+from export.errors import reported
 from export.evaluate_segmentation import EDGES, directions_of, pick, refined
 from export.flags import positive
 from export.rewrite import open_reading
@@ -290,9 +291,10 @@ def main() -> int:
         help="classes of the scenes, chosen by chance (default: %(default)s)")  # fmt: skip
     add("--methods", help="names, separated by commas (default: all)")
     add("--seed", type=int, default=0)
+    add("--device", help="default: cuda where there is one, else cpu")
     add("--out", type=Path, help="also write the figures here, as JSON")
     args = parser.parse_args()
-    bundle, tower = open_reading(args.bundle)
+    bundle, tower = open_reading(args.bundle, args.device)
     names = _classes(args.classes, args.seed)
     size = max(tower.image_size)
     validation = scenes(names, args.choose, "validation", size, args.seed + 1)
@@ -324,4 +326,4 @@ def _classes(count: int, seed: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

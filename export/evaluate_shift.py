@@ -26,8 +26,10 @@ from clipneurons.lens import make_lens
 from clipneurons.shift import Profiler, TextBank, compare, text_scores
 from clipneurons.towers import Tower
 from clipneurons.two_sample import classifier, mmd, p_values, permuted_labels
+from export.errors import reported
+from export.flags import positive
 from export.rewrite import local_folder, open_model
-from export.settings import DEFAULT_MODEL
+from export.settings import DEFAULT_MODEL, UserError
 from export.shift_scenes import Pools, Sample, draw, make_pools
 
 SHIFTS = ("none", "style", "background", "vehicles", "mark:0.01", "mark:0.05", "mark:0.2")
@@ -37,15 +39,25 @@ NAMED = 5  # words among which a planted concept counts as named
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the measurement."""
     add = parser.add_argument
-    add("--shift-runs", type=int, default=40, help="runs a cell (default: %(default)s)")
-    add("--shift-sizes", type=int, nargs="+", default=[50, 200, 1000], metavar="IMAGES")
-    add("--shift-pool", type=int, default=3000, help="usual scenes to draw from")
-    add("--shift-marks", type=int, default=10, help="concepts that are planted in turn")
-    add("--shift-permutations", type=int, default=200)
+    add("--shift-runs", type=positive, default=40, help="runs a cell (default: %(default)s)")
+    add("--shift-sizes", type=positive, nargs="+", default=[50, 200, 1000], metavar="IMAGES",
+        help="images a side (default: 50 200 1000)")  # fmt: skip
+    add("--shift-pool", type=positive, default=3000,
+        help="usual scenes to draw from (default: %(default)s)")  # fmt: skip
+    add("--shift-marks", type=positive, default=10,
+        help="concepts that are planted in turn (default: %(default)s)")  # fmt: skip
+    add("--shift-permutations", type=positive, default=200, help="(default: %(default)s)")
 
 
 def measure(bundle: Bundle, tower: Tower, args: argparse.Namespace) -> dict:
     """Power of each test and naming rate of each reading, by shift and size."""
+    if min(args.shift_sizes) < 2:
+        raise UserError("--shift-sizes: expected at least two images a side")
+    if args.shift_pool < 2 * max(args.shift_sizes) or args.shift_pool < 24:
+        raise UserError(
+            f"--shift-pool {args.shift_pool}: expected at least 24 scenes, and twice the largest "
+            f"of --shift-sizes, {2 * max(args.shift_sizes)}"
+        )
     profiler = Profiler(make_lens(tower, bundle.config.layers), bundle)
     bank = TextBank.of(bundle)
     concepts = _planted(bundle, args.shift_marks)
@@ -157,4 +169,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

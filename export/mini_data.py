@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from clipneurons.captions import BACKGROUNDS, COLOURS, PATTERNS, RELATIONS, colour_word
 from clipneurons.pictograms import Pictograms
-
-from .mini_space import WEIGHT, Space
+from export.mini_space import WEIGHT, Space
 
 SIZE = 64
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from . import mini_data, mini_model
-from .mini_space import Space
+from export import mini_data, mini_model
+from export.mini_space import Space
 
 PLACE, FLAG, DETAIL = slice(0, 3), 3, slice(4, 67)
 COLOUR, FINE, COARSE, LEFT = slice(67, 70), slice(70, 78), slice(78, 86), slice(86, 94)

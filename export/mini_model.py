@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from .mini_space import DIM
+from export.mini_space import DIM
 
 VOCABULARY = 49408
 TEXT = {"context_length": 24, "vocab_size": VOCABULARY, "width": 128, "heads": 4, "layers": 3}

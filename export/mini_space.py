@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from clipneurons.captions import COLOURS, PATTERNS, PROMPTS, RELATIONS, Facts, write_caption
+from export.settings import UserError
 
 DIM = 128
 COMMON_WORDS = 6000
@@ -110,6 +111,8 @@ class Space:
 
     @classmethod
     def load(cls, path: Path) -> "Space":
+        if not path.is_file():
+            raise UserError(f"{path} is missing: run `train_mini space` with this --run first")
         arrays = load_file(str(path))
         words = path.with_suffix(".txt").read_text().split("\n")
         return cls(words, arrays["vectors"], arrays["rotations"])

@@ -10,12 +10,14 @@ import io
 import json
 import re
 import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from PIL import Image
 
 from clipneurons.pictograms import ARTIFACTS, SIZE, save_pictograms
+from export.errors import reported
 
 EMOJI = {
     "noto": "1.2.9", "noto-v1": "1.2.5", "twemoji": "1.2.5", "fluent-emoji": "1.2.7",
@@ -258,4 +260,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(reported(main))

@@ -31,15 +31,6 @@ def open_model(bundle: Bundle, source: str | Path, device: str | None = None) ->
     return tower
 
 
-def open_resnet(folder: str) -> tuple[Bundle, Tower]:
-    """A ResNet's bundle and its tower; `UserError` for another kind."""
-    path = local_folder(folder)
-    bundle = load_bundle(path)
-    if bundle.config.kind != "resnet":
-        raise UserError(f"{folder} is of a {bundle.config.kind}, expected a ResNet")
-    return bundle, open_model(bundle, path)
-
-
 def rewrite(bundle: Bundle, folder: Path, repository: str | None = None) -> Bundle:
     """Save a changed bundle where it was, with its card rendered from what it now holds."""
     bundle = replace(bundle, card=card_of(bundle, folder, repository or folder.resolve().name))

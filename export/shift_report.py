@@ -26,6 +26,7 @@ _EXPLAINED = {
     "rare": "one unit moves a lot on few images",
     "words": "what is said moves along a text",
     "kernel": "the distribution of what is said changes shape",
+    "embeddings": "the distribution of the embeddings changes shape",
 }
 
 

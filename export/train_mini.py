@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -27,10 +28,11 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from clipneurons.pictograms import ARTIFACTS, load_pictograms
-
-from . import mini_data, mini_looks, mini_model
-from .mini_model import VISION
-from .mini_space import Space, text_batch
+from export import mini_data, mini_looks, mini_model
+from export.errors import reported
+from export.mini_model import VISION
+from export.mini_space import Space, text_batch
+from export.settings import UserError
 
 VALIDATION_STYLE = "fxemoji"
 
@@ -201,14 +203,15 @@ class Trainer:
         n, done = self.recipe.batch, self.progress
         if self.recipe.stage == "text":
             texts, points = text_batch(self.space, self.pack, self.rng, n)
-            ids = torch.searchsorted(self.tokens, self.tokenizer(texts))
+            ids = torch.searchsorted(self.tokens, self.tokenizer(texts)).to(self.device)
             # Trailing padding changes nothing under the causal mask.
             out = F.normalize(self.encode_text(ids[:, : int((ids > 0).sum(1).max())]), dim=1)
             points = points.to(self.device)
             logits = 10 * out @ points.T
-            same = (points @ points.T > 0.97) & ~torch.eye(n, dtype=torch.bool)
+            own = torch.arange(n, device=self.device)
+            same = (points @ points.T > 0.97).fill_diagonal_(False)
             logits = logits.masked_fill(same, -1e4)
-            return 3 * (1 - (out * points).sum(1)).mean() + F.cross_entropy(logits, torch.arange(n))
+            return 3 * (1 - (out * points).sum(1)).mean() + F.cross_entropy(logits, own)
         # Large, centred and as drawn until the towers see shapes at all; then wider.
         objects, later = 1, max(0.0, (done - 0.2) / 0.5)
         if later > 0:
@@ -245,7 +248,7 @@ class Trainer:
         m, length = self.model, ids.shape[1]
         x = m.token_embedding(ids) + m.positional_embedding[:length]
         x = m.ln_final(m.transformer(x, attn_mask=m.attn_mask[:length, :length]))
-        return x[torch.arange(len(x)), ids.argmax(1)] @ m.text_projection
+        return x[torch.arange(len(x), device=ids.device), ids.argmax(1)] @ m.text_projection
 
     def train_step(self) -> float:
         started = time.monotonic()
@@ -280,7 +283,7 @@ class Trainer:
         self.model.eval()
         if self.recipe.stage == "text":
             texts, points = text_batch(self.space, self.pack, np.random.default_rng(1), 256)
-            ids = torch.searchsorted(self.tokens, self.tokenizer(texts))
+            ids = torch.searchsorted(self.tokens, self.tokenizer(texts)).to(self.device)
             out = F.normalize(self.encode_text(ids), dim=1).cpu()
             report = f"cosine {(out * points).sum(1).mean():.3f}"
         else:
@@ -368,6 +371,8 @@ def visual_of(folder: Path) -> dict:
 
 def export(run: Path, out: Path) -> None:
     """Write artifacts/mini-vit and artifacts/mini-rn from the averages in the run folder."""
+    if not any((run / f"{kind}.pt").is_file() for kind in VISION):
+        raise UserError(f"{run} holds no trained tower: run `train_mini vit` with this --run first")
     text = text_weights(run)
     for kind in VISION:
         if (run / f"{kind}.pt").is_file():
@@ -384,7 +389,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("out/mini"))
     parser.add_argument("--out", type=Path, default=ARTIFACTS, help="export: where the folders go")
     parser.add_argument(
-        "--start", type=Path, help="open_clip folder whose image tower to begin with"
+        "--start",
+        type=Path,
+        help="open_clip folder whose image tower to begin with (a run with a checkpoint goes on)",
     )
     for option in fields(Recipe)[1:]:
         parser.add_argument(f"--{option.name}", type=option.type, help="default: the released")
@@ -405,4 +412,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(reported(main))
