@@ -66,8 +66,9 @@ def build(library: Library, source: gr.Dropdown) -> Handles:
             list(dictionary_of(first).layers), value=layer0, label="Layer", scale=1, min_width=80,
             elem_id="dictionary-layer", filterable=False,
         )  # fmt: skip
+        # No minimum: of a number that is none, the dictionary says which there are.
         unit = gr.Number(
-            unit0, label=unit_name(first), precision=0, minimum=0, scale=1, min_width=90,
+            unit0, label=unit_name(first), precision=0, scale=1, min_width=90,
             elem_id="dictionary-unit",
         )  # fmt: skip
         back = gr.Button("← Previous", scale=1, min_width=90, elem_id="dictionary-previous")

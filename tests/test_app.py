@@ -24,7 +24,7 @@ from PIL import Image
 
 import app
 from clipneurons.bundle import load_bundle, save_bundle
-from tabs import concepts
+from tabs import concepts, entry
 from tabs.context import MODEL, Library, Reading
 from tabs.gpu import on_gpu
 from tabs.images import MAX_PIXELS, open_image
@@ -448,6 +448,14 @@ def build_page(folder, monkeypatch):
         finally:
             asyncio.set_event_loop(None)
             loop.close()
+
+
+def test_a_number_below_zero_is_explained_as_one_above_the_last(folder, monkeypatch):
+    page = build_page(folder, monkeypatch)
+    unit = next(block for block in page.blocks.values() if block.elem_id == "dictionary-unit")
+    assert unit.preprocess(-4) == -4
+    with pytest.raises(ValueError, match=r"has units 0 to 127, not -4"):
+        entry.show(Reading("tiny", folder), 1, -4, "", model=False)
 
 
 def test_one_lane_for_the_model(folder, monkeypatch):
