@@ -295,7 +295,7 @@ def main() -> int:
     add("--out", type=Path, help="also write the figures here, as JSON")
     args = parser.parse_args()
     bundle, tower = open_reading(args.bundle, args.device)
-    names = _classes(args.classes, args.seed)
+    names = drawn_classes(args.classes, args.seed)
     size = max(tower.image_size)
     validation = scenes(names, args.choose, "validation", size, args.seed + 1)
     data = (
@@ -311,7 +311,7 @@ def main() -> int:
     return 0
 
 
-def _classes(count: int, seed: int) -> list[str]:
+def drawn_classes(count: int, seed: int = 0) -> list[str]:
     """Concepts that both the validation and the held-out style draw, chosen by chance."""
     from clipneurons.pictograms import load_pictograms
 

@@ -31,7 +31,7 @@ BUNDLED = ("artifacts/mini-vit", "artifacts/mini-rn")
 MODULES = (
     "mean_ablation", "indirect", "selectivity", "sparse_texts", "first_order", "neurons",
     "concepts", "pair_rank", "pair_sparsity", "subconcepts", "adversarial", "segmentation",
-    "dataset_shift",
+    "semantic", "dataset_shift",
 )  # fmt: skip
 
 
@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--images", help="labelled images, as in `run` (default: composed scenes)")
     add("--split", help="of a data set that has splits; of a folder, its subfolder")
     add("--masks", help="segmentation data, as in `evaluate --segmentation` (default: scenes)")
+    add("--semantic", help="a ResNet's semantic segmentation: a folder of names.txt, images/ and"
+        " masks/ (default: scenes)")  # fmt: skip
     add("--out", type=Path, default=Path("report"), help="folder of the page (default: report)")
     add("--only", nargs="+", metavar="NAME", help="these experiments: " + ", ".join(MODULES))
     add("--quick", action="store_true", help="few images: whether all works, not to be quoted")
@@ -104,8 +106,8 @@ def options_of(args: argparse.Namespace) -> Options:
         **{
             name: getattr(args, name)
             for name in (
-                "statistics", "indirect_images", "indirect_neurons", "masks", "masked_images",
-                "pictures", "seeds", "describer", "painter",
+                "statistics", "indirect_images", "indirect_neurons", "masks", "semantic",
+                "masked_images", "pictures", "seeds", "describer", "painter",
             )
         },
     }  # fmt: skip

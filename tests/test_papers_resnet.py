@@ -15,6 +15,7 @@ from export.experiments import (
     pair_rank,
     pair_sparsity,
     published,
+    semantic,
     subconcepts,
 )
 from export.experiments.bench import Bench
@@ -162,3 +163,30 @@ def test_dataset_shift(bench):
     section = dataset_shift.report(result)
     assert len(section.parts[1].rows) == len(result["cells"])
     assert section.claims[0].holds in (True, False)
+
+
+def test_a_closer_look_counts_where_a_watermark_is_noticed():
+    def cell(ours, closer):
+        named = {"named": 0, "named by mean embedding": 0, "named on a closer look": closer}
+        return {"runs": 2, "ours": ours, "MMD": 0, "classifier": 0} | named
+
+    cells = {"none 9": cell(0, None), "mark:0.2 9": cell(1, 0.9), "mark:0.01 9": cell(0.1, 0)}
+    cells["none 9"]["named"] = None
+    claim = dataset_shift.report({"size": 9, "cells": cells}).claims[2]
+    assert claim.holds is True
+    assert "90 %" in claim.evidence
+    cells["mark:0.2 9"]["ours"] = 0.4
+    assert dataset_shift.report({"size": 9, "cells": cells}).claims[2].holds is None
+
+
+def test_semantic_segmentation(bench):
+    options = replace(SMALL, masked_images=4, chosen_on=2)
+    result = semantic.measure(replace(bench, options=options))
+    assert set(semantic.METHODS) <= set(result["methods"])
+    section = semantic.report(result)
+    ElementTree.fromstring(section.parts[0].svg)
+    assert [row[-1] for row in section.parts[1].rows if row[0] == "MaskCLIP"] == ["22.8"]
+    ours = result["methods"][semantic.BEST]
+    for interval, holds in (([1.1, 1.3], True), ([0.9, 1.2], None), ([0.5, 0.7], False)):
+        ours["ratio interval"] = interval
+        assert semantic.report(result).claims[1].holds is holds

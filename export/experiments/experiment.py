@@ -16,6 +16,7 @@ class Options:
     indirect_neurons: int = 48
     pools: tuple[str, ...] = ()
     masks: str = "scenes"
+    semantic: str = "scenes"
     masked_images: int = 150
     chosen_on: int = 60
     pictures: int = 100

@@ -1,4 +1,4 @@
-"""Zero-shot segmentation by every method (Table 4; PASCAL Context for ResNets), with examples."""
+"""Zero-shot segmentation by every method (Table 4), with examples."""
 
 from __future__ import annotations
 
@@ -112,12 +112,6 @@ def report(result: Mapping) -> Section:
             rows,
         ),
     ]
-    if not vit:
-        theirs = ", ".join(f"{k} {v}" for k, v in published.RESNET_SEGMENTATION.items())
-        parts.append(
-            Table("Published mIoU, PASCAL Context, RN50x16 (2509.19943).", ["", ""],
-                  [[k, str(v)] for k, v in published.RESNET_SEGMENTATION.items()])
-        )  # fmt: skip
     if result["examples"]:
         parts.append(
             Gallery(
