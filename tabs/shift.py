@@ -31,7 +31,7 @@ _SHARE = 0.4  # of the example's new images that carry the mark
 _LEVEL = 0.05  # largest p-value that is called a difference
 _UNITS = 12
 _PICTURES = 12
-_FRAME = "#d55e00"
+_FRAME = "#0072b2"
 
 
 @dataclass(frozen=True)
@@ -130,16 +130,14 @@ def words(compared: Compared) -> str:
 
 def units(compared: Compared, reading: Reading) -> str:
     """The units that changed most, as bars that lead into the dictionary."""
-    shift, heads = compared.shift, reading.bundle.config.units_per_neuron
-    rows = []
+    shift, rows = compared.shift, []
     for column in shift.top_units(_UNITS):
         layer, unit = compared.names[column]
         phrases = [phrase for phrase, _ in reading.bundle.phrases(layer, unit, 3)]
-        name = f"{layer}.{unit}" if heads == 1 else f"{unit // heads}/{unit % heads}"
         change, rate = shift.units.change[column].item(), shift.units.q[column].item()
         rows.append(
             plots.Bar(
-                f"{name} {', '.join(phrases)}", change,
+                f"{layer} · {unit}  {', '.join(phrases)}", change,
                 f"{change:+.2f} standard deviations, false-discovery rate {rate:.2g}",
                 {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": reading.key},
             )
@@ -173,7 +171,7 @@ def outlined(picture: Image.Image, box: Box) -> Image.Image:
     framed = picture.convert("RGB")
     sides = (picture.width - 1, picture.height - 1) * 2
     corners = [round(share * side) for share, side in zip(box, sides, strict=True)]
-    ImageDraw.Draw(framed).rectangle(corners, outline=_FRAME, width=max(1, min(picture.size) // 64))
+    ImageDraw.Draw(framed).rectangle(corners, outline=_FRAME, width=max(2, min(picture.size) // 48))
     return framed
 
 
@@ -183,12 +181,11 @@ def build(library: Library, source: gr.components.Component) -> None:
     gr.Markdown(INTRO, elem_classes="cn-lede")
     with gr.Row():
         options = dict(file_count="multiple", file_types=[".zip", "image"], height=140)
-        reference = gr.File(label="As it should be (zip or images)",
-                            elem_id="shift-reference", **options)  # fmt: skip
-        new = gr.File(label="As it is now (zip or images)", elem_id="shift-new", **options)
+        reference = gr.File(label="As it should be", elem_id="shift-reference", **options)
+        new = gr.File(label="As it is now", elem_id="shift-new", **options)
     gr.HTML(
-        f'<p class="cn-note">At most {MOST_IMAGES} images a side; with fewer than 50, only gross '
-        "changes are found.</p>"
+        f'<p class="cn-note">Zip files or images, at most {MOST_IMAGES} a side; with fewer than '
+        "50, only gross changes are found.</p>"
     )
     with gr.Row():
         go = gr.Button("Compare", variant="primary", elem_id="shift-go")
@@ -204,7 +201,7 @@ def build(library: Library, source: gr.components.Component) -> None:
         0, _UNITS, 0, step=1, label="Show pictures of unit (0: what carries the change)",
         elem_id="shift-place",
     )  # fmt: skip
-    with gr.Row():
+    with gr.Row(elem_classes="cn-sides"):
         before = gr.Gallery(label="Reference", columns=6, height="auto", elem_id="shift-before")
         after = gr.Gallery(label="New", columns=6, height="auto", elem_id="shift-after")
 

@@ -77,8 +77,8 @@ def test_a_change_at_one_place_is_looked_at_and_framed(reading):
     assert "A closer look: " in tab.words(compared)
     framed = np.asarray(tab.pictures(compared, 0)[1][0])
     left, top, _, _ = (round(share * 39) for share in compared.place.box)
-    assert framed[top, left].tolist() == [0xD5, 0x5E, 0x00]
-    assert not (np.asarray(new[0]) == [0xD5, 0x5E, 0x00]).all(-1).any(), "the image itself is not"
+    assert framed[top, left].tolist() == [0x00, 0x72, 0xB2]
+    assert not (np.asarray(new[0]) == [0x00, 0x72, 0xB2]).all(-1).any(), "the image itself is not"
 
 
 def test_the_example_marks_its_share(reading):
