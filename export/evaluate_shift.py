@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images a side (default: 50 200 1000)")  # fmt: skip
     add("--shift-pool", type=positive, default=3000,
         help="usual scenes to draw from (default: %(default)s)")  # fmt: skip
-    add("--shift-marks", type=positive, default=10,
+    add("--shift-marks", type=positive, default=30,
         help="concepts that are planted in turn (default: %(default)s)")  # fmt: skip
     add("--shift-permutations", type=positive, default=200, help="(default: %(default)s)")
 

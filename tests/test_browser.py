@@ -247,6 +247,23 @@ def test_a_link_into_the_dictionary_shows_the_card_from_the_top(visit):
     page.wait_for_function("scrollY === 0")
 
 
+@pytest.mark.parametrize("width", [1440, 390])
+def test_a_shift_is_compared_looked_at_closer_and_shown(visit, width):
+    page = visit("?tab=shift", width=width)
+    page.click("#shift-example")
+    page.wait_for_selector("#shift-words >> text=A closer look: lower right")
+    page.locator("#shift-after img").last.scroll_into_view_if_needed()
+    page.wait_for_function(
+        "[...document.querySelectorAll('#shift-after img')].every(i => i.naturalWidth > 0)"
+    )
+    box = page.locator("#shift-after img").first.bounding_box()
+    assert box["width"] == pytest.approx(box["height"], rel=0.1), "whole, not cut"
+    edge = page.locator("#shift-after img").last.bounding_box()
+    assert edge["x"] + edge["width"] <= width
+    shoot(page, f"shift-compared-{width}")
+    assert fits(page)
+
+
 def test_dark_mode(visit):
     page = visit("?__theme=dark")
     shoot(page, "dark-1440")
