@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images a side (default: 50 200 1000)")  # fmt: skip
     add("--shift-pool", type=positive, default=3000,
         help="usual scenes to draw from (default: %(default)s)")  # fmt: skip
-    add("--shift-marks", type=positive, default=30,
+    add("--shift-marks", type=positive, default=20,
         help="concepts that are planted in turn (default: %(default)s)")  # fmt: skip
     add("--shift-permutations", type=positive, default=200, help="(default: %(default)s)")
 
@@ -95,7 +95,7 @@ def _pools(tower, profiler, concepts, args) -> Pools:
 def _run(
     tower: Tower, pools: Pools, bank: TextBank, shift: str, size: int, run: int, permutations: int
 ) -> dict[str, float]:
-    sample = draw(pools, shift, size, np.random.default_rng([run, size]))
+    sample = draw(pools, shift, size, np.random.default_rng([run, size]), run)
     reference, new = sample.reference.profile, sample.new.profile
     ours = compare(reference, new, bank, permutations, seed=run)
     embeddings = torch.cat([reference.embeddings, new.embeddings])

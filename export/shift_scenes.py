@@ -117,8 +117,11 @@ def make_pools(
     )
 
 
-def draw(pools: Pools, shift: str, size: int, rng: np.random.Generator) -> Sample:
-    """A sample of one kind of shift: none, style, background, vehicles, or mark:SHARE."""
+def draw(pools: Pools, shift: str, size: int, rng: np.random.Generator, turn: int) -> Sample:
+    """A sample of one kind of shift: none, style, background, vehicles, or mark:SHARE.
+
+    Watermarks take turns, so that all are planted about as often.
+    """
     kind, _, share = shift.partition(":")
     if kind == "vehicles":
         reference, new = (_mixed(pools, size, portion, rng) for portion in (0.1, 0.4))
@@ -131,7 +134,7 @@ def draw(pools: Pools, shift: str, size: int, rng: np.random.Generator) -> Sampl
     if kind in ("style", "background"):
         pool = getattr(pools, kind)
         return Sample(reference, pool[rng.choice(len(pool), size, replace=False)])
-    concept = str(rng.choice(sorted(pools.marks)))
+    concept = list(pools.marks)[turn % len(pools.marks)]
     pool = pools.marks[concept]
     number = min(int(rng.binomial(size, float(share))), len(pool))
     planted = pool[rng.choice(len(pool), number, replace=False)]
