@@ -2,11 +2,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from clipneurons.shift import Profile
 from export.__main__ import main
 from export.evaluate_shift import SHIFTS, table
-from export.shift_scenes import marked
+from export.shift_scenes import Images, Pools, draw, marked
 from tests.tiny import tiny_bundle_folder
 
 
@@ -135,6 +137,33 @@ def test_a_mark_covers_its_corner_and_nothing_else():
     assert (got[:31] == 200).all()
     assert (got[:, :31] == 200).all()
     assert (got[32:48, 32:48] == 0).all()
+
+
+def pool(value, count=24):
+    rows = torch.full((count, 2), float(value))
+    return Images(Profile(rows, rows, rows), np.full((count, 4, 4, 3), value, np.uint8))
+
+
+def test_samples_hold_what_their_shift_says():
+    usual, marks = pool(0), {"cat": pool(1), "dog": pool(2)}
+    pools = Pools(usual, pool(3), pool(4), pool(5), pool(6), marks, frozenset({"car"}))
+
+    def new(shift, turn=0):
+        return draw(pools, shift, 10, np.random.default_rng(0), turn)
+
+    assert new("none").new.pixels.max() == 0
+    assert (new("style").new.pixels == 3).all()
+    assert (new("background").new.pixels == 4).all()
+    vehicles = new("vehicles")
+    assert set(np.unique(vehicles.new.pixels)) == {5, 6}
+    assert vehicles.words == {"car"}
+    for turn, (word, value) in enumerate([("cat", 1), ("dog", 2), ("cat", 1)]):
+        sample = new("mark:0.5", turn)
+        assert sample.words == {word}
+        assert set(np.unique(sample.new.pixels)) == {0, value}
+        assert len(sample.new) == len(sample.reference) == 10
+        assert np.asarray(sample.new.pictures([9])[0]).max() == value
+        assert (sample.new.profile.said[:, 0].numpy() == sample.new.pixels[:, 0, 0, 0]).all()
 
 
 def test_the_table_has_a_row_a_cell():
