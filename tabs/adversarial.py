@@ -135,9 +135,12 @@ def build(library: Library, source: gr.components.Component) -> None:
                 )
             gr.Examples(EXAMPLES, [true, fooled], label="Try", elem_id="adversarial-examples")
             with gr.Accordion("Settings", open=False):
-                layers = gr.CheckboxGroup(
-                    layers_known, value=layers_known, label="Layers", elem_id="adversarial-layers"
-                )
+                # Custom values are those of other bundles, which the handlers sort out.
+                layers = gr.Dropdown(
+                    layers_known, value=layers_known, label="Layers", multiselect=True,
+                    allow_custom_value=True, elem_id="adversarial-layers",
+                )  # fmt: skip
+                layers.api_info = lambda: {"type": "array", "items": {"type": "integer"}}
                 neurons = gr.Slider(
                     0, 1000, 0, step=1, label="Neurons whose phrases are used",
                     info="0: all that all neurons write, which fools more often",
@@ -148,7 +151,7 @@ def build(library: Library, source: gr.components.Component) -> None:
                     0, 6, 3, step=1, label="Cues in a picture", elem_id="adversarial-each"
                 )
                 blocked = gr.Textbox(
-                    label="Words that no cue may contain", placeholder="animal, pet",
+                    "", label="Words that no cue may contain", placeholder="animal, pet",
                     max_length=1000, elem_id="adversarial-blocked",
                 )  # fmt: skip
                 describer = gr.Radio(
@@ -162,7 +165,7 @@ def build(library: Library, source: gr.components.Component) -> None:
                 seed = gr.Number(0, label="Seed", precision=0, elem_id="adversarial-seed")
             look = gr.Button("Find cues", variant="primary", elem_id="adversarial-look")
             edited = gr.Textbox(
-                label="Cues to use (edit, separated by commas)", lines=3, max_length=4000,
+                "", label="Cues to use (edit, separated by commas)", lines=3, max_length=4000,
                 elem_id="adversarial-cues",
             )  # fmt: skip
             count = gr.Slider(
@@ -223,7 +226,7 @@ def build(library: Library, source: gr.components.Component) -> None:
             bundle: key of the bundle, or "" for the one the page opens with.
             true: what the picture shows, such as "cat".
             fooled: what it shall be read as, such as "dog".
-            layers: layers of the bundle to use; none for all.
+            layers: layers to use; all where the bundle has none of them.
             neurons: how many neurons' phrases to take, of those that tell the two classes apart
                 most, as in the paper (100); 0 for all that all neurons write.
             words: how many phrases to give.
@@ -253,7 +256,7 @@ def build(library: Library, source: gr.components.Component) -> None:
             count: how many pictures, at most 60.
             each: how many cues in a picture.
             seed: the same seed gives the same pictures.
-            layers: layers of the bundle to use; none for all.
+            layers: layers to use; all where the bundle has none of them.
             neurons: how many neurons' phrases to take, of those that tell the two classes apart
                 most, as in the paper (100); 0 for all that all neurons write.
             words: how many phrases to give.
@@ -301,7 +304,7 @@ def build(library: Library, source: gr.components.Component) -> None:
 
     def changed(bundle: str):
         known = list(library[bundle].bundle.layers)
-        return gr.CheckboxGroup(known, value=known), plots.empty(_NO_CUES), "", [], "", None, None
+        return gr.Dropdown(known, value=known), plots.empty(_NO_CUES), "", [], "", None, None
 
     asked = [source, true, fooled, layers, neurons, words, blocked, painter]
     private = {"api_visibility": "private"}

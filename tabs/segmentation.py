@@ -183,6 +183,7 @@ def files(found: Found, threshold: float) -> tuple[str, str]:
 def build(library: Library, source: gr.components.Component) -> None:
     """The tab's components and events; ``source`` holds the chosen bundle's key."""
     names = list(method_names(library.first.bundle.config.kind))
+    every = list(dict.fromkeys([*method_names("vit"), *method_names("resnet")]))
     state = gr.State()
     gr.Markdown(INTRO, elem_classes="cn-lede")
     with gr.Row():
@@ -195,7 +196,12 @@ def build(library: Library, source: gr.components.Component) -> None:
                 label="What to look for", placeholder="cat, tree", elem_id="segmentation-words",
                 max_length=10_000,
             )  # fmt: skip
-            method = gr.Dropdown(names, value=BEST, label="Method", elem_id="segmentation-method")
+            # Custom values are methods of other bundles' towers, which `search` sorts out.
+            method = gr.Dropdown(
+                names, value=BEST, label="Method", allow_custom_value=True,
+                elem_id="segmentation-method",
+            )  # fmt: skip
+            method.api_info = lambda: {"type": "string", "enum": every}
             finer = gr.Checkbox(
                 label="Look in windows (finer, slower)", elem_id="segmentation-finer"
             )
@@ -242,9 +248,10 @@ def build(library: Library, source: gr.components.Component) -> None:
         voting = plots.html(elem_id="segmentation-voters")
     with gr.Accordion("Compare methods", open=False, elem_id="segmentation-comparison"):
         compared = gr.Dropdown(
-            names, value=names[:4], label="Methods", multiselect=True,
+            names, value=names[:4], label="Methods", multiselect=True, allow_custom_value=True,
             elem_id="segmentation-compared",
         )  # fmt: skip
+        compared.api_info = lambda: {"type": "array", "items": {"type": "string", "enum": every}}
         compare = gr.Button("Compare", elem_id="segmentation-compare")
         gallery = gr.Gallery(
             label="The first name, by each method", columns=5, height="auto",
@@ -266,7 +273,7 @@ def build(library: Library, source: gr.components.Component) -> None:
             bundle: key of the bundle, or "" for the one the page opens with.
             image: a PNG, JPEG, WebP, GIF or BMP of at most 10 MB and 40 million pixels.
             words: what to look for, with commas between.
-            method: one of the methods of the page's drop-down.
+            method: one of those that the page offers for the bundle's kind of model.
             finer: whether to look in windows, finer and slower.
             refine: whether the map follows the image's edges.
             opacity: of the heat map over the image, 0 to 1.
@@ -323,7 +330,7 @@ def build(library: Library, source: gr.components.Component) -> None:
             bundle: key of the bundle, or "" for the one the page opens with.
             image: a PNG, JPEG, WebP, GIF or BMP of at most 10 MB and 40 million pixels.
             words: what to look for; only the first is drawn.
-            methods: some of the methods of the page's drop-down.
+            methods: some of those that the page offers for the bundle's kind of model.
             finer: whether to look in windows, finer and slower.
             refine: whether the map follows the image's edges.
         """

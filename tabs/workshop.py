@@ -122,11 +122,20 @@ def cues_of(
     true_class, fooled_class = check_name(true_class), check_name(fooled_class)
     _offered(painter, painters(), "painter")
     return find_cues(
-        reading.bundle, reading.tower, true_class, fooled_class, layers or None,
+        reading.bundle, reading.tower, true_class, fooled_class, own_layers(reading, layers),
         int(neurons) or NEURONS, int(words), seed=int(seed),
         method=method or (SECOND_ORDER if neurons else WHOLE_EFFECTS),
         rules=rules_of(reading, fooled_class, blocked, painter),
     )  # fmt: skip
+
+
+def own_layers(reading: Reading, layers: Sequence[int | str] | None) -> list[int] | None:
+    """The bundle's own of these layers; None, which is all, where it has none of them.
+
+    The page and programs may still send those of the bundle that was shown before.
+    """
+    wanted = {str(layer) for layer in (layers if isinstance(layers, list | tuple) else [layers])}
+    return [layer for layer in reading.bundle.layers if str(layer) in wanted] or None
 
 
 def descriptions_of(

@@ -51,7 +51,8 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder, tmp_path_factory):
     log = tmp_path_factory.mktemp("app") / "log.txt"
-    with running_app([folder], log) as (address, process):
+    resnet = tiny_bundle_folder(tmp_path_factory.mktemp("bundles") / "tiny-rn", kind="resnet")
+    with running_app([folder, resnet], log) as (address, process):
         yield address, process, log
 
 
@@ -196,6 +197,30 @@ def test_compare_takes_several_images(client, tmp_path):
     assert len(found["only"]) == 3
     with pytest.raises(AppError, match="at least two"):
         client.predict("tiny", paths[:1], "paper", api_name="/compare")
+
+
+@pytest.mark.parametrize(("bundle", "method"), [("tiny", "LeGrad"), ("tiny-rn", "GradCAM")])
+def test_choices_are_those_of_the_bundle_asked_not_of_the_first(client, tmp_path, bundle, method):
+    image = handle_file(picture(tmp_path / "noise.png", 1))
+    ask = dict(bundle=bundle, image=image, words="cat, dog")
+    client.predict(**ask, method=method, api_name="/segment")
+    shown = client.predict(**ask, methods=[method], api_name="/compare_segmentations")
+    assert [one["caption"] for one in shown] == [method]
+    other = {"tiny": "neuron-head pairs", "tiny-rn": "LeGrad"}[bundle]
+    with pytest.raises(AppError, match=f"no method '{other}' here"):
+        client.predict(**ask, method=other, api_name="/segment")
+
+
+def test_layers_of_another_bundle_stand_for_all(client):
+    ask = dict(true="cat", fooled="dog", neurons=0, words=50, blocked="", painter="pictograms")
+    for bundle, own in (("tiny", [1, 2]), ("tiny-rn", [4])):
+        everything = client.predict(bundle, layers=[], **ask, api_name="/find_cues")
+        for layers in (own, [str(layer) for layer in own], [*own, 9], [9]):
+            assert client.predict(bundle, layers=layers, **ask, api_name="/find_cues") == everything
+        client.predict(bundle, count=1, api_name="/attack")  # by default, the first's
+        client.predict(bundle, count=1, layers=["4"], api_name="/attack")
+    one = client.predict("tiny", layers=["2"], **ask, api_name="/find_cues")
+    assert one == client.predict("tiny", layers=[2, 9], **ask, api_name="/find_cues") != everything
 
 
 # -- mistakes
