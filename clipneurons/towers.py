@@ -1,6 +1,7 @@
 """Load CLIP models through open_clip, and refuse those that would be read wrongly."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
@@ -148,8 +149,11 @@ def enlarge(tower: Tower, factor: float) -> Tower:
     """The tower for larger images: the same weights, positional embeddings stretched to the grid.
 
     ``factor`` is that of the image's sides, rounded to whole patches or positions. The image
-    tower is copied. Raises `ValueError` where less than one patch would be left.
+    tower is copied. Raises `ValueError` where less than one patch would be left, or the factor is
+    no finite number.
     """
+    if not math.isfinite(factor):
+        raise ValueError(f"factor must be a finite number, not {factor}")
     old = tower.grid
     new = tuple(round(side * factor) for side in old)
     if min(new) < 1:

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -201,3 +202,6 @@ def test_enlarging_by_nothing_is_the_same_tower_and_to_nothing_is_refused():
     assert enlarge(tower, 1.0) is tower
     with pytest.raises(ValueError, match="leaves no patch"):
         enlarge(tower, 0.1)
+    for factor in (math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"finite number, not {factor}"):
+            enlarge(tower, factor)
