@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 from export.flags import positive
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     settings = work.settings()
     if finished_before(work, settings, SINGLE, print):
         return 0
-    shards = _shards(work.folder)
+    shards = work.shards()
     tower = open_tower(
         settings.model, settings.pretrained, args.device or settings.device, settings.precision
     )
@@ -55,24 +54,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _shards(folder: Path) -> list[Shard]:
-    # A run that was discarded leaves folders without a state.
-    names = sorted(p.parent.name for p in folder.glob("shard-*/pass1.safetensors"))
-    found = [re.fullmatch(r"shard-(\d+)-of-(\d+)", name) for name in names]
-    shards = [Shard(int(m[1]), int(m[2])) for m in found if m]
-    if not shards:
-        raise UserError(f"{folder} holds no shard that has been run")
-    counts = {s.count for s in shards}
-    if len(counts) != 1:
-        raise UserError(f"{folder} holds shards of {sorted(counts)} parts: expected one number")
-    missing = sorted(set(range(counts.pop())) - {s.index for s in shards})
-    if missing:
-        raise UserError(f"shard {missing[0]} of {shards[0].count} has not been run")
-    return sorted(shards, key=lambda s: s.index)
-
-
 def _load(work: Work, shard: Shard, name: str, device, total: int) -> State:
     state = State.load(work.shard(shard) / f"{name}.safetensors", device)
+    if state is None and name == "pass1":
+        raise UserError(f"shard {shard.index} of {shard.count} has not been run")
     done, expected = (state.note["done"] if state else 0), len(shard.numbers(total))
     if done < expected:
         raise UserError(f"{shard.name}: {done} of {expected} batches of {name}: run it again")

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if finished_before(work, settings, rank, say):
         return 0
     check_out(out, args.overwrite)
-    same = plan_of(settings, tower.sha256(), len(source))
+    same = plan_of(settings, tower.sha256(), len(source), args.shard.count if args.shard else None)
     if work.goes_on(same, args.restart):
         say(f"goes on  with the unfinished run in {work.folder}")
     # Opened now, so that a mistake in --heldout shows before the work, not after it.

@@ -19,9 +19,15 @@ from export.settings import Settings, Shard, UserError
 _PLAN, _FINISHING = "plan.json", "finishing.json"
 
 
-def plan_of(settings: Settings, weights: str, images: int) -> dict[str, Any]:
-    """What must be the same for a run to go on: settings, the model's digest, number of images."""
-    return {"settings": json.loads(settings.to_json()), "weights": weights, "images": images}
+def plan_of(
+    settings: Settings, weights: str, images: int, shards: int | None = None
+) -> dict[str, Any]:
+    """What must be the same for a run to go on: settings, the model's digest, number of images.
+
+    And the n of `--shard i/n`, where it is one job of an array.
+    """
+    plan = {"settings": json.loads(settings.to_json()), "weights": weights, "images": images}
+    return plan | ({"shards": shards} if shards else {})
 
 
 class Work:
@@ -81,6 +87,15 @@ class Work:
         text = json.dumps(plan, indent=1, sort_keys=True) + "\n"
         write_atomic(self.folder / _PLAN, text.encode())
 
+    def shards(self) -> list[Shard]:
+        """The jobs of the array at work here; raises `UserError` when it is none."""
+        count = json.loads((self.folder / _PLAN).read_text()).get("shards", 0)
+        if not count:
+            raise UserError(
+                f"{self.folder} holds a run without --shard: the command that began it goes on"
+            )
+        return [Shard(index, count) for index in range(count)]
+
     def settings(self) -> Settings:
         """The settings of the run at work here; raises `UserError` when there is none."""
         for path in (self.folder / _PLAN, self.folder / _FINISHING):
@@ -124,6 +139,11 @@ class Work:
             words.append(f"weights {old['weights'][:12]} and {new['weights'][:12]}")
         if old["images"] != new["images"]:
             words.append(f"{old['images']} and {new['images']} images")
+        if old.get("shards") != new.get("shards"):
+            parts = (
+                f"--shard i/{x['shards']}" if "shards" in x else "no --shard" for x in (old, new)
+            )
+            words.append(" and ".join(parts))
         return "; ".join(words)
 
 

@@ -271,6 +271,9 @@ def test_shards_merge_to_the_same_bundle(place, tmp_path, capsys):
     merge = ["merge", "--out", str(three), "--device", "cpu"]
     assert main(merge) == 2
     assert "no unfinished run" in capsys.readouterr().err
+    stray = tmp_path / ".three.work" / "shard-0-of-2"  # of a job that began at the same moment
+    stray.mkdir(parents=True)
+    (stray / "pass1.safetensors").write_bytes(b"another array's")
     for _ in range(2):
         for i in (2, 0):
             assert main(arguments(place, three, "--quiet", "--shard", f"{i}/3")) == 0
@@ -281,6 +284,25 @@ def test_shards_merge_to_the_same_bundle(place, tmp_path, capsys):
         assert not three.exists()
         assert main(merge) == 0
     assert_close(one, three)
+
+
+def test_shards_of_another_number_are_refused(place, tmp_path, capsys):
+    out = tmp_path / "b"
+    assert main(arguments(place, out, "--quiet", "--shard", "0/2")) == 0
+    for more, words in ((("--shard", "0/3"), "--shard i/2 and --shard i/3"), ((), "no --shard")):
+        assert main(arguments(place, out, "--quiet", *more)) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert "--restart" in error
+
+
+def test_a_run_without_shards_is_not_merged(place, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "b"
+    monkeypatch.setattr(pipeline.Passes, "effects", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(arguments(place, out, "--quiet"))
+    assert main(["merge", "--out", str(out), "--device", "cpu"]) == 2
+    assert "a run without --shard" in capsys.readouterr().err
 
 
 def test_a_resnet_goes_the_same_way(place, tmp_path):
