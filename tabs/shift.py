@@ -28,6 +28,7 @@ INTRO = (
 )
 _EXAMPLE = 80  # images a side
 _SHARE = 0.4  # of the example's new images that carry the mark
+_PERMUTATIONS = 300
 _LEVEL = 0.05  # largest p-value that is called a difference
 _UNITS = 12
 _PICTURES = 12
@@ -63,7 +64,7 @@ def compare_images(
 
     profiles = profile(reference), profile(new)
     bank = TextBank.of(reading.bundle)
-    shift, place = compare(*profiles, bank, permutations=300), None
+    shift, place = compare(*profiles, bank, permutations=_PERMUTATIONS), None
     if shift.p <= _LEVEL:
         usual = [reference[i] for i in examples(len(reference))]
         place = look_closer(reading.tower, usual, [new[i] for i in shift.top_carriers()], bank)
@@ -101,16 +102,25 @@ def verdict(compared: Compared, skipped: int = 0) -> str:
     if skipped:
         note += f" {skipped} files could not be read."
     cells = [
-        (f"{shift.p:.3g}", "p of the comparison", "by permutation, all statistics together"),
+        (_p_text(shift.p), "p of the comparison", "by permutation, all statistics together"),
         (str(changed), "units changed", "at a false-discovery rate of 5 %"),
     ]
-    cells += [(f"{p:.3g}", f"p, {name}", "one of the combined statistics")
+    cells += [(_p_text(p), f"p, {name}", "one of the combined statistics")
               for name, p in shift.tests.items()]  # fmt: skip
     return plots.section(text, plots.figures(cells), note)
 
 
+def _p_text(p: float) -> str:
+    least = 1 / (_PERMUTATIONS + 1)
+    return f"≤ {least:.2g}" if p < 1.5 * least else f"{p:.3g}"
+
+
 def words(compared: Compared) -> str:
     """Words said more and less, and at the place where a change lies."""
+    spread = ""
+    if compared.place is None and compared.shift.p <= _LEVEL:
+        text = "No single place of the images differs: the change is spread over them."
+        spread = f'<p class="cn-note">{text}</p>'
     sides = [("Said more", compared.shift.more, ""), ("Said less", compared.shift.less, "")]
     if compared.place is not None:
         from clipneurons.closer import where
@@ -118,7 +128,7 @@ def words(compared: Compared) -> str:
         note = "Where the new images differ most, cut out and read by itself."
         title = f"A closer look: {where(compared.place.box)}"
         sides.insert(0, (title, compared.place.words, note))
-    return "".join(
+    return spread + "".join(
         plots.section(
             title,
             plots.bars([plots.Bar(*pair) for pair in side.top(10)], label=title, digits=1),
@@ -166,6 +176,15 @@ def pictures(compared: Compared, place: int) -> tuple[list[Image.Image], list[Im
     return sides[0], sides[1]
 
 
+def galleries(compared: Compared, place: int) -> tuple[gr.Gallery, gr.Gallery]:
+    """The `pictures` of both sides under labels that say which unit they are of."""
+    unit = ""
+    if place:
+        unit = " · {} · {}".format(*compared.names[compared.shift.top_units(_UNITS)[place - 1]])
+    before, after = pictures(compared, place)
+    return gr.Gallery(before, label=f"Reference{unit}"), gr.Gallery(after, label=f"New{unit}")
+
+
 def outlined(picture: Image.Image, box: Box) -> Image.Image:
     """The picture with a frame around the box."""
     framed = picture.convert("RGB")
@@ -207,7 +226,7 @@ def build(library: Library, source: gr.components.Component) -> None:
 
     def shown(compared: Compared, reading: Reading, skipped: int = 0, note: str = ""):
         text = verdict(compared, skipped) + note
-        return compared, text, words(compared), units(compared, reading), *pictures(compared, 0)
+        return compared, text, words(compared), units(compared, reading), 0, *galleries(compared, 0)
 
     @on_gpu(120)
     @readable
@@ -243,9 +262,9 @@ def build(library: Library, source: gr.components.Component) -> None:
 
     @readable
     def turn(compared: Compared | None, place: float):
-        return gr.skip() if compared is None else pictures(compared, int(place))
+        return gr.skip() if compared is None else galleries(compared, int(place))
 
-    outputs = [state, summary, said, changed, before, after]
+    outputs = [state, summary, said, changed, place, before, after]
     lane = dict(concurrency_id=MODEL)
     go.click(compare_files, [source, reference, new], outputs, api_name="compare_sets", **lane)
     sample.click(compare_example, [source], outputs, api_name="compare_example", **lane)

@@ -81,6 +81,29 @@ def test_a_change_at_one_place_is_looked_at_and_framed(reading):
     assert not (np.asarray(new[0]) == [0x00, 0x72, 0xB2]).all(-1).any(), "the image itself is not"
 
 
+def test_a_change_without_a_place_is_said_to_be_spread(reading):
+    usual = noise(30, (60, 60, 60), 0)
+    compared = replace(tab.compare_images(reading, usual, noise(20, (127, 0, 0), 1)), place=None)
+    assert "the change is spread over them" in tab.words(compared)
+    same = tab.compare_images(reading, usual, usual)
+    assert "spread over them" not in tab.words(same)
+
+
+def test_the_least_p_value_is_a_bound(reading):
+    compared = tab.compare_images(reading, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1))
+    for p, text in ((1 / 301, "≤ 0.0033"), (2 / 301, "0.00664"), (0.5, "0.5")):
+        shift = replace(compared.shift, p=p, tests={})
+        assert f"<dd>{text}</dd>" in tab.verdict(replace(compared, shift=shift))
+
+
+def test_galleries_name_the_unit(reading):
+    compared = tab.compare_images(reading, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1))
+    assert [side.label for side in tab.galleries(compared, 0)] == ["Reference", "New"]
+    layer, unit = compared.names[compared.shift.top_units(12)[1]]
+    labels = [side.label for side in tab.galleries(compared, 2)]
+    assert labels == [f"Reference · {layer} · {unit}", f"New · {layer} · {unit}"]
+
+
 def test_the_example_marks_its_share(reading):
     old, new, word = tab.example(reading)
     assert len(old) == len(new) == 10
