@@ -29,6 +29,8 @@ _FEWEST, _MOST = 6, 8
 # around them in places. All are read, and the cutting that speaks most clearly is kept.
 _SHARES = (0.5, 0.25)
 _MARGINS = (0.5, 1.0)
+# How many times what chance gives the cuttings must differ.
+_CLEAR = 2.0
 # A change over more of the image than this has no place.
 _LARGEST = 0.6
 _BATCH = 32
@@ -53,7 +55,7 @@ def look_closer(
     """What is new at the place where the new images differ most from the reference.
 
     A few dozen images a side are enough; ``new`` should be those that carry a change. None where
-    the change has no place: it covers most of the image.
+    the change has no place: it covers most of the image, or the cuttings do not differ.
 
     Raises:
         ValueError: fewer than two images on a side.
@@ -70,6 +72,8 @@ def look_closer(
             F.normalize(_mapped(tower.encode_image, tower, [cut(i, box) for i in side]), dim=-1)
             for side in (reference, new)
         )
+        if not difference(before, after) >= _CLEAR:
+            continue
         moved = 100 * bank.centred @ (after.mean(0) - before.mean(0)).cpu()
         clarity = (moved.max() - moved.mean()) / moved.std().clamp_min(1e-12)
         found.append((clarity.item(), box, moved))
@@ -102,12 +106,9 @@ def changed_boxes(
 ) -> list[Box]:
     """Squares around the largest difference, in shares of the image; none for most of it.
 
-    A place's difference is the squared norm of the change of its mean over what that would be by
-    chance; places that differ enough and touch the largest belong to it.
+    Places that differ enough (`difference`) and touch the largest belong to it.
     """
-    change = (new.mean(0) - reference.mean(0)).square().sum(-1)
-    chance = sum(side.var(0).sum(-1) / len(side) for side in (reference, new))
-    ratio = (change / chance.clamp_min(1e-20)).cpu().numpy()
+    ratio = difference(reference, new).cpu().numpy()
     height, width = ratio.shape
     boxes = []
     for share, margin in itertools.product(_SHARES, _MARGINS):
@@ -122,6 +123,16 @@ def changed_boxes(
         if (box[2] - box[0]) * (box[3] - box[1]) <= _LARGEST and box not in boxes:
             boxes.append(box)
     return boxes
+
+
+def difference(
+    reference: Float[Tensor, "image *place embed"], new: Float[Tensor, "other *place embed"]
+) -> Float[Tensor, "*place"]:
+    """Squared norm of the change of the mean, over what it would be by chance; 0 for none."""
+    change = (new.mean(0) - reference.mean(0)).square().sum(-1)
+    chance = sum(side.var(0).sum(-1) / len(side) for side in (reference, new))
+    rounding = 1e-10 * reference.square().sum(-1).mean(0)
+    return torch.where(change > rounding, change / torch.maximum(chance, rounding), 0.0)
 
 
 def cut(image: Image.Image, box: Box) -> Image.Image:

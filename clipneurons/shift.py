@@ -5,12 +5,14 @@ the unit's direction. Two sets are compared by the mean change of each unit, and
 changes is read in the words of the bundle's texts.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from clipneurons.two_sample import (
     permuted_labels,
     smallest_p,
     unit_tests,
+    without_rounding,
 )
 
 RANKINGS = ("mean", "evidence")
@@ -79,7 +82,7 @@ class Profiler:
             mine = torch.einsum("bnk,nk->bn", contributions[layer].scores, self._along[layer])
             units.append(mine)
             said = said + mine @ rows
-        embeddings = torch.nn.functional.normalize(representation, dim=-1)
+        embeddings = F.normalize(representation, dim=-1)
         return Profile(embeddings.cpu(), torch.cat(units, 1).cpu(), said.cpu())
 
 
@@ -134,7 +137,13 @@ class TextBank:
     def centred(self) -> Float[Tensor, "text embed"]:
         """Embeddings without what all texts share (the gap between images and texts)."""
         rows = self.embeddings - self.embeddings.mean(0)
-        return torch.nn.functional.normalize(rows, dim=-1)
+        return F.normalize(rows, dim=-1)
+
+    def sha256(self) -> str:
+        """SHA-256 over the texts and their embeddings."""
+        digest = hashlib.sha256("\n".join(self.texts).encode())
+        digest.update(self.embeddings.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     @staticmethod
     def of(bundle: Bundle) -> "TextBank":
@@ -210,15 +219,15 @@ def compare(
         raise ValueError(f"expected a ranking of {' or '.join(RANKINGS)}, not {ranking!r}")
     labels = permuted_labels(len(reference), len(new), permutations, seed)
     both = Profile.cat([reference, new])
-    units = unit_tests(both.units, labels)
-    scores = text_scores(both.said, labels, bank.centred)
+    units = unit_tests(without_rounding(both.units), labels)
+    scores = text_scores(without_rounding(both.said), labels, bank.centred)
     statistics = {
         "spread": units.spread,
         "peak": units.peak,
         "rare": units.rare,
         "words": scores.abs().amax(1),
-        "kernel": mmd(torch.nn.functional.normalize(both.said, dim=-1), labels),
-        "embeddings": mmd(both.embeddings, labels),
+        "kernel": mmd(without_rounding(F.normalize(both.said, dim=-1)), labels),
+        "embeddings": mmd(without_rounding(both.embeddings), labels),
     }
     table = torch.stack(list(statistics.values()), 1)
     combined = p_values(smallest_p(table)[:, None])[0, 0]

@@ -88,7 +88,16 @@ class Monitor:
             self._usual = standing.mean(0), standing.std(0).clamp_min(1e-12)
 
     def update(self, batch: Profile) -> list[Window]:
-        """Add images; the windows that they complete."""
+        """Add images; the windows that they complete.
+
+        Raises:
+            ValueError: profiles by the units of another bundle than the reference's.
+        """
+        if batch.units.shape[1] != self.reference.units.shape[1]:
+            raise ValueError(
+                f"profiles of {batch.units.shape[1]} units, the reference has "
+                f"{self.reference.units.shape[1]}: expected the same bundle"
+            )
         self._pending.append(batch)
         waiting = Profile.cat(self._pending)
         done = []
@@ -99,10 +108,16 @@ class Monitor:
         return done
 
     def flush(self) -> Window | None:
-        """Compare what has not filled a window, if it is at least two images."""
-        waiting = Profile.cat(self._pending) if self._pending else ()
-        self._pending = []
-        return self._compare(waiting) if len(waiting) >= 2 else None
+        """Compare what has not filled a window; a single image goes on waiting."""
+        if self.waiting < 2:
+            return None
+        rest, self._pending = Profile.cat(self._pending), []
+        return self._compare(rest)
+
+    @property
+    def waiting(self) -> int:
+        """Number of images that have not been compared yet."""
+        return sum(len(part) for part in self._pending)
 
     def _compare(self, new: Profile) -> Window:
         # Another seed a window: one unlucky set of permutations must not decide all of them.
@@ -145,6 +160,7 @@ class Monitor:
             "permutations": self.permutations,
             "seed": self.seed,
             "ranking": self.ranking,
+            "waiting": self.waiting,
             "watched": list(self.watched.texts) if self.watched else [],
             "windows": [asdict(window) for window in self.windows],
         }
@@ -157,18 +173,24 @@ class Monitor:
             for side, profile in (("reference", self.reference), ("waiting", waiting))
             for name, value in vars(profile).items()
         }
-        save_file(tensors, path, {"monitor": json.dumps(self.to_json() | {"seen": self.seen})})
+        state = self.to_json() | {"seen": self.seen, "texts": self.bank.sha256()}
+        save_file(tensors, path, {"monitor": json.dumps(state)})
 
     @staticmethod
     def load(path: str | Path, bank: TextBank, watched: TextBank | None = None) -> "Monitor":
         """Go on from :meth:`save`, with the same texts.
 
         Raises:
-            ValueError: other watched concepts than those it was saved with.
+            ValueError: other texts or watched concepts than those it was saved with, or a file
+                that no monitor wrote.
         """
-        tensors = load_file(path)
         with safe_open(path, "pt") as file:
-            state = json.loads(file.metadata()["monitor"])
+            metadata = file.metadata() or {}
+        if "monitor" not in metadata:
+            raise ValueError(f"{path} holds no monitor: expected a file of `Monitor.save`")
+        tensors, state = load_file(path), json.loads(metadata["monitor"])
+        if bank.sha256() != state["texts"]:
+            raise ValueError("expected the texts, and their embeddings, that the monitor had")
         if (watched.texts if watched else ()) != tuple(state["watched"]):
             raise ValueError(f"the monitor watches {state['watched']}: expected the same concepts")
 

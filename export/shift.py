@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from clipneurons.bundle import load_bundle
-from clipneurons.closer import cut, examples, look_closer
+from clipneurons.closer import cut, examples, look_closer, where
 from clipneurons.lens import make_lens
 from clipneurons.shift import RANKINGS, Profile, Profiler, Shift, TextBank, check_level, compare
 from clipneurons.shift_monitor import Monitor
@@ -198,6 +198,7 @@ def _short(summary: dict) -> dict:
     if "windows" in summary:
         return {
             "alarms": sum(w["alarm"] for w in summary["windows"]),
+            "waiting": summary["waiting"],
             "windows": [
                 {k: w[k] for k in ("first", "last", "p", "alarm", "watched")}
                 | {"words": [word for word, _ in w["words"][:5]], "closer": _first(w["closer"])}
@@ -213,5 +214,7 @@ def _short(summary: dict) -> dict:
     return short
 
 
-def _first(closer: dict | None) -> list[str]:
-    return [word for word, _ in closer["words"][:5]] if closer else []
+def _first(closer: dict | None) -> dict | None:
+    if closer is None:
+        return None
+    return {"where": where(closer["box"]), "words": [word for word, _ in closer["words"][:5]]}

@@ -59,7 +59,7 @@ def comparison_page(summary: dict, pictures: dict[str, list[str]]) -> str:
 <h2>Said more</h2>{_words(summary["more"])}
 <h2>Said less</h2>{_words(summary["less"], "less")}
 <h2>New images that carry the change</h2>{_gallery(pictures["carriers"])}
-{_closer(summary["closer"], pictures.get("closer", ()))}
+{_closer(summary["closer"], pictures.get("closer", ())) if summary["shift"] else ""}
 <h2>Units that changed most</h2>"""
     largest = max((abs(unit["change"]) for unit in summary["units"]), default=1) or 1
     rows = []
@@ -147,7 +147,7 @@ def _listed(words: Sequence[tuple[str, float]]) -> str:
 
 def _closer(closer: dict | None, pictures: Sequence[str]) -> str:
     if closer is None:
-        return ""
+        return '<p class="quiet">No single place of the images differs clearly.</p>'
     return (
         f"<h2>A closer look: {where(closer['box'])}</h2>"
         f"{_gallery(pictures)}{_words(closer['words'])}"

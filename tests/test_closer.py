@@ -6,7 +6,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from clipneurons.closer import changed_boxes, cut, examples, look_closer, place_effects, where
+from clipneurons.closer import (
+    changed_boxes,
+    cut,
+    difference,
+    examples,
+    look_closer,
+    place_effects,
+    where,
+)
 from clipneurons.lens import make_lens
 from clipneurons.shift import TextBank
 from clipneurons.windows import whole
@@ -139,3 +147,18 @@ def test_places_have_names(box, words):
 def test_too_few_images_are_refused(tower):
     with pytest.raises(ValueError, match="at least two images a side, not 1 and 3"):
         look_closer(tower, noise(1, 0), noise(3, 1), bank(tower))
+
+
+def test_where_nothing_differs_there_is_no_place(tower):
+    same = noise(1, 0) * 6
+    assert look_closer(tower, same, same, bank(tower)) is None
+
+
+def test_a_difference_is_counted_in_what_chance_gives():
+    reference, new = torch.randn(2, 400, 3, 5, generator=torch.Generator().manual_seed(0))
+    assert ((difference(reference, new) > 0.2) & (difference(reference, new) < 3)).all()
+    assert (difference(reference, new + 1) > 100).all()
+    assert difference(torch.ones(4, 5), torch.ones(4, 5)) == 0
+    rounded = torch.ones(4, 5) + 1e-7 * torch.randn(4, 5)
+    assert difference(torch.ones(4, 5), rounded) == 0
+    assert difference(torch.ones(4, 5), 2 * torch.ones(4, 5)) > 1e6, "the same on every image"

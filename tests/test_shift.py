@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from clipneurons.lens import make_lens
 from clipneurons.shift import Profile, Profiler, TextBank, carriers, compare, text_scores
 from clipneurons.shift_monitor import Monitor
-from clipneurons.two_sample import permuted_labels, unit_tests
+from clipneurons.two_sample import permuted_labels, unit_tests, without_rounding
 from tests.models import images, tiny_resnet, tiny_vit
 from tests.tiny import tiny_bundle
 
@@ -149,6 +150,31 @@ def test_equal_sets_do_not_differ():
     assert shift.units.change.abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("sizes", [(30, 30), (30, 50), (2, 30)])
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_one_image_again_and_again_is_no_change(sizes, noise):
+    """Not even where sums in another order, as in batches of another size, differ by rounding."""
+    one = profile(1)
+    reference, new = (one[[0] * size] for size in sizes)
+    new = Profile(*(value * (1 + noise) for value in vars(new).values()))
+    shift = compare(reference, new, bank(), 99)
+    assert shift.p == 1
+    assert set(shift.tests.values()) == {1.0}
+    assert shift.units.q.min() == 1
+
+
+def test_rounding_is_what_is_small_beside_the_values():
+    values = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    values[:, 1] = 1000 + 1e-4 * values[:, 1]
+    values[:, 2] = 1e-3 * values[:, 2]
+    kept = without_rounding(values)
+    assert torch.equal(kept[:, 0], values[:, 0])
+    assert torch.equal(kept[:, 3], values[:, 3])
+    assert not kept[:, 1:3].any(), "beside a thousand both are rounding"
+    values[:, 1] = 0
+    assert torch.equal(without_rounding(values)[:, 2], values[:, 2])
+
+
 def test_without_discoveries_images_are_ranked_by_what_changed_most():
     values = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
     tests = unit_tests(values, permuted_labels(5, 5, 20))
@@ -195,6 +221,33 @@ def test_monitor_goes_on_in_another_process(tmp_path):
     assert again.flush().last == 149
     with pytest.raises(ValueError, match="expected the same concepts"):
         Monitor.load(tmp_path / "monitor.safetensors", bank())
+
+
+def test_a_single_image_waits_for_the_next(tmp_path):
+    mine = monitor()
+    mine.update(profile(61, 5))
+    assert mine.flush() is None
+    assert mine.to_json()["waiting"] == 1
+    mine.save(tmp_path / "monitor.safetensors")
+    again = Monitor.load(tmp_path / "monitor.safetensors", bank(), mine.watched)
+    again.update(profile(3, 6))
+    window = again.flush()
+    assert (window.first, window.last, again.waiting) == (60, 63, 0)
+
+
+def test_a_monitor_goes_on_with_its_own_texts_and_units_only(tmp_path):
+    path = tmp_path / "monitor.safetensors"
+    mine = monitor()
+    mine.save(path)
+    with pytest.raises(ValueError, match="the texts, and their embeddings"):
+        Monitor.load(path, bank(seed=1), mine.watched)
+    other = profile(4)
+    other = Profile(other.embeddings, other.units[:, 1:], other.said)
+    with pytest.raises(ValueError, match="expected the same bundle"):
+        mine.update(other)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="holds no monitor"):
+        Monitor.load(path, bank())
 
 
 def test_monitors_that_could_never_raise_an_alarm_are_refused():

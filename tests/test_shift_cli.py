@@ -66,7 +66,9 @@ def test_a_change_at_one_place_is_looked_at_closer(bundle, tmp_path, capsys):
     report = json.loads((out / "report.json").read_text())
     assert 0 <= report["closer"]["box"][0] < report["closer"]["box"][2] <= 1
     words = [word for word, _ in report["closer"]["words"][:5]]
-    assert json.loads(capsys.readouterr().out)["closer"] == words
+    said = json.loads(capsys.readouterr().out)["closer"]
+    assert said["words"] == words
+    assert said["where"] in (out / "report.html").read_text()
     page = (out / "report.html").read_text()
     assert "A closer look: " in page
     assert main([*arguments, "--window", "12"]) == 0
@@ -81,7 +83,8 @@ def test_no_shift_is_reported_as_none(bundle, tmp_path, capsys):
     assert main([*arguments, "--bundle", bundle, "--permutations", "99"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert not said["shift"]
-    assert said["closer"] == []
+    assert said["closer"] is None
+    assert "No single place" not in (tmp_path / "r" / "report.html").read_text()
 
 
 def test_windows_follow_watched_concepts(bundle, tmp_path, capsys):
