@@ -161,7 +161,7 @@ def evaluate(
     place = {name: index for index, name in enumerate(names)}
     scores = [[] for _ in methods]
     seconds = np.zeros(len(methods))
-    for sample in tqdm(data, total=data.count, desc=data.name):
+    for sample in tqdm(data, data.name, data.count, disable=None):
         images = whole(tower, sample.image)
         wanted = [_row(tower, images, embedded, place, name) for name in sample.masks]
         texts = {False: embedded[wanted], True: contrasted(embedded[wanted], embedded)}

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -130,12 +130,19 @@ def confusion(
     return counts.reshape(classes + 1, classes + 1)
 
 
-def mean_iou(counts: Int[np.ndarray, "*sample row row"]) -> Float[np.ndarray, "*sample"]:
-    """Mean over all classes that occur, background included, in percent."""
+def mean_iou(
+    counts: Int[np.ndarray, "*sample row row"], classes: Bool[np.ndarray, " row"] | None = None
+) -> Float[np.ndarray, "*sample"]:
+    """Mean over the classes, background included, in percent; by default those that occur.
+
+    Of a bootstrap sample, name the `classes` of the whole data: one that was not drawn counts 0
+    where it is predicted, else dropping the rare ones would raise the mean. One neither drawn nor
+    predicted has no IoU and is left out.
+    """
     hit = np.diagonal(counts, axis1=-2, axis2=-1)
     truth = counts.sum(-1)
     union = counts.sum(-2) + truth - hit
-    present = truth > 0
+    present = truth > 0 if classes is None else classes & (union > 0)
     shares = np.where(present, hit / np.maximum(union, 1), 0.0)
     return 100 * shares.sum(-1) / present.sum(-1)
 
@@ -189,7 +196,8 @@ class Bench:
         make = method.make if setting.count is None else partial(method.make, count=setting.count)
         texts = embed_texts(tower, data.class_names, self.templates)
         texts = contrasted(texts, texts) if setting.contrast else texts
-        for image, truth in tqdm(data, total=data.count, leave=False, desc=f"{name}, {data.name}"):
+        shown = f"{name}, {data.name}"
+        for image, truth in tqdm(data, shown, data.count, leave=False, disable=None):
             scores = make(whole(tower, image), texts)[0].float().cpu()
             yield Guess(*upsample(scores, truth.shape).max(0), truth)
 
@@ -228,7 +236,7 @@ def measure(
                 for g in bench.guesses(name, setting, data)
             ]
         )
-        samples[name] = mean_iou(np.tensordot(weights, counts, 1))
+        samples[name] = mean_iou(np.tensordot(weights, counts, 1), counts.sum((0, 2)) > 0)
         result[name] = {
             "mIoU": round(float(mean_iou(counts.sum(0))), 2),
             "interval": _interval(samples[name]),

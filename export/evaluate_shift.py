@@ -71,7 +71,7 @@ def measure(bundle: Bundle, tower: Tower, args: argparse.Namespace) -> dict:
                 runs = max(runs // 2, 1)
             rows = [
                 _run(tower, pools, bank, shift, size, run, args.shift_permutations)
-                for run in tqdm(range(runs), f"{shift} {size}", leave=False)
+                for run in tqdm(range(runs), f"{shift} {size}", leave=False, disable=None)
             ]
             table[f"{shift} {size}"] = _summary(rows)
     return {"planted": concepts, "cells": table}
@@ -88,7 +88,7 @@ def _planted(bundle: Bundle, count: int) -> list[str]:
 
 
 def _pools(tower, profiler, concepts, args) -> Pools:
-    with tqdm(desc="scenes", unit=" images") as bar:
+    with tqdm(desc="scenes", unit=" images", disable=None) as bar:
         return make_pools(tower, profiler, concepts, args.shift_pool, progress=bar.update)
 
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from clipneurons.segmentation_metrics import resamples
 from clipneurons.segmentation_names import BEST
 from export.evaluate_semantic import (
     BACKGROUND,
@@ -99,9 +100,10 @@ def test_every_method_is_measured_with_what_it_chose():
     assert "| neuron-head pairs |" in table(figures)
 
 
-def test_a_vit_is_measured_by_the_methods_that_are_named():
+def test_a_vit_is_measured_by_the_methods_that_are_named(capsys):
     figures = measure(tiny_vit(), *two_sets(), names="MaskCLIP,GradCAM", templates="none")
     assert set(figures) == {"MaskCLIP", "GradCAM", "MaskCLIP + edges", "GradCAM + edges"}
+    assert not capsys.readouterr().err, "no progress where nobody looks"
     with pytest.raises(UserError, match="no method 'magic'"):
         measure(tiny_vit(), *two_sets(), names="magic")
 
@@ -113,3 +115,35 @@ def test_the_bootstrap_counts_images_as_often_as_they_are_drawn():
     found = mean_iou(np.tensordot(weights, counts, 1))
     assert found[0] == pytest.approx(mean_iou(counts[0] + 2 * counts[2] + counts[3]))
     assert found[1] == pytest.approx(mean_iou(counts[1]))
+
+
+def test_a_class_that_a_resample_lacks_is_not_dropped_from_its_mean():
+    # Image 0 is all of class 0, image 1 all of class 1; half of either is taken for class 1.
+    truth = np.repeat([[0], [1]], 8, 1)
+    guess = np.tile([0, 1], (2, 4))
+    guess[1] = 1 - guess[1]
+    counts = np.stack([confusion(g, t, 2) for g, t in zip(guess, truth, strict=True)])
+    known = counts.sum((0, 2)) > 0
+    assert mean_iou(counts[0]) == pytest.approx(50)
+    assert mean_iou(counts[0], known) == pytest.approx(25), "class 1 is predicted, and wrong"
+    assert mean_iou(confusion(truth[0], truth[0], 2), known) == 100, "class 1 is not there at all"
+    assert mean_iou(counts.sum(0), known) == mean_iou(counts.sum(0))
+
+
+def test_the_interval_of_few_images_holds_the_estimate():
+    rng = np.random.default_rng(0)
+    low, high = [], []
+    for _ in range(20):
+        truth = np.full((10, 200), BACKGROUND)
+        truth[:, 100:] = rng.integers(0, 20, (10, 2)).repeat(50, 1)  # two of twenty classes each
+        known = rng.random(20) * (rng.random((10, 1)) + 0.5)  # some classes, and images, are hard
+        right = rng.random(truth.shape) < np.take_along_axis(known, truth.clip(0), 1)
+        wrong = np.where(rng.random(truth.shape) < 0.1, rng.integers(0, 20, (10, 1)), BACKGROUND)
+        guess = np.where(right, truth, wrong)
+        counts = np.stack([confusion(g, t, 20) for g, t in zip(guess, truth, strict=True)])
+        samples = mean_iou(np.tensordot(resamples(10, 200), counts, 1), counts.sum((0, 2)) > 0)
+        ends = np.percentile(samples, [2.5, 97.5]) - mean_iou(counts.sum(0))
+        low.append(ends[0])
+        high.append(ends[1])
+    assert max(low) < 0 < min(high)
+    assert np.mean(high) < -np.mean(low), "dropped classes made it lie above the estimate"
