@@ -115,6 +115,34 @@ def _in_words(group, names: list[str], texts: torch.Tensor) -> dict:
     }
 
 
+def in_words(figures: dict) -> str:
+    """What to read of the figures: both curves, the rank of neurons, groups of heads."""
+    curves = figures["accuracy by pairs kept"]
+    lines = [
+        f"{figures['images']:,} scenes, {figures['pairs']:,} neuron-head pairs",
+        "accuracy in percent with the largest pairs kept, the others at their mean",
+        f"{'pairs kept':>10}" + "".join(f"  {name}" for name in curves),
+    ]
+    for count in next(iter(curves.values())):
+        values = "".join(f"  {curve[count]:>{len(name)}.1f}" for name, curve in curves.items())
+        lines.append(f"{count:>10,}{values}")
+    explained = figures["variance explained by one direction"]
+    low, middle, high = explained["neuron, quartiles"]
+    lines.append(
+        f"variance explained by one direction: {explained['neuron, mean']:.1%} of a neuron on"
+        f" average (quartiles {low:.1%}, {middle:.1%}, {high:.1%}), all of a pair"
+    )
+    lines.append("sub-concepts of strong neurons that one direction explains least")
+    for found in figures["sub-concepts"]:
+        lines.append(f"  neuron {found['neuron']}, {found['explained']:.0%} by one direction")
+        lines += [
+            f"    {', '.join(group['words'])}: {group['share']:.0%} of the variance,"
+            f" through heads {group['heads']}"
+            for group in found["groups"]
+        ]
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -127,7 +155,7 @@ def main() -> int:
     if tower.kind != "resnet":
         raise UserError(f"{args.bundle} is of a {tower.kind}, expected a ResNet")
     figures = measure(bundle, tower, args.count)
-    print(json.dumps(figures, indent=1))
+    print(in_words(figures))
     if args.out:
         args.out.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
