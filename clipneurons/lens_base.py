@@ -28,7 +28,18 @@ class RecordingLens:
     def __call__(
         self, images: Float[Tensor, "image 3 height width"]
     ) -> tuple[Float[Tensor, "image embed"], dict[int, Contributions]]:
-        """Image embeddings (not normalised), and contributions by layer."""
+        """Image embeddings (not normalised), and contributions by layer.
+
+        Raises:
+            ValueError: images of another size than the tower's (see `towers.enlarge`), values
+                that are not finite.
+        """
+        size = tuple(images.shape[-2:])
+        if size != self.tower.image_size:
+            raise ValueError(
+                f"expected preprocessed images of {self.tower.image_size} pixels, not {size}: "
+                "see `tower.preprocess`"
+            )
         with record(self.tower.visual, self.recorded) as tensors:
             representation = self.tower.encode_image(images)
         return representation, self.read(tensors, representation)

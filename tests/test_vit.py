@@ -132,6 +132,12 @@ def test_layers_without_effects_are_refused(layers, message):
         SecondOrderLens(tiny_vit(), layers)
 
 
+def test_images_of_another_size_are_refused():
+    tower = tiny_vit()
+    with pytest.raises(ValueError, match="expected preprocessed images of"):
+        SecondOrderLens(tower, (1,))(torch.zeros(1, 3, 24, 24))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_activations_that_are_not_finite_are_refused(value):
     tower = tiny_vit()
