@@ -141,12 +141,14 @@ def fidelity(
         place: {name: tally.figures() for name, tally in conditions.items()}
         for place, conditions in tallies.items()
     }
-    baseline = figures.pop("all")["baseline"]
+    baseline, seen = figures.pop("all")["baseline"], tallies["all"]["baseline"]
+    unnamed = seen.images - seen.labelled if source.class_names else 0
     known = ("accuracy", "accuracy_interval")
     return {
         "images": source.name,
-        "count": tallies["all"]["baseline"].images,
+        "count": seen.images,
         "classes": len(source.class_names),
+        **({"without_class": unnamed} if unnamed else {}),
         "baseline": {k: baseline[k] for k in known if k in baseline},
         "layers": figures,
     }
@@ -166,7 +168,17 @@ def in_words(figures: Mapping) -> str:
         whole = figures["baseline"].get("accuracy", 1.0)
         kept = ", ".join(f"{name} {found[kind]:.1%}" for name, found in conditions.items())
         lines.append(f"{layer}  {kind} {whole:.1%} unchanged; {kept}")
-    return "\n".join(lines)
+    return "\n".join(lines + left_out(figures))
+
+
+def left_out(figures: Mapping) -> list[str]:
+    """A line on the images that say no class, or one beyond the names; none where all say one."""
+    if not figures.get("without_class"):
+        return []
+    return [
+        f"labels   {figures['without_class']:,} of {figures['count']:,} images have no class,"
+        f" or one beyond the {figures['classes']:,} names: left out of accuracy"
+    ]
 
 
 def _labelled(tower: Tower, source: Source, size: int, workers: int) -> Iterator:

@@ -107,7 +107,7 @@ class TarSource:
             raise SourceError(f"no images in {', '.join(map(str, self.shards))}")
         names = self.shards[0].parent / CLASS_NAMES
         if names.is_file():
-            self.class_names = tuple(line.strip() for line in read_text(names).splitlines())
+            self.class_names = _class_names(names)
 
     def _list(self, shard: Path) -> None:
         samples: dict[str, dict[str, tuple[Path, int, int]]] = {}
@@ -164,6 +164,15 @@ def tar_files(spec: str) -> list[Path]:
     if missing:
         raise SourceError(f"{len(missing)} of {len(names)} tar files are missing: {missing[0]}")
     return [Path(n) for n in names]
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    """A name a line; doubled ones stay, since ImageNet's own names have two missiles."""
+    names = tuple(line.strip() for line in read_text(path).splitlines())
+    if "" in names:
+        line = names.index("") + 1
+        raise SourceError(f"{path}, line {line} is blank: expected the name of a class in each")
+    return names
 
 
 def _slice(path: Path, offset: int, size: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +182,9 @@ def classes(source: Source) -> str:
     """How many classes were found and the first of them, so that the wrong folder shows."""
     names = source.class_names
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} classes ({shown})" if names else "no classes"
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    also = f", {', '.join(doubled[:3])} more than once" if doubled else ""
+    return f"{len(names)} classes ({shown}){also}" if names else "no classes"
 
 
 def size(count: float) -> str:

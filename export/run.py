@@ -15,7 +15,7 @@ from export.assemble import assemble, embed_pool, with_results
 from export.card import render_card
 from export.classify import class_embeddings, heldout_images
 from export.entries import Source
-from export.fidelity import fidelity
+from export.fidelity import fidelity, left_out
 from export.flags import add_run_arguments
 from export.opening import (
     check_centring,
@@ -192,6 +192,8 @@ def summary(bundle: Bundle, out: Path, skipped: list, notes: list, say) -> None:
     if len(skipped) > 10 or notes:
         say(f"skipped  {len(skipped)} images and {len(notes)} other files: {out}/skipped.csv")
     figures = bundle.metrics.get("fidelity", {})
+    for line in left_out(figures):
+        say(line)
     if "accuracy" in figures.get("baseline", {}):
         accuracy, images = figures["baseline"]["accuracy"], figures["images"]
         classes = figures["classes"]

@@ -16,6 +16,7 @@ from export.fidelity import Tally, fidelity, in_words
 from export.file_sources import FolderSource
 from export.gallery import choose, encode, gallery
 from export.images import batches
+from export.run import summary
 from export.settings import UserError
 from tests.tiny import WORDS, tiny_bundle, tiny_tower
 
@@ -131,6 +132,23 @@ def test_numbers_without_names_are_no_classes(tower):
     assert in_words(figures).startswith("layer 1  agreement 100.0% unchanged; all effects")
     card = render_card(bundle, {"fidelity": figures}, "", "name")
     assert "12 images of s, a choice among the bundle's texts;" in card
+
+
+def test_numbers_beyond_the_names_are_counted(tower, source, tmp_path):
+    class More(SequenceSource):
+        def _load(self, i):
+            return replace(super()._load(i), label=i % 4)
+
+    bundle = tiny_bundle(tower=tower)
+    classes = bundle.text_embeddings[:3]
+    figures = fidelity(bundle, tower, More(Colours(), "more", source.class_names), classes)
+    assert figures["without_class"] == 3
+    said = "labels   3 of 12 images have no class, or one beyond the 3 names: left out of accuracy"
+    assert in_words(figures).splitlines()[-1] == said
+    heard = []
+    summary(replace(bundle, metrics={"fidelity": figures}), tmp_path, [], [], heard.append)
+    assert said in heard
+    assert "without_class" not in fidelity(bundle, tower, source, classes)
 
 
 def test_a_pool_smaller_than_all_sizes_is_taken_whole(tower, source):

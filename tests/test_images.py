@@ -280,6 +280,12 @@ def test_numbers_in_shards_are_classes_only_with_their_names(tmp_path):
     assert labels() == ((), [-1, -1, -1, -1])
     (tmp_path / "classnames.txt").write_text("cat\nsea dog\nboat\n")
     assert labels() == (("cat", "sea dog", "boat"), [0, 1, 2, -1])
+    (tmp_path / "classnames.txt").write_text("missile\ncat\nmissile\n")
+    said = classes(open_source(str(tmp_path / "s.tar")))
+    assert said == "3 classes (missile, cat, missile), missile more than once"
+    (tmp_path / "classnames.txt").write_text("cat\n\ndog\n")
+    with pytest.raises(SourceError, match=r"classnames\.txt, line 2 is blank"):
+        labels()
     (tmp_path / "classnames.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(UserError, match=r"classnames\.txt is not UTF-8 text.*byte 3"):
         labels()
