@@ -21,6 +21,8 @@ from tabs.gpu import on_gpu
 from tabs.images import ImageInput, open_image
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clipneurons.segmenters import Segmentation, Segmenter
 
 TITLE = "Segmentation"
@@ -30,6 +32,8 @@ INTRO = (
 )
 _REGIONS = 30  # names beyond which regions are not drawn one by one
 _VOTERS = 12
+_MASKS = 100  # names beyond which masks are not written out
+_PRESENT = 0.1  # share of the bundle's texts that may agree more with a picture that shows a name
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Found:
     bundle: str
     image: Image.Image
     result: Segmentation
+    agreement: list[tuple[float, float]]
 
 
 def methods(reading: Reading) -> dict[str, Segmenter]:
@@ -84,7 +89,59 @@ def search(
         scale=2.0 if finer else None, refine=refine,
     )  # fmt: skip
     shown = to_rgb(image).resize(result.scores.shape[:0:-1])
-    return Found(reading.key, shown, result)
+    return Found(reading.key, shown, result, agreement(reading, image, result.names))
+
+
+def agreement(
+    reading: Reading, image: Image.Image, names: Sequence[str]
+) -> list[tuple[float, float]]:
+    """Of each name: its cosine with the whole image, and the share of texts with a larger one.
+
+    A mask says where a name fits best, even if it fits nowhere.
+    """
+    from clipneurons.windows import whole
+
+    embedding = reading.tower.encode_image(whole(reading.tower, image))[0].cpu()
+    embedding = embedding / embedding.norm()
+    texts = reading.bundle.text_embeddings @ embedding
+    cosines = (reading.encode_texts(list(names)) @ embedding).tolist()
+    return [(cosine, (texts > cosine).float().mean().item()) for cosine in cosines]
+
+
+def agreement_html(found: Found) -> str:
+    """How well the whole image agrees with each name."""
+    rows = [
+        plots.Bar(
+            name if above < _PRESENT else f"{name} (small, or not in the picture)", cosine,
+            f"{name}: {above:.0%} of the bundle's texts agree more with the image",
+        )
+        for name, (cosine, above) in zip(found.result.names, found.agreement, strict=True)
+    ]  # fmt: skip
+    return plots.section(
+        "Is it in the picture?",
+        plots.bars(rows[:_REGIONS], label="Cosine of the whole image and each name", wide=True),
+        "Cosine of the whole image and the name. A mask shows where a name fits best, even if it "
+        f"fits nowhere; names below the first {_PRESENT:.0%} of the bundle's texts are marked.",
+    )
+
+
+def found_data(found: Found, threshold: float) -> dict:
+    """What was found, as the API gives it."""
+    from clipneurons.masks import rle
+
+    result = found.result
+    if len(result.names) > _MASKS:
+        raise ValueError(f"At most {_MASKS} names at once, please, not {len(result.names)}.")
+    rows = []
+    for index, (name, (cosine, above)) in enumerate(
+        zip(result.names, found.agreement, strict=True)
+    ):
+        mask = result.mask(index, threshold)
+        rows.append({
+            "name": name, "mask": rle(mask), "share": mask.float().mean().item(),
+            "cosine": cosine, "texts_that_agree_more": above,
+        })  # fmt: skip
+    return {"bundle": found.bundle, "threshold": threshold, "classes": rows}
 
 
 def drawn(found: Found, name: str | None, opacity: float, threshold: float) -> tuple:
@@ -172,7 +229,7 @@ def files(found: Found, threshold: float) -> tuple[str, str]:
     from clipneurons.overlay import mask_image
 
     result = found.result
-    masks = torch.stack([result.mask(i, threshold) for i in range(min(len(result.names), 100))])
+    masks = torch.stack([result.mask(i, threshold) for i in range(min(len(result.names), _MASKS))])
     folder = Path(tempfile.mkdtemp(prefix="clipneurons-"))
     picture, annotations = folder / "mask.png", folder / "masks.json"
     mask_image(masks[0]).save(picture)
@@ -234,6 +291,7 @@ def build(library: Library, source: gr.components.Component) -> None:
                 annotations = gr.DownloadButton(
                     "All masks (COCO JSON)", interactive=False, elem_id="segmentation-coco"
                 )
+            agreed = plots.html(elem_id="segmentation-agreement")
             said = plots.html(
                 plots.empty("Click on the heat map to read what the neurons say at that place."),
                 elem_id="segmentation-here",
@@ -264,22 +322,6 @@ def build(library: Library, source: gr.components.Component) -> None:
         bundle: str, image: Image.Image, words: str, method: str, finer: bool, refine: bool,
         opacity: float, threshold: float, none: float,
     ):  # fmt: skip
-        """Find comma-separated words in an image.
-
-        Returns the first word's heat map and mask, a region for each word, the neurons that agree
-        with the first word, its mask as PNG and all masks as COCO JSON.
-
-        Args:
-            bundle: key of the bundle, or "" for the one the page opens with.
-            image: a PNG, JPEG, WebP, GIF or BMP of at most 10 MB and 40 million pixels.
-            words: what to look for, with commas between.
-            method: one of those that the page offers for the bundle's kind of model.
-            finer: whether to look in windows, finer and slower.
-            refine: whether the map follows the image's edges.
-            opacity: of the heat map over the image, 0 to 1.
-            threshold: of the mask, 0 to 1.
-            none: share of the largest score below which no word is named, 0 to 1.
-        """
         reading = library[bundle]
         found = search(reading, image, words, method, finer, refine)
         known = list(found.result.names)
@@ -290,9 +332,34 @@ def build(library: Library, source: gr.components.Component) -> None:
             *drawn(found, known[0], opacity, threshold),
             regions(found, none),
             voters(reading, known[0]),
+            agreement_html(found),
             gr.DownloadButton(value=picture, interactive=True),
             gr.DownloadButton(value=annotations, interactive=True),
         )
+
+    @on_gpu()
+    @readable
+    def find_masks(
+        bundle: str, image: Image.Image, words: str, method: str, finer: bool, refine: bool,
+        threshold: float,
+    ) -> dict:  # fmt: skip
+        """Find comma-separated words in an image.
+
+        Returns, for each word: its mask as COCO run lengths, the mask's share of the image, the
+        word's cosine with the whole image, and the share of the bundle's texts with a larger one
+        (above a tenth, the word is small in the picture or not there).
+
+        Args:
+            bundle: key of the bundle, or "" for the one the page opens with.
+            image: a PNG, JPEG, WebP, GIF or BMP of at most 10 MB and 40 million pixels; masks are
+                of its size, or of 1,024 pixels a side where it is larger.
+            words: what to look for, with commas between.
+            method: one of those that the page offers for the bundle's kind of model.
+            finer: whether to look in windows, finer and slower.
+            refine: whether the map follows the image's edges.
+            threshold: of the mask, 0 to 1.
+        """
+        return found_data(search(library[bundle], image, words, method, finer, refine), threshold)
 
     @readable
     def redraw(found: Found | None, name: str, opacity: float, threshold: float):
@@ -357,8 +424,12 @@ def build(library: Library, source: gr.components.Component) -> None:
     gr.on(
         [go.click, words.submit], find,
         [source, image, words, method, finer, refine, opacity, threshold, none],
-        [state, name, heat, mask, labelled, voting, picture, annotations],
-        api_name="segment", concurrency_id=MODEL,
+        [state, name, heat, mask, labelled, voting, agreed, picture, annotations],
+        concurrency_id=MODEL, **private,
+    )  # fmt: skip
+    gr.on(  # for programs: nothing on the page triggers it
+        [], find_masks, [source, image, words, method, finer, refine, threshold],
+        gr.JSON(visible=False, label="Masks"), api_name="segment", concurrency_id=MODEL,
     )  # fmt: skip
     gr.on(
         [name.change, opacity.change, threshold.change], redraw, [state, name, opacity, threshold],

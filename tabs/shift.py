@@ -185,6 +185,26 @@ def galleries(compared: Compared, place: int) -> tuple[gr.Gallery, gr.Gallery]:
     return gr.Gallery(before, label=f"Reference{unit}"), gr.Gallery(after, label=f"New{unit}")
 
 
+def compared_data(compared: Compared) -> dict:
+    """A comparison as the API gives it."""
+    shift, place = compared.shift, compared.place
+
+    def said(words) -> list[dict]:
+        return [{"text": text, "score": score} for text, score in words.top(10)]
+
+    units = []
+    for column in shift.top_units(_UNITS):
+        layer, unit = compared.names[column]
+        change, rate = shift.units.change[column].item(), shift.units.q[column].item()
+        units.append({"layer": layer, "unit": unit, "change": change, "q": rate})
+    return {
+        "bundle": compared.bundle, "p": shift.p, "tests": shift.tests,
+        "more": said(shift.more), "less": said(shift.less), "units": units,
+        "carriers": shift.top_carriers(_PICTURES),
+        "closer": place and {"box": list(place.box), "words": said(place.words)},
+    }  # fmt: skip
+
+
 def outlined(picture: Image.Image, box: Box) -> Image.Image:
     """The picture with a frame around the box."""
     framed = picture.convert("RGB")
@@ -228,33 +248,54 @@ def build(library: Library, source: gr.components.Component) -> None:
         text = verdict(compared, skipped) + note
         return compared, text, words(compared), units(compared, reading), 0, *galleries(compared, 0)
 
+    def compare_given(bundle: str, reference: list[str] | None, new: list[str] | None):
+        if not reference or not new:
+            raise ValueError("Choose images for both sides first.")
+        (old, lost), (fresh, missing) = open_images(reference), open_images(new)
+        return compare_images(library[bundle], old, fresh), lost + missing
+
     @on_gpu(120)
     @readable
     def compare_files(bundle: str, reference: list[str] | None, new: list[str] | None):
+        compared, skipped = compare_given(bundle, reference, new)
+        return shown(compared, library[bundle], skipped)
+
+    @on_gpu(120)
+    @readable
+    def compare_sets(bundle: str, reference: list[str] | None, new: list[str] | None) -> dict:
         """Compare two sets of images, each as zip or picture files.
 
-        Returns the verdict, the words said more and less, the units that changed, and pictures
-        of the reference and of the new images that carry the change.
+        Returns the p-value of the whole comparison and of each of its tests, the texts said more
+        and less, the units that changed most (change in standard deviations, and q, the
+        false-discovery rate), the numbers of the new images that carry the change, and the closer
+        look: a box (left, top, right, bottom, in shares of the image) with what is said there, or
+        null where no place differs.
 
         Args:
             bundle: key of the bundle, or "" for the one the page opens with.
             reference: zip or picture files as they should be, 2 to 500 images.
             new: zip or picture files as they are now, 2 to 500 images.
         """
-        if not reference or not new:
-            raise ValueError("Choose images for both sides first.")
-        (old, lost), (fresh, missing) = open_images(reference), open_images(new)
-        reading = library[bundle]
-        return shown(compare_images(reading, old, fresh), reading, lost + missing)
+        compared, skipped = compare_given(bundle, reference, new)
+        return compared_data(compared) | {"skipped": skipped}
 
     @on_gpu(120)
     @readable
-    def compare_example(bundle: str):
+    def compare_example(bundle: str) -> dict:
         """Compare the bundle's own pictures, with a drawing stuck on some of them.
+
+        Returns what `compare_sets` does, and the name of the drawing.
 
         Args:
             bundle: key of the bundle, or "" for the one the page opens with.
         """
+        reading = library[bundle]
+        old, fresh, word = example(reading)
+        return compared_data(compare_images(reading, old, fresh)) | {"drawing": word}
+
+    @on_gpu(120)
+    @readable
+    def show_example(bundle: str):
         reading = library[bundle]
         old, fresh, word = example(reading)
         note = f"A “{word}” was stuck on the corner of {_SHARE:.0%} of the new images."
@@ -265,7 +306,11 @@ def build(library: Library, source: gr.components.Component) -> None:
         return gr.skip() if compared is None else galleries(compared, int(place))
 
     outputs = [state, summary, said, changed, place, before, after]
-    lane = dict(concurrency_id=MODEL)
-    go.click(compare_files, [source, reference, new], outputs, api_name="compare_sets", **lane)
-    sample.click(compare_example, [source], outputs, api_name="compare_example", **lane)
-    place.release(turn, [state, place], [before, after], api_visibility="private")
+    private, lane = {"api_visibility": "private"}, {"concurrency_id": MODEL}
+    go.click(compare_files, [source, reference, new], outputs, **private, **lane)
+    sample.click(show_example, [source], outputs, **private, **lane)
+    place.release(turn, [state, place], [before, after], **private)
+    # For programs: nothing on the page triggers them.
+    data = gr.JSON(visible=False, label="Comparison")
+    gr.on([], compare_sets, [source, reference, new], data, api_name="compare_sets", **lane)
+    gr.api(compare_example, api_name="compare_example", **lane)

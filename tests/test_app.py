@@ -24,12 +24,13 @@ from PIL import Image
 
 import app
 from clipneurons.bundle import load_bundle, save_bundle
+from clipneurons.masks import from_rle
 from tabs import concepts, entry
 from tabs.context import MODEL, Library, Reading
 from tabs.gpu import on_gpu
 from tabs.images import MAX_PIXELS, open_image
 from tests.app_server import running_app
-from tests.tiny import tiny_bundle_folder
+from tests.tiny import WORDS, tiny_bundle_folder
 
 # Gradio's own: it reads a pandas option that pandas 4 will drop.
 pytestmark = [
@@ -203,7 +204,14 @@ def test_compare_takes_several_images(client, tmp_path):
 def test_choices_are_those_of_the_bundle_asked_not_of_the_first(client, tmp_path, bundle, method):
     image = handle_file(picture(tmp_path / "noise.png", 1))
     ask = dict(bundle=bundle, image=image, words="cat, dog")
-    client.predict(**ask, method=method, api_name="/segment")
+    found = client.predict(**ask, method=method, api_name="/segment")
+    assert (found["bundle"], found["threshold"]) == (bundle, 0.5)
+    assert [one["name"] for one in found["classes"]] == ["cat", "dog"]
+    for one in found["classes"]:
+        mask = from_rle(one["mask"])
+        assert mask.shape == (30, 40)
+        assert one["share"] == pytest.approx(mask.float().mean().item())
+        assert 0 <= one["texts_that_agree_more"] <= 1 >= abs(one["cosine"])
     shown = client.predict(**ask, methods=[method], api_name="/compare_segmentations")
     assert [one["caption"] for one in shown] == [method]
     other = {"tiny": "neuron-head pairs", "tiny-rn": "LeGrad"}[bundle]
@@ -221,6 +229,27 @@ def test_layers_of_another_bundle_stand_for_all(client):
         client.predict(bundle, count=1, layers=["4"], api_name="/attack")
     one = client.predict("tiny", layers=["2"], **ask, api_name="/find_cues")
     assert one == client.predict("tiny", layers=[2, 9], **ask, api_name="/find_cues") != everything
+
+
+@pytest.mark.parametrize("bundle", ["tiny", "tiny-rn"])
+def test_compared_sets_are_data(client, tmp_path, bundle):
+    reference = [handle_file(picture(tmp_path / f"{i}.png", i)) for i in range(20)]
+    new = []
+    for i in range(20):
+        Image.new("RGB", (40, 30), (200 + i, i, i)).save(tmp_path / f"new{i}.png")
+        new.append(handle_file(tmp_path / f"new{i}.png"))
+    found = client.predict(bundle, reference, new, api_name="/compare_sets")
+    assert found["p"] <= 0.05
+    assert set(found["tests"]) == {"spread", "peak", "rare", "words", "kernel", "embeddings"}
+    assert len(found["units"]) == 12
+    for unit in found["units"]:
+        assert client.predict(bundle, unit["layer"], unit["unit"], api_name="/neuron")
+        assert 0 <= unit["q"] <= 1
+    assert {one["text"] for one in found["more"] + found["less"]} <= set(WORDS)
+    assert set(found["carriers"]) <= set(range(20))
+    assert found["closer"] is None or len(found["closer"]["box"]) == 4
+    assert found["skipped"] == 0
+    assert client.predict(bundle, api_name="/compare_example")["drawing"]
 
 
 # -- mistakes

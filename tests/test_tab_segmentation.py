@@ -2,14 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from clipneurons.masks import from_rle
 from clipneurons.segmentation_names import BEST
+from clipneurons.windows import whole
 from tabs import segmentation as tab
 from tabs.context import Reading
 from tests.models import tiny_vit
@@ -75,6 +78,24 @@ def test_files_hold_the_masks(found):
     assert [c["name"] for c in coco["categories"]] == ["cat", "red car"]
     assert (from_rle(coco["annotations"][0]["segmentation"]).numpy() == mask).all()
     assert (mask == found.result.mask(0, 0.5).numpy()).all()
+
+
+def test_names_that_the_whole_image_hardly_speaks_of_are_marked(found, reading, image):
+    embedding = reading.tower.encode_image(whole(reading.tower, image))[0]
+    cosine = torch.cosine_similarity(reading.tower.encode_text(["cat"])[0], embedding, dim=0)
+    assert found.agreement[0][0] == pytest.approx(cosine.item(), abs=1e-5)
+    share = (reading.bundle.text_embeddings @ (embedding / embedding.norm()) > cosine).float()
+    assert found.agreement[0][1] == pytest.approx(share.mean().item())
+    page = tab.agreement_html(replace(found, agreement=[(0.3, 0.05), (0.1, 0.7)]))
+    assert ">red car (small, or not in the picture)<" in page
+    assert ">cat<" in page
+    assert "70% of the bundle&#x27;s texts agree more" in page
+
+
+def test_data_has_bounds(found):
+    many = replace(found.result, names=tuple(map(str, range(101))))
+    with pytest.raises(ValueError, match="At most 100 names"):
+        tab.found_data(replace(found, result=many), 0.5)
 
 
 def test_messages(reading, image):
