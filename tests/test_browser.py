@@ -242,6 +242,9 @@ def test_a_link_into_the_dictionary_shows_the_card_from_the_top(visit):
     page.wait_for_selector("#segmentation-image img")
     page.fill("#segmentation-words textarea", "cat")
     page.click("#segmentation-go")
+    page.wait_for_selector("#segmentation-agreement >> text=Is it in the picture?")
+    shoot(page, "segmentation-found-390")
+    assert fits(page)
     page.locator("#segmentation-voters a").last.click()
     page.locator("#dictionary-card").wait_for()
     page.wait_for_function("scrollY === 0")
@@ -261,6 +264,22 @@ def test_a_shift_is_compared_looked_at_closer_and_shown(visit, width):
     edge = page.locator("#shift-after img").last.bounding_box()
     assert edge["x"] + edge["width"] <= width
     shoot(page, f"shift-compared-{width}")
+    assert fits(page)
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_verdicts_stand_below_the_pictures(visit, width):
+    page = visit("?tab=adversarial", width=width)
+    page.fill("#adversarial-cues textarea", "bone, leash")
+    page.click("#adversarial-draw")
+    tile = page.locator("#adversarial-gallery .thumbnail-item").first
+    tile.locator("img").scroll_into_view_if_needed()
+    image, caption = (tile.locator(part).bounding_box() for part in ("img", ".caption-label"))
+    assert image["width"] == pytest.approx(image["height"], abs=1)
+    assert image["width"] >= 100
+    assert caption["y"] >= image["y"] + image["height"] - 1
+    assert caption["height"] <= image["height"] / 2
+    shoot(page, f"adversarial-gallery-{width}")
     assert fits(page)
 
 
