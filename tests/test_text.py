@@ -88,9 +88,7 @@ def test_refuses_texts(texts, message):
 
 
 def test_refuses_files(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"no text file.*common-30k, vocabulary, imagenet-"
-    ):
+    with pytest.raises(ValueError, match=r"no text file.*common-30k, vocabulary, imagenet-"):
         text_pool("common-20k")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(ValueError, match=r"latin\.txt is not UTF-8.*byte 3"):
