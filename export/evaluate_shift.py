@@ -82,7 +82,7 @@ def _planted(bundle: Bundle, count: int) -> list[str]:
     from clipneurons.pictograms import load_pictograms
 
     known = [c for c in load_pictograms().concepts if any(_says(t, c) for t in bundle.texts)]
-    # Others than those that the closer look's settings were found on (seed 0).
+    # Nearly all others than the ten that the closer look's settings were found on (seed 0).
     chosen = np.random.default_rng(1).permutation(len(known))[:count]
     return [known[i] for i in chosen]
 
