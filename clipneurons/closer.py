@@ -8,7 +8,6 @@ patch; where they differ most, both are cut out, and the cuttings are read like 
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +16,8 @@ from PIL import Image
 from scipy.ndimage import label
 from torch import Tensor
 
-from clipneurons.segmenters import pooled_effects
+from clipneurons.segmenters import token_effects_of
 from clipneurons.shift import TextBank, Words, ranked_words
-from clipneurons.token_effects import PatchEffects
 from clipneurons.towers import Tower, enlarge
 from clipneurons.windows import whole
 
@@ -65,9 +63,13 @@ def look_closer(
             f"expected at least two images a side, not {len(reference)} and {len(new)}"
         )
     finer = enlarge(tower, max(1.0, _FEWEST / min(tower.grid)))
-    effects = [_mapped(partial(place_effects, finer), finer, side) for side in (reference, new)]
+    effects = token_effects_of(finer)
+    places = [
+        _mapped(lambda batch: by_place(effects(batch), finer.grid), finer, side)
+        for side in (reference, new)
+    ]
     found = []
-    for box in changed_boxes(*effects):
+    for box in changed_boxes(*places):
         before, after = (
             F.normalize(_mapped(tower.encode_image, tower, [cut(i, box) for i in side]), dim=-1)
             for side in (reference, new)
@@ -89,14 +91,12 @@ def examples(images: int, count: int = 32) -> list[int]:
     return [i * images // count for i in range(count)]
 
 
-def place_effects(
-    tower: Tower, images: Float[Tensor, "image 3 height width"]
+def by_place(
+    effects: Float[Tensor, "image token embed"], grid: tuple[int, int]
 ) -> Float[Tensor, "image row column embed"]:
     """What each part of the image contributes to the embedding, at most 8 × 8 parts."""
-    vit = tower.kind == "vit"
-    effects = PatchEffects(tower)(images) if vit else pooled_effects(tower, images)
-    maps = effects[:, 1:].unflatten(1, tower.grid).permute(0, 3, 1, 2)
-    size = tuple(min(side, _MOST) for side in tower.grid)
+    maps = effects[:, 1:].unflatten(1, grid).permute(0, 3, 1, 2)
+    size = tuple(min(side, _MOST) for side in grid)
     return F.adaptive_avg_pool2d(maps, size).permute(0, 2, 3, 1)
 
 

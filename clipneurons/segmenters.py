@@ -63,7 +63,7 @@ def segmenters(tower: Tower, directions: Directions | None = None) -> dict[str, 
             )
         if tower.kind == "vit":
             found[SHARES] = Segmenter(SHARES, partial(shares, lens), contrast=True)
-    effects = PatchEffects(tower) if tower.kind == "vit" else partial(pooled_effects, tower)
+    effects = token_effects_of(tower)
     for name, refined in ((EFFECTS, False), (BEST, True)):
         make = partial(fitted, tower, effects, refined=refined)
         found[name] = Segmenter(name, make, contrast=True, threshold=0.3)
@@ -109,11 +109,19 @@ def shares(
     return additive_maps(contributions, texts)[..., 1:].unflatten(-1, lens.tower.grid)
 
 
+def token_effects_of(tower: Tower) -> Callable[[Tensor], Float[Tensor, "image token embed"]]:
+    """For either kind of tower: from images to what each of their tokens writes to the embedding.
+
+    What depends on the weights alone is made once for all the calls.
+    """
+    return PatchEffects(tower) if tower.kind == "vit" else partial(pooled_effects, make_lens(tower))
+
+
 def pooled_effects(
-    tower: Tower, images: Float[Tensor, "image 3 height width"]
+    lens: Lens, images: Float[Tensor, "image 3 height width"]
 ) -> Float[Tensor, "image token embed"]:
     """What each position of a ResNet's pooling writes to the embedding."""
-    _, contributions = make_lens(tower)(images)
+    _, contributions = lens(images)
     return sum(unit_token_effects(mine) for mine in contributions.values())
 
 

@@ -47,6 +47,14 @@ class Compared:
     names: list[tuple[int, int]]
     place: Place | None
 
+    def changes(self) -> list[tuple[int, int, float, float]]:
+        """Layer, unit, change and false-discovery rate of the units that changed most."""
+        units = self.shift.units
+        return [
+            (*self.names[column], units.change[column].item(), units.q[column].item())
+            for column in self.shift.top_units(_UNITS)
+        ]
+
 
 def compare_images(
     reading: Reading, reference: list[Image.Image], new: list[Image.Image]
@@ -140,11 +148,9 @@ def words(compared: Compared) -> str:
 
 def units(compared: Compared, reading: Reading) -> str:
     """The units that changed most, as bars that lead into the dictionary."""
-    shift, rows = compared.shift, []
-    for column in shift.top_units(_UNITS):
-        layer, unit = compared.names[column]
+    rows = []
+    for layer, unit, change, rate in compared.changes():
         phrases = [phrase for phrase, _ in reading.bundle.phrases(layer, unit, 3)]
-        change, rate = shift.units.change[column].item(), shift.units.q[column].item()
         rows.append(
             plots.Bar(
                 f"{layer} · {unit}  {', '.join(phrases)}", change,
@@ -192,11 +198,8 @@ def compared_data(compared: Compared) -> dict:
     def said(words) -> list[dict]:
         return [{"text": text, "score": score} for text, score in words.top(10)]
 
-    units = []
-    for column in shift.top_units(_UNITS):
-        layer, unit = compared.names[column]
-        change, rate = shift.units.change[column].item(), shift.units.q[column].item()
-        units.append({"layer": layer, "unit": unit, "change": change, "q": rate})
+    keys = ("layer", "unit", "change", "q")
+    units = [dict(zip(keys, row, strict=True)) for row in compared.changes()]
     return {
         "bundle": compared.bundle, "p": shift.p, "tests": shift.tests,
         "more": said(shift.more), "less": said(shift.less), "units": units,

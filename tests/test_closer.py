@@ -7,15 +7,16 @@ import torch.nn.functional as F
 from PIL import Image
 
 from clipneurons.closer import (
+    by_place,
     changed_boxes,
     cut,
     difference,
     examples,
     look_closer,
-    place_effects,
     where,
 )
 from clipneurons.lens import make_lens
+from clipneurons.segmenters import token_effects_of
 from clipneurons.shift import TextBank
 from clipneurons.windows import whole
 from tests.models import images, tiny_resnet, tiny_vit
@@ -88,7 +89,7 @@ def test_a_change_of_everything_has_no_place(tower):
 
 def test_effects_of_places_add_up_to_those_of_the_tokens(tower):
     batch = images(2, tower)
-    found = place_effects(tower, batch)
+    found = by_place(token_effects_of(tower)(batch), tower.grid)
     rows, columns = found.shape[1:3]
     assert (rows, columns) == tower.grid
     if tower.kind == "resnet":  # whose pairs write all but the bias
