@@ -12,6 +12,7 @@ test: $(VENV)/.test
 	@command -v chromium >/dev/null || $(MAKE) --no-print-directory chromium
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/python -m pytest
 
 lint: $(VENV)/.test
@@ -44,4 +45,4 @@ $(VENV)/.test: requirements.txt tests/requirements.txt $(VENV)/.app
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache

@@ -22,14 +22,17 @@ with suppress(ImportError):
 
 import gradio as gr  # noqa: E402
 
-from clipneurons.bundle import load_bundle  # noqa: E402
-from clipneurons.bundle_config import BundleError  # noqa: E402
-from clipneurons.hub import NAME, resolve  # noqa: E402
-from tabs import chooser, entry, images, search  # noqa: E402
-from tabs.context import MODEL, Library, Reading, readable  # noqa: E402
-from tabs.outside import fetch_nothing  # noqa: E402
-from tabs.shelf import Shelf  # noqa: E402
-from tabs.theme import HEAD, css, theme  # noqa: E402
+from clipneurons.bundle.bundle import load_bundle  # noqa: E402
+from clipneurons.bundle.config import BundleError  # noqa: E402
+from clipneurons.bundle.hub import NAME, resolve  # noqa: E402
+from tabs import bundle_chooser, neuron_page, search  # noqa: E402
+from tabs.server.hub_bundles import Shelf  # noqa: E402
+from tabs.server.library import Library  # noqa: E402
+from tabs.server.messages import readable  # noqa: E402
+from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
+from tabs.server.session import MODEL, Reading  # noqa: E402
+from tabs.ui import image_input  # noqa: E402
+from tabs.ui.theme import HEAD, css, theme  # noqa: E402
 
 ROOT = Path(__file__).parent
 BUNDLED = ("mini-vit", "mini-rn")
@@ -50,12 +53,10 @@ def build(library: Library) -> gr.Blocks:
         title="clipneurons: what each neuron of CLIP says", analytics_enabled=False
     ) as page:
         gr.HTML(MASTHEAD)
-        chosen = chooser.build(library)
+        chosen = bundle_chooser.build(library)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             modules = {}
             for name in TABS:
-                if importlib.util.find_spec(f"tabs.{name}") is None:
-                    continue
                 module = importlib.import_module(f"tabs.{name}")
                 with gr.Tab(module.TITLE, id=name, elem_id=f"tab-{name}") as tab:
                     modules[name] = module.build(library, chosen.source)
@@ -82,16 +83,16 @@ def _permanent_links(page, library: Library, chosen, tabs, modules) -> None:
             gr.Warning(error.message)
             reading, given = library.first, {"tab": given.get("tab"), "bundle": given["bundle"]}
         asked = given.get("bundle", "")
-        layer, unit = entry.start_of(reading)
+        layer, unit = neuron_page.start_of(reading)
         layers = search.dictionary_of(reading).layers
         way = given.get("by", search.DIRECTION)
         return (
-            chooser.shown(library, reading.key),
+            bundle_chooser.shown(library, reading.key),
             # Nothing is fetched because of a link, but the field is filled in.
             asked if library.shelf and NAME.fullmatch(asked) else "",
             gr.Tabs(selected=given["tab"] if given.get("tab") in TABS else "dictionary"),
             gr.update(choices=list(layers), value=_number(given.get("layer"), layer, layers)),
-            gr.update(value=_number(given.get("unit"), unit), label=entry.unit_name(reading)),
+            gr.update(value=_number(given.get("unit"), unit), label=neuron_page.unit_name(reading)),
             given.get("q", ""),
             way if way in (search.DIRECTION, search.DECOMPOSITION) else search.DIRECTION,
             search.try_html(reading),
@@ -180,7 +181,7 @@ def serve(library: Library, *, block: bool = True, **options) -> gr.Blocks:
         if fn.concurrency_id == MODEL:
             fn.concurrency_limit = AT_ONCE
     page.launch(
-        theme=theme(), css=css(), head=HEAD, max_file_size=images.MAX_BYTES, ssr_mode=False,
+        theme=theme(), css=css(), head=HEAD, max_file_size=image_input.MAX_BYTES, ssr_mode=False,
         enable_monitoring=False, run_history=False, footer_links=["api"], show_error=False,
         prevent_thread_lock=not block, **options,
     )  # fmt: skip

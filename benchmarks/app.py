@@ -20,9 +20,9 @@ import torch
 from torch.nn.functional import normalize
 
 from benchmarks.timing import alternate, ratio
-from clipneurons.bundle import Bundle, LayerArrays
-from clipneurons.bundle_config import BundleConfig, DataSet, Pool
-from clipneurons.examples import Examples
+from clipneurons.bundle.bundle import Bundle, LayerArrays
+from clipneurons.bundle.config import BundleConfig, DataSet, Pool
+from clipneurons.bundle.thumbnails import Examples
 
 ROOT = Path(__file__).parent.parent
 TEXTS, COMPONENTS = 30_000, 64
@@ -64,9 +64,9 @@ def random_bundle(
 
 def concepts(args: argparse.Namespace) -> None:
     """Time discovery (effects, concepts, activated neurons) against the forward pass alone."""
-    from clipneurons.concepts import ConceptReader, top_concepts
-    from clipneurons.lens import make_lens
-    from clipneurons.towers import load_tower
+    from clipneurons.explore.concepts import ConceptReader, top_concepts
+    from clipneurons.lens.make import make_lens
+    from clipneurons.models.clip import load_tower
 
     tower = load_tower("ViT-B-32", "random", device="cpu")
     layers = tuple(args.layers)
@@ -98,7 +98,7 @@ def concepts(args: argparse.Namespace) -> None:
 
 def search(args: argparse.Namespace) -> None:
     """Time the three kinds of look-up."""
-    from clipneurons.dictionary import Dictionary, parse_query
+    from clipneurons.explore.dictionary import Dictionary, parse_query
 
     dictionary = Dictionary(random_bundle((8, 9, 10), 3072, 512, {}))
     phrases = parse_query("text 17, -text 12345")

@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 
 from benchmarks.timing import alternate, peak_memory, ratio
-from clipneurons.lens import Lens, make_lens
-from clipneurons.towers import load_tower
-from export.dataset_sources import SequenceSource
-from export.images import batches
-from export.pipeline import Passes, merge_means
-from export.settings import Settings
+from clipneurons.lens.make import Lens, make_lens
+from clipneurons.models.clip import load_tower
+from export.common.settings import Settings
+from export.data.dataset_sources import SequenceSource
+from export.data.loader import batches
+from export.pipeline.passes import Passes, merge_means
 
 # The goals this is held to.
 RATIO = 0.85

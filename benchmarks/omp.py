@@ -20,7 +20,7 @@ from sklearn.linear_model import orthogonal_mp
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch.nn.functional import normalize
 
-from clipneurons.sparse import omp
+from clipneurons.analysis.omp import omp
 
 
 def main() -> None:

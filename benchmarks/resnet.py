@@ -14,10 +14,10 @@ from dataclasses import replace
 import torch
 
 from benchmarks.timing import alternate, peak_memory, ratio
-from clipneurons.recording import record
-from clipneurons.resnet import LAYER, NeuronHeadLens
-from clipneurons.statistics import EffectStatistics, RunningMean
-from clipneurons.towers import load_tower
+from clipneurons.analysis.effect_statistics import EffectStatistics, RunningMean
+from clipneurons.lens.neuron_head import LAYER, NeuronHeadLens
+from clipneurons.models.clip import load_tower
+from clipneurons.models.hooks import record
 
 
 def main() -> None:

@@ -11,9 +11,9 @@ import statistics
 import torch
 
 from benchmarks.timing import alternate, peak_memory, ratio
-from clipneurons.statistics import EffectStatistics, RunningMean
-from clipneurons.towers import load_tower
-from clipneurons.vit import SecondOrderLens
+from clipneurons.analysis.effect_statistics import EffectStatistics, RunningMean
+from clipneurons.lens.second_order import SecondOrderLens
+from clipneurons.models.clip import load_tower
 
 
 def main() -> None:

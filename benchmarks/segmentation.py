@@ -8,9 +8,9 @@ import argparse
 import torch
 
 from benchmarks.timing import alternate, ratio
-from clipneurons.segmentation_names import BEST, method_names
-from clipneurons.segmenters import segmenters
-from clipneurons.towers import load_tower
+from clipneurons.models.clip import load_tower
+from clipneurons.segmentation.methods import BEST, method_names
+from clipneurons.segmentation.segmenters import segmenters
 
 _LIMIT = 1.2
 

@@ -17,13 +17,15 @@ COMMANDS = {
     "merge": "put the shards of a run together",
     "verify": "check a bundle's files, shapes, values and model",
     "info": "say what a bundle holds",
-    "reseal": "render a bundle's card again, after MODEL.md has changed",
+    "refresh-card": "render a bundle's card again, after MODEL.md has changed",
     "publish": "upload a bundle to the Hugging Face Hub",
-    "describe": "ask a chat model for descriptions of classes (a text pool)",
+    "describe-classes": "ask a chat model for descriptions of classes (a text pool)",
     "attack": "make adversarial images from a bundle's phrases",
     "shift": "compare two sets of images unit by unit",
     "papers": "compare with the figures of the papers",
 }
+# Words of earlier versions.
+FORMER = {"reseal": "refresh-card", "describe": "describe-classes"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,18 +33,18 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m export", description="Bundles, made and used.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    if arguments and arguments[0] in FORMER:
+        arguments = [FORMER[arguments[0]], *arguments[1:]]
     chosen = next((a for a in arguments if not a.startswith("-")), None)
     for name, help_text in COMMANDS.items():
-        if importlib.util.find_spec(f"export.{name}") is None:
-            continue
         sub = commands.add_parser(name, help=help_text, description=help_text)
         if name == chosen:
-            module = importlib.import_module(f"export.{name}")
+            module = importlib.import_module(f"export.commands.{name.replace('-', '_')}")
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
     args = parser.parse_args(arguments)
     # Not before it is needed: `--help` should not wait for PyTorch.
-    from export.errors import reported
+    from export.common.errors import reported
 
     return reported(lambda: args.run(args))
 

@@ -7,8 +7,10 @@ from html import escape
 
 import gradio as gr
 
-from tabs.context import Library, Reading, readable
-from tabs.plots import Bar, bars, empty, figures, html, section
+from tabs.server.library import Library
+from tabs.server.messages import readable
+from tabs.server.session import Reading
+from tabs.ui.plots import Bar, bars, empty, figures, html, section
 
 TITLE = "About"
 _METHODS = {

@@ -6,10 +6,13 @@ from html import escape
 
 import gradio as gr
 
-from tabs import plots, workshop
-from tabs.context import MODEL, Library, Reading, readable
-from tabs.gpu import on_gpu
-from tabs.workshop import Forged
+from tabs import adversarial_backend as backend
+from tabs.adversarial_backend import Forged
+from tabs.server.gpu import on_gpu
+from tabs.server.library import Library
+from tabs.server.messages import readable
+from tabs.server.session import MODEL, Reading
+from tabs.ui import plots
 
 TITLE = "Adversarial pictures"
 INTRO = (
@@ -80,7 +83,7 @@ def gallery_of(outcomes, fooled_class: str) -> list[tuple]:
 
 def rates_html(forged: Forged, rates: dict) -> str:
     """Success rates as bars: the cues' own, and those of the baselines."""
-    from clipneurons.attack import success_rate
+    from clipneurons.adversarial.attack import success_rate
 
     own = success_rate(forged.outcomes)
     rows = [plots.Bar(f"{forged.method}", 100 * own.value if own.count else 0.0, str(own))]
@@ -123,7 +126,7 @@ def build(library: Library, source: gr.components.Component) -> None:
     """The tab's components and events; ``source`` holds the chosen bundle's key."""
     layers_known = list(library.first.bundle.layers)
     state = gr.State()
-    gr.Markdown(f"{INTRO}\n\n{workshop.PURPOSE}", elem_classes="cn-lede")
+    gr.Markdown(f"{INTRO}\n\n{backend.PURPOSE}", elem_classes="cn-lede")
     with gr.Row():
         with gr.Column(scale=2):
             with gr.Row():
@@ -155,11 +158,11 @@ def build(library: Library, source: gr.components.Component) -> None:
                     max_length=1000, elem_id="adversarial-blocked",
                 )  # fmt: skip
                 describer = gr.Radio(
-                    workshop.describers(), value=workshop.TEMPLATES, label="Described by",
+                    backend.describers(), value=backend.TEMPLATES, label="Described by",
                     elem_id="adversarial-describer",
                 )  # fmt: skip
                 painter = gr.Radio(
-                    workshop.painters(), value=workshop.PICTOGRAMS, label="Painted by",
+                    backend.painters(), value=backend.PICTOGRAMS, label="Painted by",
                     elem_id="adversarial-painter",
                 )  # fmt: skip
                 seed = gr.Number(0, label="Seed", precision=0, elem_id="adversarial-seed")
@@ -169,7 +172,12 @@ def build(library: Library, source: gr.components.Component) -> None:
                 elem_id="adversarial-cues",
             )  # fmt: skip
             count = gr.Slider(
-                1, workshop.MAX_PICTURES, 30, step=1, label="Pictures", elem_id="adversarial-count"
+                1,
+                backend.MAX_PICTURES,
+                30,
+                step=1,
+                label="Pictures",
+                elem_id="adversarial-count",
             )
             with gr.Row():
                 draw = gr.Button("Make pictures", variant="primary", elem_id="adversarial-draw")
@@ -194,11 +202,11 @@ def build(library: Library, source: gr.components.Component) -> None:
 
     def search(bundle, true, fooled, layers, neurons, words, blocked, painter):
         reading = library[bundle]
-        cues = workshop.cues_of(
+        cues = backend.cues_of(
             reading, true, fooled, layers=layers, neurons=neurons, words=words, blocked=blocked,
             painter=painter,
         )  # fmt: skip
-        return reading, cues, workshop.similarity_of(reading).name
+        return reading, cues, backend.similarity_of(reading).name
 
     @on_gpu()
     @readable
@@ -268,15 +276,15 @@ def build(library: Library, source: gr.components.Component) -> None:
         options = dict(
             layers=layers, neurons=neurons, words=words, blocked=blocked, painter=painter
         )
-        used = workshop.split_words(edited)
+        used = backend.split_words(edited)
         if not used:
-            used = workshop.cues_of(reading, true, fooled, **options).words
-        descriptions = workshop.descriptions_of(
+            used = backend.cues_of(reading, true, fooled, **options).words
+        descriptions = backend.descriptions_of(
             reading, true, fooled, used, int(count), seed, describer, each
         )
         text = "\n".join(description.text for description in descriptions)
         outcomes, waiting = [], gr.DownloadButton(interactive=False)
-        for batch in workshop.forge(reading, true, fooled, descriptions, seed, painter):
+        for batch in backend.forge(reading, true, fooled, descriptions, seed, painter):
             outcomes += batch
             progress(len(outcomes) / len(descriptions), desc="painting")
             forged = Forged(reading.key, true, fooled, "these cues", tuple(outcomes))
@@ -284,12 +292,12 @@ def build(library: Library, source: gr.components.Component) -> None:
                 forged, gallery_of(outcomes, fooled), rates_html(forged, {}), text, waiting, None
             )  # fmt: skip
         found = {}
-        if painter == workshop.PICTOGRAMS:  # a painted control picture would take seconds
-            found = workshop.controls(
+        if painter == backend.PICTOGRAMS:  # a painted control picture would take seconds
+            found = backend.controls(
                 reading, true, fooled, int(count), seed, cues_each=each,
                 progress=lambda share: progress(share, desc="baselines"), **options,
             )  # fmt: skip
-        ready = gr.DownloadButton(value=workshop.zip_file(forged), interactive=True)
+        ready = gr.DownloadButton(value=backend.zip_file(forged), interactive=True)
         yield (
             forged, gallery_of(outcomes, fooled), rates_html(forged, found), text, ready, None
         )  # fmt: skip
@@ -297,7 +305,7 @@ def build(library: Library, source: gr.components.Component) -> None:
     @on_gpu()
     @readable
     def overlay_of(forged: Forged, index: int):
-        return workshop.mistake_overlay(library[forged.key], forged, index)
+        return backend.mistake_overlay(library[forged.key], forged, index)
 
     def explain(forged: Forged | None, event: gr.SelectData):
         return None if forged is None else overlay_of(forged, int(event.index))

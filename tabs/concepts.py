@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from PIL import Image
 
-from tabs.card import says
-from tabs.context import MODEL, Library, Reading, readable
-from tabs.gpu import on_gpu
-from tabs.images import ImageInput, image_uri, open_image
-from tabs.plots import Bar, bars, empty, html, link, section
-from tabs.spotlight import spotlight
+from tabs.server.gpu import on_gpu
+from tabs.server.library import Library
+from tabs.server.messages import readable
+from tabs.server.session import MODEL, Reading
+from tabs.server.uploads import open_image
+from tabs.ui.image_input import ImageInput, image_uri
+from tabs.ui.neuron_card import says
+from tabs.ui.patch_mask import spotlight
+from tabs.ui.plots import Bar, bars, empty, html, link, section
 
 if TYPE_CHECKING:
-    from clipneurons.concepts import ConceptReader
+    from clipneurons.explore.concepts import ConceptReader
 
 TITLE = "Concepts of an image"
 # What `metrics.json` calls the ways of `ConceptReader.weights`, and the page.
@@ -31,7 +34,7 @@ _TOP, _NEURONS, _IMAGES = 10, 12, 8
 
 def reader_of(reading: Reading) -> ConceptReader:
     """What concepts are read with, prepared once a model."""
-    from clipneurons.concepts import ConceptReader
+    from clipneurons.explore.concepts import ConceptReader
 
     return reading.remember("concepts", lambda: ConceptReader(reading.lens, reading.bundle))
 
@@ -42,8 +45,8 @@ def text_span_of(reading: Reading):
         return None
     import torch
 
-    from clipneurons.first_order import FirstOrderLens
-    from clipneurons.textspan import TextSpanReader
+    from clipneurons.analysis.textspan import TextSpanReader
+    from clipneurons.lens.first_order import FirstOrderLens
 
     def make():
         pixels = [reading.pixels(image) for image in reading.sample(256)]
@@ -64,7 +67,7 @@ def discover(reading: Reading, image: Image.Image | None, way: str, top: int = _
     """Concepts of an image, the neurons behind them, where they fire, and two other readings."""
     import torch
 
-    from clipneurons.concepts import top_concepts
+    from clipneurons.explore.concepts import top_concepts
 
     if image is None:
         raise ValueError("Choose, paste or take a picture first.")
@@ -113,7 +116,7 @@ def contrast(reading: Reading, images: list[Image.Image], way: str) -> dict:
     """What several images have in common, and what sets each apart."""
     import torch
 
-    from clipneurons.concepts import compare
+    from clipneurons.explore.concepts import compare
 
     if len(images) < 2:
         raise ValueError("Choose at least two pictures to compare.")

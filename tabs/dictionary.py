@@ -8,11 +8,16 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from tabs.card import json_file, png_file
-from tabs.context import MODEL, Library, readable
-from tabs.entry import complete, default_names, here, neuron, show, start_of, table_rows, unit_name
-from tabs.gpu import on_gpu
-from tabs.plots import html
+from tabs.neuron_page import (
+    complete,
+    default_names,
+    here,
+    neuron,
+    show,
+    start_of,
+    table_rows,
+    unit_name,
+)
 from tabs.search import (
     DECOMPOSITION,
     DIRECTION,
@@ -22,6 +27,12 @@ from tabs.search import (
     results_html,
     try_html,
 )
+from tabs.server.gpu import on_gpu
+from tabs.server.library import Library
+from tabs.server.messages import readable
+from tabs.server.session import MODEL
+from tabs.ui.neuron_card import json_file, png_file
+from tabs.ui.plots import html
 
 TITLE = "Neuron dictionary"
 WAYS = [("its direction", DIRECTION), ("its phrases", DECOMPOSITION)]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from clipneurons.dictionary import Dictionary, Hit, parse_query
-from tabs.card import says
-from tabs.context import Library, Reading
-from tabs.plots import Bar, bars, empty, link, section
+from clipneurons.explore.dictionary import Dictionary, Hit, parse_query
+from tabs.server.library import Library
+from tabs.server.session import Reading
+from tabs.ui.neuron_card import says
+from tabs.ui.plots import Bar, bars, empty, link, section
 
 DIRECTION, DECOMPOSITION = "direction", "phrases"
 MOST_LETTERS = 300
@@ -51,7 +52,7 @@ def untrained(reading: Reading, phrases: list[str]) -> list[str]:
     """Words that the model never saw in training (only ever known of the bundled models)."""
     if not phrases:
         return []
-    from clipneurons.vocabulary import untrained_words
+    from clipneurons.text.untrained_words import untrained_words
 
     return untrained_words(reading.tower, phrases)
 

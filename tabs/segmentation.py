@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from PIL import Image
 
-from clipneurons.pictures import to_rgb
-from clipneurons.segmentation_names import BEST, method_names
-from tabs import plots
-from tabs.context import MODEL, Library, Reading, readable
-from tabs.gpu import on_gpu
-from tabs.images import ImageInput, open_image
+from clipneurons.images.convert import to_rgb
+from clipneurons.segmentation.methods import BEST, method_names
+from tabs.server.gpu import on_gpu
+from tabs.server.library import Library
+from tabs.server.messages import readable
+from tabs.server.session import MODEL, Reading
+from tabs.server.uploads import open_image
+from tabs.ui import plots
+from tabs.ui.image_input import ImageInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clipneurons.segmenters import Segmentation, Segmenter
+    from clipneurons.segmentation.segmenters import Segmentation, Segmenter
 
 TITLE = "Segmentation"
 INTRO = (
@@ -48,7 +51,7 @@ class Found:
 
 def methods(reading: Reading) -> dict[str, Segmenter]:
     """The methods for a reading's tower, made once."""
-    from clipneurons.segmenters import segmenters
+    from clipneurons.segmentation.segmenters import segmenters
 
     def make() -> dict[str, Segmenter]:
         layers = reading.bundle.layers
@@ -59,7 +62,7 @@ def methods(reading: Reading) -> dict[str, Segmenter]:
 
 def contrast_texts(reading: Reading):
     """What class names are held against: the bundle's class names, else its phrases."""
-    from clipneurons.text import embed_texts
+    from clipneurons.text.embedding import embed_texts
 
     def make():
         names = reading.bundle.config.data.class_names
@@ -74,7 +77,7 @@ def search(
     reading: Reading, image: Image.Image | None, words: str, method: str, finer: bool, refine: bool
 ) -> Found:
     """Segment an image by comma-separated words."""
-    from clipneurons.segmenters import segment
+    from clipneurons.segmentation.segmenters import segment
 
     if image is None:
         raise ValueError("Choose an image first.")
@@ -99,7 +102,7 @@ def agreement(
 
     A mask says where a name fits best, even if it fits nowhere.
     """
-    from clipneurons.windows import whole
+    from clipneurons.models.preprocess import whole
 
     embedding = reading.tower.encode_image(whole(reading.tower, image))[0].cpu()
     embedding = embedding / embedding.norm()
@@ -127,7 +130,7 @@ def agreement_html(found: Found) -> str:
 
 def found_data(found: Found, threshold: float) -> dict:
     """What was found, as the API gives it."""
-    from clipneurons.masks import rle
+    from clipneurons.segmentation.masks import rle
 
     result = found.result
     if len(result.names) > _MASKS:
@@ -146,7 +149,7 @@ def found_data(found: Found, threshold: float) -> dict:
 
 def drawn(found: Found, name: str | None, opacity: float, threshold: float) -> tuple:
     """The heat map over the image, and the mask, of one name (by default the first)."""
-    from clipneurons.overlay import mask_image, overlay
+    from clipneurons.images.heatmap import mask_image, overlay
 
     result = found.result
     index = result.names.index(name) if name in result.names else 0
@@ -169,8 +172,8 @@ def regions(found: Found, none: float) -> tuple:
 
 def voters(reading: Reading, name: str) -> str:
     """The units most aligned with a name, as bars that lead into the dictionary."""
-    from clipneurons.segmentation import choose_neurons
-    from clipneurons.text import embed_texts
+    from clipneurons.segmentation.activation_maps import choose_neurons
+    from clipneurons.text.embedding import embed_texts
 
     bundle = reading.bundle
     directions = {layer: arrays.directions for layer, arrays in bundle.layers.items()}
@@ -196,8 +199,8 @@ def _bar(reading: Reading, layer: int, unit: int, value: float) -> plots.Bar:
 
 def said_at(found: Found, reading: Reading, point: tuple[int, int]) -> str:
     """What the neurons say at a point of the shown image, and which neurons."""
-    from clipneurons.local import local_concepts, patch_at
-    from clipneurons.windows import whole
+    from clipneurons.explore.patch_concepts import local_concepts, patch_at
+    from clipneurons.models.preprocess import whole
 
     tower = reading.tower
     patch = patch_at(point, found.image.size, tower.grid)
@@ -225,8 +228,8 @@ def files(found: Found, threshold: float) -> tuple[str, str]:
     """Two files: the first name's mask as PNG, and all masks as COCO's JSON."""
     import torch
 
-    from clipneurons.masks import coco_annotations
-    from clipneurons.overlay import mask_image
+    from clipneurons.images.heatmap import mask_image
+    from clipneurons.segmentation.masks import coco_annotations
 
     result = found.result
     masks = torch.stack([result.mask(i, threshold) for i in range(min(len(result.names), _MASKS))])

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from tabs import plots
-from tabs.archives import MOST_IMAGES, open_images
-from tabs.context import MODEL, Library, Reading, readable
-from tabs.gpu import on_gpu
-from tabs.images import open_image
+from tabs.server.gpu import on_gpu
+from tabs.server.library import Library
+from tabs.server.messages import readable
+from tabs.server.session import MODEL, Reading
+from tabs.server.uploads import MOST_IMAGES, open_image, open_images
+from tabs.ui import plots
 
 if TYPE_CHECKING:
-    from clipneurons.closer import Box, Place
-    from clipneurons.shift import Profile, Shift
+    from clipneurons.shift.comparison import Profile, Shift
+    from clipneurons.shift.localisation import Box, Place
 
 TITLE = "Shift"
 INTRO = (
@@ -60,8 +61,8 @@ def compare_images(
     reading: Reading, reference: list[Image.Image], new: list[Image.Image]
 ) -> Compared:
     """Profile both sides and compare them; look closer at the images that carry a change."""
-    from clipneurons.closer import examples, look_closer
-    from clipneurons.shift import Profile, Profiler, TextBank, compare
+    from clipneurons.shift.comparison import Profile, Profiler, TextBank, compare
+    from clipneurons.shift.localisation import examples, look_closer
 
     profiler = reading.remember("profiler", lambda: Profiler(reading.lens, reading.bundle))
 
@@ -81,7 +82,7 @@ def compare_images(
 
 def example(reading: Reading) -> tuple[list[Image.Image], list[Image.Image], str]:
     """Two halves of the bundle's pictures, one drawing stuck on some of the second half."""
-    from clipneurons.pictograms import load_pictograms
+    from clipneurons.synthetic.pictograms import load_pictograms
 
     numbers = reading.sample(2 * _EXAMPLE)
     if len(numbers) < 4:
@@ -131,7 +132,7 @@ def words(compared: Compared) -> str:
         spread = f'<p class="cn-note">{text}</p>'
     sides = [("Said more", compared.shift.more, ""), ("Said less", compared.shift.less, "")]
     if compared.place is not None:
-        from clipneurons.closer import where
+        from clipneurons.shift.localisation import where
 
         note = "Where the new images differ most, cut out and read by itself."
         title = f"A closer look: {where(compared.place.box)}"

@@ -7,6 +7,6 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 from jaxtyping import install_import_hook
 
-import tests.typechecker  # noqa: F401  (the hook names it, and does not import it)
+import tests.helpers.typechecker  # noqa: F401  (the hook names it, and does not import it)
 
-install_import_hook("clipneurons", "tests.typechecker.check")
+install_import_hook("clipneurons", "tests.helpers.typechecker.check")

@@ -23,14 +23,15 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
-from clipneurons.bundle import load_bundle, save_bundle
-from clipneurons.masks import from_rle
-from tabs import concepts, entry
-from tabs.context import MODEL, Library, Reading
-from tabs.gpu import on_gpu
-from tabs.images import MAX_PIXELS, open_image
-from tests.app_server import running_app
-from tests.tiny import WORDS, tiny_bundle_folder
+from clipneurons.bundle.bundle import load_bundle, save_bundle
+from clipneurons.segmentation.masks import from_rle
+from tabs import concepts, neuron_page
+from tabs.server.gpu import on_gpu
+from tabs.server.library import Library
+from tabs.server.session import MODEL, Reading
+from tabs.server.uploads import MAX_PIXELS, open_image
+from tests.helpers.app_server import running_app
+from tests.helpers.tiny import WORDS, tiny_bundle_folder
 
 # Gradio's own: it reads a pandas option that pandas 4 will drop.
 pytestmark = [
@@ -162,9 +163,9 @@ def test_search_endpoint_finds_the_nearest_direction(client, folder):
 
 
 def test_concepts_are_those_of_the_library(client, folder, tmp_path):
-    from clipneurons.concepts import ConceptReader, top_concepts
-    from clipneurons.lens import make_lens
-    from clipneurons.towers import load_tower
+    from clipneurons.explore.concepts import ConceptReader, top_concepts
+    from clipneurons.lens.make import make_lens
+    from clipneurons.models.clip import load_tower
 
     path = picture(tmp_path / "noise.png", 1)
     found = client.predict("tiny", handle_file(path), "paper", api_name="/concepts")
@@ -302,7 +303,7 @@ def test_uploads_have_a_size_limit(server):
 
 SECRETS = [
     "/etc/passwd", "app.py", "../app.py", "..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd",
-    "tabs/style.css",
+    "tabs/ui/style.css",
 ]  # fmt: skip
 
 
@@ -509,7 +510,7 @@ def test_a_number_below_zero_is_explained_as_one_above_the_last(folder, monkeypa
     unit = next(block for block in page.blocks.values() if block.elem_id == "dictionary-unit")
     assert unit.preprocess(-4) == -4
     with pytest.raises(ValueError, match=r"has units 0 to 127, not -4"):
-        entry.show(Reading("tiny", folder), 1, -4, "", model=False)
+        neuron_page.show(Reading("tiny", folder), 1, -4, "", model=False)
 
 
 def test_one_lane_for_the_model(folder, monkeypatch):

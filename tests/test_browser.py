@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.app_server import ROOT, running_app
-from tests.hub_standin import Repository, serve
-from tests.tiny import tiny_bundle_folder
+from tests.helpers.app_server import ROOT, running_app
+from tests.helpers.hub_standin import Repository, serve
+from tests.helpers.tiny import tiny_bundle_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SCREENSHOTS = Path(__file__).parent / "screenshots"

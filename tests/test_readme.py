@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from clipneurons.bundle import load_bundle
-from clipneurons.lens import make_lens
-from clipneurons.shift import Profiler, TextBank
-from clipneurons.shift_monitor import Monitor
-from clipneurons.towers import load_tower
-from tests.app_server import ROOT
+from clipneurons.bundle.bundle import load_bundle
+from clipneurons.lens.make import make_lens
+from clipneurons.models.clip import load_tower
+from clipneurons.shift.comparison import Profiler, TextBank
+from clipneurons.shift.monitor import Monitor
+from tests.helpers.app_server import ROOT
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

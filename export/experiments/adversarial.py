@@ -1,42 +1,37 @@
-"""Adversarial pictures by class-pair cues (Table 3), through `python -m export attack`."""
+"""Adversarial pictures by class-pair cues (Table 3), as `python -m export attack` makes them."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
 import json
 import shutil
 from collections.abc import Mapping
 
-from clipneurons.adversarial import METHODS, NO_CUES, OURS, SECOND_ORDER
-from export.experiments import published
-from export.experiments.bench import Bench
-from export.experiments.charts import Bar, bar_chart
-from export.experiments.experiment import Claim, Experiment, Figure, Section, Table
-from export.experiments.yardstick import percent
+from clipneurons.adversarial.cues import METHODS, NO_CUES, OURS, SECOND_ORDER
+from export.attack.options import AttackOptions
+from export.attack.run import run_attack
+from export.report import published
+from export.report.charts import Bar, bar_chart
+from export.report.context import Bench
+from export.report.metric import percent
+from export.report.types import Claim, Experiment, Figure, Section, Table
 
 
 def measure(bench: Bench) -> dict:
     """The attack's own summary over the paper's pairs, all methods with the same budget."""
-    from export import attack
-
     options = bench.options
     folder = bench.work / "attack"
     folder.mkdir(parents=True, exist_ok=True)
     pairs = folder / "pairs.csv"
     pairs.write_text("".join(f"{true},{fooled}\n" for true, fooled in published.ADVERSARIAL))
-    parser = argparse.ArgumentParser()
-    attack.add_arguments(parser)
     data = bench.images or "scenes"
-    arguments = [
-        "--bundle", str(bench.folder), "--pairs", str(pairs), "--out", str(folder / "out"),
-        "--images", str(options.pictures), "--seeds", str(options.seeds), "--keep", "none",
-        "--describer", options.describer, "--painter", options.painter,
-        "--data", f"{data}:256" if data == "scenes" else data,
-    ]  # fmt: skip
-    with contextlib.redirect_stdout(io.StringIO()):
-        attack.run(parser.parse_args(arguments))
+    run_attack(
+        AttackOptions(
+            out=folder / "out", bundle=str(bench.folder), pairs=str(pairs),
+            images=options.pictures, seeds=options.seeds, keep="none",
+            describer=options.describer, painter=options.painter,
+            data=f"{data}:256" if data == "scenes" else data,
+        )
+    )  # fmt: skip
     summary = json.loads((folder / "out" / "summary.json").read_text())
     shutil.rmtree(folder)
     return {

@@ -8,15 +8,15 @@ from statistics import mean, median
 
 import torch
 
-from clipneurons.concepts import ConceptReader, top_concepts
-from clipneurons.lens import make_lens
-from clipneurons.rates import wilson
-from export.experiments import published
-from export.experiments.bench import Bench
-from export.experiments.experiment import Claim, Experiment, Gallery, Picture, Section, Table
-from export.experiments.pictures import thumbnail
-from export.experiments.yardstick import percent, spread
-from export.images import read
+from clipneurons.explore.concepts import ConceptReader, top_concepts
+from clipneurons.lens.make import make_lens
+from clipneurons.stats.intervals import wilson
+from export.data.loader import read
+from export.report import published
+from export.report.context import Bench
+from export.report.metric import percent, spread
+from export.report.thumbnails import thumbnail
+from export.report.types import Claim, Experiment, Gallery, Picture, Section, Table
 
 _SHOWN, _NAMED = 6, 10
 READINGS = {

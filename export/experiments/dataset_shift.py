@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 
-from export.experiments.bench import Bench
-from export.experiments.charts import Bar, bar_chart
-from export.experiments.experiment import Claim, Experiment, Figure, Section, Table
-from export.experiments.yardstick import percent
+from export.evaluation import shift_power
+from export.report.charts import Bar, bar_chart
+from export.report.context import Bench
+from export.report.metric import percent
+from export.report.types import Claim, Experiment, Figure, Section, Table
 
 TESTS = ("ours", "MMD", "classifier")
 CLOSER = "named on a closer look"
 
 
 def measure(bench: Bench) -> dict:
-    """Power of the tests and naming rates on composed scenes, from the command's own code."""
-    from export import evaluate_shift
-
+    """Power of the tests and naming rates on composed scenes, by the command's own code."""
     options = bench.options
-    parser = argparse.ArgumentParser()
-    evaluate_shift.add_arguments(parser)
-    args = parser.parse_args(
-        [
-            "--shift-runs", str(options.shift_runs), "--shift-sizes", str(options.shift_size),
-            "--shift-pool", str(options.shift_pool), "--shift-marks", "4",
-            "--shift-permutations", "100",
-        ]
-    )  # fmt: skip
-    return evaluate_shift.measure(bench.bundle, bench.tower, args) | {"size": options.shift_size}
+    chosen = shift_power.PowerOptions(
+        options.shift_runs, (options.shift_size,), options.shift_pool, marks=4, permutations=100
+    )
+    return shift_power.measure(bench.bundle, bench.tower, chosen) | {"size": options.shift_size}
 
 
 def report(result: Mapping) -> Section:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import torch
 
-from clipneurons.first_order import FirstOrderLens
-from export.experiments.bench import Bench
-from export.experiments.charts import Line, line_chart
-from export.experiments.experiment import Claim, Experiment, Figure, Section
-from export.experiments.tables import conditions_table
-from export.experiments.yardstick import Yardstick, percent, spread, yardstick
-from export.fidelity import Tally
+from clipneurons.lens.first_order import FirstOrderLens
+from export.evaluation.fidelity import Tally
+from export.report.charts import Line, line_chart
+from export.report.context import Bench
+from export.report.metric import Yardstick, percent, spread, yardstick
+from export.report.tables import conditions_table
+from export.report.types import Claim, Experiment, Figure, Section
 
 NAMES = {"attention": "attention layers 0 to l", "mlps": "MLP layers 0 to l (direct effect)"}
 

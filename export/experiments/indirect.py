@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.indirect import indirect_effects, mean_activations
-from clipneurons.lens import make_lens
-from clipneurons.recording import record
-from clipneurons.towers import Tower
-from clipneurons.vit import activation_name
-from export.experiments import published
-from export.experiments.bench import Bench
-from export.experiments.experiment import Claim, Experiment, Section, Table
-from export.experiments.yardstick import percent, spread, yardstick
-from export.fidelity import Tally
+from clipneurons.lens.indirect import indirect_effects, mean_activations
+from clipneurons.lens.make import make_lens
+from clipneurons.lens.second_order import activation_name
+from clipneurons.models.clip import Tower
+from clipneurons.models.hooks import record
+from export.evaluation.fidelity import Tally
+from export.report import published
+from export.report.context import Bench
+from export.report.metric import percent, spread, yardstick
+from export.report.types import Claim, Experiment, Section, Table
 
 # Share of the images whose effects a principal component is taken of, as in the export.
 _TOP = 0.02

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from export.experiments.bench import Bench
-from export.experiments.charts import Line, line_chart
-from export.experiments.experiment import Claim, Experiment, Figure, Section
-from export.experiments.tables import conditions_table
-from export.experiments.yardstick import Yardstick, percent, spread, yardstick
+from export.report.charts import Line, line_chart
+from export.report.context import Bench
+from export.report.metric import Yardstick, percent, spread, yardstick
+from export.report.tables import conditions_table
+from export.report.types import Claim, Experiment, Figure, Section
 
 CONDITIONS = {
     "all effects mean-ablated": "all effects",

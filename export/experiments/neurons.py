@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import torch
 
-from clipneurons.bundle import Bundle
-from clipneurons.dictionary import Dictionary, signed
-from clipneurons.pictures import webp_uri
-from export.experiments.bench import Bench
-from export.experiments.charts import Bar, bar_chart
-from export.experiments.experiment import Claim, Experiment, Figure, Gallery, Picture, Section
-from export.experiments.yardstick import percent
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.explore.dictionary import Dictionary, signed
+from clipneurons.images.convert import webp_uri
+from export.report.charts import Bar, bar_chart
+from export.report.context import Bench
+from export.report.metric import percent
+from export.report.types import Claim, Experiment, Figure, Gallery, Picture, Section
 
 _EACH, _IMAGES, _PHRASES = 5, 5, 6
 # Meanings from which on a unit is called polysemantic.

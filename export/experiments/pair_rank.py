@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.resnet import NeuronHeadLens
-from export.experiments.bench import Bench
-from export.experiments.charts import Bar, bar_chart
-from export.experiments.experiment import Claim, Experiment, Figure, Section, Table
-from export.experiments.yardstick import percent, spread, yardstick
-from export.fidelity import Tally
+from clipneurons.lens.neuron_head import NeuronHeadLens
+from export.evaluation.fidelity import Tally
+from export.report.charts import Bar, bar_chart
+from export.report.context import Bench
+from export.report.metric import percent, spread, yardstick
+from export.report.types import Claim, Experiment, Figure, Section, Table
 
 _NEURONS = 256
 _BINS = (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999, 1.0001)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 import torch
 
-from clipneurons.contributions import MeanEffect
-from clipneurons.lens import make_lens
-from clipneurons.vit import SCALE
-from export.experiments.bench import Bench
-from export.experiments.charts import line_chart
-from export.experiments.experiment import Claim, Experiment, Figure, Section, Table
-from export.experiments.yardstick import percent, spread, yardstick
-from export.fidelity import Tally
+from clipneurons.lens.contributions import MeanEffect
+from clipneurons.lens.make import make_lens
+from clipneurons.lens.second_order import SCALE
+from export.evaluation.fidelity import Tally
+from export.report.charts import line_chart
+from export.report.context import Bench
+from export.report.metric import percent, spread, yardstick
+from export.report.types import Claim, Experiment, Figure, Section, Table
 
 SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 WAYS = {

@@ -7,31 +7,23 @@ from itertools import islice
 
 from PIL import Image
 
-from clipneurons.overlay import mask_image, overlay
-from clipneurons.pictures import to_rgb
-from clipneurons.segmentation_names import BEST, OWN, PAPER
-from clipneurons.segmenters import segment, segmenters
-from export.experiments import published
-from export.experiments.bench import Bench
-from export.experiments.charts import Bar, bar_chart
-from export.experiments.experiment import (
-    Claim,
-    Experiment,
-    Figure,
-    Gallery,
-    Picture,
-    Section,
-    Table,
-)
-from export.experiments.pictures import thumbnail
+from clipneurons.images.convert import to_rgb
+from clipneurons.images.heatmap import mask_image, overlay
+from clipneurons.segmentation.methods import BEST, OWN, PAPER
+from clipneurons.segmentation.segmenters import segment, segmenters
+from export.report import published
+from export.report.charts import Bar, bar_chart
+from export.report.context import Bench
+from export.report.thumbnails import thumbnail
+from export.report.types import Claim, Experiment, Figure, Gallery, Picture, Section, Table
 
 _EXAMPLES = 4
 
 
 def measure(bench: Bench) -> dict:
     """The evaluation's figures, and some images with the maps of a few methods."""
-    from export import evaluate_segmentation as evaluation
-    from export.segmentation_data import open_mask_set
+    from export.data.mask_datasets import open_mask_set
+    from export.evaluation import segmentation as evaluation
 
     tower, options = bench.tower, bench.options
     size = max(tower.image_size)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 import torch
 
-from clipneurons.contributions import MeanEffect
-from clipneurons.lens import make_lens
-from export.experiments import published
-from export.experiments.bench import Bench
-from export.experiments.charts import Bar, bar_chart, line_chart
-from export.experiments.experiment import Claim, Experiment, Figure, Section
-from export.experiments.yardstick import percent, spread, yardstick
-from export.fidelity import Tally
+from clipneurons.lens.contributions import MeanEffect
+from clipneurons.lens.make import make_lens
+from export.evaluation.fidelity import Tally
+from export.report import published
+from export.report.charts import Bar, bar_chart, line_chart
+from export.report.context import Bench
+from export.report.metric import percent, spread, yardstick
+from export.report.types import Claim, Experiment, Figure, Section
 
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from clipneurons.segmentation_names import BEST, PAIRS
-from export.experiments import published
-from export.experiments.bench import Bench
-from export.experiments.charts import Bar, bar_chart
-from export.experiments.experiment import Claim, Experiment, Figure, Section, Table
+from clipneurons.segmentation.methods import BEST, PAIRS
+from export.report import published
+from export.report.charts import Bar, bar_chart
+from export.report.context import Bench
+from export.report.types import Claim, Experiment, Figure, Section, Table
 
 METHODS = (PAIRS, BEST, "MaskCLIP", "attention", "GradCAM")
 _CLASSES = 20
@@ -17,7 +17,7 @@ _CLASSES = 20
 
 def measure(bench: Bench) -> dict:
     """Mean IoU of a few methods, from the command's own code."""
-    from export import evaluate_semantic as evaluation
+    from export.evaluation import semantic_segmentation as evaluation
 
     options, tower = bench.options, bench.tower
     size = max(tower.image_size)

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from clipneurons.text import DESCRIPTIONS, embed_texts
-from export.experiments.bench import Bench
-from export.experiments.charts import Line, line_chart
-from export.experiments.experiment import Claim, Experiment, Figure, Section
-from export.experiments.tables import conditions_table
-from export.experiments.yardstick import Yardstick, percent, spread, yardstick
-from export.fidelity import SIZES
-from export.opening import open_texts
+from clipneurons.text.embedding import embed_texts
+from clipneurons.text.pools import DESCRIPTIONS
+from export.common.settings import SIZES
+from export.pipeline.inputs import open_texts
+from export.report.charts import Line, line_chart
+from export.report.context import Bench
+from export.report.metric import Yardstick, percent, spread, yardstick
+from export.report.tables import conditions_table
+from export.report.types import Claim, Experiment, Figure, Section
 
 
 def measure(bench: Bench) -> dict:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch.nn.functional import normalize
 
-from clipneurons.dictionary import Dictionary, signed
-from clipneurons.pictures import webp_uri
-from export.experiments.bench import Bench
-from export.experiments.experiment import Claim, Experiment, Gallery, Picture, Section, Table
-from export.experiments.yardstick import percent
+from clipneurons.explore.dictionary import Dictionary, signed
+from clipneurons.images.convert import webp_uri
+from export.report.context import Bench
+from export.report.metric import percent
+from export.report.types import Claim, Experiment, Gallery, Picture, Section, Table
 
 _NEURONS, _PAIRS, _IMAGES = 4, 3, 3
 

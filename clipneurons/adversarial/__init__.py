@@ -1,0 +1,1 @@
+"""Semantic adversarial images: cues, descriptions, pictures and verdicts."""

@@ -1,0 +1,229 @@
+"""The offline painter: a pictogram of the true object with pictograms of the cues around it.
+
+What such a picture shows is known exactly: every object is drawn from a pictogram of its name,
+and the true object lies on top.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from clipneurons.adversarial.descriptions import Description
+from clipneurons.adversarial.image_generator import PainterError, Painting
+from clipneurons.adversarial.outcomes import FOOLED_SHOWN, MISSING, PRESENT
+from clipneurons.synthetic.captions import COLOURS
+from clipneurons.synthetic.pictograms import Pictograms, load_pictograms
+from clipneurons.text.class_names import content, names, stem
+
+# Sides of the objects as shares of the picture's, smallest and largest.
+TRUE_SIDE = (0.45, 0.6)
+CUE_SIDE = (0.32, 0.45)
+PLACES_TRIED = 24
+MAX_SIDE = 1024
+_COLOURS = {stem(colour) for colour in COLOURS}
+# An object is seen when it covers this share of the picture.
+VISIBLE = 0.01
+
+
+Sprites = Mapping[str, Sequence[UInt8[np.ndarray, "height width 4"]]]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A drawing in a picture: its centre and longer side as shares of the picture's side."""
+
+    concept: str
+    drawing: Image.Image
+    x: float
+    y: float
+    scale: float
+
+
+class Composer:
+    """Paints from pictograms, one name with one or several drawings (RGBA) each.
+
+    Args:
+        sprites: name of a concept -> its drawings.
+        keywords: name of a concept -> other words for what it shows.
+        size: side of the pictures in pixels.
+
+    Raises:
+        ValueError: no pictograms, or a size out of range.
+    """
+
+    def __init__(
+        self, sprites: Sprites, keywords: Mapping[str, Sequence[str]] | None = None, size: int = 64
+    ):
+        if not sprites or not all(len(drawings) for drawings in sprites.values()):
+            raise ValueError("expected at least one drawing of every concept")
+        if not 16 <= size <= MAX_SIDE:
+            raise ValueError(f"expected pictures of 16 to {MAX_SIDE} pixels a side, not {size}")
+        self._sprites, self._keywords, self._size = sprites, keywords or {}, size
+        self._by_stem = {_key(name): name for name in sprites}
+        for name in sprites:
+            for word in self._keywords.get(name, ()):
+                self._by_stem.setdefault(_key(word), name)
+        # A pool of thousands of phrases is asked about for every pair and method.
+        self.concept = functools.cache(self.concept)
+        self.shows = functools.cache(self.shows)
+
+    @property
+    def concepts(self) -> list[str]:
+        """Names of what can be drawn."""
+        return list(self._sprites)
+
+    def concept(self, phrase: str) -> str | None:
+        """The concept that a phrase names, also in plural or by a keyword; None without one.
+
+        A colour before it is allowed ("a red apple"), and left to the drawing.
+        """
+        words = _key(phrase).split(" ")
+        concept = self._by_stem.get(" ".join(words))
+        if concept is None and words[0] in _COLOURS:
+            concept = self._by_stem.get(" ".join(words[1:]))
+        return concept
+
+    def drawable(self, fooled_class: str) -> Callable[[str], str | None]:
+        """Gives the concept to draw for a phrase: None without one, or of the fooled class."""
+
+        def test(phrase: str) -> str | None:
+            concept = self.concept(phrase)
+            return None if concept is None or self.shows(concept, fooled_class) else concept
+
+        return test
+
+    def shows(self, concept: str, class_name: str) -> bool:
+        """Whether a concept is the class, or its name or one of its keywords names the class."""
+        words = (concept, *self._keywords.get(concept, ()))
+        return concept == self.concept(class_name) or any(names(w, class_name) for w in words)
+
+    def check(self, painting: Painting, true_class: str, fooled_class: str) -> str:
+        """Whether a composed picture shows the true class and not the fooled one: exact."""
+        objects = painting.objects or ()
+        if self.concept(true_class) not in objects:
+            return MISSING
+        return FOOLED_SHOWN if any(self.shows(o, fooled_class) for o in objects) else PRESENT
+
+    def __call__(
+        self, true_class: str, descriptions: Sequence[Description], seeds: Sequence[int]
+    ) -> Iterator[Painting]:
+        """One picture a description, of the true class and of the cues that can be drawn.
+
+        Raises:
+            PainterError: there is no pictogram of the true class.
+        """
+        true = self.concept(true_class)
+        if true is None:
+            near = get_close_matches(true_class, self._sprites, n=5, cutoff=0.0)
+            raise PainterError(
+                f"there is no pictogram of {true_class!r} among {len(self._sprites)}: choose "
+                f"another true class (such as {', '.join(near)}) or a text-to-image model"
+            )
+        for description, seed in zip(descriptions, seeds, strict=True):
+            cues = [self.concept(cue) for cue in description.cues]
+            image, seen = self._compose(true, [cue for cue in cues if cue is not None], seed)
+            yield Painting(image, description, seed, seen)
+
+    def _compose(
+        self, true: str, cues: Sequence[str], seed: int
+    ) -> tuple[Image.Image, tuple[str, ...]]:
+        """The picture, and what is to be seen in it; the true object depends on the seed alone."""
+        rng = np.random.default_rng(seed)
+        picture = ground(self._size, rng)
+        placed = [self._place(true, TRUE_SIDE, [], rng)]
+        for cue in cues:
+            placed.append(self._place(cue, CUE_SIDE, placed, rng))
+        owner = np.full((self._size, self._size), -1)
+        for number, place in reversed(list(enumerate(placed))):
+            layer = Image.new("RGBA", picture.size)
+            corner = (
+                round(side * self._size - length / 2)
+                for side, length in zip((place.x, place.y), place.drawing.size, strict=True)
+            )
+            layer.paste(place.drawing, tuple(corner))
+            picture.paste(layer, mask=layer)
+            owner[np.asarray(layer)[..., 3] > 127] = number
+        seen = (p.concept for i, p in enumerate(placed) if (owner == i).mean() >= VISIBLE)
+        return picture, tuple(seen)
+
+    def _place(
+        self, concept: str, sides: tuple[float, float], taken: Sequence[Placement], rng
+    ) -> Placement:
+        """Somewhere inside the picture, where it covers little of what is there already."""
+        drawings = self._sprites[concept]
+        # Premultiplied, so that invisible pixels lend no colour to the edge.
+        drawing = Image.fromarray(drawings[rng.integers(len(drawings))]).convert("RGBa")
+        scale = float(rng.uniform(*sides))
+        factor = scale * self._size / max(drawing.size)
+        size = tuple(max(1, round(side * factor)) for side in drawing.size)
+        drawing = drawing.resize(size, Image.Resampling.BOX).convert("RGBA")
+        if rng.integers(2):
+            drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        places = [
+            Placement(concept, drawing, *rng.uniform(scale / 2, 1 - scale / 2, 2).tolist(), scale)
+            for _ in range(PLACES_TRIED if taken else 1)
+        ]
+        return min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+
+
+def pictogram_composer(
+    size: int = 64, path: str | Path | None = None, heldout: bool = False
+) -> Composer:
+    """A composer with a pack of pictograms, by default the bundled one.
+
+    Args:
+        size: side of the pictures in pixels.
+        path: another pack.
+        heldout: draw in the style that the small CLIP never saw.
+    """
+    pack = load_pictograms(path, heldout)
+    numbers = {
+        concept: [n for style in pack.styles for n in pack.entries.get((concept, style), ())]
+        for concept in pack.concepts
+    }
+    sprites = {name: _Drawings(pack, mine) for name, mine in numbers.items() if mine}
+    return Composer(sprites, pack.synonyms, size)
+
+
+@dataclass(frozen=True)
+class _Drawings(Sequence):
+    """A concept's drawings, each decoded when it is first drawn."""
+
+    pack: Pictograms
+    numbers: list[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index) -> np.ndarray:
+        return self.pack.image(self.numbers[index])
+
+
+def ground(size: int, rng: np.random.Generator) -> Image.Image:
+    """A light ground of one colour or shading into another."""
+    first, second = rng.integers(150, 256, (2, 3))
+    second = first if rng.integers(2) else second
+    along = np.linspace(0, 1, size)[:, None, None]
+    rows = first + (second - first) * along + np.zeros((1, size, 1))
+    rows = rows if rng.integers(2) else rows.transpose(1, 0, 2)
+    return Image.fromarray(rows.round().astype(np.uint8))
+
+
+def _overlap(one: Placement, other: Placement) -> float:
+    """Area that the squares of two placements share."""
+    reach = (one.scale + other.scale) / 2
+    smaller = min(one.scale, other.scale)
+    width = min(reach - abs(one.x - other.x), smaller)
+    height = min(reach - abs(one.y - other.y), smaller)
+    return max(0.0, width) * max(0.0, height)
+
+
+def _key(phrase: str) -> str:
+    """Stems of a phrase's words, without the article."""
+    return " ".join(stem(word) for word in content(phrase))

@@ -1,0 +1,123 @@
+"""Is the picture read as the class it does not show? Zero-shot verdicts and what to count."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from clipneurons.adversarial.cues import CLASS_TEMPLATES
+from clipneurons.adversarial.outcomes import FOOLED_SHOWN, MISSING, PRESENT
+from clipneurons.lens.make import Lens
+from clipneurons.lens.token_contributions import additive_maps
+from clipneurons.models.clip import Tower
+from clipneurons.text.embedding import embed_texts
+
+NEUTRAL = ("a picture of an empty room", "a plain background", "a blurry picture")
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Zero-shot reading of a batch of images among some classes.
+
+    ``margin`` is the cosine with the fooled class minus that with the true one: positive means
+    fooled. ``probabilities`` are softmax over the classes at CLIP's learned temperature.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: Float[Tensor, "image class"]
+    margin: Float[Tensor, " image"]
+
+    @property
+    def fooled(self) -> Bool[Tensor, " image"]:
+        """Whether the image is read as the fooled class rather than the true one."""
+        return self.margin > 0
+
+    @property
+    def predicted(self) -> list[str]:
+        """The most probable class of each image among all classes."""
+        return [self.classes[index] for index in self.probabilities.argmax(-1).tolist()]
+
+
+class Judge:
+    """A CLIP that reads images as the true class, the fooled class or one of ``others``."""
+
+    def __init__(
+        self,
+        tower: Tower,
+        true_class: str,
+        fooled_class: str,
+        others: Sequence[str] = (),
+        templates: Sequence[str] = CLASS_TEMPLATES,
+    ):
+        self.tower = tower
+        self.classes = tuple(dict.fromkeys((true_class, fooled_class, *others)))
+        self.texts = embed_texts(tower, self.classes, templates)
+        self._scale = tower.model.logit_scale.exp().float().to(self.texts.device)
+
+    @property
+    def difference(self) -> Float[Tensor, " embed"]:
+        """M_text(fooled) − M_text(true)."""
+        return self.texts[1] - self.texts[0]
+
+    def __call__(self, images: Sequence[Image.Image]) -> Verdicts:
+        """Verdicts on a batch of pictures."""
+        batch = torch.stack([self.tower.preprocess(image.convert("RGB")) for image in images])
+        embedded = torch.nn.functional.normalize(self.tower.encode_image(batch), dim=-1)
+        cosines = embedded @ self.texts.T
+        return Verdicts(
+            classes=self.classes,
+            probabilities=(self._scale * cosines).softmax(-1).cpu(),
+            margin=(cosines[:, 1] - cosines[:, 0]).cpu(),
+        )
+
+
+class SecondOpinion:
+    """Another CLIP that says whether a painted picture shows the true class and not the fooled.
+
+    A class counts as shown when the model prefers it to every neutral text. That is weaker than
+    looking: another CLIP can be fooled in the same way.
+    """
+
+    def __init__(
+        self,
+        tower: Tower,
+        true_class: str,
+        fooled_class: str,
+        neutral: Sequence[str] = NEUTRAL,
+    ):
+        self._tower = tower
+        classes = embed_texts(tower, (true_class, fooled_class), CLASS_TEMPLATES)
+        self._texts = torch.cat([classes, embed_texts(tower, neutral)])
+
+    def __call__(self, images: Sequence[Image.Image]) -> list[str]:
+        """For each picture ``PRESENT``, ``MISSING`` or ``FOOLED_SHOWN``."""
+        batch = torch.stack([self._tower.preprocess(image.convert("RGB")) for image in images])
+        embedded = torch.nn.functional.normalize(self._tower.encode_image(batch), dim=-1)
+        cosines = embedded @ self._texts.T
+        neutral = cosines[:, 2:].max(-1).values
+        verdicts = []
+        for true, fooled, nothing in zip(cosines[:, 0], cosines[:, 1], neutral, strict=True):
+            if true <= nothing:
+                verdicts.append(MISSING)
+            else:
+                verdicts.append(FOOLED_SHOWN if fooled > true else PRESENT)
+        return verdicts
+
+
+@torch.no_grad()
+def mistake_maps(
+    lens: Lens, images: Sequence[Image.Image], difference: Float[Tensor, " embed"]
+) -> Float[Tensor, "image row column"]:
+    """Each patch's share of what the lens's neurons write along ``difference``.
+
+    Positive patches speak for the fooled class. With the class token's share, which is left out,
+    they add up to ``⟨Σ_n φ_n, difference⟩`` over the lens's layers (see `additive_maps`).
+    """
+    tower = lens.tower
+    batch = torch.stack([tower.preprocess(image.convert("RGB")) for image in images])
+    _, contributions = lens(batch.to(tower.device))
+    shares = additive_maps(contributions, difference[None].to(tower.device))
+    return shares[:, 0, 1:].unflatten(-1, tower.grid).cpu()

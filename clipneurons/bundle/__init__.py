@@ -1,0 +1,1 @@
+"""Bundles: the analysis of a model as files, local or on the Hub."""

@@ -1,0 +1,207 @@
+"""Concepts of an image: the phrases of the neurons that it activates (2406.04341, section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.lens.contributions import Contributions, MeanEffect, along
+from clipneurons.lens.token_contributions import unit_token_effects
+
+# Ways to weigh texts, see `ConceptReader.weights`.
+PAPER, SIGNED, WHOLE = "paper", "signed", "whole"
+WAYS = (PAPER, SIGNED, WHOLE)
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """Effects of a layer's units on a batch of images, centred on the data set's means.
+
+    norms        ‖φ_n(I) − b_n‖
+    projections  ⟨φ_n(I) − b_n, r_n⟩
+    activated    whether the norm exceeds the unit's 98th percentile
+    """
+
+    norms: Float[Tensor, "image unit"]
+    projections: Float[Tensor, "image unit"]
+    activated: Bool[Tensor, "image unit"]
+    contributions: Contributions
+
+
+@dataclass(frozen=True)
+class Activated:
+    """One unit that an image activates; `excess` is its norm over its threshold."""
+
+    layer: int
+    unit: int
+    norm: float
+    projection: float
+    excess: float
+
+
+class ConceptReader:
+    """A lens and the bundle it was used for, with all that does not depend on the image."""
+
+    def __init__(self, lens, bundle: Bundle) -> None:
+        """Prepare once: everything per image is then a few small products.
+
+        Raises `ValueError` for a bundle with the shared bias, whose means cannot be told apart
+        from the neurons' own.
+        """
+        if bundle.config.shared_bias:
+            raise ValueError("Concepts need a bundle without the shared bias: export without it.")
+        self.lens, self.bundle = lens, bundle
+        self.device = lens.tower.device
+        self._means, self._along = {}, {}
+        for layer, arrays in bundle.layers.items():
+            directions = lens.directions[layer]
+            self._means[layer] = MeanEffect.from_dense(arrays.means.to(self.device), directions)
+            self._along[layer] = along(arrays.directions.to(self.device), directions)
+            directions.gram  # noqa: B018  computed and cached here, not at the first request
+
+    @torch.no_grad()
+    def __call__(
+        self, images: Float[Tensor, "image 3 height width"]
+    ) -> tuple[Float[Tensor, "image embed"], dict[int, Effects]]:
+        """Image embeddings (not normalised), and the effects of all units by layer."""
+        representation, contributions = self.lens(images.to(self.device))
+        return representation, {
+            layer: self.centre(layer, mine) for layer, mine in contributions.items()
+        }
+
+    def centre(self, layer: int, contributions: Contributions) -> Effects:
+        """Norms and projections of contributions that were read elsewhere."""
+        mean = self._means[layer]
+        norms = contributions.norms(mean)
+        projections = torch.einsum(
+            "bnk,nk->bn", contributions.scores - mean.scores, self._along[layer]
+        )
+        threshold = self.bundle.layers[layer].percentile.to(norms.device)
+        return Effects(norms, projections, norms > threshold, contributions)
+
+    def weights(self, effects: dict[int, Effects], way: str = PAPER) -> Float[Tensor, "image text"]:
+        """How much each text of the pool is said of each image.
+
+        ``paper``   w_j = Σ_{n ∈ N(I)} γ_j^n ‖φ_n(I)‖ over the activated units of all layers;
+        ``signed``  the projection on r_n in place of the norm, so that a unit that is pushed
+                    against its direction counts for the opposite of its phrases;
+        ``whole``   Σ_n ⟨φ_n(I) − b_n, t_j⟩ over all units: what they write, exactly, and
+                    not what the few phrases of the activated ones keep of it.
+
+        Raises `ValueError` for another way.
+        """
+        if way not in WAYS:
+            raise ValueError(
+                f"Texts are weighed in one of the ways {', '.join(WAYS)}, not {way!r}."
+            )
+        if way == WHOLE:
+            written = sum(
+                mine.contributions.sum() - self.bundle.layers[layer].means.to(self.device).sum(0)
+                for layer, mine in effects.items()
+            )
+            return written.cpu() @ self.unit_texts.T
+        count = len(next(iter(effects.values())).norms)
+        total = torch.zeros(count, len(self.bundle.texts))
+        for layer, mine in effects.items():
+            size = (mine.projections if way == SIGNED else mine.norms) * mine.activated
+            image, unit = size.cpu().nonzero(as_tuple=True)
+            arrays = self.bundle.layers[layer]
+            values = size.cpu()[image, unit][:, None] * arrays.coefficients[unit]
+            flat = image[:, None] * total.shape[1] + arrays.indices[unit].long()
+            total.view(-1).index_add_(0, flat.flatten(), values.flatten())
+        return total
+
+    def activated(
+        self, effects: dict[int, Effects], image: int = 0, top: int = 50
+    ) -> list[Activated]:
+        """The activated units of one image, the largest norms first."""
+        found = []
+        for layer, mine in effects.items():
+            threshold = self.bundle.layers[layer].percentile
+            for unit in mine.activated[image].nonzero().flatten().tolist():
+                norm = float(mine.norms[image, unit])
+                found.append(
+                    Activated(
+                        layer, unit, norm, float(mine.projections[image, unit]),
+                        norm / max(float(threshold[unit]), 1e-12),
+                    )
+                )  # fmt: skip
+        return sorted(found, key=lambda one: (-one.norm, one.layer, one.unit))[:top]
+
+    def patches(
+        self, effects: dict[int, Effects], text: int, image: int = 0, way: str = SIGNED
+    ) -> Float[Tensor, "row column"]:
+        """Where the units that say a text fire: each patch's share of what they write.
+
+        ``whole``: of Σ_n ⟨φ_n(I), t⟩. ``signed``: Σ_n γ_t^n · (patch's share of ⟨φ_n(I), r_n⟩)
+        over the activated units; ``paper``: each unit's share in absolute value, as the paper's
+        weights have norms. What the class token itself carries belongs to no patch.
+        """
+        total = torch.zeros(1 + self.lens.tower.grid[0] * self.lens.tower.grid[1])
+        for layer, mine in effects.items():
+            if way == WHOLE:
+                written = unit_token_effects(mine.contributions)[image]
+                total += written.cpu() @ self.unit_texts[text]
+                continue
+            arrays = self.bundle.layers[layer]
+            on = mine.activated[image].cpu()
+            gamma = torch.where(arrays.indices == text, arrays.coefficients, 0.0).sum(1) * on
+            units = gamma.nonzero().flatten()
+            if not len(units):
+                continue
+            units = units.to(self.device)
+            scores = mine.contributions.token_scores(image, units)  # [unit, token, pair]
+            share = torch.einsum("utk,uk->ut", scores, self._along[layer][units])
+            share = share if way == SIGNED else share.abs()
+            total += (gamma.to(self.device)[units] @ share).cpu()
+        return total[1:].reshape(self.lens.tower.grid)
+
+    @cached_property
+    def unit_texts(self) -> Float[Tensor, "text embed"]:
+        """The pool as unit rows."""
+        return normalize(self.bundle.text_embeddings, dim=1)
+
+    def nearest_texts(
+        self, representation: Float[Tensor, "image embed"]
+    ) -> Float[Tensor, "image text"]:
+        """Cosine of each image with each text: what plain CLIP retrieval says."""
+        return normalize(representation.cpu(), dim=1) @ self.unit_texts.T
+
+
+def top_concepts(
+    weights: Float[Tensor, " text"], texts: Sequence[str], top: int = 10
+) -> list[tuple[str, float]]:
+    """Texts with the largest positive weights."""
+    values, order = weights.topk(min(top, len(texts)))
+    return [(texts[i], v) for i, v in zip(order.tolist(), values.tolist(), strict=True) if v > 0]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Concepts of several images: what all share, and what sets each apart."""
+
+    common: list[tuple[str, float]]
+    only: list[list[tuple[str, float]]]
+
+
+def compare(weights: Float[Tensor, "image text"], texts: Sequence[str], top: int = 8) -> Comparison:
+    """Common concepts have a large least weight; an image's own exceed the others' largest.
+
+    Weights are taken relative to each image's largest. Raises `ValueError` for one image.
+    """
+    if len(weights) < 2:
+        raise ValueError(f"Comparing takes at least two images, not {len(weights)}.")
+    relative = weights / weights.amax(1, keepdim=True).clamp_min(1e-12)
+    common = top_concepts(relative.amin(0), texts, top)
+    only = []
+    for i in range(len(relative)):
+        others = torch.cat([relative[:i], relative[i + 1 :]]).clamp_min(0).amax(0)
+        only.append(top_concepts(relative[i] - others, texts, top))
+    return Comparison(common, only)

@@ -1,0 +1,1 @@
+"""Images converted, and maps drawn over them."""

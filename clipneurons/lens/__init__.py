@@ -1,0 +1,1 @@
+"""Contributions of neurons, heads and tokens to CLIP's image embedding."""

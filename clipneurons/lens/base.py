@@ -1,0 +1,56 @@
+"""What the lenses of both kinds of tower have in common: one recorded forward pass."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clipneurons.lens.contributions import Contributions
+from clipneurons.models.clip import Tower
+from clipneurons.models.hooks import record
+
+# The published scale: effects are given relative to a representation of norm 100.
+SCALE = 100.0
+
+
+class RecordingLens:
+    """Runs the image tower once and reads contributions off the tensors it recorded."""
+
+    tower: Tower
+    recorded: list[str]
+
+    def read(
+        self, tensors: dict[str, Tensor], representation: Float[Tensor, "image embed"]
+    ) -> dict[int, Contributions]:
+        """Contributions by layer, from the :attr:`recorded` tensors of a forward pass."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def __call__(
+        self, images: Float[Tensor, "image 3 height width"]
+    ) -> tuple[Float[Tensor, "image embed"], dict[int, Contributions]]:
+        """Image embeddings (not normalised), and contributions by layer.
+
+        Raises:
+            ValueError: images of another size than the tower's (see `towers.enlarge`), values
+                that are not finite.
+        """
+        size = tuple(images.shape[-2:])
+        if size != self.tower.image_size:
+            raise ValueError(
+                f"expected preprocessed images of {self.tower.image_size} pixels, not {size}: "
+                "see `tower.preprocess`"
+            )
+        with record(self.tower.visual, self.recorded) as tensors:
+            representation = self.tower.encode_image(images)
+        return representation, self.read(tensors, representation)
+
+
+def check_finite(representation: Float[Tensor, "image embed"]) -> None:
+    """Refuse NaN and infinite embeddings, which would poison every statistic."""
+    finite = representation.isfinite().all(-1)
+    if not finite.all():
+        bad = (~finite).nonzero().flatten().tolist()
+        raise ValueError(
+            f"expected finite activations, image {bad[0]} of the batch gives NaN or infinity "
+            f"({len(bad)} of {len(representation)} do): check the image and the precision"
+        )

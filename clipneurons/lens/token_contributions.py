@@ -1,0 +1,163 @@
+"""What each token of the image contributes to the embedding, exactly.
+
+The embedding is a sum over heads and MLPs, and each head's output a sum over the tokens it
+attends to (2310.05916, section 5); these terms hold what the neurons wrote into each token
+before, their second-order effects among it. A token of a late block is itself a mixture of
+patches, so its terms are followed back to the patches by attention rollout (2005.00928), whose
+rows sum to 1. Nothing is lost on the way: over all patches and the class token the effects add up
+to the embedding without its biases.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clipneurons.lens.contributions import Contributions, SplitDirections
+from clipneurons.lens.make import Lens, make_lens
+from clipneurons.lens.second_order import moments
+from clipneurons.models.clip import Tower
+from clipneurons.models.trace import trace
+
+# Classes whose [image, token, pair, class] shares are held at once.
+_CLASSES = 16
+
+
+@dataclass(frozen=True)
+class PatchEffects:
+    """Effect of each input token of a ViT on the embedding, in one pass.
+
+    Call it with preprocessed images for effects ``[image, token, embed]``, the class token
+    first. Summed over tokens: the first-order effects of all heads and MLPs and of the input.
+    """
+
+    tower: Tower
+
+    @cached_property
+    def _readout(self) -> Float[Tensor, "width embed"]:
+        """From the class token to the embedding, but for the final norm's 1/σ."""
+        readout = self.tower.visual.ln_post.weight[:, None] * self.tower.visual.proj
+        return readout - readout.mean(0)
+
+    @cached_property
+    def _written(self) -> list[Float[Tensor, "width embed"]]:
+        """What the heads of each block write to the embedding: weights only, made once."""
+        blocks = self.tower.visual.transformer.resblocks
+        return [block.attn.out_proj.weight.T @ self._readout for block in blocks]
+
+    @torch.no_grad()
+    def __call__(
+        self, images: Float[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image token embed"]:
+        """Effects of all tokens."""
+        run = trace(self.tower, images)
+        count, tokens = run.start.shape[:2]
+        identity = torch.eye(tokens, device=run.start.device, dtype=run.start.dtype)
+        origin = identity.expand(count, -1, -1)  # [image, token of the block, input token]
+        total = run.start.new_zeros(count, tokens, self.tower.embed_dim)
+        total[:, 0] = run.start[:, 0] @ self._readout
+        for written, block in zip(self._written, run.blocks, strict=True):
+            carried = block.values * block.attention[:, :, 0, :, None]
+            total = total + origin.mT @ (carried.transpose(1, 2).flatten(2) @ written)
+            origin = (origin + block.attention.mean(1) @ origin) / 2
+            total = total + origin[:, 0, :, None] * (block.mlp[:, :1] @ self._readout)
+        sigma = moments(self.tower.visual.ln_post, run.blocks[-1].outputs[:, 0])[1]
+        return total.float() / sigma[:, None, None]
+
+
+def unit_token_effects(mine: Contributions) -> Float[Tensor, "image token embed"]:
+    """What all units of a layer write from each token: their effects, kept by token.
+
+    Of a ResNet, whose pairs write the whole embedding but its bias, or of one MLP layer.
+    """
+    directions = mine.directions
+    if isinstance(directions, SplitDirections):
+        directions = directions.whole
+    total = 0.0
+    for pair in range(directions.pairs):
+        read = mine.activations @ directions.inner[pair]
+        total = total + mine.weights[:, pair, :, None] * (read @ directions.outer[pair])
+    return total
+
+
+def additive_maps(
+    contributions: Mapping[int, Contributions] | Sequence[Contributions],
+    texts: Float[Tensor, "class embed"],
+) -> Float[Tensor, "image class token"]:
+    """Each token's exact share of ``⟨Σ_n φ_n, class⟩`` over all neurons of the layers.
+
+    Summed over tokens it is that number (which is the first-order part of later heads that
+    reads these neurons). The class token, token 0, has a share as well.
+
+    Raises:
+        ValueError: contributions with a shared bias, which belongs to no token.
+    """
+    layers = contributions.values() if isinstance(contributions, Mapping) else contributions
+    return sum(_shares(mine, texts) for mine in layers)
+
+
+def _shares(
+    mine: Contributions, texts: Float[Tensor, "class embed"]
+) -> Float[Tensor, "image class token"]:
+    if mine.bias is not None:
+        raise ValueError("expected contributions without the shared bias, which is of no token")
+    chunks = texts.split(_CLASSES)
+    return torch.cat(
+        [
+            # Σ_k weights[k, i] · (Σ_n activations[i, n] · ⟨direction[n, k], class⟩)
+            torch.einsum("bki,bikc->bci", mine.weights, said_by_tokens(mine, chunk))
+            for chunk in chunks
+        ],
+        dim=1,
+    )
+
+
+def said_by_tokens(
+    mine: Contributions, texts: Float[Tensor, "class embed"]
+) -> Float[Tensor, "image token pair class"]:
+    """What each token's neurons would say about each class if a pair read that token alone."""
+    directions = mine.directions
+    if isinstance(directions, SplitDirections):
+        directions = directions.whole
+    along = directions.project(texts)  # [neuron, pair, class]
+    said = mine.activations @ along.flatten(1)
+    return said.unflatten(-1, along.shape[1:])
+
+
+def at_patches(mine: Contributions, patches: Sequence[int]) -> Contributions:
+    """The part of every unit's effect that comes from some patches (0 is the first, top left).
+
+    Over all patches and the class token these parts add up to the whole effects, so everything
+    that reads contributions can be asked what the neurons say *here*.
+
+    Raises:
+        ValueError: a patch outside the image.
+    """
+    count = mine.activations.shape[1] - 1
+    outside = [patch for patch in patches if not 0 <= patch < count]
+    if outside:
+        raise ValueError(f"patch {outside[0]} is outside the image: expected 0 to {count - 1}")
+    tokens = torch.tensor(patches, dtype=torch.long, device=mine.scores.device) + 1
+    activations, weights = mine.activations[:, tokens], mine.weights[..., tokens]
+    scores = torch.bmm(activations.mT, weights.mT)  # [image, neuron, pair]
+    scores = scores.reshape(mine.scores.shape)
+    return Contributions(scores, mine.directions, None, activations, weights)
+
+
+def token_effects_of(tower: Tower) -> Callable[[Tensor], Float[Tensor, "image token embed"]]:
+    """For either kind of tower: from images to what each of their tokens writes to the embedding.
+
+    What depends on the weights alone is made once for all the calls.
+    """
+    return PatchEffects(tower) if tower.kind == "vit" else partial(pooled_effects, make_lens(tower))
+
+
+def pooled_effects(
+    lens: Lens, images: Float[Tensor, "image 3 height width"]
+) -> Float[Tensor, "image token embed"]:
+    """What each position of a ResNet's pooling writes to the embedding."""
+    _, contributions = lens(images)
+    return sum(unit_token_effects(mine) for mine in contributions.values())

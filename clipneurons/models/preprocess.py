@@ -1,0 +1,33 @@
+"""Images of any shape made into what a model reads, whole: nothing is cropped."""
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from clipneurons.images.convert import to_rgb
+from clipneurons.models.clip import Tower
+
+
+def pixels(image: Image.Image, size: tuple[int, int]) -> Float[Tensor, "3 height width"]:
+    """The whole image, stretched to ``(height, width)``, with values in 0..1."""
+    resized = to_rgb(image).resize(size[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0)
+    data = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
+    return data.reshape(*size, 3).permute(2, 0, 1).float() / 255
+
+
+def normalise(
+    tower: Tower, values: Float[Tensor, "image 3 height width"]
+) -> Float[Tensor, "image 3 height width"]:
+    """Values in 0..1 as the tower was trained to see them."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (tower.image_mean, tower.image_std))
+    return (values - mean) / std
+
+
+def whole(tower: Tower, image: Image.Image) -> Float[Tensor, "1 3 height width"]:
+    """The whole image in the tower's size, stretched if it is not of that shape.
+
+    Unlike ``tower.preprocess`` nothing is cropped, so that every pixel gets a value; the
+    evaluations of Chefer et al. and its successors stretch likewise.
+    """
+    return normalise(tower, pixels(image, tower.image_size)[None])

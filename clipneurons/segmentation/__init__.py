@@ -1,0 +1,1 @@
+"""Zero-shot segmentation: from an image and words to masks."""

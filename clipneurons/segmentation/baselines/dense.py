@@ -1,0 +1,49 @@
+"""Patch features of the last block in the joint space, as training-free segmenters read them."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from clipneurons.models.clip import Tower
+from clipneurons.models.trace import embed_patches, heads_of, read_out, to_grid
+
+Mixing = Callable[[Tensor, Tensor], Tensor]
+
+
+@torch.no_grad()
+def dense_maps(
+    tower: Tower,
+    images: Float[Tensor, "image 3 height width"],
+    texts: Float[Tensor, "class embed"],
+    mixing: Mixing | None,
+    keep_residual: bool = True,
+) -> Float[Tensor, "image class row column"]:
+    """Cosine of each patch with each class, with the last block's attention replaced.
+
+    ``mixing(queries, keys)``, both ``[image, head, token, rank]``, gives the attention that
+    takes its place; None lets every token keep its own value. Without ``keep_residual`` the
+    block's skip connection and MLP are dropped too.
+    """
+    if tower.kind != "vit":
+        raise ValueError(f"this baseline reads a ViT's attention, {tower.name} is a {tower.kind}")
+    blocks = tower.visual.transformer.resblocks
+    tokens = embed_patches(tower, images)
+    for block in blocks[:-1]:
+        tokens = block(tokens)
+    last = blocks[-1]
+    queries, keys, values = heads_of(last, last.ln_1(tokens))
+    mixed = values if mixing is None else mixing(queries, keys) @ values
+    out = last.attn.out_proj(mixed.transpose(1, 2).flatten(2))
+    if keep_residual:
+        out = out + tokens
+        out = out + last.mlp(last.ln_2(out))
+    features = F.normalize(read_out(tower, out[:, 1:]).float(), dim=-1)
+    return to_grid(tower, (features @ texts.T).mT)
+
+
+def self_attention(tokens: Float[Tensor, "image head token rank"]) -> Tensor:
+    """Softmax of the tokens' scaled inner products with each other."""
+    return torch.softmax(tokens @ tokens.mT / tokens.shape[-1] ** 0.5, dim=-1)

@@ -1,0 +1,31 @@
+"""LeGrad (Bousselham et al., 2404.03214): how the class score answers to each attention."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clipneurons.models.clip import Tower
+from clipneurons.models.trace import class_gradients, read_out, similarities, to_grid, trace
+
+
+def legrad(
+    tower: Tower,
+    images: Float[Tensor, "image 3 height width"],
+    texts: Float[Tensor, "class embed"],
+) -> Float[Tensor, "image class row column"]:
+    """Positive gradients of each block's class score by its attention map (equations 5 to 9).
+
+    The score of a block is the cosine of its class token, read out as if it were the last,
+    with the class; gradients are averaged over heads and queries, then over blocks.
+    """
+    run = trace(tower, images, gradients=True)
+    with torch.enable_grad():
+        scores = [similarities(read_out(tower, block.outputs[:, 0]), texts) for block in run.blocks]
+    maps = []
+    for index in range(len(texts)):
+        total = 0.0
+        for block, score in zip(run.blocks, scores, strict=True):
+            (gradient,) = class_gradients(score[:, index], [block.attention])
+            total = total + gradient.clamp_min(0).mean((1, 2))[:, 1:]
+        maps.append(total / len(run.blocks))
+    return to_grid(tower, torch.stack(maps, 1))

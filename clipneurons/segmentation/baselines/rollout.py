@@ -1,0 +1,30 @@
+"""Attention rollout (Abnar and Zuidema, 2005.00928): attention followed through all blocks."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clipneurons.models.clip import Tower
+from clipneurons.models.trace import to_grid, trace
+
+
+def rollout_matrix(
+    attention: list[Float[Tensor, "image token token"]],
+) -> Float[Tensor, "image token token"]:
+    """Product over blocks of ``(attention + identity) / 2``, each row still summing to 1."""
+    identity = torch.eye(attention[0].shape[-1], device=attention[0].device)
+    joint = identity.expand_as(attention[0])
+    for matrix in attention:
+        joint = (matrix + identity) / 2 @ joint
+    return joint
+
+
+def rollout(
+    tower: Tower,
+    images: Float[Tensor, "image 3 height width"],
+    texts: Float[Tensor, "class embed"],
+) -> Float[Tensor, "image class row column"]:
+    """Share of each patch in the class token after the last block; same for all classes."""
+    attention = [block.attention.float().mean(1) for block in trace(tower, images).blocks]
+    shares = rollout_matrix(attention)[:, 0, 1:]
+    return to_grid(tower, shares)[:, None].repeat(1, len(texts), 1, 1)

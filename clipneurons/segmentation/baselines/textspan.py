@@ -1,0 +1,32 @@
+"""TextSpan's token decomposition (Gandelsman, Efros, Steinhardt, 2310.05916, section 5)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clipneurons.lens.first_order import FirstOrderLens
+from clipneurons.models.clip import Tower
+from clipneurons.models.hooks import record
+from clipneurons.models.trace import to_grid
+
+
+@torch.no_grad()
+def textspan(
+    tower: Tower,
+    images: Float[Tensor, "image 3 height width"],
+    texts: Float[Tensor, "class embed"],
+    layers: Sequence[int] | None = None,
+) -> Float[Tensor, "image class row column"]:
+    """What all heads write from each patch to the class token, along each class.
+
+    The published evaluation uses all heads of its last four layers (``layers``, all by
+    default), subtracts the mean over all classes, which is to pass ``texts`` centred on the
+    other classes, and clips below zero, as is done here.
+    """
+    lens = FirstOrderLens(tower)
+    with record(tower.visual, lens.recorded) as tensors:
+        tower.encode_image(images)
+    scores = lens.token_scores(tensors, texts, layers)[:, 1:]
+    return to_grid(tower, scores.mT.clamp_min(0))

@@ -1,0 +1,79 @@
+"""Images of any shape, made into what a tower reads: whole, or in windows at a finer scale."""
+
+from collections.abc import Callable
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from clipneurons.models.clip import Tower
+from clipneurons.models.preprocess import normalise, pixels
+from clipneurons.segmentation.masks import upsample
+
+# Longer than this many times its width, an image is squeezed rather than cut.
+_LONGEST = 4.0
+_BATCH = 16
+
+MapMaker = Callable[[Tensor], Tensor]
+
+
+def canvas_size(size: tuple[int, int], window: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Size at which an image ``(height, width)`` is cut: its shorter side is ``scale`` windows."""
+    height, width = size
+    shape = (height / min(size), width / min(size))
+    return tuple(
+        max(w, round(w * scale * min(side, _LONGEST)))
+        for w, side in zip(window, shape, strict=True)
+    )
+
+
+def starts(length: int, window: int, overlap: float) -> list[int]:
+    """Where windows begin so that they cover a length evenly with at least that overlap."""
+    if not 0 <= overlap < 1:
+        raise ValueError(f"expected an overlap of 0 to below 1, not {overlap}")
+    if length <= window:
+        return [0]
+    steps = ceil((length - window) / (window * (1 - overlap)))
+    return [round(i * (length - window) / steps) for i in range(steps + 1)]
+
+
+def map_in_windows(
+    make_maps: MapMaker,
+    tower: Tower,
+    image: Image.Image,
+    scale: float = 2.0,
+    overlap: float = 0.5,
+) -> Float[Tensor, "class height width"]:
+    """Maps of the windows of an enlarged image, averaged where they overlap.
+
+    ``make_maps`` takes normalised images and gives maps ``[image, class, row, column]``.
+    """
+    window = tower.image_size
+    size = canvas_size(image.size[::-1], window, scale)
+    canvas = normalise(tower, pixels(image, size)[None])[0]
+    places = [
+        (top, left)
+        for top in starts(size[0], window[0], overlap)
+        for left in starts(size[1], window[1], overlap)
+    ]
+    total, seen = None, torch.zeros(size)
+    for first in range(0, len(places), _BATCH):
+        batch = places[first : first + _BATCH]
+        cut = [canvas[:, y : y + window[0], x : x + window[1]] for y, x in batch]
+        maps = upsample(make_maps(torch.stack(cut)).cpu(), window)
+        if total is None:
+            total = torch.zeros(maps.shape[1], *size)
+        for (y, x), mine in zip(batch, maps, strict=True):
+            total[:, y : y + window[0], x : x + window[1]] += mine
+            seen[y : y + window[0], x : x + window[1]] += 1
+    return total / seen
+
+
+def resize(
+    maps: Float[Tensor, "class row column"], size: tuple[int, int]
+) -> Float[Tensor, "class height width"]:
+    """Maps at another size, averaged when shrinking."""
+    return F.interpolate(maps[None], size, mode="bilinear", antialias=True)[0]

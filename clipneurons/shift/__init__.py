@@ -1,0 +1,1 @@
+"""Dataset shift: noticed, named and located."""

@@ -1,0 +1,170 @@
+"""A second look at a change: where in the images it lies, and what is there.
+
+A small object that appears on some images hardly moves their embeddings, and what moves is not
+what it looks like at full size. The images that carry a change are held against others patch by
+patch; where they differ most, both are cut out, and the cuttings are read like whole images.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from scipy.ndimage import label
+from torch import Tensor
+
+from clipneurons.lens.token_contributions import token_effects_of
+from clipneurons.models.clip import Tower, enlarge
+from clipneurons.models.preprocess import whole
+from clipneurons.shift.comparison import TextBank, Words, ranked_words
+
+# Places a side at which a change is located: fewer see too little, more cost without use.
+_FEWEST, _MOST = 6, 8
+# What is cut out: places that differ at least this share of the largest difference, and a margin
+# around them in places. All are read, and the cutting that speaks most clearly is kept.
+_SHARES = (0.5, 0.25)
+_MARGINS = (0.5, 1.0)
+# How many times what chance gives the cuttings must differ.
+_CLEAR = 2.0
+# A change over more of the image than this has no place.
+_LARGEST = 0.6
+_BATCH = 32
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where images differ, and the texts that the new ones say there more than the others.
+
+    ``box`` is (left, top, right, bottom) in shares of the image.
+    """
+
+    box: Box
+    words: Words
+
+
+def look_closer(
+    tower: Tower, reference: Sequence[Image.Image], new: Sequence[Image.Image], bank: TextBank
+) -> Place | None:
+    """What is new at the place where the new images differ most from the reference.
+
+    A few dozen images a side are enough; ``new`` should be those that carry a change. None where
+    the change has no place: it covers most of the image, or the cuttings do not differ.
+
+    Raises:
+        ValueError: fewer than two images on a side.
+    """
+    if min(len(reference), len(new)) < 2:
+        raise ValueError(
+            f"expected at least two images a side, not {len(reference)} and {len(new)}"
+        )
+    finer = enlarge(tower, max(1.0, _FEWEST / min(tower.grid)))
+    effects = token_effects_of(finer)
+    places = [
+        _mapped(lambda batch: by_place(effects(batch), finer.grid), finer, side)
+        for side in (reference, new)
+    ]
+    found = []
+    for box in changed_boxes(*places):
+        before, after = (
+            F.normalize(_mapped(tower.encode_image, tower, [cut(i, box) for i in side]), dim=-1)
+            for side in (reference, new)
+        )
+        if not difference(before, after) >= _CLEAR:
+            continue
+        moved = 100 * bank.centred @ (after.mean(0) - before.mean(0)).cpu()
+        clarity = (moved.max() - moved.mean()) / moved.std().clamp_min(1e-12)
+        found.append((clarity.item(), box, moved))
+    if not found:
+        return None
+    _, box, moved = max(found, key=lambda one: one[0])
+    return Place(box, ranked_words(bank, moved))
+
+
+def examples(images: int, count: int = 32) -> list[int]:
+    """Numbers of a few of the reference images, evenly spread, to look closer at."""
+    count = min(count, images)
+    return [i * images // count for i in range(count)]
+
+
+def by_place(
+    effects: Float[Tensor, "image token embed"], grid: tuple[int, int]
+) -> Float[Tensor, "image row column embed"]:
+    """What each part of the image contributes to the embedding, at most 8 × 8 parts."""
+    maps = effects[:, 1:].unflatten(1, grid).permute(0, 3, 1, 2)
+    size = tuple(min(side, _MOST) for side in grid)
+    return F.adaptive_avg_pool2d(maps, size).permute(0, 2, 3, 1)
+
+
+def changed_boxes(
+    reference: Float[Tensor, "image row column embed"],
+    new: Float[Tensor, "other row column embed"],
+) -> list[Box]:
+    """Squares around the largest difference, in shares of the image; none for most of it.
+
+    Places that differ enough (`difference`) and touch the largest belong to it.
+    """
+    ratio = difference(reference, new).cpu().numpy()
+    height, width = ratio.shape
+    boxes = []
+    for share, margin in itertools.product(_SHARES, _MARGINS):
+        groups, _ = label(ratio >= share * ratio.max())
+        rows, columns = (groups == groups.flat[ratio.argmax()]).nonzero()
+        box = _square(
+            max((columns.min() - margin) / width, 0.0),
+            max((rows.min() - margin) / height, 0.0),
+            min((columns.max() + 1 + margin) / width, 1.0),
+            min((rows.max() + 1 + margin) / height, 1.0),
+        )
+        if (box[2] - box[0]) * (box[3] - box[1]) <= _LARGEST and box not in boxes:
+            boxes.append(box)
+    return boxes
+
+
+def difference(
+    reference: Float[Tensor, "image *place embed"], new: Float[Tensor, "other *place embed"]
+) -> Float[Tensor, "*place"]:
+    """Squared norm of the change of the mean, over what it would be by chance; 0 for none."""
+    change = (new.mean(0) - reference.mean(0)).square().sum(-1)
+    chance = sum(side.var(0).sum(-1) / len(side) for side in (reference, new))
+    rounding = 1e-10 * reference.square().sum(-1).mean(0)
+    return torch.where(change > rounding, change / torch.maximum(chance, rounding), 0.0)
+
+
+def cut(image: Image.Image, box: Box) -> Image.Image:
+    """The part of the image in the box."""
+    sides = (image.width, image.height) * 2
+    left, top, right, bottom = (round(share * side) for share, side in zip(box, sides, strict=True))
+    return image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+
+
+def where(box: Box) -> str:
+    """A box in words, such as "lower right"."""
+    middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    across, down = (0 if m < 0.4 else 2 if m > 0.6 else 1 for m in middle)
+    words = [("upper", "", "lower")[down], ("left", "", "right")[across]]
+    return " ".join(word for word in words if word) or "middle"
+
+
+def _square(left: float, top: float, right: float, bottom: float) -> Box:
+    """The smallest square around a box that lies in the image."""
+    side = max(right - left, bottom - top)
+    left, top = (
+        min(max((low + high - side) / 2, 0.0), 1.0 - side)
+        for low, high in ((left, right), (top, bottom))
+    )
+    return float(left), float(top), float(left + side), float(top + side)
+
+
+def _mapped(
+    make: Callable[[Tensor], Tensor], tower: Tower, images: Sequence[Image.Image]
+) -> Tensor:
+    parts = []
+    for first in range(0, len(images), _BATCH):
+        batch = torch.cat([whole(tower, image) for image in images[first : first + _BATCH]])
+        parts.append(make(batch.to(tower.device)).float())
+    return torch.cat(parts)

@@ -1,0 +1,214 @@
+"""A service's images against a reference, window by window, with concepts that are watched."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from clipneurons.shift.comparison import Profile, TextBank, check_level, compare
+
+
+@dataclass(frozen=True)
+class Window:
+    """What one window of new images says.
+
+    Attributes:
+        first, last: numbers of its images since the monitor began.
+        p: of the comparison with the reference; ``alarm`` is whether it is at most the level.
+        tests: p-value of each statistic.
+        units: largest changes, as (column, change in standard deviations, false-discovery rate).
+        words: texts said more than in the reference, with scores.
+        watched: of each watched concept, its mean standing in the window, in standard deviations
+            of the reference and relative to its mean, with the standard error.
+        images: numbers of the images that lie farthest along the change.
+    """
+
+    first: int
+    last: int
+    p: float
+    alarm: bool
+    tests: dict[str, float]
+    units: list[tuple[int, float, float]]
+    words: list[tuple[str, float]]
+    watched: dict[str, tuple[float, float]] = field(default_factory=dict)
+    images: list[int] = field(default_factory=list)
+
+
+class Monitor:
+    """Compare a stream of profiles with a reference, one window of images at a time.
+
+    Each window without a shift raises an alarm with probability ``level`` (one in twenty at the
+    default), whatever came before; divide the level by the number of windows to be expected to
+    bound the chance of any false alarm.
+
+    Args:
+        reference: profile of the images that are as they should be.
+        bank: texts that changes are read in.
+        window: images in a window.
+        watched: concepts followed over time, with a text embedding of unit norm each.
+        level: largest p-value that is an alarm.
+        permutations: of each comparison; must be able to reach the level.
+        seed: of the permutations.
+        ranking: of the words, as in `compare`.
+    """
+
+    def __init__(
+        self,
+        reference: Profile,
+        bank: TextBank,
+        window: int = 200,
+        watched: TextBank | None = None,
+        level: float = 0.05,
+        permutations: int = 500,
+        seed: int = 0,
+        ranking: str = "mean",
+    ) -> None:
+        if window < 2 or len(reference) < 2:
+            raise ValueError(
+                "expected at least two reference images and windows of at least two, not "
+                f"{len(reference)} and {window}"
+            )
+        check_level(level, permutations)
+        self.reference, self.bank, self.window = reference, bank, window
+        self.watched = watched
+        self.level, self.permutations = level, permutations
+        self.seed, self.ranking = seed, ranking
+        self.windows: list[Window] = []
+        self.seen = 0
+        self._pending: list[Profile] = []
+        if watched is not None:
+            gap = bank.embeddings.mean(0)
+            self._axes = torch.nn.functional.normalize(watched.embeddings - gap, dim=-1)
+            standing = reference.embeddings @ self._axes.T
+            self._usual = standing.mean(0), standing.std(0).clamp_min(1e-12)
+
+    def update(self, batch: Profile) -> list[Window]:
+        """Add images; the windows that they complete.
+
+        Raises:
+            ValueError: profiles by the units of another bundle than the reference's.
+        """
+        if batch.units.shape[1] != self.reference.units.shape[1]:
+            raise ValueError(
+                f"profiles of {batch.units.shape[1]} units, the reference has "
+                f"{self.reference.units.shape[1]}: expected the same bundle"
+            )
+        self._pending.append(batch)
+        waiting = Profile.cat(self._pending)
+        done = []
+        while len(waiting) >= self.window:
+            done.append(self._compare(waiting[: self.window]))
+            waiting = waiting[self.window :]
+        self._pending = [waiting]
+        return done
+
+    def flush(self) -> Window | None:
+        """Compare what has not filled a window; a single image goes on waiting."""
+        if self.waiting < 2:
+            return None
+        rest, self._pending = Profile.cat(self._pending), []
+        return self._compare(rest)
+
+    @property
+    def waiting(self) -> int:
+        """Number of images that have not been compared yet."""
+        return sum(len(part) for part in self._pending)
+
+    def _compare(self, new: Profile) -> Window:
+        # Another seed a window: one unlucky set of permutations must not decide all of them.
+        seed = self.seed + len(self.windows)
+        shift = compare(self.reference, new, self.bank, self.permutations, seed, self.ranking)
+        units = [
+            (unit, shift.units.change[unit].item(), shift.units.q[unit].item())
+            for unit in shift.top_units()
+        ]
+        window = Window(
+            first=self.seen,
+            last=self.seen + len(new) - 1,
+            p=shift.p,
+            alarm=shift.p <= self.level,
+            tests=shift.tests,
+            units=units,
+            words=shift.more.top(10),
+            watched=self._watch(new.embeddings),
+            images=[self.seen + i for i in shift.top_carriers()],
+        )
+        self.seen += len(new)
+        self.windows.append(window)
+        return window
+
+    def _watch(self, embeddings: Float[Tensor, "image embed"]) -> dict[str, tuple[float, float]]:
+        if self.watched is None:
+            return {}
+        mean, deviation = self._usual
+        standing = (embeddings @ self._axes.T - mean) / deviation
+        error = standing.std(0) / len(standing) ** 0.5
+        pairs = zip(standing.mean(0).tolist(), error.tolist(), strict=True)
+        return dict(zip(self.watched.texts, pairs, strict=True))
+
+    def to_json(self) -> dict:
+        """All windows so far, as JSON values."""
+        return {
+            "reference_images": len(self.reference),
+            "window": self.window,
+            "level": self.level,
+            "permutations": self.permutations,
+            "seed": self.seed,
+            "ranking": self.ranking,
+            "waiting": self.waiting,
+            "watched": list(self.watched.texts) if self.watched else [],
+            "windows": [asdict(window) for window in self.windows],
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the reference, the waiting images and the windows, to go on in another process."""
+        waiting = Profile.cat([self.reference[:0], *self._pending])
+        tensors = {
+            f"{side}.{name}": value.contiguous()
+            for side, profile in (("reference", self.reference), ("waiting", waiting))
+            for name, value in vars(profile).items()
+        }
+        state = self.to_json() | {"seen": self.seen, "texts": self.bank.sha256()}
+        save_file(tensors, path, {"monitor": json.dumps(state)})
+
+    @staticmethod
+    def load(path: str | Path, bank: TextBank, watched: TextBank | None = None) -> "Monitor":
+        """Go on from :meth:`save`, with the same texts.
+
+        Raises:
+            ValueError: other texts or watched concepts than those it was saved with, or a file
+                that no monitor wrote.
+        """
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        if "monitor" not in metadata:
+            raise ValueError(f"{path} holds no monitor: expected a file of `Monitor.save`")
+        tensors, state = load_file(path), json.loads(metadata["monitor"])
+        if bank.sha256() != state["texts"]:
+            raise ValueError("expected the texts, and their embeddings, that the monitor had")
+        if (watched.texts if watched else ()) != tuple(state["watched"]):
+            raise ValueError(f"the monitor watches {state['watched']}: expected the same concepts")
+
+        def profile(side: str) -> Profile:
+            return Profile(*(tensors[f"{side}.{n}"] for n in ("embeddings", "units", "said")))
+
+        monitor = Monitor(
+            profile("reference"), bank, state["window"], watched, state["level"],
+            state["permutations"], state["seed"], state["ranking"],
+        )  # fmt: skip
+        monitor._pending, monitor.seen = [profile("waiting")], state["seen"]
+        monitor.windows = [_window(values) for values in state["windows"]]
+        return monitor
+
+
+def _window(values: dict) -> Window:
+    values = dict(values)
+    for name in ("units", "words"):
+        values[name] = [tuple(row) for row in values[name]]
+    values["watched"] = {text: tuple(pair) for text, pair in values["watched"].items()}
+    return Window(**values)

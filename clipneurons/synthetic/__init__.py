@@ -1,0 +1,1 @@
+"""Pictograms, the scenes composed of them and their captions."""

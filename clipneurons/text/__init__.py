@@ -1,0 +1,1 @@
+"""Text pools, their embeddings and the names of classes."""

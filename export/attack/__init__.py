@@ -1,0 +1,1 @@
+"""Adversarial pictures of many class pairs: made, kept and counted."""

@@ -1,0 +1,222 @@
+"""What an attack works with: the model, the painter and the others, loaded before it begins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from clipneurons.adversarial.attack import Check, unchecked
+from clipneurons.adversarial.cues import (
+    INDIRECT,
+    RANDOM_NEURONS,
+    RANDOM_WORDS,
+    CueFilter,
+    Cues,
+    chosen_layers,
+    find_cues,
+)
+from clipneurons.adversarial.descriptions import Describer, TemplateDescriber
+from clipneurons.adversarial.image_generator import Painter
+from clipneurons.adversarial.pictogram_generator import Composer, pictogram_composer
+from clipneurons.adversarial.zero_shot import SecondOpinion
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.models.clip import Tower
+from clipneurons.text.class_names import (
+    SentenceSimilarity,
+    Similarity,
+    TowerSimilarity,
+    best_similarity,
+)
+from export.attack.options import COMPOSER, TEMPLATES, AttackOptions
+from export.attack.results import AttackFolder, Cell
+from export.common.errors import UserError
+from export.pipeline.inputs import open_tower
+from export.pipeline.update_bundle import open_reading
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Everything that is loaded once."""
+
+    bundle: Bundle
+    tower: Tower
+    similarity: Similarity | None
+    describer: Describer
+    painter: Painter
+    transfer: Mapping[str, Tower]
+    opinion: Tower | None
+
+    def check(self, true_class: str, fooled_class: str) -> Check:
+        """What is known about a picture's objects."""
+        if isinstance(self.painter, Composer):
+            return lambda paintings: [
+                self.painter.check(painting, true_class, fooled_class) for painting in paintings
+            ]
+        if self.opinion is None:
+            return unchecked
+        opinion = SecondOpinion(self.opinion, true_class, fooled_class)
+        return lambda paintings: opinion([painting.image for painting in paintings])
+
+    def rules(self, fooled_class: str, blocked: tuple[str, ...]) -> CueFilter:
+        """The same for every method; with the composer only phrases that can be drawn."""
+        drawable = None
+        if isinstance(self.painter, Composer):
+            drawable = self.painter.drawable(fooled_class)
+        return CueFilter(self.similarity, blocked, drawable)
+
+
+def open_workshop(options: AttackOptions) -> Workshop:
+    """Load what is needed, the likeliest to be missing first: before minutes are spent."""
+    device = options.device
+    bundle, tower = open_reading(options.bundle, device)
+    side = options.size or side_of(tower)
+    if options.painter == COMPOSER:
+        painter: Painter = _composer(side, options.pack, options.heldout)
+    else:
+        from clipneurons.adversarial.image_generator import DiffusersPainter
+
+        painter = DiffusersPainter(
+            options.painter, device=device, steps=options.steps, guidance=options.guidance,
+            size=options.size, offload=options.offload,
+        )  # fmt: skip
+    similarity = _similarity(options.similarity, tower, bundle)
+    if options.describer == TEMPLATES:
+        describer: Describer = TemplateDescriber(options.cues_each)
+    else:
+        from clipneurons.adversarial.chat import ChatDescriber
+
+        describer = ChatDescriber(options.describer, device=device, similarity=similarity)
+    return Workshop(
+        bundle=bundle,
+        tower=tower,
+        similarity=similarity,
+        describer=describer,
+        painter=painter,
+        transfer={name: _other_tower(name, device) for name in options.transfer},
+        opinion=_other_tower(options.second_opinion, device) if options.second_opinion else None,
+    )
+
+
+def _composer(side: int, pack: str | None, heldout: bool) -> Composer:
+    try:
+        return pictogram_composer(side, pack, heldout)
+    except (SafetensorError, KeyError) as error:
+        raise UserError(f"--pack {pack} is no pack of pictograms: {error}") from None
+
+
+def _other_tower(name: str, device: str | None) -> Tower:
+    """A folder, `hf-hub:owner/name`, or an open_clip name and tag with a colon between them."""
+    if Path(name).is_dir() or name.startswith("hf-hub:"):
+        return open_tower(name, device=device)
+    model, _, tag = name.partition(":")
+    return open_tower(model, tag or None, device)
+
+
+def _similarity(choice: str, tower: Tower, bundle: Bundle) -> Similarity | None:
+    if choice == "none":
+        return None
+    if choice == "sentence":
+        return SentenceSimilarity()
+    if choice == "tower":
+        return TowerSimilarity(tower, bundle.text_embeddings)
+    return best_similarity(tower, bundle.text_embeddings)
+
+
+def all_cues(
+    options: AttackOptions,
+    shop: Workshop,
+    folder: AttackFolder,
+    cells: Sequence[Cell],
+    blocked: tuple[str, ...],
+) -> dict[Cell, Cues]:
+    """The cues of every cell: whatever is wrong with a name or layer shows before any picture."""
+    layers = chosen_layers(shop.bundle, _layers(options.layers))
+    found: dict[tuple, Cues] = {}
+    decompositions: dict = {}
+
+    def cues_of(cell: Cell) -> Cues:
+        # Only the random methods depend on the seed.
+        seed = cell.seed if cell.method in (RANDOM_NEURONS, RANDOM_WORDS) else 0
+        key = (cell.pair, cell.method, seed)
+        if key not in found:
+            found[key] = find_cues(
+                shop.bundle, shop.tower, *cell.pair, layers, options.neurons, options.words,
+                method=cell.method, rules=shop.rules(cell.pair[1], blocked), seed=seed,
+                decompositions=decompositions if cell.method == INDIRECT else None,
+            )  # fmt: skip
+        return found[key]
+
+    # The indirect effects take a minute: a mistake in a name shows before.
+    for cell in cells:
+        if cell.method != INDIRECT:
+            cues_of(cell)
+    if any(cell.method == INDIRECT for cell in cells):
+        decompositions.update(_indirect(options, shop, folder, layers))
+    return {cell: cues_of(cell) for cell in cells}
+
+
+def _indirect(options: AttackOptions, shop: Workshop, folder: AttackFolder, layers) -> dict:
+    """The indirect-effect reading of the model, computed once for a folder."""
+    from safetensors.torch import load_file, save_file
+
+    from clipneurons.analysis.indirect_decomposition import (
+        IndirectDecomposition,
+        indirect_decompositions,
+    )
+
+    names = tuple(IndirectDecomposition.__dataclass_fields__)
+    file = folder.folder / "indirect.safetensors"
+    if not file.exists():
+        found = indirect_decompositions(
+            shop.tower, _images(options.data, shop.tower), layers, shop.bundle.text_embeddings,
+            shop.bundle.config.components,
+            progress=lambda share: progress(f"indirect effects {100 * share:.0f} %"),
+        )  # fmt: skip
+        tensors = {
+            f"layer{n}.{x}": getattr(found[n], x).contiguous() for n in layers for x in names
+        }
+        folder.begin()
+        part = file.with_suffix(".part")
+        save_file(tensors, part)
+        part.replace(file)
+    tensors = load_file(file)
+    return {
+        layer: IndirectDecomposition(*(tensors[f"layer{layer}.{name}"] for name in names))
+        for layer in layers
+    }
+
+
+def _images(spec: str, tower: Tower) -> torch.Tensor:
+    from export.data.loader import batches
+    from export.data.open_source import open_source
+
+    source = open_source(spec, limit=1024, image_size=side_of(tower))
+    numbers = range(-(-len(source) // 64))
+    found = [b.images for b in batches(source, tower.preprocess, numbers, 64)]
+    found = [images for images in found if images is not None]
+    if not found:
+        raise UserError(f"--data {spec}: none of its images can be read")
+    return torch.cat(found)
+
+
+def side_of(tower: Tower) -> int:
+    """The longer side of the images that a model takes."""
+    return max(tower.image_size) if isinstance(tower.image_size, tuple) else tower.image_size
+
+
+def _layers(text: str | None) -> list[int] | None:
+    try:
+        return [int(part) for part in (text or "").split(",") if part.strip()] or None
+    except ValueError:
+        raise UserError(f"--layers {text!r}: expected whole numbers, such as 2,3") from None
+
+
+def progress(text: str) -> None:
+    """One line that is written over, on a terminal; nothing elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r{text:<78}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,81 @@
+"""`python -m export decompose`: the same directions in other texts, or in more of them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from clipneurons.bundle.bundle import load_bundle
+from clipneurons.bundle.config import Pool
+from export.common.errors import UserError
+from export.common.flags import add_text_arguments
+from export.common.settings import DEFAULT_MODEL
+from export.pipeline.assemble import decompose, embed_pool, rounded
+from export.pipeline.inputs import check_centring, check_device, open_texts
+from export.pipeline.update_bundle import local_folder, open_model, rewrite
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `decompose`."""
+    add = parser.add_argument
+    add("--bundle", default=DEFAULT_MODEL, help="the bundle's folder (default: %(default)s)")
+    add("--out", type=Path, help="write here instead of into --bundle")
+    add("--device", help="default: cuda where there is one, else cpu")
+    add_text_arguments(parser, of_bundle=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Decompose, and write; figures that depend on the texts are dropped."""
+    check_device(args.device)
+    folder = local_folder(args.bundle)
+    bundle = load_bundle(folder)
+    config = bundle.config
+    embeddings, texts = bundle.text_embeddings, bundle.texts
+    half, device = config.storage == "float16", args.device or "cpu"
+    pool = config.pool
+    centred = config.centred_pool if args.centred_pool is None else args.centred_pool
+    opened = open_texts(args.texts) if args.texts else None
+    check_centring(centred, len(opened or texts))
+    if opened:
+        tower = open_model(bundle, folder, args.device)
+        with TemporaryDirectory() as work:
+            embeddings = rounded(embed_pool(tower, opened, Path(work)), half)
+        texts, device = list(opened.texts), tower.device
+        pool = Pool(opened.name, opened.source, opened.licence, len(opened), opened.sha256)
+    components = min(args.components or config.components, len(texts))
+    layers = {}
+    for layer, arrays in bundle.layers.items():
+        indices, coefficients = decompose(
+            arrays.directions, embeddings, components, centred, device, f"layer {layer}"
+        )
+        layers[layer] = replace(arrays, indices=indices, coefficients=coefficients)
+    bundle = replace(
+        bundle,
+        config=replace(config, pool=pool, components=components, centred_pool=centred),
+        layers=layers,
+        texts=texts,
+        text_embeddings=embeddings,
+        metrics={k: v for k, v in bundle.metrics.items() if k == "command"},
+    )
+    out = args.out or folder
+    if args.out:
+        _copy_model(folder, args.out)
+    rewrite(bundle, out)
+    print(f"{pool.count:,} texts of {pool.name}, {components} a unit, in {out}")
+    return 0
+
+
+def _copy_model(folder: Path, out: Path) -> None:
+    """The weights and `skipped.csv`, so that the new folder is complete."""
+    import shutil
+
+    from clipneurons.bundle.config import OPTIONAL_FILES
+
+    if out.exists():
+        raise UserError(f"--out {out} exists already")
+    out.mkdir(parents=True)
+    for name in OPTIONAL_FILES:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)

@@ -1,0 +1,71 @@
+"""`python -m export info`: what a bundle holds, and what a unit says."""
+
+from __future__ import annotations
+
+import argparse
+
+from clipneurons.bundle.bundle import load_bundle
+from export.common.errors import UserError
+from export.common.flags import natural
+from export.common.settings import DEFAULT_MODEL
+from export.evaluation.fidelity import in_words
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `info`."""
+    add = parser.add_argument
+    add("bundle", nargs="?", default=DEFAULT_MODEL,
+        help="folder, or user/name[@revision] on the Hub (default: %(default)s)")  # fmt: skip
+    add("--layer", type=int, help="the layer of --unit (default: the last)")
+    add("--unit", type=natural, help="show this unit's phrases and norms")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a bundle's contents, or one unit's."""
+    if args.layer is not None and args.unit is None:
+        raise UserError(f"--layer {args.layer} shows one unit of it: add --unit NUMBER")
+    bundle = load_bundle(args.bundle)
+    print("\n".join(_unit(bundle, args) if args.unit is not None else _whole(bundle)))
+    return 0
+
+
+def _whole(bundle) -> list[str]:
+    config = bundle.config
+    own = "in the bundle's folder" if config.model == "." else ""
+    model = own or f"{config.model} {config.pretrained or ''}".rstrip()
+    lines = [
+        f"model    {model}, weights {config.weights_sha256[:12]}",
+        f"input    {config.image_size[0]} x {config.image_size[1]} pixels, {config.activation}",
+        f"images   {config.data.count:,} of {config.data.name}, {config.data.skipped} skipped",
+        f"texts    {config.pool.count:,} of {config.pool.name}, {config.components} a unit",
+        f"gallery  {len(bundle.examples):,} thumbnails",
+    ]
+    for layer, arrays in bundle.layers.items():
+        alive = int((arrays.directions.norm(dim=1) > 0).sum())
+        median = float(arrays.explained_variance.median())
+        lines.append(
+            f"layer {layer}  {len(arrays.directions):,} units, {alive:,} alive,"
+            f" median explained variance {median:.0%}"
+        )
+    return lines + in_words(bundle.metrics.get("fidelity", {})).splitlines()
+
+
+def _unit(bundle, args) -> list[str]:
+    layer = bundle.config.layers[-1] if args.layer is None else args.layer
+    if layer not in bundle.layers:
+        raise UserError(f"--layer {layer}: the bundle has {list(bundle.layers)}")
+    arrays = bundle.layers[layer]
+    if args.unit >= len(arrays.directions):
+        raise UserError(f"--unit {args.unit}: layer {layer} has {len(arrays.directions)} units")
+    images = arrays.top_images[args.unit, :5].tolist()
+    return [
+        f"explained variance {float(arrays.explained_variance[args.unit]):.1%}",
+        f"active from norm {float(arrays.percentile[args.unit]):.4g}",
+        "largest in images " + ", ".join(_name(bundle, image) for image in images),
+        *(f"{value:+8.3f}  {text}" for text, value in bundle.phrases(layer, args.unit, 10)),
+    ]
+
+
+def _name(bundle, image: int) -> str:
+    caption = bundle.examples.caption(image) if image in bundle.examples else ""
+    return f"{image} ({caption})" if caption else str(image)

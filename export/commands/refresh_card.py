@@ -1,0 +1,30 @@
+"""`python -m export refresh-card`: take a changed MODEL.md into the card and the checksums.
+
+Everything else must be as exported, and the model the one the bundle was made with.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from clipneurons.bundle.bundle import read_bundle
+from clipneurons.bundle.config import CARD, MODEL_FILES
+from export.common.settings import DEFAULT_MODEL
+from export.pipeline.update_bundle import local_folder, open_model, rewrite
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `refresh-card`."""
+    add = parser.add_argument
+    add("--bundle", default=DEFAULT_MODEL, help="the bundle's folder (default: %(default)s)")
+    add("--device", help="default: cuda where there is one, else cpu")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the rest, render, save."""
+    folder = local_folder(args.bundle)
+    bundle = read_bundle(folder, (CARD, *MODEL_FILES))
+    open_model(bundle, folder, args.device)
+    rewrite(bundle, folder)
+    print(f"{folder}: card and checksums renewed")
+    return 0

@@ -1,0 +1,229 @@
+"""`python -m export shift`: what changed between two sets of images, as JSON and as a page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from clipneurons.bundle.bundle import load_bundle
+from clipneurons.lens.make import make_lens
+from clipneurons.models.clip import Tower
+from clipneurons.shift.comparison import (
+    RANKINGS,
+    Profile,
+    Profiler,
+    Shift,
+    TextBank,
+    check_level,
+    compare,
+)
+from clipneurons.shift.localisation import cut, examples, look_closer, where
+from clipneurons.shift.monitor import Monitor
+from clipneurons.text.embedding import embed_texts
+from export.common.errors import UserError
+from export.common.flags import positive
+from export.common.settings import DEFAULT_MODEL
+from export.data.dataset import Source
+from export.data.loader import batches, read
+from export.data.open_source import open_source
+from export.pipeline.update_bundle import local_folder, open_model
+from export.report.shift_pages import comparison_page, monitor_page, thumbnail
+
+_SHOWN = 8  # units, and pictures of each, in a report
+_THUMBNAIL = 96  # pixels
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `shift`."""
+    add = parser.add_argument
+    add("--reference", required=True, help="images as they should be: a folder, tar files, ...")
+    add("--new", required=True, help="images to compare with them")
+    add("--out", type=Path, required=True, help="folder of report.json and report.html")
+    add("--bundle", default=DEFAULT_MODEL, help="folder of the bundle (default: %(default)s)")
+    add("--limit", type=positive, help="use the first LIMIT images of each side (default: all)")
+    add("--window", type=positive, metavar="IMAGES",
+        help="monitor: compare the new images window by window, in order")  # fmt: skip
+    add("--watch", nargs="+", default=[], metavar="CONCEPT", help="monitor: concepts to follow")
+    add("--level", type=float, default=0.05,
+        help="largest p-value that is an alarm (default: %(default)s)")  # fmt: skip
+    add("--ranking", choices=RANKINGS, default=RANKINGS[0],
+        help="words by how far the mean embedding moved, or by the evidence that what the units "
+        "say did (default: %(default)s)")  # fmt: skip
+    add("--permutations", type=positive, default=500, help="(default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the permutations (default: %(default)s)")
+    add("--batch", type=positive, default=64, help="images a batch (default: %(default)s)")
+    add("--workers", type=positive, default=2, help="decoding threads (default: %(default)s)")
+    add("--device", help="default: cuda where there is one, else cpu")
+
+
+@dataclass(frozen=True)
+class Side:
+    """Profiles of the images of one side, and where to find the images again."""
+
+    profile: Profile
+    source: Source
+    ids: list[int]
+
+    def picture(self, row: int) -> Image.Image:
+        """The image of a row of the profile."""
+        return read(next(iter(self.source.raws([self.ids[row]])))).image
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print the summary, write the report."""
+    if not all(concept.strip() for concept in args.watch):
+        raise UserError("--watch has an empty concept: expected words such as snow")
+    try:
+        check_level(args.level, args.permutations)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    folder = local_folder(args.bundle)
+    bundle = load_bundle(folder)
+    tower = open_model(bundle, folder, args.device)
+    profiler = Profiler(make_lens(tower, bundle.config.layers), bundle)
+    reference, new = (profiled(spec, profiler, tower, args) for spec in (args.reference, args.new))
+    bank = TextBank.of(bundle)
+    args.out.mkdir(parents=True, exist_ok=True)
+    watched = None
+    if args.watch:
+        watched = TextBank(tuple(args.watch), embed_texts(tower, args.watch).cpu())
+    if args.window or watched:
+        try:
+            monitor = Monitor(
+                reference.profile, bank, args.window or len(new.profile), watched, args.level,
+                args.permutations, args.seed, args.ranking,
+            )  # fmt: skip
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        monitor.update(new.profile)
+        monitor.flush()
+        summary = monitor.to_json()
+        for window in summary["windows"]:
+            images = window["images"] if window["alarm"] else []
+            window["closer"] = closer_look(tower, reference, new, images, bank)
+        pictures = [[new.picture(i) for i in w.images[:_SHOWN]] for w in monitor.windows]
+        page = monitor_page(summary, pictures)
+    else:
+        shift = compare(
+            reference.profile, new.profile, bank, args.permutations, args.seed, args.ranking
+        )
+        summary = describe(shift, profiler, bundle, reference, new, args.level)
+        images = summary["carriers"] if summary["shift"] else []
+        summary["closer"] = closer_look(tower, reference, new, images, bank)
+        page = comparison_page(summary, galleries(shift, summary, reference, new))
+    (args.out / "report.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (args.out / "report.html").write_text(page)
+    print(json.dumps(_short(summary), indent=1))
+    return 0
+
+
+def profiled(spec: str, profiler: Profiler, tower: Tower, args: argparse.Namespace) -> Side:
+    """Profiles of all readable images of a source."""
+    source = open_source(spec, limit=args.limit, image_size=max(tower.image_size))
+    parts, ids = [], []
+    numbers = range(-(-len(source) // args.batch))
+    for batch in batches(source, tower.preprocess, numbers, args.batch, args.workers):
+        if batch.images is not None:
+            parts.append(profiler(batch.images))
+            ids += batch.ids.tolist()
+    if len(ids) < 2:
+        raise UserError(f"{spec}: expected at least two readable images, found {len(ids)}")
+    return Side(Profile.cat(parts), source, ids)
+
+
+def describe(
+    shift: Shift, profiler: Profiler, bundle, reference: Side, new: Side, level: float
+) -> dict:
+    """A comparison as JSON values."""
+    units = []
+    for column in shift.top_units(4 * _SHOWN):
+        layer, unit = profiler.names[column]
+        units.append(
+            {
+                "layer": layer,
+                "unit": unit,
+                "name": unit_name(bundle, layer, unit),
+                "column": column,
+                "change": shift.units.change[column].item(),
+                "score": shift.units.score[column].item(),
+                "p": shift.units.p[column].item(),
+                "q": shift.units.q[column].item(),
+                "words": [word for word, _ in bundle.phrases(layer, unit, 5)],
+            }
+        )
+    return {
+        "images": {"reference": len(reference.profile), "new": len(new.profile)},
+        "p": shift.p,
+        "shift": shift.p <= level,
+        "level": level,
+        "tests": shift.tests,
+        "units_changed": int((shift.units.q <= level).sum()),
+        "units": units,
+        "more": shift.more.top(20),
+        "less": shift.less.top(20),
+        "carriers": shift.top_carriers(),
+    }
+
+
+def closer_look(
+    tower: Tower, reference: Side, new: Side, rows: list[int], bank: TextBank
+) -> dict | None:
+    """Where the images that carry a change differ from the reference, and what is there."""
+    if len(rows) < 2:
+        return None
+    sides = [reference.picture(row) for row in examples(len(reference.profile))]
+    place = look_closer(tower, sides, [new.picture(row) for row in rows], bank)
+    return place and {"box": place.box, "words": place.words.top(20)}
+
+
+def unit_name(bundle, layer: int, unit: int) -> str:
+    """What a unit is called: a neuron, or a neuron and a head."""
+    heads = bundle.config.units_per_neuron
+    if heads == 1:
+        return f"layer {layer}, neuron {unit}"
+    return f"neuron {unit // heads}, head {unit % heads}"
+
+
+def galleries(shift: Shift, summary: dict, reference: Side, new: Side) -> dict[str, list[str]]:
+    """Pictures of the report as data URIs: of the change, and of each unit on both sides."""
+    shown = {"carriers": [new.picture(i) for i in summary["carriers"]]}
+    for unit in summary["units"][:_SHOWN]:
+        sign = 1 if unit["score"] > 0 else -1
+        for name, side in (("reference", reference), ("new", new)):
+            values = sign * side.profile.units[:, unit["column"]]
+            rows = values.topk(min(_SHOWN, len(values))).indices.tolist()
+            shown[f"{name} {unit['column']}"] = [side.picture(i) for i in rows]
+    if summary["closer"]:
+        box = summary["closer"]["box"]
+        shown["closer"] = [cut(p, box) for p in shown["carriers"]]
+    return {name: [thumbnail(p, _THUMBNAIL) for p in pictures] for name, pictures in shown.items()}
+
+
+def _short(summary: dict) -> dict:
+    if "windows" in summary:
+        return {
+            "alarms": sum(w["alarm"] for w in summary["windows"]),
+            "waiting": summary["waiting"],
+            "windows": [
+                {k: w[k] for k in ("first", "last", "p", "alarm", "watched")}
+                | {"words": [word for word, _ in w["words"][:5]], "closer": _first(w["closer"])}
+                for w in summary["windows"]
+            ],
+        }
+    keys = ("images", "p", "shift", "units_changed")
+    short = {key: summary[key] for key in keys}
+    short["more"] = [word for word, _ in summary["more"][:5]]
+    short["less"] = [word for word, _ in summary["less"][:5]]
+    short["closer"] = _first(summary["closer"])
+    short["units"] = [f"{u['name']}: {u['change']:+.2f} sd" for u in summary["units"][:5]]
+    return short
+
+
+def _first(closer: dict | None) -> dict | None:
+    if closer is None:
+        return None
+    return {"where": where(closer["box"]), "words": [word for word, _ in closer["words"][:5]]}

@@ -1,0 +1,72 @@
+"""What a data set of images is to the export: entries by index, each read when it is needed.
+
+An entry keeps its index whether or not it can be read, so that batches, shards and resumed runs
+see the same numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Content:
+    """What an entry holds: file bytes or an image, the number of its class, a caption."""
+
+    data: bytes | Image.Image
+    label: int | None = None
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One entry before it is read; `load` raises `Unreadable` or `OSError` for a broken one."""
+
+    index: int
+    name: str
+    load: Callable[[], Content]
+
+
+class Source(Protocol):
+    """A data set: `raws(indices)` gives its entries in the order asked for.
+
+    Labels index `class_names`; `notes` are (name, reason) of files that are no entries.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    notes: list[tuple[str, str]]
+
+    def __len__(self) -> int: ...
+
+    def raws(self, indices: Sequence[int]) -> Iterator[Raw]: ...
+
+
+@dataclass
+class Limited:
+    """The first `count` entries of a source."""
+
+    source: Any
+    count: int
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def readable(folders: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes as one would say them, from names of folders or of a data set's labels."""
+    if all(re.fullmatch(r"n\d{8}", f) for f in folders):
+        from open_clip import IMAGENET_CLASSNAMES
+        from timm.data import ImageNetInfo
+
+        names = dict(zip(ImageNetInfo().label_names(), IMAGENET_CLASSNAMES, strict=True))
+        return tuple(names.get(f, f) for f in folders)
+    return tuple(f.replace("_", " ") for f in folders)

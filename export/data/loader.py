@@ -1,0 +1,108 @@
+"""From entries of a source to batches of tensors, and to what could not be read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from export.data.dataset import Raw, Source
+from export.data.decode import Unreadable, decode, to_rgb
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One entry after reading: an upright RGB image, or the reason why there is none."""
+
+    index: int
+    name: str
+    image: Image.Image | None
+    reason: str | None
+    digest: bytes
+    label: int | None
+    caption: str
+
+
+def read(raw: Raw) -> Picture:
+    """Load and decode one entry; whatever goes wrong becomes the picture's `reason`."""
+    image, reason, label, caption = None, None, None, ""
+    digest = hashlib.sha256(raw.name.encode(errors="surrogateescape"))
+    try:
+        content = raw.load()
+        data, label, caption = content.data, content.label, content.caption
+        digest.update(data if isinstance(data, bytes) else data.tobytes())
+        image = decode(data) if isinstance(data, bytes) else to_rgb(data)
+    except Unreadable as error:
+        reason = str(error)
+    except IsADirectoryError:
+        reason = "a folder, not a file"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror or error}"
+    return Picture(raw.index, raw.name, image, reason, digest.digest(), label, caption)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one batch that could be read, and what became of the others.
+
+    Labels are −1 where the source has no label, or no name for it: a number alone is no class.
+    """
+
+    number: int
+    ids: Int[Tensor, " image"]
+    images: Float[Tensor, "image 3 height width"] | None
+    labels: Int[Tensor, " image"]
+    captions: list[str]
+    skipped: list[tuple[int, str, str]]
+    digest: bytes
+
+
+def batches(
+    source: Source,
+    preprocess: Callable[[Image.Image], Tensor],
+    numbers: Sequence[int],
+    size: int,
+    workers: int = 1,
+) -> Iterator[Batch]:
+    """Batches by number: number n holds entries n·size … n·size + size − 1.
+
+    Threads decode `workers` images at a time, one batch ahead of the model.
+    """
+
+    def prepare(raw: Raw) -> tuple[Picture, Tensor | None]:
+        picture = read(raw)
+        return picture, None if picture.image is None else preprocess(picture.image)
+
+    with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
+
+        def submit(number: int) -> list:
+            entries = range(number * size, min((number + 1) * size, len(source)))
+            return [pool.submit(prepare, raw) for raw in source.raws(entries)]
+
+        ahead = None
+        for number in [*numbers, None]:
+            now, ahead = ahead, None if number is None else (number, submit(number))
+            if now is not None:
+                yield _collate(now[0], [f.result() for f in now[1]], len(source.class_names))
+
+
+def _collate(number: int, prepared: list[tuple[Picture, Tensor | None]], classes: int) -> Batch:
+    good = [(p, t) for p, t in prepared if t is not None]
+    return Batch(
+        number=number,
+        ids=torch.tensor([p.index for p, _ in good], dtype=torch.int64),
+        images=torch.stack([t for _, t in good]) if good else None,
+        labels=torch.tensor(
+            [-1 if p.label is None or p.label >= classes else p.label for p, _ in good],
+            dtype=torch.int64,
+        ),
+        captions=[p.caption for p, _ in good],
+        skipped=[(p.index, p.name, p.reason or "") for p, t in prepared if t is None],
+        digest=hashlib.sha256(b"".join(p.digest for p, _ in prepared)).digest(),
+    )

@@ -1,0 +1,55 @@
+"""Where images come from: what a user's `--images` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from export.common.errors import SourceError
+from export.data.dataset import Limited, Source
+from export.data.dataset_sources import cifar10, composed_scenes, huggingface
+from export.data.file_sources import FolderSource, TarSource, tar_files
+
+SCENES = "scenes"
+
+
+def is_scenes(spec: str) -> bool:
+    """Whether a user's `--images` names composed scenes; `./scenes` is a folder."""
+    return spec.partition(":")[0] == SCENES
+
+
+def open_source(
+    spec: str,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    image_size: int = 64,
+    heldout: bool = False,
+) -> Source:
+    """The source that a user's `--images` names.
+
+    `scenes` or `scenes:COUNT` (composed, of `image_size` pixels), a folder, tar files (a path, a
+    glob or `name-{000..012}.tar`), `cifar10:ROOT`, or `hf:owner/name[@revision]`. `limit` keeps
+    the first images. Raises `SourceError`.
+    """
+    kind, _, rest = spec.partition(":")
+    if is_scenes(spec):
+        if rest and not rest.isdigit():
+            raise SourceError(f"--images {spec!r}: expected scenes:COUNT")
+        source = composed_scenes(int(rest or limit or 5000), seed, image_size, heldout)
+    elif kind == "cifar10":
+        source = cifar10(Path(rest or "."), split or "test")
+    elif kind == "hf":
+        source = huggingface(rest, split or "train", limit)
+    elif shards := tar_files(spec):
+        source = TarSource(shards, Path(spec).name)
+    elif Path(spec).is_dir():
+        root = Path(spec) / split if split else Path(spec)
+        source = FolderSource(root)
+    else:
+        found = "is a file" if Path(spec).exists() else "does not exist"
+        raise SourceError(
+            f"--images {spec!r} {found}. Expected a folder, tar files, 'scenes:COUNT',"
+            " 'cifar10:FOLDER' or 'hf:owner/name'"
+        )
+    return Limited(source, limit) if limit and limit < len(source) else source

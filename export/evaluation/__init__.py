@@ -1,0 +1,1 @@
+"""Measurements of a bundle, one a file."""

@@ -1,0 +1,257 @@
+"""`python -m export evaluate --segmentation`: every method on images whose masks are known.
+
+Each method gets the best of four thresholds (the map's mean, as the baselines' papers have it, to
+half, as the neurons' paper) and, where it reads the text, the class alone or held against all
+names. Both are chosen on scenes of the validation style, which the figures do not come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.models.clip import Tower
+from clipneurons.models.preprocess import whole
+from clipneurons.segmentation.masks import binary_masks, min_max, upsample
+from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, PAPER
+from clipneurons.segmentation.metrics import (
+    METRICS,
+    MaskScore,
+    bootstrap,
+    by_image,
+    interval,
+    resamples,
+    score_mask,
+    summarise,
+)
+from clipneurons.segmentation.patch_similarity import follow_edges
+from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenters
+from clipneurons.text.embedding import embed_texts
+from export.common.errors import UserError
+from export.common.flags import natural, positive
+from export.data.mask_datasets import MaskSet, Sample, open_mask_set
+
+# A map's own mean is the baselines' rule, half is the paper's; the others are between.
+THRESHOLDS = (None, 0.3, 0.4, 0.5)
+_SAMPLES = 1000
+EDGES = " + edges"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Rows of counts ``[image, 8]`` of one method, and what an image took in seconds."""
+
+    segmenter: Segmenter
+    rows: np.ndarray
+    seconds: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the evaluation, beside the bundle."""
+    group = parser.add_argument_group("segmentation")
+    group.add_argument(
+        "--dataset", default="scenes", metavar="DATA",
+        help="scenes, gtsegs_ijcv.mat (ImageNet-Segmentation), a COCO .json, or a folder of "
+        "<class>/<image>.jpg with masks <class>/<image>.png (default: scenes)",
+    )  # fmt: skip
+    group.add_argument(
+        "--count", type=positive, help="images at most (default: 1000 scenes, or all)"
+    )
+    group.add_argument("--styles", choices=("heldout", "validation"), default="heldout")
+    group.add_argument("--pictures", metavar="FOLDER", help="where a COCO file's images are")
+    group.add_argument("--masks", metavar="FOLDER", help="where a panoptic file's PNGs are")
+    group.add_argument("--methods", help="names, separated by commas (default: all)")
+    group.add_argument(
+        "--choose", type=natural, default=150, metavar="N",
+        help="validation scenes on which thresholds are chosen; 0 keeps the papers' own",
+    )  # fmt: skip
+    group.add_argument(
+        "--refined", action="store_true", help="also every method with our edge refinement"
+    )
+    group.add_argument("--seed", type=int, default=0)
+    group.add_argument("--report", metavar="FILE", help="write the figures as JSON")
+
+
+def measure(bundle: Bundle, tower: Tower, args: argparse.Namespace) -> dict:
+    """Figures of all methods on the data set of the arguments, for `metrics.json`."""
+    templates = args.templates or "photo"
+    data = open_mask_set(
+        args.dataset, count=args.count, styles=args.styles, seed=args.seed,
+        image_size=tower.image_size[0], images=args.pictures, masks=args.masks,
+    )  # fmt: skip
+    chosen = pick(segmenters(tower, directions_of(bundle)), args.methods)
+    if args.refined:
+        chosen += [refined(tower, method) for method in chosen if method.name != BEST]
+    if args.choose:
+        validation = open_mask_set(
+            "scenes", count=args.choose, styles="validation", seed=args.seed + 1,
+            image_size=tower.image_size[0],
+        )  # fmt: skip
+        chosen = choose(tower, validation, chosen, templates)
+    figures = report(evaluate(tower, data, chosen, templates), data.name)
+    if args.report:
+        Path(args.report).write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
+def directions_of(bundle: Bundle) -> dict[int, Tensor]:
+    """By layer, the bundle's neuron directions."""
+    return {layer: arrays.directions for layer, arrays in bundle.layers.items()}
+
+
+def pick(known: dict[str, Segmenter], names: str | None) -> list[Segmenter]:
+    """The methods that the user names, in the order of the table."""
+    if names is None:
+        return list(known.values())
+    wanted = [name.strip() for name in names.split(",")]
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise UserError(f"no method {unknown[0]!r}; expected some of: {', '.join(known)}")
+    return [known[name] for name in wanted]
+
+
+def refined(tower: Tower, method: Segmenter) -> Segmenter:
+    """The method with its maps brought to the image's edges, as our best does."""
+
+    def make(images: Tensor, texts: Tensor) -> Tensor:
+        return follow_edges(tower, images, method.make(images, texts))
+
+    return replace(method, name=method.name + EDGES, make=make)
+
+
+def choose(
+    tower: Tower, validation: MaskSet, methods: list[Segmenter], templates: str
+) -> list[Segmenter]:
+    """Each method with the threshold and contrast that give the best mIoU + mAP."""
+    variants = [
+        replace(method, contrast=contrast, threshold=threshold)
+        for method in methods
+        for contrast in ((method.contrast,) if _agnostic(method) else (False, True))
+        for threshold in THRESHOLDS
+    ]
+    results = evaluate(tower, validation, variants, templates)
+    best = {}
+    for result in results:
+        score = summarise(result.rows)[1:].sum()
+        if score > best.get(result.segmenter.name, (-1.0,))[0]:
+            best[result.segmenter.name] = (score, result.segmenter)
+    return [best[method.name][1] for method in methods]
+
+
+def _agnostic(method: Segmenter) -> bool:
+    return method.name.removesuffix(EDGES) in CLASS_AGNOSTIC
+
+
+def evaluate(
+    tower: Tower, data: MaskSet, methods: Iterable[Segmenter], templates: str
+) -> list[Result]:
+    """Run every method on every image and class of a data set."""
+    methods = list(methods)
+    names = list(data.class_names)
+    embedded = embed_texts(tower, names, templates)
+    place = {name: index for index, name in enumerate(names)}
+    scores = [[] for _ in methods]
+    seconds = np.zeros(len(methods))
+    for sample in tqdm(data, data.name, data.count, disable=None):
+        images = whole(tower, sample.image)
+        wanted = [_row(tower, images, embedded, place, name) for name in sample.masks]
+        texts = {False: embedded[wanted], True: contrasted(embedded[wanted], embedded)}
+        made: dict[tuple[str, bool], Heat] = {}  # variants that differ in threshold share a map
+        for index, method in enumerate(methods):
+            key = (method.name, method.contrast)
+            if key not in made:
+                start = time.perf_counter()
+                maps = method.make(images, texts[method.contrast])[0]
+                seconds[index] += time.perf_counter() - start
+                made[key] = _heat(maps, sample)
+            scores[index].append(_scores(made[key], method.threshold, sample))
+    return [
+        Result(method, by_image(mine), float(spent) / data.count)
+        for method, mine, spent in zip(methods, scores, seconds, strict=True)
+    ]
+
+
+Heat = tuple[Tensor, list[float | None]]
+
+
+def _heat(maps: Tensor, sample: Sample) -> Heat:
+    """Maps at the image's size in 0..1, and their average precisions, not yet known."""
+    size = next(iter(sample.masks.values())).shape
+    return min_max(upsample(maps.cpu(), size)), [None] * len(maps)
+
+
+def _scores(heat: Heat, threshold: float | None, sample: Sample) -> list[MaskScore]:
+    values, precisions = heat
+    masks = binary_masks(values, threshold).numpy()
+    found = []
+    for index, truth in enumerate(sample.masks.values()):
+        found.append(
+            score_mask(values[index].numpy(), masks[index], truth, sample.valid, precisions[index])
+        )
+        precisions[index] = found[-1].precision
+    return found
+
+
+def _row(tower: Tower, images: Tensor, embedded: Tensor, place: dict, name: str | None) -> int:
+    if name is None:
+        return int((tower.encode_image(images) @ embedded.T).argmax())
+    return place[name]
+
+
+def report(results: list[Result], data: str) -> dict:
+    """Figures of all methods with 95 % intervals, and paired differences from our best."""
+    weights = resamples(len(results[0].rows), _SAMPLES)
+    samples = {r.segmenter.name: bootstrap(r.rows, weights) for r in results}
+    figures = {"data": data, "images": len(results[0].rows), "metrics": METRICS, "methods": {}}
+    for result in results:
+        name = result.segmenter.name
+        low, high = interval(samples[name])
+        entry = {
+            "values": summarise(result.rows).round(2).tolist(),
+            "low": low.round(2).tolist(),
+            "high": high.round(2).tolist(),
+            "seconds": round(result.seconds, 4),
+            "threshold": "mean" if result.segmenter.threshold is None else
+            result.segmenter.threshold,
+            "contrast": result.segmenter.contrast,
+        }  # fmt: skip
+        if BEST in samples and name != BEST:
+            behind = samples[BEST] - samples[name]
+            low, high = interval(behind)
+            entry["behind best"] = {"low": low.round(2).tolist(), "high": high.round(2).tolist()}
+        figures["methods"][name] = entry
+    return figures
+
+
+def in_words(figures: dict) -> str:
+    """The figures in Markdown; the interval is the larger side of the 95 % interval."""
+    lines = [
+        f"{figures['data']}: {figures['images']} images, in percent, ± 95 % bootstrap interval",
+        "",
+        "| method | pixel accuracy | mIoU | mAP | best leads by (mIoU, mAP) | s / image |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, entry in figures["methods"].items():
+        cells = [
+            f"{v:.1f} ± {max(v - low, high - v):.1f}"
+            for v, low, high in zip(entry["values"], entry["low"], entry["high"], strict=True)
+        ]
+        behind = entry.get("behind best")
+        lead = "" if behind is None else ", ".join(
+            f"{behind['low'][i]:.1f} to {behind['high'][i]:.1f}" for i in (1, 2)
+        )  # fmt: skip
+        note = {BEST: " (ours)", PAPER: " (2406.04341)"}.get(name, "")
+        settings = f"threshold {entry['threshold']}{', contrast' if entry['contrast'] else ''}"
+        lines.append(
+            f"| {name}{note}, {settings} | {' | '.join(cells)} | {lead} | {entry['seconds']:.4f} |"
+        )
+    return "\n".join(lines)

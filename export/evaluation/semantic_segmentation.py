@@ -1,0 +1,336 @@
+"""Semantic segmentation: mean IoU over classes, ours against the baselines.
+
+    python -m export.evaluation.semantic_segmentation --bundle artifacts/mini-rn
+
+Every method gives each position the class with the highest score, or the background where all
+scores stay below a bound. The bound, the scale of the image, whether texts are held against the
+mean of all class texts, and for the neuron-head pairs their number, are chosen on scenes of the
+validation style, for every method alike; "+ edges" are other methods with our edge refinement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.models.clip import Tower, enlarge
+from clipneurons.models.preprocess import whole
+from clipneurons.segmentation.masks import upsample
+from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, EFFECTS, PAIRS
+from clipneurons.segmentation.metrics import resamples
+from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenters
+from clipneurons.text.embedding import embed_texts
+from export.common.errors import UserError, reported
+from export.common.flags import positive
+from export.evaluation.segmentation import EDGES, directions_of, pick, refined
+from export.pipeline.update_bundle import open_reading
+
+IGNORED = 255
+BACKGROUND = -1
+QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+PAIR_SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
+SCALES = (1.0, 1.5)
+BASELINE = "MaskCLIP"
+# Every so many pixels count when bounds are chosen.
+SPARSE = 7
+_STYLES = {"heldout": "openmoji", "validation": "fxemoji"}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with an index mask each: class number, BACKGROUND, or IGNORED."""
+
+    name: str
+    class_names: tuple[str, ...]
+    count: int
+    load: Callable[[int], tuple[Image.Image, np.ndarray]]
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, np.ndarray]]:
+        return (self.load(index) for index in range(self.count))
+
+
+def scenes(names: Sequence[str], count: int, styles: str, size: int, seed: int) -> Labelled:
+    """Composed scenes of the named concepts, two or three a scene."""
+    from clipneurons.synthetic.pictograms import load_pictograms
+    from clipneurons.synthetic.scenes import SceneConfig, Scenes
+
+    pack = load_pictograms(heldout=styles == "heldout")
+    config = SceneConfig(
+        size=size, objects=(2, 3), styles=(_STYLES[styles],), concepts=tuple(names)
+    )
+    made = Scenes(pack, config, count, seed)
+
+    def load(index: int) -> tuple[Image.Image, np.ndarray]:
+        scene = made[index]
+        labels = np.full(scene.image.shape[:2], BACKGROUND)
+        for thing in scene.objects:
+            labels[thing.mask] = names.index(thing.name)
+        return Image.fromarray(scene.image), labels
+
+    return Labelled(f"scenes, {styles}", tuple(names), count, load)
+
+
+def folder(root: Path, count: int | None = None) -> Labelled:
+    """PASCAL-Context or COCO-stuff style: ``names.txt``, ``images/*.jpg``, ``masks/*.png``.
+
+    Masks hold the line of the class in ``names.txt`` counted from 1; 0 is background, 255 is
+    left out.
+
+    Raises:
+        UserError: a missing part, or a mask of another size or with numbers beyond the names.
+    """
+    if not (root / "names.txt").is_file():
+        raise UserError(f"{root} has no names.txt: expected names.txt, images/ and masks/")
+    names = tuple(line for line in (root / "names.txt").read_text().splitlines() if line.strip())
+    pictures = sorted(p for p in (root / "images").glob("*") if p.is_file())[:count]
+    if not pictures:
+        raise UserError(f"{root}/images holds no image")
+
+    def load(index: int) -> tuple[Image.Image, np.ndarray]:
+        picture = pictures[index]
+        path = root / "masks" / f"{picture.stem}.png"
+        if not path.is_file():
+            raise UserError(f"{picture.name} has no mask {path}")
+        image = Image.open(picture).convert("RGB")
+        labels = np.asarray(Image.open(path)).astype(int)
+        if labels.shape != image.size[::-1] or labels[labels != IGNORED].max(initial=0) > len(
+            names
+        ):
+            raise UserError(
+                f"{path}: expected an index mask of {image.size[0]} x {image.size[1]} pixels with "
+                f"numbers up to {len(names)}, it is {labels.shape} with {labels.max()}"
+            )
+        return image, np.where(labels == IGNORED, IGNORED, labels - 1)
+
+    return Labelled(root.name, names, len(pictures), load)
+
+
+def confusion(
+    predicted: np.ndarray, truth: np.ndarray, classes: int
+) -> Int[np.ndarray, "class+1 class+1"]:
+    """Counts [true, predicted]; the last row and column are the background."""
+    valid = truth != IGNORED
+    true, guess = (np.where(x[valid] == BACKGROUND, classes, x[valid]) for x in (truth, predicted))
+    counts = np.bincount(true * (classes + 1) + guess, minlength=(classes + 1) ** 2)
+    return counts.reshape(classes + 1, classes + 1)
+
+
+def mean_iou(
+    counts: Int[np.ndarray, "*sample row row"], classes: Bool[np.ndarray, " row"] | None = None
+) -> Float[np.ndarray, "*sample"]:
+    """Mean over the classes, background included, in percent; by default those that occur.
+
+    Of a bootstrap sample, name the `classes` of the whole data: one that was not drawn counts 0
+    where it is predicted, else dropping the rare ones would raise the mean. One neither drawn nor
+    predicted has no IoU and is left out.
+    """
+    hit = np.diagonal(counts, axis1=-2, axis2=-1)
+    truth = counts.sum(-1)
+    union = counts.sum(-2) + truth - hit
+    present = truth > 0 if classes is None else classes & (union > 0)
+    shares = np.where(present, hit / np.maximum(union, 1), 0.0)
+    return 100 * shares.sum(-1) / present.sum(-1)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is chosen on the validation data; ``count`` is the number of pairs."""
+
+    scale: float
+    contrast: bool
+    count: int | None = None
+    bound: float = 0.0
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The best class of each pixel of one image, its score, and the truth."""
+
+    score: Tensor
+    label: Tensor
+    truth: np.ndarray
+
+    def counts(self, bound: float, classes: int) -> np.ndarray:
+        """Confusion with the background where the score is not above the bound."""
+        predicted = torch.where(self.score > bound, self.label, BACKGROUND)
+        return confusion(predicted.numpy(), self.truth, classes)
+
+
+class Bench:
+    """The methods at every scale; scores of a data set under a setting."""
+
+    def __init__(self, tower: Tower, bundle: Bundle | None, names: str | None, templates: str):
+        self.templates = templates
+        self.towers = {scale: enlarge(tower, scale) for scale in SCALES}
+        self.methods = {
+            scale: _methods(larger, bundle, names) for scale, larger in self.towers.items()
+        }
+        self.names = tuple(self.methods[SCALES[0]])
+        self.units = tower.neurons * tower.heads
+
+    def settings(self, name: str) -> list[Setting]:
+        """All there is to choose from, but for the bound."""
+        counts = [None]
+        if name.removesuffix(EDGES) == PAIRS:
+            counts = [max(1, int(share * self.units)) for share in PAIR_SHARES]
+        return [Setting(*chosen) for chosen in itertools.product(SCALES, (False, True), counts)]
+
+    def guesses(self, name: str, setting: Setting, data: Labelled) -> Iterator[Guess]:
+        """What the method makes of every image."""
+        tower, method = self.towers[setting.scale], self.methods[setting.scale][name]
+        make = method.make if setting.count is None else partial(method.make, count=setting.count)
+        texts = embed_texts(tower, data.class_names, self.templates)
+        texts = contrasted(texts, texts) if setting.contrast else texts
+        shown = f"{name}, {data.name}"
+        for image, truth in tqdm(data, shown, data.count, leave=False, disable=None):
+            scores = make(whole(tower, image), texts)[0].float().cpu()
+            yield Guess(*upsample(scores, truth.shape).max(0), truth)
+
+    def choose(self, name: str, data: Labelled) -> tuple[float, Setting]:
+        """The setting with the largest mean IoU, and that."""
+        found = []
+        for setting in self.settings(name):
+            guesses = list(self.guesses(name, setting, data))
+            scores = torch.cat([guess.score.flatten()[::SPARSE] for guess in guesses])
+            for bound in np.quantile(scores.numpy(), QUANTILES).tolist():
+                counts = sum(guess.counts(bound, len(data.class_names)) for guess in guesses)
+                found.append((float(mean_iou(counts)), replace(setting, bound=bound)))
+        return max(found, key=lambda one: one[0])
+
+
+def measure(
+    tower: Tower,
+    validation: Labelled,
+    data: Labelled,
+    bundle: Bundle | None = None,
+    names: str | None = None,
+    templates: str = "photo",
+) -> dict:
+    """For every method: what was chosen on the validation data, and the mean IoU on the data.
+
+    With 95 % bootstrap intervals over images, of the ratio to MaskCLIP's mean IoU too.
+    """
+    bench = Bench(tower, bundle, names, templates)
+    weights = resamples(data.count)
+    result, samples = {}, {}
+    for name in bench.names:
+        chosen_at, setting = bench.choose(name, validation)
+        counts = np.stack(
+            [
+                g.counts(setting.bound, len(data.class_names))
+                for g in bench.guesses(name, setting, data)
+            ]
+        )
+        samples[name] = mean_iou(np.tensordot(weights, counts, 1), counts.sum((0, 2)) > 0)
+        result[name] = {
+            "mIoU": round(float(mean_iou(counts.sum(0))), 2),
+            "interval": _interval(samples[name]),
+            "validation mIoU": round(chosen_at, 2),
+            **{key: value for key, value in asdict(setting).items() if value is not None},
+        }
+    for name in result:
+        if BASELINE in samples and name != BASELINE:
+            ratio = result[name]["mIoU"] / result[BASELINE]["mIoU"]
+            result[name][f"times {BASELINE}"] = round(ratio, 3)
+            result[name]["ratio interval"] = _interval(samples[name] / samples[BASELINE])
+    return result
+
+
+def table(figures: dict) -> str:
+    """The figures in Markdown."""
+    lines = [
+        f"| method | mIoU (95 % interval) | times {BASELINE} | scale | contrast |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, entry in figures.items():
+        low, high = entry["interval"]
+        ratio = ""
+        if "ratio interval" in entry:
+            ratio = "{:.2f} ({:.2f} to {:.2f})".format(
+                entry[f"times {BASELINE}"], *entry["ratio interval"]
+            )
+        lines.append(
+            f"| {name}{' (ours)' if name == BEST else ''} | {entry['mIoU']:.1f} ({low:.1f} to "
+            f"{high:.1f}) | {ratio} | {entry['scale']:g} | {'yes' if entry['contrast'] else 'no'} |"
+        )
+    return "\n".join(lines)
+
+
+def _methods(tower: Tower, bundle: Bundle | None, names: str | None) -> dict[str, Segmenter]:
+    """Those that read the text, each also with our edge refinement."""
+    known = segmenters(tower, directions_of(bundle) if bundle else None)
+    known = {name: method for name, method in known.items() if name not in CLASS_AGNOSTIC}
+    chosen = pick(known, names)
+    chosen += [
+        refined(tower, method) for method in chosen if method.name not in (BEST, EFFECTS, PAIRS)
+    ]
+    return {method.name: method for method in chosen}
+
+
+def _interval(samples: np.ndarray) -> list[float]:
+    return np.percentile(samples, [2.5, 97.5]).round(3).tolist()
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--bundle", default="artifacts/mini-rn", help="the bundle (default: %(default)s)")
+    add("--dataset", help="folder with names.txt, images/ and masks/ (default: scenes)")
+    add("--count", type=positive, default=200, help="images to measure on (default: %(default)s)")
+    add("--choose", type=positive, default=100,
+        help="validation scenes to choose settings on (default: %(default)s)")  # fmt: skip
+    add("--classes", type=positive, default=20,
+        help="classes of the scenes, chosen by chance (default: %(default)s)")  # fmt: skip
+    add("--methods", help="names, separated by commas (default: all)")
+    add("--seed", type=int, default=0)
+    add("--device", help="default: cuda where there is one, else cpu")
+    add("--out", type=Path, help="also write the figures here, as JSON")
+    args = parser.parse_args()
+    bundle, tower = open_reading(args.bundle, args.device)
+    names = drawn_classes(args.classes, args.seed)
+    size = max(tower.image_size)
+    validation = scenes(names, args.choose, "validation", size, args.seed + 1)
+    data = (
+        folder(Path(args.dataset), args.count)
+        if args.dataset
+        else scenes(names, args.count, "heldout", size, args.seed)
+    )
+    figures = measure(tower, validation, data, bundle, args.methods)
+    print(f"{data.name}: {data.count} images, {len(data.class_names)} classes, in percent\n")
+    print(table(figures))
+    if args.out:
+        args.out.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+def drawn_classes(count: int, seed: int = 0) -> list[str]:
+    """Concepts that both the validation and the held-out style draw, chosen by chance."""
+    from clipneurons.synthetic.pictograms import load_pictograms
+
+    trained, heldout = load_pictograms(), load_pictograms(heldout=True)
+    known = sorted(
+        c
+        for c in trained.concepts
+        if _STYLES["validation"] in trained.styles_of(c)
+        and _STYLES["heldout"] in heldout.styles_of(c)
+    )
+    return [known[i] for i in np.random.default_rng(seed).permutation(len(known))][:count]
+
+
+if __name__ == "__main__":
+    sys.exit(reported(main))

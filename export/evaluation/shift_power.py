@@ -1,0 +1,191 @@
+"""Power of the shift tests on composed scenes, and how often they name what was planted.
+
+    python -m export.evaluation.shift_power --bundle artifacts/mini-vit
+
+Every run draws two samples of the same size, of which the second has a known shift, and asks all
+tests for a p-value; power is the share of runs with p at most 0.05. Without a shift it is the
+rate of false alarms. A concept is named when it is among the first five words: of what the units
+say (named), of the mean embedding, or of the closer look at the images that carry the change; the
+last two are what the monitor shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from clipneurons.bundle.bundle import Bundle, load_bundle
+from clipneurons.lens.make import make_lens
+from clipneurons.models.clip import Tower
+from clipneurons.shift.comparison import Profiler, TextBank, compare, text_scores
+from clipneurons.shift.localisation import examples, look_closer
+from clipneurons.stats.two_sample import classifier, mmd, p_values, permuted_labels
+from export.common.errors import UserError, reported
+from export.common.flags import positive
+from export.common.settings import DEFAULT_MODEL
+from export.evaluation.shift_scenes import Pools, Sample, draw, make_pools
+from export.pipeline.update_bundle import local_folder, open_model
+
+SHIFTS = ("none", "style", "background", "vehicles", "mark:0.01", "mark:0.05", "mark:0.2")
+NAMED = 5  # words among which a planted concept counts as named
+
+
+@dataclass(frozen=True)
+class PowerOptions:
+    """How long to measure: runs a cell, images a side, usual scenes to draw from, concepts that
+    are planted in turn, and permutations of a test."""
+
+    runs: int = 40
+    sizes: Sequence[int] = (50, 200, 1000)
+    pool: int = 3000
+    marks: int = 20
+    permutations: int = 200
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the measurement."""
+    add, usual = parser.add_argument, PowerOptions()
+    add("--shift-runs", type=positive, default=usual.runs,
+        help="runs a cell (default: %(default)s)")  # fmt: skip
+    add("--shift-sizes", type=positive, nargs="+", default=list(usual.sizes), metavar="IMAGES",
+        help=f"images a side (default: {' '.join(map(str, usual.sizes))})")  # fmt: skip
+    add("--shift-pool", type=positive, default=usual.pool,
+        help="usual scenes to draw from (default: %(default)s)")  # fmt: skip
+    add("--shift-marks", type=positive, default=usual.marks,
+        help="concepts that are planted in turn (default: %(default)s)")  # fmt: skip
+    add("--shift-permutations", type=positive, default=usual.permutations,
+        help="(default: %(default)s)")  # fmt: skip
+
+
+def measure(bundle: Bundle, tower: Tower, options: PowerOptions) -> dict:
+    """Power of each test and naming rate of each reading, by shift and size."""
+    if min(options.sizes) < 2:
+        raise UserError("--shift-sizes: expected at least two images a side")
+    if options.pool < 2 * max(options.sizes) or options.pool < 24:
+        raise UserError(
+            f"--shift-pool {options.pool}: expected at least 24 scenes, and twice the largest "
+            f"of --shift-sizes, {2 * max(options.sizes)}"
+        )
+    profiler = Profiler(make_lens(tower, bundle.config.layers), bundle)
+    bank = TextBank.of(bundle)
+    concepts = _planted(bundle, options.marks)
+    pools = _pools(tower, profiler, concepts, options)
+    table = {}
+    for size in options.sizes:
+        for shift in SHIFTS:
+            # False alarms have to be known better than power.
+            runs = options.runs * (3 if shift == "none" and size < 1000 else 1)
+            if size >= 1000:
+                runs = max(runs // 2, 1)
+            rows = [
+                _run(tower, pools, bank, shift, size, run, options.permutations)
+                for run in tqdm(range(runs), f"{shift} {size}", leave=False, disable=None)
+            ]
+            table[f"{shift} {size}"] = _summary(rows)
+    return {"planted": concepts, "cells": table}
+
+
+def _planted(bundle: Bundle, count: int) -> list[str]:
+    """Concepts of the pack that the bundle has a word for, chosen by chance."""
+    from clipneurons.synthetic.pictograms import load_pictograms
+
+    known = [c for c in load_pictograms().concepts if any(_says(t, c) for t in bundle.texts)]
+    # Nearly all others than the ten that the closer look's settings were found on (seed 0).
+    chosen = np.random.default_rng(1).permutation(len(known))[:count]
+    return [known[i] for i in chosen]
+
+
+def _pools(tower, profiler, concepts, options) -> Pools:
+    with tqdm(desc="scenes", unit=" images", disable=None) as bar:
+        return make_pools(tower, profiler, concepts, options.pool, progress=bar.update)
+
+
+def _run(
+    tower: Tower, pools: Pools, bank: TextBank, shift: str, size: int, run: int, permutations: int
+) -> dict[str, float]:
+    sample = draw(pools, shift, size, np.random.default_rng([run, size]), run)
+    reference, new = sample.reference.profile, sample.new.profile
+    ours = compare(reference, new, bank, permutations, seed=run)
+    embeddings = torch.cat([reference.embeddings, new.embeddings])
+    labels = permuted_labels(size, len(new), permutations, run)
+    row = {"ours": ours.p} | {f"ours {name}": p for name, p in ours.tests.items()}
+    row["MMD"] = p_values(mmd(embeddings, labels))[0].item()
+    row["classifier"] = p_values(classifier(embeddings, labels, run))[0].item()
+    if sample.words:
+        said = torch.cat([reference.said, new.said])
+        units = text_scores(said, labels[:1], bank.centred)[0].topk(NAMED).indices.tolist()
+        row["named"] = _named([bank.texts[i] for i in units], sample)
+        row["named by mean embedding"] = _named([t for t, _ in ours.more.top(NAMED)], sample)
+        place = look_closer(
+            tower,
+            sample.reference.pictures(examples(size)),
+            sample.new.pictures(ours.top_carriers()),
+            bank,
+        )
+        words = place.words.top(NAMED) if place else ()
+        row["named on a closer look"] = _named([t for t, _ in words], sample)
+    return row
+
+
+def _named(texts: list[str], sample: Sample) -> bool:
+    return any(_says(text, word) for text in texts for word in sample.words)
+
+
+def _says(text: str, word: str) -> bool:
+    """Whether the text has the word, as "a red car" has "car" (and "scarf" has not)."""
+    return f" {word} " in f" {text} "
+
+
+def _summary(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Rates of rejection at 0.05, and of naming, over runs."""
+    result = {"runs": len(rows)}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        hits = values if name.startswith("named") else [p <= 0.05 for p in values]
+        result[name] = round(float(np.mean(hits)), 3)
+    if "named" in rows[0]:
+        found = [row["named on a closer look"] for row in rows if row["ours"] <= 0.05]
+        result["closer look where detected"] = round(float(np.mean(found)), 3) if found else None
+    return result
+
+
+def table(cells: dict[str, dict]) -> str:
+    """The cells as a Markdown table."""
+    columns = list(max(cells.values(), key=len))
+    lines = [f"| shift, images | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, cell in cells.items():
+        values = " | ".join("" if cell.get(c) is None else f"{cell[c]:g}" for c in columns)
+        lines.append(f"| {name} | {values} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", default=DEFAULT_MODEL, help="the bundle's folder")
+    parser.add_argument("--device")
+    parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
+    add_arguments(parser)
+    args = parser.parse_args()
+    folder = local_folder(args.bundle)
+    bundle = load_bundle(folder)
+    options = PowerOptions(
+        *(getattr(args, f"shift_{option.name}") for option in fields(PowerOptions))
+    )
+    figures = measure(bundle, open_model(bundle, folder, args.device), options)
+    print(table(figures["cells"]))
+    if args.out:
+        args.out.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(reported(main))

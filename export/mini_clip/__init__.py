@@ -1,0 +1,1 @@
+"""The shipped small CLIPs: their data, training and evaluation."""

@@ -1,0 +1,124 @@
+"""The model card: `card_template.md` filled in, with the repository's final name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+
+from clipneurons.bundle.bundle import Bundle
+
+TEMPLATE = Path(__file__).with_name("card_template.md")
+
+
+def render_card(
+    bundle: Bundle, metrics: Mapping, command: str, repository: str, model_card: str = ""
+) -> str:
+    """The card of a bundle that will be found under `repository` (a folder or "user/name").
+
+    `model_card` is the text of `MODEL.md`, where the weights have one.
+    """
+    config = bundle.config
+    hub = config.model.removeprefix("hf-hub:") if config.model.startswith("hf-hub:") else ""
+    own = config.model == "."
+    title = Path(repository).name if own else config.model
+    layer, unit = _strongest(bundle)[0]
+    counts = [len(bundle.layers[x].directions) for x in config.layers]
+    pairs = config.units_per_neuron > 1
+    skipped = f", {config.data.skipped:,} unreadable ones left out" if config.data.skipped else ""
+    text = Template(TEMPLATE.read_text()).substitute(
+        licence="mit",
+        base_model=f"base_model: {hub}\n" if hub else "",
+        title=f"{title} ({config.pretrained})" if config.pretrained else title,
+        units=f"{sum(counts):,}",
+        what="neuron-head pairs of the last stage" if pairs else "MLP neurons",
+        repository=repository,
+        layer=layer,
+        unit=unit,
+        example=_phrases(bundle, layer, unit, 3),
+        model="in this folder" if own else f"{config.model} {config.pretrained or ''}",
+        weights=config.weights_sha256[:16],
+        width=config.image_size[1],
+        height=config.image_size[0],
+        activation=config.activation,
+        layers=", ".join(f"{x} ({n:,} units)" for x, n in zip(config.layers, counts, strict=True)),
+        images=f"{config.data.count:,} of {config.data.name}{skipped}; fingerprint"
+        f" `{config.data.fingerprint[:16]}`",
+        top_k=config.top_k,
+        pool=f"{config.pool.count:,}, {config.pool.name}: {config.pool.source}"
+        f" ({config.pool.licence}){', centred' if config.centred_pool else ''}",
+        components=config.components,
+        bias="Each effect includes an equal share of all biases, as in the published code."
+        if config.shared_bias
+        else "Effects are the units' own; biases are left out.",
+        fidelity=_fidelity(metrics.get("fidelity")),
+        sample=_sample(bundle),
+        command=command,
+        versions=", ".join(f"{name} {value}" for name, value in sorted(config.versions.items())),
+        model_card=f"## The model\n\n{_demoted(model_card)}\n" if model_card else "",
+    )
+    return text
+
+
+def _strongest(bundle: Bundle) -> list[tuple[int, int]]:
+    """Units whose direction explains most, among those with effects above the layer's median."""
+    ranked = []
+    for layer, arrays in bundle.layers.items():
+        strong = arrays.percentile >= arrays.percentile.median()
+        score = arrays.explained_variance.where(strong, arrays.explained_variance * 0)
+        best = score.argsort(descending=True, stable=True)[:4].tolist()
+        ranked += [(float(score[unit]), layer, unit) for unit in best]
+    return [(layer, unit) for _, layer, unit in sorted(ranked, key=lambda r: (-r[0], r[1:]))]
+
+
+def _sample(bundle: Bundle) -> str:
+    rows = ["| layer | unit | explained variance | phrases |", "|---|---|---|---|"]
+    for layer, unit in _strongest(bundle)[:12]:
+        explained = float(bundle.layers[layer].explained_variance[unit])
+        phrases = _phrases(bundle, layer, unit, 5)
+        rows.append(f"| {layer} | {unit} | {explained:.0%} | {phrases} |")
+    return "\n".join(rows)
+
+
+def _phrases(bundle: Bundle, layer: int, unit: int, count: int) -> str:
+    return ", ".join(f"{text} {value:+.2f}" for text, value in bundle.phrases(layer, unit, count))
+
+
+def _fidelity(figures: Mapping | None) -> str:
+    if not figures:
+        return "Not measured; `python -m export evaluate --bundle FOLDER` does."
+    known = "accuracy" in figures["baseline"]
+    choice = f"{figures['classes']:,} classes" if known else "a choice among the bundle's texts"
+    lines = [
+        f"{figures['count']:,} images of {figures['images']}, {choice}; 95 % intervals.",
+        "",
+    ]
+    if known:
+        low, high = figures["baseline"]["accuracy_interval"]
+        accuracy = figures["baseline"]["accuracy"]
+        lines += [f"Unchanged model: {accuracy:.1%} ({low:.1%} to {high:.1%}) accuracy.", ""]
+    head = "accuracy | change | " if known else ""
+    lines += [
+        f"| layer | effects of the layer | {head}same choice as the model | cosine |",
+        "|---|---|" + ("---|---|" if known else "") + "---|---|",
+    ]
+    for place, conditions in figures["layers"].items():
+        for name, f in conditions.items():
+            cells = [place.removeprefix("layer "), name]
+            if known:
+                low, high = f["change_interval"]
+                cells += [
+                    f"{f['accuracy']:.1%}",
+                    f"{100 * f['change']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) points",
+                ]
+            cells += [f"{f['agreement']:.1%}", f"{f['cosine']:.3f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _demoted(text: str) -> str:
+    """Headings two levels lower, front matter left out, so that the text fits into a card."""
+    if text.startswith("---\n") and "\n---\n" in text[4:]:
+        text = text.split("\n---\n", 1)[1]
+    lines = [f"##{line}" if line.startswith("#") else line for line in text.strip().splitlines()]
+    return "\n".join(lines) + "\n"

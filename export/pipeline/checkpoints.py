@@ -1,0 +1,104 @@
+"""State of an unfinished run as bytes: the same for checkpoints, ranks and job arrays.
+
+Safetensors with a JSON note; written in one step, so that a kill leaves the last whole state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor
+
+from clipneurons.bundle.folders import write_atomic
+from clipneurons.lens.contributions import Contributions
+
+
+@dataclass(frozen=True)
+class State:
+    """Tensors by name ("layer8.scores"), and a note that JSON can hold."""
+
+    tensors: Mapping[str, Tensor]
+    note: dict[str, Any] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The same state gives the same bytes."""
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.tensors.items()}
+        return save(tensors, {"note": json.dumps(self.note, sort_keys=True)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, device: torch.device | str = "cpu") -> State:
+        """The inverse of `to_bytes`."""
+        size = int.from_bytes(data[:8], "little")
+        note = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["note"])
+        return cls({k: v.to(device) for k, v in load(data).items()}, note)
+
+    def save(self, path: Path) -> None:
+        """Write in one step."""
+        write_atomic(path, self.to_bytes())
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> State | None:
+        """The state in a file; None where there is none."""
+        return cls.from_bytes(path.read_bytes(), device) if path.is_file() else None
+
+    def of(self, layer: int) -> dict[str, Tensor]:
+        """Tensors of one layer, without the prefix."""
+        prefix = f"layer{layer}."
+        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+
+
+def by_layer(states: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of all layers under `layer{l}.` names."""
+    return {f"layer{layer}.{k}": v for layer, state in states.items() for k, v in state.items()}
+
+
+class ScoreCache:
+    """Scores of every batch on disk, so that the second pass needs neither images nor model.
+
+    A file that a kill or a full disk left unusable counts as absent.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.folder, self.device = folder, device
+
+    def put(self, number: int, ids: Tensor, layers: Mapping[int, Contributions]) -> None:
+        """Keep the scores (and shared bias) of batch `number`."""
+        tensors = {"ids": ids}
+        for layer, mine in layers.items():
+            tensors[f"layer{layer}.scores"] = mine.scores
+            if mine.bias is not None:
+                tensors[f"layer{layer}.bias"] = mine.bias
+        path = self._path(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")  # not flushed: a lost batch is computed again
+        temporary.write_bytes(State(tensors).to_bytes())
+        os.replace(temporary, path)
+
+    def has(self, number: int) -> bool:
+        """Whether `get` will succeed."""
+        try:
+            with safe_open(self._path(number), "pt") as file:
+                return "ids" in file.keys()  # noqa: SIM118 (no mapping)
+        except (OSError, SafetensorError):
+            return False
+
+    def get(self, number: int, directions: Mapping[int, Any]) -> tuple[Tensor, dict]:
+        """Image ids and contributions of batch `number`."""
+        state = State.load(self._path(number), self.device)
+        layers = {
+            layer: Contributions(state.of(layer)["scores"], d, state.of(layer).get("bias"))
+            for layer, d in directions.items()
+            if state.of(layer)
+        }
+        return state.tensors["ids"].cpu(), layers
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:07d}.safetensors"

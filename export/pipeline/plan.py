@@ -1,0 +1,211 @@
+"""What a run is about to do, said before it starts, from a short measured warm-up."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from clipneurons.analysis.effect_statistics import NORM_BINS, EffectStatistics, RunningMean
+from clipneurons.analysis.omp import omp
+from clipneurons.lens.make import Lens
+from clipneurons.text.embedding import embed_texts
+from clipneurons.text.pools import TextPool
+from export.common.errors import UserError
+from export.common.settings import SIZES, Settings, Shard
+from export.data.dataset import Source
+from export.data.loader import batches
+
+# Share of the free disk that cached scores may take.
+_CACHE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes in bytes and times in seconds of a run; `cache` says whether scores are kept."""
+
+    images: int
+    batches: int
+    units: dict[int, int]
+    pairs: dict[int, int]
+    cache: bool
+    cache_bytes: int
+    disk_bytes: int
+    disk_free: int
+    memory_bytes: int
+    rate: float
+    image_seconds: float
+    text_seconds: float
+    figure_seconds: float
+
+    def lines(self, settings: Settings, source: Source, pool: TextPool, out: Path) -> list[str]:
+        """The plan in words."""
+        layers = ", ".join(
+            f"{layer} ({self.units[layer]:,} units x {self.pairs[layer]} numbers)"
+            for layer in self.units
+        )
+        passes = (
+            f"2, the second from cached scores ({size(self.cache_bytes)} on disk)"
+            if self.cache
+            else "2 over the images (their scores do not fit on the disk)"
+        )
+        whole = self.image_seconds + self.text_seconds + self.figure_seconds
+        return [
+            f"model    {settings.model} {settings.pretrained or ''}".rstrip(),
+            f"images   {self.images:,} of {source.name}, {classes(source)}",
+            f"layers   {layers}",
+            f"passes   {passes}",
+            f"texts    {len(pool):,} of {pool.name} ({pool.licence}), {settings.components} a unit",
+            f"time     about {duration(whole)}: images {duration(self.image_seconds)}"
+            f" ({self.rate:.1f} images/s measured), texts {duration(self.text_seconds)}"
+            + (f", figures {duration(self.figure_seconds)}" if self.figure_seconds else ""),
+            f"memory   about {size(self.memory_bytes)} beside the model",
+            f"disk     {size(self.disk_bytes)} needed, {size(self.disk_free)} free",
+            f"output   {out}",
+        ]
+
+
+def make_plan(
+    lens: Lens,
+    source: Source,
+    settings: Settings,
+    pool: TextPool,
+    out: Path,
+    shard: Shard,
+    *,
+    cache: bool | None,
+    workers: int,
+    held: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Plan:
+    """Measure two batches and the statistics on them, and add up.
+
+    `held` is the number of images for the fidelity figures, 0 to leave them out.
+    `cache` None keeps the scores when they fit into half of the free disk. Raises `UserError`
+    when the disk is too small, or the first two batches hold no image.
+    """
+    units = {layer: d.units for layer, d in lens.directions.items()}
+    pairs = {layer: d.pairs for layer, d in lens.directions.items()}
+    numbers = sum(units[layer] * pairs[layer] for layer in units)
+    mine = -(-len(source) // shard.count)
+    cache_bytes = 4 * numbers * mine
+    free = shutil.disk_usage(_existing(out)).free
+    if cache is None:
+        cache = cache_bytes < _CACHE_SHARE * free
+    top, tail = (
+        min(settings.top_k, len(source)),
+        int(len(source) * (100 - settings.percentile) / 50),
+    )
+    kept = sum(n * (4 * pairs[x] * top + 8 * top + 4 * tail + 280) for x, n in units.items())
+    dim, m = lens.tower.embed_dim, min(settings.components, len(pool))
+    a_unit = 8 * dim + 8 * top + 8 * m + 4 * len(NORM_BINS)
+    bundle = sum(units.values()) * a_unit + len(pool) * (4 * dim + 12)
+    # Two copies of the state and of the bundle: the new one is complete before the old one goes.
+    disk = cache_bytes * cache + 2 * kept + 2 * bundle + int(settings.gallery_mb * 2e6)
+    if disk * 1.05 > free:
+        raise UserError(
+            f"the disk of {out} has {size(free)} free, the run needs {size(disk)}: free some space"
+            + (", or add --no-cache (reads the images twice)" if cache else "")
+        )
+    each, again = _measure(lens, source, settings, workers, clock)
+    texts, figures = _measure_texts(lens, pool, sum(units.values()), m, clock)
+    return Plan(
+        images=len(source),
+        batches=-(-len(source) // settings.batch),
+        units=units,
+        pairs=pairs,
+        cache=cache,
+        cache_bytes=cache_bytes,
+        disk_bytes=disk,
+        disk_free=free,
+        memory_bytes=kept + 4 * numbers * settings.batch * 4 + bundle,
+        rate=1 / each,
+        image_seconds=mine * (each + again + (0 if cache else each)),
+        text_seconds=texts,
+        # Every image again, ablated in several ways, which costs as much once more.
+        figure_seconds=figures + 2 * each * held if held else 0.0,
+    )
+
+
+def _measure(lens, source, settings, workers, clock) -> tuple[float, float]:
+    """Seconds an image of pass 1, and of the statistics in pass 2."""
+    some = batches(source, lens.tower.preprocess, range(3), settings.batch, workers)
+    start, seen, last = None, 0, None
+    for batch in some:
+        if start is None:  # the first batch loads libraries and builds directions
+            if batch.images is not None:
+                lens(batch.images[:2])
+            start = clock()
+        if batch.images is not None:
+            last = lens(batch.images)[1], batch.ids
+            seen += len(batch.ids)
+    if last is None:
+        raise UserError(f"none of the first images of {source.name} can be read")
+    each = (clock() - start) / seen
+    layers, ids = last
+    start = clock()
+    for layer, mine in layers.items():
+        mean = RunningMean()
+        mean.update(mine)
+        statistics = EffectStatistics(
+            mean.mean(), lens.directions[layer], max(len(ids), len(source)), settings.top_k
+        )
+        statistics.update(mine, ids)
+    return each, (clock() - start) / len(ids)
+
+
+def _measure_texts(lens, pool, units, components, clock) -> tuple[float, float]:
+    """Seconds for embedding the pool and decomposing all directions, and for the figures'
+    decompositions into more texts, from a sample."""
+    tower, sample = lens.tower, list(pool.texts[:64])
+    embed_texts(tower, sample[:2])
+    start = clock()
+    some = embed_texts(tower, sample)
+    total = (clock() - start) / len(sample) * len(pool)
+    generator = torch.Generator().manual_seed(0)
+    like = torch.randn(len(pool), some.shape[1], generator=generator).to(tower.device)
+    targets = torch.randn(64, some.shape[1], generator=generator).to(tower.device)
+    like = torch.nn.functional.normalize(like, dim=1)
+    seconds = []
+    for size in (components, min(max(SIZES), *like.shape)):
+        start = clock()
+        omp(targets, like, size)
+        seconds.append((clock() - start) / len(targets) * units)
+    return total + seconds[0], seconds[1]
+
+
+def classes(source: Source) -> str:
+    """How many classes were found and the first of them, so that the wrong folder shows."""
+    names = source.class_names
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    also = f", {', '.join(doubled[:3])} more than once" if doubled else ""
+    return f"{len(names)} classes ({shown}){also}" if names else "no classes"
+
+
+def size(count: float) -> str:
+    """Bytes in words."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.4g} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    return path if path.exists() else _existing(path.parent)

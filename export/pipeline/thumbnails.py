@@ -1,0 +1,77 @@
+"""Thumbnails of the images that units respond to most, as the model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clipneurons.analysis.effect_statistics import UnitStatistics
+from clipneurons.bundle.thumbnails import Examples
+from clipneurons.models.clip import Tower
+from export.data.dataset import Source
+from export.data.loader import read
+
+# Longest side, in pixels, and WebP quality of a thumbnail.
+LARGEST = 128
+QUALITY = 75
+
+
+def choose(statistics: Mapping[int, UnitStatistics], per_unit: int) -> list[int]:
+    """Images among the first `per_unit` of any unit; every unit's first before any second.
+
+    Of the same rank, those that more units share come first.
+    """
+    chosen: dict[int, None] = {}
+    for rank in range(per_unit):
+        columns = [
+            s.top_images[:, rank] for s in statistics.values() if s.top_images.shape[1] > rank
+        ]
+        if columns:
+            ids, counts = torch.cat(columns).cpu().unique(return_counts=True)
+            order = counts.argsort(descending=True, stable=True)
+            chosen |= dict.fromkeys(ids[order].tolist())
+    return list(chosen)
+
+
+def gallery(tower: Tower, source: Source, ranked: list[int], budget: int) -> Examples:
+    """Thumbnails of the first images of `ranked` that fit into `budget` bytes."""
+    if not ranked:
+        return Examples.build({}, {})
+    trial = _thumbnails(tower, source, ranked[:16])
+    mean = sum(len(webp) for webp, _ in trial.values()) / max(len(trial), 1)
+    found = trial | _thumbnails(tower, source, ranked[16 : int(1.25 * budget / max(mean, 1))])
+    pictures, captions, used = {}, {}, 0
+    for image in ranked:
+        webp, caption = found.get(image, (b"", ""))
+        used += len(webp)
+        if used > budget:
+            break
+        if webp:
+            pictures[image], captions[image] = webp, caption
+    return Examples.build(pictures, captions)
+
+
+def _thumbnails(tower: Tower, source: Source, ids: list[int]) -> dict[int, tuple[bytes, str]]:
+    found = {}
+    for raw in source.raws(sorted(ids)):
+        picture = read(raw)
+        if picture.image is not None:
+            webp = encode(tower, tower.preprocess(picture.image))
+            found[picture.index] = (webp, picture.caption)
+    return found
+
+
+def encode(tower: Tower, pixels: Tensor) -> bytes:
+    """WebP of a preprocessed image [3, height, width], at most `LARGEST` pixels on a side."""
+    mean = torch.tensor(tower.image_mean)[:, None, None]
+    std = torch.tensor(tower.image_std)[:, None, None]
+    bytes_ = ((pixels.cpu() * std + mean) * 255).round().clamp(0, 255).byte()
+    image = Image.fromarray(bytes_.permute(1, 2, 0).numpy())  # [height, width, 3]
+    image.thumbnail((LARGEST, LARGEST))
+    buffer = BytesIO()
+    image.save(buffer, "WEBP", quality=QUALITY, method=4)
+    return buffer.getvalue()

@@ -1,0 +1,152 @@
+"""The work folder beside `--out`: settings, checkpoints and cached scores of an unfinished run."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clipneurons.bundle.bundle import Bundle, bundle_files, load_bundle
+from clipneurons.bundle.config import NEURONS, BundleError
+from clipneurons.bundle.folders import file_sha256, write_atomic
+from export.common.errors import UserError
+from export.common.settings import Settings, Shard
+
+_PLAN, _FINISHING = "plan.json", "finishing.json"
+
+
+def plan_of(
+    settings: Settings, weights: str, images: int, shards: int | None = None
+) -> dict[str, Any]:
+    """What must be the same for a run to go on: settings, the model's digest, number of images.
+
+    And the n of `--shard i/n`, where it is one job of an array.
+    """
+    plan = {"settings": json.loads(settings.to_json()), "weights": weights, "images": images}
+    return plan | ({"shards": shards} if shards else {})
+
+
+class Work:
+    """Files of the run that will end in `out`; the same for all its shards and ranks."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        folder = out.resolve()  # of a link, what it leads to: that is what will be replaced
+        self.folder = folder.parent / f".{folder.name}.work"
+
+    @property
+    def means(self) -> Path:
+        """Where `export merge` puts the mean of all shards."""
+        return self.folder / "means.safetensors"
+
+    def shard(self, shard: Shard) -> Path:
+        """The folder of one shard."""
+        return self.folder / shard.name
+
+    @contextmanager
+    def lock(self, shard: Shard) -> Iterator[None]:
+        """Hold the shard against a second process; a kill lets go of it."""
+        folder = self.shard(shard)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"another process is at work on {self.out} ({folder})") from None
+            yield
+
+    def goes_on(self, plan: Mapping[str, Any], restart: bool = False) -> bool:
+        """Whether an unfinished run of the same `plan_of` is here; nothing is changed.
+
+        Raises `UserError` for a run of another one, unless it is to be discarded.
+        """
+        path = self.folder / _PLAN
+        old = json.loads(path.read_text()) if path.is_file() else None
+        if old not in (None, plan) and not restart:
+            raise UserError(
+                f"{self.folder} holds an unfinished run with {self._difference(old, plan)}."
+                " Run that command again to go on, or add --restart to discard it"
+            )
+        return old == plan
+
+    def begin(self, plan: Mapping[str, Any], restart: bool = False) -> None:
+        """Note the plan where there is none, and discard what another one left."""
+        if self.goes_on(plan, restart):
+            return
+        if (self.folder / _PLAN).is_file():
+            for entry in self.folder.iterdir():
+                if entry.is_dir():
+                    for inner in entry.iterdir():
+                        _delete(inner) if inner.name != "lock" else None
+                else:
+                    _delete(entry)
+        text = json.dumps(plan, indent=1, sort_keys=True) + "\n"
+        write_atomic(self.folder / _PLAN, text.encode())
+
+    def shards(self) -> list[Shard]:
+        """The jobs of the array at work here; raises `UserError` when it is none."""
+        count = json.loads((self.folder / _PLAN).read_text()).get("shards", 0)
+        if not count:
+            raise UserError(
+                f"{self.folder} holds a run without --shard: the command that began it goes on"
+            )
+        return [Shard(index, count) for index in range(count)]
+
+    def settings(self) -> Settings:
+        """The settings of the run at work here; raises `UserError` when there is none."""
+        for path in (self.folder / _PLAN, self.folder / _FINISHING):
+            if path.is_file():
+                return Settings.from_json(json.dumps(json.loads(path.read_text())["settings"]))
+        raise UserError(f"no unfinished run for --out {self.out}: start with `export run`")
+
+    def finishing(self, settings: Settings, bundle: Bundle) -> None:
+        """Note what is about to be saved, so that a kill right after it is not done again."""
+        digest = hashlib.sha256(bundle_files(bundle)[NEURONS]).hexdigest()
+        note = {"settings": json.loads(settings.to_json()), "neurons": digest}
+        write_atomic(self.folder / _FINISHING, json.dumps(note).encode())
+
+    def finished(self, settings: Settings) -> bool:
+        """Whether the bundle of this very run is in place already, only the clearing was left."""
+        path = self.folder / _FINISHING
+        if not path.is_file():
+            return False
+        note = json.loads(path.read_text())
+        try:
+            load_bundle(self.out)
+            same = file_sha256(self.out / NEURONS) == note["neurons"]
+        except BundleError:
+            return False
+        return same and note["settings"] == json.loads(settings.to_json())
+
+    def remove(self) -> None:
+        """Clear up; the note that lets the next run clear up after a kill goes last."""
+        for entry in self.folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != _FINISHING:
+                entry.unlink()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @staticmethod
+    def _difference(old: dict, new: dict) -> str:
+        before, after = (Settings.from_json(json.dumps(x["settings"])) for x in (old, new))
+        words = before.differences(after)
+        if old["weights"] != new["weights"]:
+            words.append(f"weights {old['weights'][:12]} and {new['weights'][:12]}")
+        if old["images"] != new["images"]:
+            words.append(f"{old['images']} and {new['images']} images")
+        if old.get("shards") != new.get("shards"):
+            parts = (
+                f"--shard i/{x['shards']}" if "shards" in x else "no --shard" for x in (old, new)
+            )
+            words.append(" and ".join(parts))
+        return "; ".join(words)
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()

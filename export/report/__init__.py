@@ -1,0 +1,1 @@
+"""The page of the papers' experiments: context, parts, charts and tables."""

@@ -1,0 +1,247 @@
+"""What the adversarial tab does, as data: cues, descriptions, pictures with verdicts, a zip."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tabs.server.session import Reading
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from clipneurons.adversarial.attack import Outcome
+    from clipneurons.adversarial.cues import CueFilter, Cues
+    from clipneurons.adversarial.descriptions import Describer, Description
+    from clipneurons.adversarial.image_generator import Painter
+
+# The server's owner may offer these; a visitor never names a model.
+CHAT_MODEL, PAINTER_MODEL = "CLIPNEURONS_CHAT", "CLIPNEURONS_PAINTER"
+TEMPLATES, PICTOGRAMS = "templates", "pictograms"
+MAX_PICTURES, MAX_CUES, BATCH = 60, 50, 10
+NEURONS = 100  # the paper's
+CONTROLS = ("random neurons", "similar words", "random words", "no cues")
+PURPOSE = (
+    "These pictures show where a classifier leans on the company an object keeps. They are for "
+    "finding and mending that (train with the object in such company); they are not for deceiving "
+    "systems that others rely on."
+)
+
+
+@dataclass(frozen=True)
+class Forged:
+    """Pictures of one class pair with their verdicts, kept for the gallery, the map and the zip."""
+
+    key: str
+    true_class: str
+    fooled_class: str
+    method: str
+    outcomes: tuple[Outcome, ...]
+
+
+def describers() -> list[str]:
+    """Ways to describe that this server offers."""
+    chat = os.environ.get(CHAT_MODEL)
+    return [TEMPLATES, chat] if chat else [TEMPLATES]
+
+
+def painters() -> list[str]:
+    """Ways to paint that this server offers."""
+    model = os.environ.get(PAINTER_MODEL)
+    return [PICTOGRAMS, model] if model else [PICTOGRAMS]
+
+
+def composer(reading: Reading):
+    """The offline painter for a reading's model, made once."""
+    from clipneurons.adversarial.pictogram_generator import pictogram_composer
+
+    size = reading.tower.image_size
+    size = max(size) if isinstance(size, tuple) else size
+    return reading.remember("composer", lambda: pictogram_composer(size))
+
+
+def painter_of(reading: Reading, name: str) -> Painter:
+    """A painter that this server offers, loaded once."""
+    _offered(name, painters(), "painter")
+    if name == PICTOGRAMS:
+        return composer(reading)
+    from clipneurons.adversarial.image_generator import DiffusersPainter
+
+    return reading.remember("painter", lambda: DiffusersPainter(name))
+
+
+def describer_of(reading: Reading, name: str, cues_each: int) -> Describer:
+    """A describer that this server offers, loaded once."""
+    from clipneurons.adversarial.descriptions import TemplateDescriber
+
+    _offered(name, describers(), "describer")
+    if name == TEMPLATES:
+        return TemplateDescriber(int(cues_each))
+    from clipneurons.adversarial.chat import ChatDescriber
+
+    return reading.remember("chat", lambda: ChatDescriber(name, similarity=similarity_of(reading)))
+
+
+def similarity_of(reading: Reading):
+    """What finds synonyms for a reading: the sentence encoder where it is installed."""
+    from clipneurons.text.class_names import best_similarity
+
+    def make():
+        return best_similarity(reading.tower, reading.bundle.text_embeddings)
+
+    return reading.remember("similarity", make)
+
+
+def rules_of(reading: Reading, fooled_class: str, blocked: str, painter: str) -> CueFilter:
+    """Which phrases may be cues."""
+    from clipneurons.adversarial.cues import CueFilter, check_name
+
+    words = tuple(check_name(word, "blocked word") for word in split_words(blocked))
+    drawable = composer(reading).drawable(fooled_class) if painter == PICTOGRAMS else None
+    return CueFilter(similarity_of(reading), words, drawable)
+
+
+def cues_of(
+    reading: Reading, true_class: str, fooled_class: str, *, layers: Sequence[int] | None = None,
+    neurons: int = 100, words: int = 25, blocked: str = "", painter: str = PICTOGRAMS,
+    method: str | None = None, seed: int = 0,
+) -> Cues:  # fmt: skip
+    """Cues of a class pair; see `clipneurons.adversarial.cues.find_cues`.
+
+    0 neurons are all of them with all that they write, and not their phrases.
+    """
+    from clipneurons.adversarial.cues import SECOND_ORDER, WHOLE_EFFECTS, check_name, find_cues
+
+    true_class, fooled_class = check_name(true_class), check_name(fooled_class)
+    _offered(painter, painters(), "painter")
+    return find_cues(
+        reading.bundle, reading.tower, true_class, fooled_class, own_layers(reading, layers),
+        int(neurons) or NEURONS, int(words), seed=int(seed),
+        method=method or (SECOND_ORDER if neurons else WHOLE_EFFECTS),
+        rules=rules_of(reading, fooled_class, blocked, painter),
+    )  # fmt: skip
+
+
+def own_layers(reading: Reading, layers: Sequence[int | str] | None) -> list[int] | None:
+    """The bundle's own of these layers; None, which is all, where it has none of them.
+
+    The page and programs may still send those of the bundle that was shown before.
+    """
+    wanted = {str(layer) for layer in (layers if isinstance(layers, list | tuple) else [layers])}
+    return [layer for layer in reading.bundle.layers if str(layer) in wanted] or None
+
+
+def descriptions_of(
+    reading: Reading, true_class: str, fooled_class: str, words: Sequence[str], count: int,
+    seed: int, describer: str = TEMPLATES, cues_each: int = 3,
+) -> list[Description]:  # fmt: skip
+    """Descriptions of pictures with the given cues."""
+    from clipneurons.adversarial.descriptions import checked_words
+
+    if not 1 <= count <= MAX_PICTURES:
+        raise ValueError(f"Between 1 and {MAX_PICTURES} pictures, please, not {count}.")
+    if len(words) > MAX_CUES:
+        raise ValueError(f"At most {MAX_CUES} cues, please, not {len(words)}.")
+    describe = describer_of(reading, describer, cues_each)
+    return describe(true_class, fooled_class, checked_words(words), int(count), int(seed))
+
+
+def forge(
+    reading: Reading, true_class: str, fooled_class: str, descriptions: Sequence[Description],
+    seed: int, painter: str = PICTOGRAMS,
+) -> Iterator[list[Outcome]]:  # fmt: skip
+    """Paint and judge, a few pictures at a time."""
+    from clipneurons.adversarial.attack import attack, unchecked
+    from clipneurons.adversarial.image_generator import picture_seeds
+    from clipneurons.adversarial.zero_shot import Judge
+
+    paint = painter_of(reading, painter)
+    exact = painter == PICTOGRAMS
+
+    def check(paintings) -> list[str]:
+        return [paint.check(painting, true_class, fooled_class) for painting in paintings]
+
+    yield from attack(
+        Judge(reading.tower, true_class, fooled_class), paint, descriptions,
+        picture_seeds(len(descriptions), int(seed)), check=check if exact else unchecked,
+        batch_size=BATCH if exact else 1,
+    )  # fmt: skip
+
+
+def controls(
+    reading: Reading, true_class: str, fooled_class: str, count: int, seed: int, *,
+    progress: Callable[[float], object] = lambda _share: None, cues_each: int = 3, **options,
+) -> dict[str, object]:  # fmt: skip
+    """Success rates of the baselines with the same number of pictures, from templates."""
+    from clipneurons.adversarial.attack import success_rate
+
+    rates = {}
+    for done, method in enumerate(CONTROLS):
+        words = cues_of(
+            reading, true_class, fooled_class, method=method, seed=seed, **options
+        ).words  # fmt: skip
+        descriptions = descriptions_of(
+            reading, true_class, fooled_class, words, count, seed, cues_each=cues_each
+        )
+        painter = options.get("painter", PICTOGRAMS)
+        batches = forge(reading, true_class, fooled_class, descriptions, seed, painter)
+        rates[method] = success_rate([outcome for batch in batches for outcome in batch])
+        progress((done + 1) / len(CONTROLS))
+    return rates
+
+
+def mistake_overlay(reading: Reading, forged: Forged, index: int) -> Image.Image:
+    """A picture with the patches that speak for the fooled class in colour."""
+    import torch
+
+    from clipneurons.adversarial.zero_shot import Judge, mistake_maps
+    from clipneurons.images.heatmap import overlay
+
+    image = forged.outcomes[index].image
+    judge = Judge(reading.tower, forged.true_class, forged.fooled_class)
+    heat = mistake_maps(reading.lens, [image], judge.difference)[0].clamp_min(0)
+    heat = heat / heat.max().clamp_min(1e-12)
+    shown = image.resize((256, 256))
+    heat = torch.nn.functional.interpolate(heat[None, None], size=(256, 256), mode="bilinear")
+    return overlay(shown, heat[0, 0], 0.55)
+
+
+def zip_file(forged: Forged) -> str:
+    """Pictures, their descriptions and verdicts, and what they are for, in a zip."""
+    folder = Path(tempfile.mkdtemp(prefix="clipneurons-"))
+    file = folder / "adversarial.zip"
+    lines = io.StringIO()
+    writer = csv.writer(lines)
+    writer.writerow(["file", "description", "cues", "shows", "read wrongly", "margin", "seed"])
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, outcome in enumerate(forged.outcomes):
+            buffer = io.BytesIO()
+            outcome.image.save(buffer, "PNG")
+            name = f"{number:03d}.png"
+            archive.writestr(name, buffer.getvalue())
+            writer.writerow([
+                name, outcome.description.text, "|".join(outcome.description.cues),
+                outcome.presence, outcome.fooled, f"{outcome.margin:.4f}", outcome.seed,
+            ])  # fmt: skip
+        archive.writestr("pictures.csv", lines.getvalue())
+        title = f"{forged.true_class} read as {forged.fooled_class}, cues: {forged.method}\n\n"
+        archive.writestr("README.txt", f"{title}{PURPOSE}\n")
+    return str(file)
+
+
+def split_words(text: str | None) -> list[str]:
+    """Words between commas or line breaks, without repetitions; none of an empty field."""
+    parts = (text or "").replace("\n", ",").split(",")
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def _offered(name: str, offered: list[str], what: str) -> None:
+    if name not in offered:
+        raise ValueError(f"This server offers the {what}s {', '.join(offered)}, not {name!r}.")

@@ -1,0 +1,1 @@
+"""Behind the page: bundles, uploads, messages and what a server must not do."""

@@ -1,0 +1,129 @@
+"""A bundle with the one model it was made with, loaded when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from clipneurons.bundle.bundle import Bundle, read_bundle
+from clipneurons.bundle.config import check_tower
+from tabs.server.uploads import open_image
+
+if TYPE_CHECKING:  # open_clip takes seconds to import: never before the page is served
+    from clipneurons.lens.make import Lens
+    from clipneurons.models.clip import Tower
+
+# Every event that runs a model shares this queue lane; see `app.py` for its width.
+MODEL = "model"
+_KEPT_TEXTS = 4096
+
+
+class Reading:
+    """One bundle and, once something needs it, the model it describes.
+
+    Everything that is expensive is a cached property behind one lock, so 32 clients that ask
+    at once load one model. A tab may keep its own derived data with `remember`.
+    """
+
+    def __init__(self, key: str, folder: Path, bundle: Bundle | None = None) -> None:
+        self.key, self.folder = key, folder
+        self.bundle = read_bundle(folder) if bundle is None else bundle
+        self._lock = RLock()
+        self._remembered: dict[str, object] = {}
+        self._thumbnails: dict[int, Tensor] = {}
+        self._texts: dict[str, Tensor] = {}
+
+    @property
+    def title(self) -> str:
+        """What the chooser at the top of the page calls it."""
+        config = self.bundle.config
+        name = self.key if config.model == "." else f"{config.model} {config.pretrained or ''}"
+        return f"{name.strip()} · {config.data.name}"
+
+    @property
+    def tower(self) -> Tower:
+        """The model, loaded on first use and compared with what the bundle says."""
+        with self._lock:
+            return self._tower
+
+    @property
+    def lens(self) -> Lens:
+        """The lens on the bundle's layers."""
+        with self._lock:
+            return self._lens
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded."""
+        return "_lens" in self.__dict__
+
+    def encode_texts(self, texts: list[str]) -> Tensor:
+        """Unit embeddings of texts [text, embed]; the last few thousand are kept."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if new:
+            if len(self._texts) > _KEPT_TEXTS:
+                self._texts.clear()
+            self._texts.update(zip(new, self.tower.encode_text(new).cpu(), strict=True))
+        return torch.stack([self._texts[text] for text in texts])
+
+    def knows_texts(self, texts: list[str]) -> bool:
+        """Whether `encode_texts` would need no model."""
+        return all(text in self._texts for text in texts)
+
+    def encode_thumbnails(self, images: list[int]) -> Tensor:
+        """Unit embeddings of gallery pictures [image, embed], each computed once."""
+        new = [image for image in images if image not in self._thumbnails]
+        for start in range(0, len(new), 32):
+            part = new[start : start + 32]
+            pixels = torch.stack([self.pixels(image) for image in part])
+            vectors = torch.nn.functional.normalize(self.tower.encode_image(pixels).cpu(), dim=1)
+            self._thumbnails.update(zip(part, vectors, strict=True))
+        return torch.stack([self._thumbnails[image] for image in images])
+
+    def knows_thumbnails(self, images: list[int]) -> bool:
+        """Whether `encode_thumbnails` would need no model."""
+        return all(image in self._thumbnails for image in images)
+
+    def pixels(self, image: int) -> Tensor:
+        """A gallery picture as the model's input [3, height, width]."""
+        return self.tower.preprocess(open_image(BytesIO(self.bundle.examples[image])))
+
+    def sample(self, count: int) -> list[int]:
+        """Numbers of gallery pictures, spread evenly over all."""
+        images = list(self.bundle.examples)
+        return images[:: max(1, len(images) // count)][:count]
+
+    @property
+    def mean_thumbnail(self) -> Tensor:
+        """Mean embedding of a sample of the gallery pictures [embed]."""
+        return self.remember("mean", lambda: self.encode_thumbnails(self.sample(128)).mean(0))
+
+    def remember(self, name: str, make: Callable[[], object]) -> object:
+        """`make()` on the first call with this name, afterwards what it returned."""
+        with self._lock:
+            if name not in self._remembered:
+                self._remembered[name] = make()
+            return self._remembered[name]
+
+    @cached_property
+    def _tower(self) -> Tower:
+        from clipneurons.models.clip import load_tower
+
+        config = self.bundle.config
+        model = self.folder if config.model == "." else config.model
+        tower = load_tower(model, config.pretrained)
+        check_tower(config, tower)
+        return tower
+
+    @cached_property
+    def _lens(self) -> Lens:
+        from clipneurons.lens.make import make_lens
+
+        return make_lens(self._tower, self.bundle.config.layers)

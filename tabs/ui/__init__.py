@@ -1,0 +1,1 @@
+"""Parts of the page: style, plots, cards and image inputs."""

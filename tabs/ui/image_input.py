@@ -1,0 +1,44 @@
+"""Where visitors put an image: checked before it is decoded, handed on small."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from pathlib import Path
+
+import gradio as gr
+from gradio.data_classes import ImageData
+from PIL import Image
+
+from clipneurons.images.convert import webp_uri
+from tabs.server.uploads import MAX_BYTES, open_image
+
+
+def image_uri(image: Image.Image, quality: int = 85) -> str:
+    """An image as the source of an `<img>`."""
+    buffer = BytesIO()
+    image.convert("RGB").save(buffer, "WEBP", quality=quality)
+    return webp_uri(buffer.getvalue())
+
+
+def ImageInput(label: str = "Image", **options) -> gr.Image:
+    """A `gr.Image` whose handler gets a checked PIL image, or whose visitor gets a message."""
+    options.setdefault("sources", ["upload", "clipboard", "webcam"])
+    options.setdefault("buttons", [])
+    image = gr.Image(label=label, type="pil", **options)
+    # On the instance: Gradio writes a stub file beside the source of every subclass.
+    image.preprocess = _preprocess
+    return image
+
+
+def _preprocess(payload: ImageData | None) -> Image.Image | None:
+    if payload is None:
+        return None
+    try:
+        if payload.url and payload.url.startswith("data:"):
+            encoded = payload.url.partition("base64,")[2]
+            return open_image(BytesIO(base64.b64decode(encoded[: 2 * MAX_BYTES])))
+        # Gradio has checked that the path is one of its own uploads.
+        return open_image(Path(payload.path))
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from None

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+
+from clipneurons.adversarial.descriptions import Description
+from clipneurons.adversarial.image_generator import (
+    SETTINGS,
+    Cancelled,
+    DiffusersPainter,
+    PainterError,
+    picture_seeds,
+)
+from tests.helpers.pipelines import painter_folder
+
+# diffusers hands torch tensors to numpy in a way that numpy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+DESCRIPTIONS = [Description("a cat with a bone", ("bone",)), Description("a cat", ())]
+
+SEEDS = picture_seeds(2, seed=5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(painter_folder(tmp_path_factory.mktemp("painter")))
+
+
+def pixels(paintings):
+    return [np.asarray(painting.image) for painting in paintings]
+
+
+def test_pictures_are_painted_in_order_with_a_seed_each(folder):
+    paint = DiffusersPainter(folder, device="cpu", steps=2, size=32)
+    paintings = list(paint("cat", DESCRIPTIONS, SEEDS))
+    assert [p.description for p in paintings] == DESCRIPTIONS
+    assert [p.seed for p in paintings] == SEEDS
+    assert {p.image.size for p in paintings} == {(32, 32)}
+    assert all(p.objects is None for p in paintings)
+    again, other = (pixels(paint("cat", DESCRIPTIONS, s)) for s in (SEEDS, [8, 9]))
+    first = pixels(paintings)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_every_picture_has_a_seed_of_its_own():
+    assert len(set(picture_seeds(1000, 0))) == 1000
+    assert picture_seeds(5, 1) == picture_seeds(9, 1)[:5] != picture_seeds(5, 2)
+
+
+def test_one_picture_can_be_painted_again_alone(folder):
+    paint = DiffusersPainter(folder, device="cpu", steps=1, size=16)
+    painting = list(paint("cat", DESCRIPTIONS, SEEDS))[1]
+    alone = paint._paint(painting.description.text, painting.seed)
+    assert np.array_equal(np.asarray(alone), np.asarray(painting.image))
+
+
+def test_the_prompt_and_the_number_of_steps_matter(folder):
+    paint = DiffusersPainter(folder, device="cpu", steps=1, size=16)
+    more = DiffusersPainter(folder, device="cpu", steps=3, size=16)
+    first = np.asarray(paint._paint("a cat", 0), float)
+    assert not np.array_equal(first, np.asarray(more._paint("a cat", 0)))
+    assert paint._options == {"num_inference_steps": 1, "height": 16, "width": 16}
+
+
+def test_distilled_models_get_their_own_settings(folder, monkeypatch):
+    monkeypatch.setitem(SETTINGS, folder, (1, 0.0))
+    assert DiffusersPainter(folder, device="cpu")._options == {
+        "num_inference_steps": 1,
+        "guidance_scale": 0.0,
+    }
+    assert DiffusersPainter(folder, device="cpu", steps=2)._options["num_inference_steps"] == 2
+
+
+def test_progress_is_reported_and_a_cancelled_picture_stops(folder):
+    shares = []
+    paint = DiffusersPainter(folder, device="cpu", steps=4, size=16, progress=shares.append)
+    next(paint("cat", DESCRIPTIONS, SEEDS))
+    assert shares == [0.25, 0.5, 0.75, 1.0]
+    stop = DiffusersPainter(
+        folder, device="cpu", steps=4, size=16, progress=shares.append,
+        cancelled=lambda: len(shares) >= 6,
+    )  # fmt: skip
+    with pytest.raises(Cancelled):
+        next(stop("cat", DESCRIPTIONS, SEEDS))
+    assert len(shares) == 6
+
+
+def test_a_missing_painter_and_a_missing_gpu_are_said_at_once(tmp_path, folder, monkeypatch):
+    with pytest.raises(PainterError, match="could not be loaded"):
+        DiffusersPainter(str(tmp_path / "nothing"), device="cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PainterError, match="no CUDA device"):
+        DiffusersPainter(folder, device="cuda")
+
+
+def test_full_memory_is_said(folder, monkeypatch):
+    paint = DiffusersPainter(folder, device="cpu", steps=1, size=16)
+
+    def full(*_args, **_options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(paint._pipeline), "__call__", full)
+    with pytest.raises(PainterError, match="memory is full"):
+        next(paint("cat", DESCRIPTIONS, SEEDS))

@@ -1,0 +1,256 @@
+"""Looking things up in a bundle: searches, cards, meanings, clusters."""
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from clipneurons.analysis.clustering import clusters, silhouette
+from clipneurons.explore.dictionary import Dictionary, Phrase, parse_query
+from tests.helpers.tiny import tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def dictionary():
+    return Dictionary(tiny_bundle())
+
+
+def test_query_is_split_at_commas_and_minus_means_unwanted():
+    assert parse_query(" boat ,  -deep  water, −sky,") == [
+        Phrase("boat"), Phrase("deep water", -1), Phrase("sky", -1),
+    ]  # fmt: skip
+    assert parse_query("x-ray") == [Phrase("x-ray")]
+
+
+@pytest.mark.parametrize("query", ["", " , ", "-", "−,-"])
+def test_query_without_words_is_explained(query):
+    with pytest.raises(ValueError, match="Type what to look for"):
+        parse_query(query)
+
+
+def test_search_by_direction_agrees_with_a_loop(dictionary):
+    bundle = dictionary.bundle
+    cat, dog = bundle.text_embeddings[0].double(), bundle.text_embeddings[1].double()
+    wanted = cat - dog
+    expected = {}
+    for layer, arrays in bundle.layers.items():
+        for unit, direction in enumerate(arrays.directions.double()):
+            expected[layer, unit] = float(direction @ wanted / wanted.norm())
+    scores = dictionary.cosines(dictionary.embed(parse_query("CAT, -dog")))
+    toward, against = dictionary.strongest(scores, top=40)
+    found = {(hit.layer, hit.unit): hit.score for hit in toward + against}
+    assert found == pytest.approx(expected, abs=1e-5)
+    best = max(expected, key=expected.get)
+    assert (toward[0].layer, toward[0].unit) == best
+    assert (against[0].layer, against[0].unit) == min(expected, key=expected.get)
+
+
+def test_words_outside_the_pool_are_embedded_and_scaled_to_unit_norm(dictionary):
+    vector = torch.randn(24, generator=torch.Generator().manual_seed(1))
+    asked = []
+
+    def embed(words):
+        asked.extend(words)
+        return vector[None] * 3
+
+    got = dictionary.embed(parse_query("cat, a lighthouse"), embed)
+    expected = normalize(vector, dim=0) + dictionary.bundle.text_embeddings[0]
+    assert asked == ["a lighthouse"]
+    torch.testing.assert_close(got, normalize(expected, dim=0))
+
+
+def test_words_outside_the_pool_need_a_model(dictionary):
+    with pytest.raises(ValueError, match=r"lighthouse.*no model"):
+        dictionary.embed(parse_query("a lighthouse"))
+
+
+def test_phrases_that_cancel_out_are_refused(dictionary):
+    with pytest.raises(ValueError, match="cancel out"):
+        dictionary.embed(parse_query("cat, -cat"))
+
+
+def test_search_by_coefficient_sums_the_texts_with_the_word(dictionary):
+    bundle = dictionary.bundle
+    scores = dictionary.coefficient_scores(parse_query("car, -sky"))
+    red_car, night_sky = bundle.texts.index("red car"), bundle.texts.index("night sky")
+    for layer, arrays in bundle.layers.items():
+        for unit in range(len(arrays.indices)):
+            pairs = zip(
+                arrays.indices[unit].tolist(), arrays.coefficients[unit].tolist(), strict=True
+            )
+            gamma = dict(pairs)
+            expected = gamma.get(red_car, 0) - gamma.get(night_sky, 0)
+            assert scores[dictionary.row(layer, unit)].item() == pytest.approx(expected)
+
+
+def test_coefficient_search_matches_whole_words_only(dictionary):
+    with pytest.raises(ValueError, match="No text of this bundle's pool contains"):
+        dictionary.coefficient_scores(parse_query("ca"))
+
+
+def test_neighbours_are_the_nearest_directions_without_the_unit_itself(dictionary):
+    hits = dictionary.neighbours(2, 3, top=5)
+    mine = dictionary.bundle.layers[2].directions[3]
+    cosines = sorted(
+        (
+            (float(mine @ direction), layer, unit)
+            for layer, arrays in dictionary.bundle.layers.items()
+            for unit, direction in enumerate(arrays.directions)
+            if (layer, unit) != (2, 3)
+        ),
+        reverse=True,
+    )
+    assert [(h.layer, h.unit) for h in hits] == [(la, u) for _, la, u in cosines[:5]]
+
+
+def test_card_of_a_dead_unit_says_so():
+    bundle = tiny_bundle()
+    arrays = bundle.layers[1]
+    dead = replace(
+        arrays,
+        directions=arrays.directions.index_fill(0, torch.tensor([4]), 0.0),
+        coefficients=arrays.coefficients.index_fill(0, torch.tensor([4]), 0.0),
+    )
+    card = Dictionary(replace(bundle, layers={**bundle.layers, 1: dead})).card(1, 4)
+    assert card.dead
+    assert card.phrases == []
+    assert card.neighbours == []
+    assert card.meanings == 0
+
+
+def test_card_leaves_out_padding_and_names_the_head():
+    bundle = tiny_bundle(kind="resnet", neurons=6, heads=2)
+    images = bundle.layers[4].top_images.clone()
+    images[7, 4:] = -1
+    arrays = replace(bundle.layers[4], top_images=images)
+    card = Dictionary(replace(bundle, layers={4: arrays})).card(4, 7)
+    assert (card.neuron, card.head) == (3, 1)
+    assert len(card.images) == 4
+    assert card.mean_top_norm == pytest.approx(arrays.top_norms[7, :4].mean().item())
+
+
+def test_pairs_of_a_neuron_are_grouped_by_what_they_say():
+    """Neuron 2 of a ResNet with 4 heads: two heads say one thing, one another, one is dead."""
+    bundle = tiny_bundle(kind="resnet", neurons=5, heads=4, top_k=3)
+    arrays = bundle.layers[4]
+    directions, norms, images = (
+        a.clone() for a in (arrays.directions, arrays.top_norms, arrays.top_images)
+    )
+    insect, clothing = torch.linalg.qr(torch.randn(24, 2))[0].T
+    near = normalize(insect + 0.3 * clothing, dim=0)
+    directions[8:12] = torch.stack([insect, clothing, near, torch.zeros(24)])
+    norms[8:12] = torch.tensor([[3.0, 2, 1], [5, 2, 1], [4, 2, 0], [0, 0, 0]])
+    images[8:12] = torch.tensor([[7, 1, 2], [3, 4, 5], [1, 7, -1], [-1, -1, -1]])
+    arrays = replace(arrays, directions=directions, top_norms=norms, top_images=images)
+    book = Dictionary(replace(bundle, layers={4: arrays}))
+    found = book.sub_concepts(4, 9, phrases=2)
+    assert [c.units for c in found] == [(10, 8), (9,)], "stronger pairs and groups first"
+    assert [c.heads for c in found] == [(2, 0), (1,)]
+    assert [c.share for c in found] == pytest.approx([34 / 64, 30 / 64])
+    assert found[0].images == [(1, 6.0), (7, 5.0), (2, 1.0)]
+    assert found[0].phrases == book.bundle.phrases(4, 10, 2)
+    assert book.sub_concepts(4, 11) == book.sub_concepts(4, 8), "the page of any of its pairs"
+    assert len(book.sub_concepts(4, 8, similar=0.99)) == 3
+
+
+def test_neurons_of_a_vit_have_no_sub_concepts(dictionary):
+    assert dictionary.sub_concepts(1, 3) == []
+
+
+@pytest.mark.parametrize(("layer", "unit"), [(9, 0), (1, 16), (1, -1)])
+def test_places_that_do_not_exist_are_named(dictionary, layer, unit):
+    with pytest.raises(ValueError, match=r"has no layer 9|units 0 to 15"):
+        dictionary.card(layer, unit)
+
+
+def test_effect_on_a_class_is_the_strong_effect_along_its_text(dictionary):
+    classes = torch.randn(3, 24, generator=torch.Generator().manual_seed(2))
+    arrays = dictionary.bundle.layers[1]
+    got = dictionary.effect_on(1, 5, classes)
+    size = arrays.top_norms[5].mean()
+    expected = [size * (arrays.directions[5] @ c) / c.norm() for c in classes]
+    torch.testing.assert_close(got, torch.stack(expected))
+
+
+def test_meanings_count_distinct_phrases():
+    bundle = tiny_bundle(embed=24)
+    texts = torch.eye(8, 24)
+    texts[1] = normalize(texts[0] + 1e-4 * texts[2], dim=0)  # the first two say the same
+    layer = bundle.layers[1]
+    indices = torch.tensor([[0, 1, 2], [3, 4, 5], [6, 7, 2]]).int()
+    coefficients = torch.tensor([[0.5, 0.5, 0.0], [1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    arrays = replace(
+        layer,
+        indices=torch.cat([indices, layer.indices[3:]]),
+        coefficients=torch.cat([coefficients, layer.coefficients[3:]]),
+    )
+    found = Dictionary(replace(bundle, layers={1: arrays}, text_embeddings=texts)).meanings
+    assert found[0].item() == pytest.approx(1, abs=1e-3)
+    assert found[1].item() == pytest.approx(3, abs=1e-3)
+    assert found[2].item() == pytest.approx(1, abs=1e-6)
+
+
+def test_table_has_every_unit_with_signed_phrases(dictionary):
+    rows = dictionary.table(1)
+    assert [row[0] for row in rows] == list(range(16))
+    for unit, row in enumerate(rows):
+        phrases = dictionary.bundle.phrases(1, unit, 4)
+        for text, (name, gamma) in zip(row[1].split(", "), phrases, strict=True):
+            assert text == (name if gamma > 0 else f"−{name}")
+
+
+def test_clusters_separate_what_the_images_show():
+    generator = torch.Generator().manual_seed(0)
+    texts = torch.eye(6, 16)
+    mean = torch.full((16,), 0.5)
+    show = torch.tensor([0] * 5 + [3] * 8)
+    images = texts[show] + mean + 0.1 * torch.randn(13, 16, generator=generator)
+    found = clusters(images * 7, [f"text {i}" for i in range(6)], texts, mean / 2.4)
+    assert [len(group.members) for group in found] == [8, 5]
+    assert [group.texts[0] for group in found] == ["text 3", "text 0"]
+
+
+def test_one_kind_of_image_is_one_cluster():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.eye(1, 64) + 0.1 * torch.randn(20, 64, generator=generator)
+    found = clusters(images, ["a", "b"], torch.eye(2, 64), torch.zeros(64))
+    assert len(found) == 1
+    assert clusters(images[:0], ["a"], torch.eye(1, 64), torch.zeros(64)) == []
+
+
+def test_silhouette_agrees_with_scikit_learn():
+    from sklearn.metrics import silhouette_score
+
+    points = normalize(torch.randn(30, 5, generator=torch.Generator().manual_seed(3)), dim=1)
+    labels = torch.randint(0, 3, (30,), generator=torch.Generator().manual_seed(4))
+    labels[0] = 3  # a group of one
+    expected = silhouette_score(points.numpy(), labels.numpy(), metric="cosine")
+    assert silhouette(points, labels) == pytest.approx(expected, abs=1e-5)
+
+
+def test_search_is_fast_enough_to_feel_instant():
+    bundle = tiny_bundle()
+    big = Dictionary(bundle)
+    big.directions = normalize(torch.randn(9216, 512), dim=1)
+    vector = normalize(torch.randn(512), dim=0)
+    start = time.perf_counter()
+    for _ in range(5):
+        big.cosines(vector).topk(12)
+    assert (time.perf_counter() - start) / 5 < 0.5  # 50 ms on an idle machine; CI is shared
+
+
+def test_the_page_opens_on_a_unit_whose_pictures_show_what_it_says():
+    bundle = tiny_bundle()
+    opened = Dictionary(bundle).interesting()
+    assert opened[0] in bundle.layers
+    # Another unit's pictures get captions that say its first phrase.
+    layer, unit = 1, (opened[1] + 3) % 16
+    phrase = next(text for text, c in bundle.phrases(layer, unit, 6) if c > 0)
+    images = bundle.layers[layer].top_images[unit].tolist()
+    captions = tuple(phrase if i in images else "nothing" for i in bundle.examples.ids.tolist())
+    told = replace(bundle, examples=replace(bundle.examples, captions=captions))
+    named = Dictionary(told)._named(layer)
+    assert named[unit] == 1 + sum(i in bundle.examples for i in images[:9])
+    assert named[unit] == named.max() > 1

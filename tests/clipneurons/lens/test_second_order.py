@@ -1,0 +1,152 @@
+import pytest
+import torch
+
+from clipneurons.lens.contributions import MeanEffect
+from clipneurons.lens.second_order import SecondOrderLens, class_attention
+from clipneurons.models.hooks import record
+from tests.helpers.models import images, official_numbers, official_tower, tiny_resnet, tiny_vit
+from tests.helpers.naive import NaiveViT
+
+MODELS = {
+    "gelu": {},
+    "quick_gelu": {"quick_gelu": True},
+    "other patches": {"patch_size": 16, "image_size": 48, "seed": 3},
+    "other heads": {"head_width": 4, "width": 20, "seed": 4},
+    "no ln_pre": {"no_ln_pre": True, "seed": 5},
+    "not square": {"image_size": (16, 32), "seed": 6},
+}
+
+
+def relative(actual, expected):
+    return ((actual - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("shared_bias", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_effects_are_the_loops_of_the_formula(name, shared_bias):
+    tower = tiny_vit(**MODELS[name])
+    batch = images(2, tower)
+    representation, contributions = SecondOrderLens(tower, (0, 1, 2), shared_bias)(batch)
+    neurons = torch.tensor([0, 7, tower.neurons - 1])
+    for index, image in enumerate(batch):
+        naive = NaiveViT(tower, image)
+        assert relative(representation[index].double(), naive.representation) < 1e-5
+        for layer, mine in contributions.items():
+            dense = mine.dense(neurons)[index].double()
+            expected = torch.stack(
+                [naive.second_order_effect(layer, n, shared_bias) for n in neurons.tolist()]
+            )
+            assert relative(dense, expected) < 1e-5
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_effects_are_those_of_the_published_code(layer):
+    numbers, _ = official_numbers()
+    tower = official_tower()
+    lens = SecondOrderLens(tower, (layer,), shared_bias=True)
+    representation, contributions = lens(numbers["images"].float())
+    effects = contributions[layer].dense(torch.arange(tower.neurons))
+    assert relative(representation, numbers["representation"]) < 1e-5
+    assert relative(effects, numbers[f"layer{layer}.phi"]) < 1e-5
+
+
+@pytest.mark.parametrize("shared_bias", [False, True])
+def test_norms_projections_and_sums_are_those_of_the_dense_effects(shared_bias):
+    tower = tiny_vit()
+    _, contributions = SecondOrderLens(tower, (0, 2), shared_bias)(images(5, tower))
+    for mine in contributions.values():
+        dense = mine.dense(torch.arange(tower.neurons))
+        vectors = torch.randn(tower.neurons, tower.embed_dim)
+        keep = torch.rand(5, tower.neurons)
+        assert relative(mine.norms(), dense.norm(dim=-1)) < 1e-5
+        assert relative(mine.project(vectors), (dense * vectors).sum(-1)) < 1e-5
+        assert relative(mine.sum(), dense.sum(1)) < 1e-5
+        assert relative(mine.sum(keep), (dense * keep[..., None]).sum(1)) < 1e-5
+        mean = MeanEffect(mine.scores.mean(0), mine.bias.mean(0) if mine.bias is not None else None)
+        centred = dense - dense.mean(0)
+        assert relative(mean.dense(mine.directions), dense.mean(0)) < 1e-5
+        assert relative(mine.norms(mean), centred.norm(dim=-1)) < 1e-5
+        assert relative(mine.project(vectors, mean), (centred * vectors).sum(-1)) < 1e-5
+
+
+def test_bias_is_the_same_for_all_neurons():
+    tower = tiny_vit()
+    batch, everyone = images(3, tower), torch.arange(tower.neurons)
+    _, plain = SecondOrderLens(tower, (1,))(batch)
+    _, biased = SecondOrderLens(tower, (1,), shared_bias=True)(batch)
+    difference = biased[1].dense(everyone) - plain[1].dense(everyone)
+    assert difference[:, 0].norm() > 0.01
+    assert torch.allclose(difference, difference[:, :1].expand_as(difference), atol=1e-5)
+
+
+def test_one_pass_over_all_layers_gives_what_single_layers_give():
+    tower = tiny_vit()
+    batch = images(3, tower)
+    _, together = SecondOrderLens(tower, (2, 0, 1, 1))(batch)
+    assert list(together) == [0, 1, 2]
+    for layer in together:
+        _, alone = SecondOrderLens(tower, (layer,))(batch)
+        assert torch.allclose(together[layer].scores, alone[layer].scores, atol=1e-6)
+        assert torch.equal(together[layer].directions.inner, alone[layer].directions.inner)
+        assert torch.equal(together[layer].directions.outer, alone[layer].directions.outer)
+
+
+def test_effects_do_not_depend_on_the_batch():
+    tower = tiny_vit()
+    batch = images(6, tower)
+    lens = SecondOrderLens(tower, (1,))
+    whole = lens(batch)[1][1].scores
+    parts = torch.cat([lens(part)[1][1].scores for part in batch.split(4)])
+    assert torch.allclose(whole, parts, rtol=1e-5, atol=1e-6)
+
+
+def test_scores_are_the_weighted_sums_of_the_activations_they_carry():
+    tower = tiny_vit()
+    _, contributions = SecondOrderLens(tower, (0, 1))(images(2, tower))
+    for mine in contributions.values():
+        scores = torch.einsum("bkt,btn->bnk", mine.weights, mine.activations)
+        assert relative(scores, mine.scores) < 1e-5
+
+
+def test_class_attention_is_that_of_the_model():
+    tower = tiny_vit()
+    block = tower.visual.transformer.resblocks[2]
+    with record(tower.visual, ["transformer.resblocks.2.ln_1"]) as tensors:
+        tower.encode_image(images(2, tower))
+    tokens = tensors["transformer.resblocks.2.ln_1"]
+    _, expected = block.attn(tokens, tokens, tokens, average_attn_weights=False)
+    assert relative(class_attention(block, tokens), expected[:, :, 0]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ((3,), "last block .* Expected layers 0 to 2"),
+        ((0, 4), "layer 4 is out of range"),
+        ((-1,), "layer -1 is out of range"),
+        ((), "no layer given"),
+    ],
+)
+def test_layers_without_effects_are_refused(layers, message):
+    with pytest.raises(ValueError, match=message):
+        SecondOrderLens(tiny_vit(), layers)
+
+
+def test_images_of_another_size_are_refused():
+    tower = tiny_vit()
+    with pytest.raises(ValueError, match="expected preprocessed images of"):
+        SecondOrderLens(tower, (1,))(torch.zeros(1, 3, 24, 24))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_activations_that_are_not_finite_are_refused(value):
+    tower = tiny_vit()
+    batch = images(3, tower)
+    batch[1, 0, 3, 3] = value
+    with pytest.raises(ValueError, match=r"image 1 of the batch .* \(1 of 3 do\)"):
+        SecondOrderLens(tower, (0,))(batch)
+
+
+def test_a_resnet_is_told_its_own_lens():
+    with pytest.raises(ValueError, match="see `make_lens`"):
+        SecondOrderLens(tiny_resnet(), (1,))

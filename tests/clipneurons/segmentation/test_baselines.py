@@ -1,0 +1,291 @@
+"""Baselines: each is held to the property that defines it, gradients to finite differences."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from clipneurons.lens.first_order import FirstOrderLens
+from clipneurons.lens.second_order import class_attention
+from clipneurons.models.hooks import record
+from clipneurons.models.trace import read_out, trace
+from clipneurons.segmentation.baselines.chefer import chefer
+from clipneurons.segmentation.baselines.clearclip import clearclip
+from clipneurons.segmentation.baselines.gradcam import gradcam
+from clipneurons.segmentation.baselines.legrad import legrad
+from clipneurons.segmentation.baselines.lrp import (
+    linear_rule,
+    lrp,
+    product_rule,
+    propagate,
+    sum_rule,
+)
+from clipneurons.segmentation.baselines.maskclip import maskclip
+from clipneurons.segmentation.baselines.partial_lrp import partial_lrp
+from clipneurons.segmentation.baselines.raw_attention import raw_attention
+from clipneurons.segmentation.baselines.registry import BASELINES
+from clipneurons.segmentation.baselines.rollout import rollout, rollout_matrix
+from clipneurons.segmentation.baselines.sclip import sclip
+from clipneurons.segmentation.baselines.textspan import textspan
+from tests.helpers.models import images, tiny_resnet, tiny_vit
+from tests.helpers.naive import NaiveViT, gelu, layer_norm
+
+SMALL = dict(image_size=16, layers=3, width=16, embed_dim=8)
+
+
+@pytest.fixture(scope="module")
+def tower():
+    return tiny_vit(**SMALL)
+
+
+@pytest.fixture(scope="module")
+def double():
+    tower = tiny_vit(**SMALL)
+    return replace(tower, model=tower.model.double(), dtype=torch.float64)
+
+
+def texts(tower, count=3):
+    generator = torch.Generator().manual_seed(1)
+    return torch.nn.functional.normalize(
+        torch.randn(count, tower.embed_dim, generator=generator), dim=-1
+    )
+
+
+class Bumped(NaiveViT):
+    """A float64 forward pass with something added to the attention maps ``{block: [h, t, t]}``.
+
+    Gives the class token of each block, read out as if the block were the last.
+    """
+
+    def __init__(self, tower, image, bumps):
+        self.bumps, self.class_tokens = bumps, []
+        super().__init__(tower, image)
+
+    def _block(self, index, tokens):
+        x, block = torch.stack(tokens), self.visual.transformer.resblocks[index]
+        rank = x.shape[1] // self.heads
+
+        def norm(x, name):
+            w, b = self.block(index, f"{name}.weight"), self.block(index, f"{name}.bias")
+            return torch.stack([layer_norm(t, w, b, block.ln_1.eps)[0] for t in x])
+
+        def linear(x, name):
+            return x @ self.block(index, f"{name}weight").T + self.block(index, f"{name}bias")
+
+        q, k, v = linear(norm(x, "ln_1"), "attn.in_proj_").split(x.shape[1], 1)
+        mixed = []
+        for head in range(self.heads):
+            part = slice(head * rank, (head + 1) * rank)
+            attention = torch.softmax(q[:, part] @ k[:, part].T / math.sqrt(rank), 1)
+            mixed.append((attention + self.bumps.get(index, 0 * x[0, 0] + torch.zeros(
+                self.heads, len(x), len(x)))[head]) @ v[:, part])  # fmt: skip
+        x = x + linear(torch.cat(mixed, 1), "attn.out_proj.")
+        hidden = linear(norm(x, "ln_2"), "mlp.c_fc.")
+        x = x + linear(gelu(hidden, self.tower.activation == "quick_gelu"), "mlp.c_proj.")
+        self.class_tokens.append(x[0])
+        return list(x)
+
+    def score(self, text, after=None):
+        w = self.weights
+        token = self.class_tokens[-1 if after is None else after]
+        out, _, _ = layer_norm(
+            token, w["ln_post.weight"], w["ln_post.bias"], self.visual.ln_post.eps
+        )
+        out = out @ w["proj"]
+        return float(out @ text.double() / out.norm())
+
+
+def gradient(tower, image, text, block, after=None, step=1e-5):
+    """d score / d attention of one block, by central differences."""
+    tokens = math.prod(tower.grid) + 1
+    result = torch.zeros(tower.heads, tokens, tokens, dtype=torch.float64)
+    for index in range(result.numel()):
+        bump = torch.zeros_like(result).flatten()
+        bump[index] = step
+        bump = bump.reshape(result.shape)
+        up, down = (
+            Bumped(tower, image, {block: sign * bump}).score(text, after) for sign in (1, -1)
+        )
+        result.view(-1)[index] = (up - down) / (2 * step)
+    return result
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_one_interface(name, tower):
+    method, batch, some = BASELINES[name], images(2, tower), texts(tower)
+    maps = method(tower, batch, some)
+    assert maps.shape == (2, 3, *tower.grid)
+    assert maps.isfinite().all()
+    assert not maps.requires_grad
+    assert maps.std() > 0
+    torch.testing.assert_close(method(tower, batch[1:], some)[0], maps[1], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(method(tower, batch, some[1:2])[:, 0], maps[:, 1])
+    resnet = tiny_resnet()
+    with pytest.raises(ValueError, match="is a resnet"):
+        method(resnet, images(1, resnet), texts(resnet))
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_the_open_forward_pass_is_the_closed_one(quick_gelu):
+    tower = tiny_vit(quick_gelu=quick_gelu)
+    batch = images(2, tower)
+    run = trace(tower, batch)
+    torch.testing.assert_close(run.embedding, tower.encode_image(batch), rtol=1e-4, atol=1e-5)
+    for block, traced in zip(tower.visual.transformer.resblocks, run.blocks, strict=True):
+        mine = traced.attention[:, :, 0]
+        torch.testing.assert_close(class_attention(block, traced.normed), mine)
+
+
+def test_raw_attention_is_the_last_blocks(tower):
+    batch = images(2, tower)
+    naive = NaiveViT(tower, batch[1])
+    expected = torch.stack(naive.blocks[-1]["attention"]).mean(0)[1:].reshape(tower.grid)
+    maps = raw_attention(tower, batch, texts(tower))
+    torch.testing.assert_close(maps[1, 0].double(), expected, rtol=1e-4, atol=1e-6)
+    assert torch.equal(maps[:, 0], maps[:, 2])
+
+
+def test_rollout_keeps_rows_that_sum_to_one(tower):
+    batch = images(2, tower)
+    attention = [block.attention.mean(1) for block in trace(tower, batch).blocks]
+    joint = rollout_matrix(attention)
+    torch.testing.assert_close(joint.sum(-1), torch.ones(2, joint.shape[1]))
+    product = torch.eye(joint.shape[1])
+    for matrix in attention:
+        mixed = 0.5 * matrix[0] + 0.5 * torch.eye(len(product))
+        product = (mixed / mixed.sum(1, keepdim=True)) @ product
+    torch.testing.assert_close(joint[0], product)
+    maps = rollout(tower, batch, texts(tower))
+    torch.testing.assert_close(maps[0, 0].flatten(), product[0, 1:])
+    # With attention to itself alone, nothing reaches the class token.
+    still = rollout_matrix([torch.eye(4)[None]] * 3)[0]
+    torch.testing.assert_close(still, torch.eye(4))
+
+
+def test_lrp_rules_conserve():
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    inputs, weight, relevance = noise(2, 5, 7), noise(4, 7), noise(2, 5, 4)
+    back = linear_rule(inputs, weight, relevance)
+    torch.testing.assert_close(back.sum(-1), relevance.sum(-1))
+    # The rule, one connection at a time: only positive contributions count.
+    z = (inputs[0, 0] * weight).clamp_min(0)
+    expected = (z / z.sum(1, keepdim=True) * relevance[0, 0][:, None]).sum(0)
+    torch.testing.assert_close(back[0, 0], expected)
+    left, right, relevance = noise(2, 3, 5), noise(2, 5, 4), noise(2, 3, 4)
+    for part in product_rule(left, right, relevance):
+        torch.testing.assert_close(part.sum((1, 2)), relevance.sum((1, 2)) / 2)
+    left, right, relevance = noise(2, 3, 4), noise(2, 3, 4), noise(2, 3, 4)
+    first, second = sum_rule(left, right, relevance)
+    torch.testing.assert_close((first + second).sum((1, 2)), relevance.sum((1, 2)))
+    assert (first.sum((1, 2)) * relevance.sum((1, 2)) >= 0).all()
+
+
+def test_lrp_conserves_through_the_whole_tower(double):
+    batch = images(2, double)
+    run, text = trace(double, batch), texts(double)[0]
+    for blocks in (1, 2, None):
+        relevance = propagate(double, run, text, blocks)
+        assert len(relevance.attention) == (blocks or double.layers)
+        sums = relevance.start.sum((1, 2))
+        torch.testing.assert_close(sums, torch.ones_like(sums), rtol=1e-6, atol=1e-6)
+    maps = lrp(double, batch, text[None])
+    kept = relevance.start[:, 1:].sum((1, 2)).float()
+    torch.testing.assert_close(maps.sum((1, 2, 3)), kept)
+
+
+def test_partial_lrp_reads_only_the_last_block(tower):
+    batch = images(2, tower)
+    maps = partial_lrp(tower, batch, texts(tower))
+    whole = propagate(tower, trace(tower, batch), texts(tower)[1]).attention[-1]
+    expected = whole[:, :, 0, 1:].clamp_min(0).mean(1)
+    torch.testing.assert_close(maps[:, 1].flatten(1), expected)
+
+
+def test_gradcam_by_finite_differences(tower):
+    batch, some = images(1, tower), texts(tower)
+    last = tower.layers - 1
+    run = trace(tower, batch).blocks[-1].attention[0].double()
+    slope = gradient(tower, batch[0], some[1], last)[:, 0, 1:].mean(1)
+    expected = (run[:, 0, 1:] * slope[:, None]).mean(0).clamp_min(0)
+    found = gradcam(tower, batch, some)[0, 1].flatten().double()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    assert torch.cat([gradcam(tower, images(3, tower), some).flatten()]).max() > 0
+
+
+def test_legrad_by_finite_differences(tower):
+    batch, some = images(1, tower), texts(tower)
+    expected = 0.0
+    for block in range(tower.layers):
+        slope = gradient(tower, batch[0], some[2], block, after=block)
+        expected = expected + slope.clamp_min(0).mean((0, 1))[1:] / tower.layers
+    found = legrad(tower, batch, some)[0, 2].flatten().double()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
+
+
+def test_chefer_by_finite_differences(tower):
+    batch, some = images(1, tower), texts(tower)
+    relevance = propagate(tower, trace(tower, batch), some[0]).attention
+    product = torch.eye(relevance[0].shape[-1], dtype=torch.float64)
+    for block in range(tower.layers):
+        slope = gradient(tower, batch[0], some[0], block)
+        step = (slope * relevance[block][0]).clamp_min(0).mean(0)
+        product = (torch.eye(len(step)) + step) @ product
+    found = chefer(tower, batch, some)[0, 0].flatten().double()
+    torch.testing.assert_close(found, product[0, 1:], rtol=1e-3, atol=1e-7)
+
+
+def test_textspan_adds_up_to_the_heads(tower):
+    batch, some = images(2, tower), texts(tower)
+    lens = FirstOrderLens(tower)
+    _, effects = lens(batch)
+    with record(tower.visual, lens.recorded) as tensors:
+        tower.encode_image(batch)
+    for layers in (None, [2]):
+        shares = lens.token_scores(tensors, some, layers)
+        heads = effects.heads if layers is None else effects.heads[:, layers]
+        torch.testing.assert_close(shares.sum(1), heads.sum((1, 2)) @ some.T, rtol=1e-4, atol=1e-5)
+        maps = textspan(tower, batch, some, layers)
+        torch.testing.assert_close(maps.flatten(2), shares[:, 1:].mT.clamp_min(0))
+
+
+def last_block(tower, run, attention, keep_residual):
+    """The last block of one image, with each token's attention given by ``attention(q, k)``."""
+    block, traced = tower.visual.transformer.resblocks[-1], run.blocks[-1]
+    out = []
+    for head in range(tower.heads):
+        q, k, v = (t[0, head] for t in (traced.queries, traced.keys, traced.values))
+        rows = []
+        for i in range(len(q)):
+            weights = attention(q, k, i)
+            rows.append(sum(w * value for w, value in zip(weights, v, strict=True)))
+        out.append(torch.stack(rows))
+    x = block.attn.out_proj(torch.cat(out, 1))
+    if keep_residual:
+        x = x + traced.inputs[0]
+        x = x + block.mlp(block.ln_2(x))
+    features = read_out(tower, x[1:])
+    return features / features.norm(dim=1, keepdim=True)
+
+
+def similar(x, i):
+    return torch.softmax(torch.stack([x[i] @ y / len(x[i]) ** 0.5 for y in x]), 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "attention", "keep_residual"),
+    [
+        (maskclip, lambda q, k, i: torch.eye(len(q))[i], True),
+        (sclip, lambda q, k, i: similar(q, i) + similar(k, i), True),
+        (clearclip, lambda q, k, i: similar(q, i), False),
+    ],
+)
+def test_dense_methods_against_loops(method, attention, keep_residual, tower):
+    batch, some = images(1, tower), texts(tower)
+    features = last_block(tower, trace(tower, batch), attention, keep_residual)
+    expected = (features @ some.T).T.reshape(len(some), *tower.grid)
+    torch.testing.assert_close(method(tower, batch, some)[0], expected, rtol=1e-4, atol=1e-5)

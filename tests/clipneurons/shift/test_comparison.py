@@ -1,0 +1,257 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from clipneurons.lens.make import make_lens
+from clipneurons.shift.comparison import Profile, Profiler, TextBank, carriers, compare, text_scores
+from clipneurons.shift.monitor import Monitor
+from clipneurons.stats.two_sample import permuted_labels, unit_tests, without_rounding
+from tests.helpers.models import images, tiny_resnet, tiny_vit
+from tests.helpers.tiny import tiny_bundle
+
+EMBED, UNITS = 16, 40
+
+
+def bank(count=30, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(count, EMBED, generator=generator)
+    texts = tuple(f"word {i}" for i in range(count))
+    return TextBank(texts, torch.nn.functional.normalize(rows, dim=-1))
+
+
+def profile(count, seed=0, planted=None, share=1.0):
+    """Skewed units that speak in random directions; ``planted`` is said besides."""
+    generator = torch.Generator().manual_seed(seed)
+    units = torch.randn(count, UNITS, generator=generator).exp()
+    directions = torch.randn(UNITS, EMBED, generator=torch.Generator().manual_seed(99))
+    if planted is not None:
+        marked = torch.rand(count, generator=generator) < share
+        directions[0] = 5 * planted
+        units[:, 0] += 4 * marked
+    else:
+        directions[0] = 5 * bank().embeddings[0]
+    said = units @ torch.nn.functional.normalize(directions, dim=-1)
+    return Profile(torch.nn.functional.normalize(said, dim=-1), units, said)
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_profiles_are_projections_of_dense_effects_on_the_directions(kind):
+    tower = tiny_vit() if kind == "vit" else tiny_resnet()
+    layers = (0, 2) if kind == "vit" else (4,)
+    bundle = tiny_bundle(layers=layers, tower=tower)
+    lens = make_lens(tower, layers)
+    batch = images(3, tower)
+    got = Profiler(lens, bundle)(batch)
+    representation, contributions = lens(batch)
+    said, expected = 0, []
+    for layer in layers:
+        rows = bundle.layers[layer].directions
+        dense = contributions[layer].dense(torch.arange(len(rows)))
+        along = (dense * rows).sum(-1)
+        expected.append(along)
+        said = said + (along[..., None] * rows).sum(1)
+    assert torch.allclose(got.units, torch.cat(expected, 1), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(got.said, said, rtol=1e-4, atol=1e-3)
+    cosine = torch.nn.functional.cosine_similarity(got.embeddings, representation)
+    assert torch.allclose(cosine, torch.ones(3))
+    assert Profiler(lens, bundle).names[-1] == (layers[-1], len(rows) - 1)
+
+
+def test_text_scores_are_likelihood_ratios_of_a_change_along_each_text():
+    said, texts = profile(20).said, bank().centred
+    labels = permuted_labels(8, 12, 15)
+    got = text_scores(said, labels, texts)
+    centred = (said - said.mean(0)).double().numpy()
+    share = EMBED / (EMBED + 20)
+    noise = (1 - share) * sum(np.outer(row, row) for row in centred) / 20
+    noise += share * np.trace(noise) / (1 - share) / EMBED * np.eye(EMBED)
+    inverse = np.linalg.inv(noise)
+    for index in (0, 7, 29):
+        text = texts[index].double().numpy()
+        for row, value in zip(labels.double().numpy(), got[:, index].tolist(), strict=True):
+            change = sum(w * image for w, image in zip(row, centred, strict=True))
+            ratio = text @ inverse @ change / np.sqrt(text @ inverse @ text * (1 / 8 + 1 / 12))
+            assert value == pytest.approx(ratio, rel=1e-3, abs=1e-4)
+
+
+def test_a_change_along_one_text_is_most_evident_there():
+    texts = bank()
+    said = torch.randn(300, EMBED, generator=torch.Generator().manual_seed(3))
+    said = said @ torch.diag(torch.logspace(-1, 1, EMBED))
+    for word in range(0, 30, 4):
+        moved = said.clone()
+        moved[100:] += 5 * texts.centred[word]
+        scores = text_scores(moved, permuted_labels(100, 200, 1), texts.centred)
+        assert scores[0].argmax() == word
+
+
+def test_words_are_ranked_by_the_change_of_the_mean_embedding():
+    texts, reference, new = bank(), profile(20, 1), profile(30, 2, bank().embeddings[4])
+    change = {}
+    for text, row in zip(texts.texts, texts.centred.double(), strict=True):
+        before, after = (
+            sum(float(row @ e) for e in side.embeddings.double()) / len(side)
+            for side in (reference, new)
+        )
+        change[text] = 100 * (after - before)
+    shift = compare(reference, new, texts, 20)
+    more, less = (sorted(change, key=change.get, reverse=r) for r in (True, False))
+    assert list(shift.more.texts) == more
+    assert list(shift.less.texts) == less
+    assert shift.more.scores[0] == pytest.approx(change[more[0]], rel=1e-4)
+
+
+def test_words_by_evidence_are_those_of_the_text_scores():
+    texts, reference, new = bank(), profile(20, 1), profile(30, 2, bank().embeddings[4])
+    shift = compare(reference, new, texts, 20, ranking="evidence")
+    labels = permuted_labels(20, 30, 20, 0)
+    scores = text_scores(torch.cat([reference.said, new.said]), labels, texts.centred)[0]
+    assert shift.more.texts[0] == texts.texts[int(scores.argmax())]
+    assert shift.more.scores[0] == pytest.approx(float(scores.max()), rel=1e-4)
+    assert shift.p == compare(reference, new, texts, 20).p, "the test is the same"
+    with pytest.raises(ValueError, match="ranking of mean or evidence, not 'best'"):
+        compare(reference, new, texts, 20, ranking="best")
+
+
+def test_a_planted_concept_is_found_named_and_shown():
+    texts = bank()
+    reference = profile(200, 1)
+    new = profile(200, 2, texts.embeddings[0], share=0.4)
+    shift = compare(reference, new, texts, 200)
+    assert shift.p <= 1 / 201 + 1e-6
+    assert shift.top_units(1) == [0]
+    assert shift.units.q[0] < 0.05
+    assert shift.more.texts[0] == "word 0"
+    marked = new.units[:, 0] > 3
+    order = shift.carriers.argsort(descending=True)
+    assert marked[order[:20]].float().mean() >= 0.7
+    assert marked[order[-60:]].float().mean() <= 0.2
+
+
+def test_without_a_shift_p_values_are_uniform_and_discoveries_rare():
+    values, discoveries = [], 0
+    for seed in range(60):
+        shift = compare(profile(15, 2 * seed), profile(25, 2 * seed + 1), bank(), 99, seed)
+        values.append(shift.p)
+        discoveries += bool((shift.units.q <= 0.05).any())
+    values = torch.tensor(values)
+    assert (values <= 0.05).sum() <= 8  # more than 8 of 60 at 0.05: once in 200
+    assert 19 <= (values <= 0.5).sum() <= 41
+    assert discoveries <= 8
+
+
+def test_equal_sets_do_not_differ():
+    reference = profile(30)
+    shift = compare(reference, reference, bank(), 50)
+    assert shift.p > 0.9
+    assert shift.units.change.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("sizes", [(30, 30), (30, 50), (2, 30)])
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_one_image_again_and_again_is_no_change(sizes, noise):
+    """Not even where sums in another order, as in batches of another size, differ by rounding."""
+    one = profile(1)
+    reference, new = (one[[0] * size] for size in sizes)
+    new = Profile(*(value * (1 + noise) for value in vars(new).values()))
+    shift = compare(reference, new, bank(), 99)
+    assert shift.p == 1
+    assert set(shift.tests.values()) == {1.0}
+    assert shift.units.q.min() == 1
+
+
+def test_rounding_is_what_is_small_beside_the_values():
+    values = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    values[:, 1] = 1000 + 1e-4 * values[:, 1]
+    values[:, 2] = 1e-3 * values[:, 2]
+    kept = without_rounding(values)
+    assert torch.equal(kept[:, 0], values[:, 0])
+    assert torch.equal(kept[:, 3], values[:, 3])
+    assert not kept[:, 1:3].any(), "beside a thousand both are rounding"
+    values[:, 1] = 0
+    assert torch.equal(without_rounding(values)[:, 2], values[:, 2])
+
+
+def test_without_discoveries_images_are_ranked_by_what_changed_most():
+    values = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    tests = unit_tests(values, permuted_labels(5, 5, 20))
+    standard = (values - values.mean(0)) / values.std(0)
+    assert tests.q.min() > 0.1
+    assert torch.allclose(
+        carriers(values, tests), standard @ (tests.score / tests.score.norm()), atol=1e-5
+    )
+
+
+def monitor(**options):
+    watched = TextBank(("plant", "other"), bank().embeddings[:2])
+    return Monitor(profile(150, 1), bank(), 60, watched, permutations=99, **options)
+
+
+def test_monitor_windows_do_not_depend_on_how_images_arrive():
+    stream = Profile.cat([profile(60, 5), profile(90, 6, bank().embeddings[0])])
+    whole = monitor()
+    windows = whole.update(stream)
+    assert [(w.first, w.last) for w in windows] == [(0, 59), (60, 119)]
+    dribble = monitor()
+    for start in range(0, 150, 7):
+        dribble.update(stream[start : start + 7])
+    assert dribble.windows == whole.windows
+    assert (whole.flush().first, whole.flush()) == (120, None)
+    assert [w.alarm for w in windows] == [False, True]
+    assert windows[1].words[0][0] == "word 0"
+    before, after = (w.watched["plant"][0] for w in windows)
+    assert after - before > 4 * windows[1].watched["plant"][1]
+    assert all(60 <= i < 120 for i in windows[1].images)
+    assert json.loads(json.dumps(whole.to_json()))["windows"][0]["p"] == windows[0].p
+
+
+def test_monitor_goes_on_in_another_process(tmp_path):
+    stream = profile(150, 5)
+    whole = monitor()
+    whole.update(stream)
+    half = monitor()
+    half.update(stream[:100])
+    half.save(tmp_path / "monitor.safetensors")
+    again = Monitor.load(tmp_path / "monitor.safetensors", bank(), half.watched)
+    again.update(stream[100:])
+    assert again.windows == whole.windows
+    assert again.flush().last == 149
+    with pytest.raises(ValueError, match="expected the same concepts"):
+        Monitor.load(tmp_path / "monitor.safetensors", bank())
+
+
+def test_a_single_image_waits_for_the_next(tmp_path):
+    mine = monitor()
+    mine.update(profile(61, 5))
+    assert mine.flush() is None
+    assert mine.to_json()["waiting"] == 1
+    mine.save(tmp_path / "monitor.safetensors")
+    again = Monitor.load(tmp_path / "monitor.safetensors", bank(), mine.watched)
+    again.update(profile(3, 6))
+    window = again.flush()
+    assert (window.first, window.last, again.waiting) == (60, 63, 0)
+
+
+def test_a_monitor_goes_on_with_its_own_texts_and_units_only(tmp_path):
+    path = tmp_path / "monitor.safetensors"
+    mine = monitor()
+    mine.save(path)
+    with pytest.raises(ValueError, match="the texts, and their embeddings"):
+        Monitor.load(path, bank(seed=1), mine.watched)
+    other = profile(4)
+    other = Profile(other.embeddings, other.units[:, 1:], other.said)
+    with pytest.raises(ValueError, match="expected the same bundle"):
+        mine.update(other)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="holds no monitor"):
+        Monitor.load(path, bank())
+
+
+def test_monitors_that_could_never_raise_an_alarm_are_refused():
+    with pytest.raises(ValueError, match="cannot give a p-value"):
+        monitor(level=0.001)
+    with pytest.raises(ValueError, match="windows of at least two"):
+        Monitor(profile(10), bank(), window=1)

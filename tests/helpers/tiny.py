@@ -1,0 +1,157 @@
+"""Small seeded models and bundles that tests share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import open_clip
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from clipneurons.bundle.bundle import Bundle, LayerArrays, save_bundle
+from clipneurons.bundle.config import BundleConfig, DataSet, Pool
+from clipneurons.bundle.thumbnails import Examples
+
+VIT = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "layers": 4, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 1},
+}
+RESNET = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 1},
+}
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+WORDS = ("cat", "dog", "red car", "sailing boat", "green leaf", "a house", "night sky", "apple pie")
+
+
+def tiny_model_folder(folder: Path, cfg: dict = VIT, seed: int = 0) -> Path:
+    """A seeded open_clip model as a `local-dir:` folder (config and safetensors)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    model = open_clip.CLIP(**cfg)
+    with torch.no_grad():  # open_clip's small initial biases would hide a forgotten bias
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") or "ln_" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    torch.random.set_rng_state(state)
+    preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
+    config = {"model_cfg": cfg, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    tensors = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
+    save_file(tensors, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def tiny_tower(folder: Path, cfg: dict = VIT, seed: int = 0):
+    """`load_tower` of `tiny_model_folder`, on the CPU."""
+    from clipneurons.models.clip import load_tower
+
+    return load_tower(str(tiny_model_folder(folder, cfg, seed)), device="cpu")
+
+
+def tiny_bundle(
+    layers: tuple[int, ...] = (1, 2),
+    neurons: int = 16,
+    heads: int = 2,
+    embed: int = 24,
+    top_k: int = 6,
+    components: int = 3,
+    images: int = 20,
+    kind: str = "vit",
+    tower=None,
+    seed: int = 0,
+) -> Bundle:
+    """A consistent bundle of random numbers; with a tower, one that says it belongs to it.
+
+    For a ResNet a unit is a neuron-head pair, so there are `neurons * heads` units.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if tower is not None:
+        kind, neurons, heads, embed = tower.kind, tower.neurons, tower.heads, tower.embed_dim
+    per_neuron = heads if kind == "resnet" else 1
+    if kind == "resnet":
+        layers = (4,)
+    edges = tuple(float(10 ** (e / 4)) for e in range(-12, 5))
+    unit_rows = torch.nn.functional.normalize
+    texts = [*WORDS]
+    embeddings = unit_rows(torch.randn(len(texts), embed, generator=generator), dim=1)
+
+    def layer() -> LayerArrays:
+        n = neurons * per_neuron
+        norms = torch.rand(n, images, generator=generator).sort(descending=True)
+        coefficients = torch.randn(n, components, generator=generator)
+        order = coefficients.abs().argsort(dim=1, descending=True)
+        indices = torch.rand(n, len(texts), generator=generator).argsort(dim=1)[:, :components]
+        counts = torch.zeros(n, len(edges) - 1, dtype=torch.int32)
+        counts[:, 5] = images
+        return LayerArrays(
+            directions=unit_rows(torch.randn(n, embed, generator=generator), dim=1),
+            means=torch.randn(n, embed, generator=generator),
+            percentile=norms.values[:, 0].clone(),
+            threshold=norms.values[:, top_k - 1].clone(),
+            explained_variance=torch.rand(n, generator=generator),
+            top_norms=norms.values[:, :top_k].clone(),
+            top_images=norms.indices[:, :top_k].to(torch.int32).contiguous(),
+            norm_histogram=counts,
+            effective_share=torch.rand(n, generator=generator),
+            indices=indices.to(torch.int32).contiguous(),
+            coefficients=coefficients.gather(1, order),
+        )
+
+    config = BundleConfig(
+        kind=kind,
+        model="." if tower is None else tower.name,
+        pretrained=None if tower is None else tower.pretrained,
+        weights_sha256="0" * 64 if tower is None else tower.sha256(),
+        activation=("relu" if kind == "resnet" else "gelu") if tower is None else tower.activation,
+        image_size=(32, 32) if tower is None else tower.image_size,
+        image_mean=MEAN if tower is None else tuple(tower.image_mean),
+        image_std=STD if tower is None else tuple(tower.image_std),
+        embed_dim=embed,
+        heads=heads,
+        layers=layers,
+        units_per_neuron=per_neuron,
+        top_k=top_k,
+        percentile=98.0,
+        shared_bias=False,
+        components=components,
+        centred_pool=False,
+        norm_edges=edges,
+        pool=Pool("words", "tests", "MIT", len(texts), "0" * 64),
+        data=DataSet("random colours", images, 0, "0" * 64, ("cat", "dog")),
+        versions={"clipneurons": "0"},
+    )
+    pictures = {i: tiny_webp(i) for i in range(images)}
+    captions = {i: f"colour {i}" for i in range(images)}
+    return Bundle(
+        config=config,
+        layers={index: layer() for index in layers},
+        texts=texts,
+        text_embeddings=embeddings,
+        examples=Examples.build(pictures, captions),
+        metrics={"fidelity": {}},
+        card="# A tiny bundle\n",
+    )
+
+
+def tiny_bundle_folder(folder: Path, **options) -> Path:
+    """`tiny_bundle` saved beside the weights of the tiny model it says it belongs to."""
+    cfg = RESNET if options.get("kind") == "resnet" else VIT
+    tower = tiny_tower(folder, cfg)
+    bundle = tiny_bundle(tower=tower, **options)
+    return save_bundle(replace(bundle, config=replace(bundle.config, model=".")), folder)
+
+
+def tiny_webp(seed: int, size: int = 16) -> bytes:
+    """A flat picture of a colour of its own."""
+    image = Image.new("RGB", (size, size), (seed * 37 % 256, seed * 91 % 256, seed * 53 % 256))
+    buffer = BytesIO()
+    image.save(buffer, "WEBP", quality=80)
+    return buffer.getvalue()

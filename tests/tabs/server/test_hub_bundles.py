@@ -1,0 +1,311 @@
+"""Bundles that visitors open from the Hub, against a stand-in of the Hub on loopback."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import gradio as gr
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+
+import app
+from clipneurons.bundle.bundle import load_bundle, save_bundle
+from clipneurons.bundle.config import BundleDamaged, BundleError
+from clipneurons.bundle.hub import GatedRepository, NoNetwork, NoSuchRepository
+from tabs.server import hub_bundles as shelf_module
+from tabs.server.hub_bundles import Shelf, check_model
+from tabs.server.library import Library
+from tabs.server.session import Reading
+from tests.helpers.hub_standin import TOKEN, Hub, Repository, serve
+from tests.helpers.tiny import tiny_bundle, tiny_bundle_folder
+
+REPO = "user/neurons"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    return tiny_bundle_folder(tmp_path_factory.mktemp("made") / "bundle")
+
+
+@pytest.fixture
+def folder(made, tmp_path) -> Path:
+    return shutil.copytree(made, tmp_path / "bundle")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path, made):
+    """A hub with one bundle; whoever runs the server is logged in there, visitors are not."""
+    with serve() as standin:
+        monkeypatch.setenv("HF_ENDPOINT", standin.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+        (tmp_path / "temporary").mkdir()
+        put(standin, REPO, made)
+        yield standin
+
+
+def put(hub: Hub, name: str, folder: Path) -> str:
+    """The folder's files as the newest commit of a repository."""
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    return hub.repositories.setdefault(name, Repository()).commit(files)
+
+
+def kept() -> list[Path]:
+    import tempfile
+
+    gc.collect()
+    return list(Path(tempfile.gettempdir()).glob("clipneurons-hub-*"))
+
+
+def test_an_opened_bundle_is_whole_and_has_its_model(hub, made):
+    shelf = Shelf()
+    reading = shelf.open(REPO)
+    local = load_bundle(made)
+    assert reading.key == REPO
+    assert torch.equal(reading.bundle.layers[1].directions, local.layers[1].directions)
+    assert reading.tower.sha256() == local.config.weights_sha256
+    hub.log.clear()
+    assert shelf.open(REPO) is reading
+    assert shelf.get(REPO) is reading
+    assert hub.log == [], "what is open is not asked for again"
+
+
+def test_a_revision_can_be_named(hub, folder):
+    first = hub.repositories[REPO].commits[-1][0]
+    save_bundle(replace(load_bundle(folder), metrics={"fidelity": {}, "new": 1}), folder)
+    put(hub, REPO, folder)
+    shelf = Shelf()
+    assert shelf.open(REPO).bundle.metrics["new"] == 1
+    assert "new" not in shelf.open(f"{REPO}@{first}").bundle.metrics
+
+
+def test_the_one_used_longest_ago_makes_room_on_disk_too(hub, made):
+    for name in ("user/b", "user/c"):
+        put(hub, name, made)
+    shelf = Shelf(most=2)
+    for name in (REPO, "user/b"):
+        shelf.open(name)
+    shelf.get(REPO)
+    shelf.open("user/c")
+    assert [reading.key for reading in shelf.readings] == [REPO, "user/c"]
+    assert shelf.get("user/b") is None
+    assert len(kept()) == 2
+
+
+def test_reasons_are_told_to_the_visitor(hub, folder, monkeypatch):
+    shelf = Shelf()
+    with pytest.raises(NoSuchRepository, match="no public repository user/nothing"):
+        shelf.open("user/nothing")
+    with pytest.raises(NoSuchRepository, match="spelt"):
+        shelf.open(f"{REPO}@v9")
+    hub.repositories[REPO].gated = True
+    with pytest.raises(GatedRepository, match="is gated"):
+        shelf.open(REPO)
+    hub.repositories[REPO].gated = False
+    hub.repositories[REPO].private = True
+    with pytest.raises(NoSuchRepository, match="no public repository"):
+        shelf.open(REPO)  # the token of who runs the server is not lent to visitors
+    hub.repositories["user/other"] = Repository()
+    hub.repositories["user/other"].commit({"README.md": b"# A model"})
+    with pytest.raises(BundleDamaged, match="no bundle"):
+        shelf.open("user/other")
+    (folder / "texts.txt").write_text("other\n")
+    put(hub, "user/damaged", folder)
+    with pytest.raises(BundleDamaged, match=r"texts\.txt"):
+        shelf.open("user/damaged")
+    hub.broken = True
+    with pytest.raises(NoNetwork, match="did not give"):
+        shelf.open("user/third")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(NoNetwork, match="cannot be reached"):
+        shelf.open("user/third")
+    assert shelf.readings == []
+    assert kept() == [], "nothing is left of what was refused"
+
+
+def test_without_a_route_the_message_says_so(hub, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+        with pytest.raises(NoNetwork, match=REPO):
+            Shelf().open(REPO)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", ".", "..", "/etc", "../x", "a/../b", "./bundle", "~/bundle", "user/..", "a/b/c",
+        "file:///etc", "hf-hub:user/x", "local-dir:x", "user/na me", "user/x@", "user/x@../y",
+        "https://huggingface.co/user/x", "user\\x", "üser/x", "user/x\n", "u/" + "x" * 200,
+    ],
+)  # fmt: skip
+def test_only_names_of_repositories_are_names(hub, name):
+    hub.log.clear()
+    with pytest.raises(BundleError, match="expected 'user/name'"):
+        Shelf().open(name)
+    assert hub.log == []
+
+
+def test_a_local_folder_of_that_name_is_not_opened(hub, folder, monkeypatch):
+    """A visitor's name leads to the Hub, whatever lies where the server was started."""
+    (folder.parent / "here").mkdir()
+    folder.rename(folder.parent / "here" / "bundle")
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(NoSuchRepository):
+        Shelf().open("here/bundle")
+
+
+def test_the_hubs_own_cache_is_not_read(hub):
+    """It may hold what only the person who runs the server may see."""
+    app.open_reading(REPO)
+    hub.repositories[REPO].private = True
+    with pytest.raises(NoSuchRepository):
+        Shelf().open(REPO)
+
+
+def test_what_is_too_large_is_refused_before_it_is_fetched(hub, monkeypatch):
+    monkeypatch.setattr(shelf_module, "MOST_BYTES", 5000)
+    hub.log.clear()
+    with pytest.raises(BundleError, match="expected at most"):
+        Shelf().open(REPO)
+    assert not any("/resolve/" in line for line in hub.log)
+
+
+# -- models
+
+
+def changed(folder: Path, **config) -> Path:
+    """The bundle with another configuration of its model."""
+    file = folder / "open_clip_config.json"
+    value = json.loads(file.read_text())
+    for name, new in config.items():
+        place = value["model_cfg"]
+        for part in name.split("__")[:-1]:
+            place = place[part]
+        place[name.split("__")[-1]] = new
+    file.write_text(json.dumps(value))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"text_cfg__hf_model_name": "evil/model"},
+        {"text_cfg__hf_tokenizer_name": "evil/tokenizer"},
+        {"vision_cfg__timm_model_name": "hf_hub:evil/model"},
+        {"vision_cfg__width": 10**9},
+        {"vision_cfg__layers": 10**6},
+        {"text_cfg__context_length": 90_000},
+        {"vision_cfg__image_size": 100_000},
+        {"custom_text": True},
+    ],
+)
+def test_a_strangers_model_is_plain_and_small(folder, config):
+    bundle = load_bundle(folder)
+    check_model(bundle.config, folder)
+    with pytest.raises(BundleError, match="no plain CLIP"):
+        check_model(bundle.config, changed(folder, **config))
+
+
+def test_weights_are_those_of_the_configuration(folder):
+    config = load_bundle(folder).config
+    with pytest.raises(BundleError, match="do not fit"):
+        check_model(config, changed(folder, vision_cfg__width=64))
+    changed(folder, vision_cfg__width=32)
+    check_model(config, folder)
+    file = folder / "open_clip_model.safetensors"
+    weights = load_file(file)
+    save_file({k: v for k, v in weights.items() if k != "logit_scale"}, file)
+    with pytest.raises(BundleError, match="do not fit"):
+        check_model(config, folder)
+    file.unlink()
+    with pytest.raises(BundleError, match="holds no open_clip_model"):
+        check_model(config, folder)
+
+
+def test_pictures_are_of_the_models_size(folder):
+    config, file = load_bundle(folder).config, folder / "open_clip_config.json"
+    value = json.loads(file.read_text())
+    value["preprocess_cfg"]["size"] = 50_000
+    file.write_text(json.dumps(value))
+    with pytest.raises(BundleError, match="another size"):
+        check_model(config, folder)
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "message"),
+    [
+        ("/etc", None, "no model that open_clip knows"),
+        ("hf-hub:evil/model", None, "no model that open_clip knows"),
+        ("ViT-B-32", "/etc/passwd", "does not know"),
+        ("ViT-B-32", "random", "does not know"),
+        ("ViT-bigG-14", "laion2b_s39b_b160k", "of memory"),
+        ("ViT-B-16-SigLIP", "webli", "no plain CLIP"),
+    ],
+)
+def test_other_models_are_only_those_that_open_clip_knows(model, pretrained, message):
+    config = replace(tiny_bundle().config, model=model, pretrained=pretrained)
+    with pytest.raises(BundleError, match=message):
+        check_model(config, Path("nowhere"))
+
+
+def test_a_known_model_passes():
+    config = replace(tiny_bundle().config, model="ViT-B-32", pretrained="openai")
+    check_model(config, Path("nowhere"))
+
+
+# -- the library and the page
+
+
+def test_only_what_was_opened_can_be_chosen(hub, made):
+    library = Library([Reading("tiny", made)], Shelf())
+    with pytest.raises(gr.Error, match="open it from the Hub"):
+        library[REPO]
+    library.shelf.open(REPO)
+    assert library[REPO].key == REPO
+    assert [key for _, key in library.choices] == ["tiny", REPO]
+    assert library[""] is library.first
+
+
+def test_the_owner_can_name_a_repository(hub):
+    library = app.open_library([REPO])
+    assert library.first.key == REPO
+    assert library.first.tower.kind == "vit"
+    assert library.shelf is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "host", "environment", "allowed"),
+    [
+        (None, None, {}, True),
+        (None, "0.0.0.0", {}, False),
+        (None, None, {"GRADIO_SERVER_NAME": "0.0.0.0"}, False),
+        (None, None, {"SPACE_ID": "user/space"}, False),
+        (None, None, {"SPACE_ID": "user/space", "CLIPNEURONS_HUB": "1"}, True),
+        (None, None, {"CLIPNEURONS_HUB": "0"}, False),
+        (True, "0.0.0.0", {}, True),
+        (False, None, {}, False),
+    ],
+)
+def test_strangers_may_open_bundles_only_where_the_owner_says_so(
+    monkeypatch, asked, host, environment, allowed
+):
+    for name in ("GRADIO_SERVER_NAME", "SPACE_ID", "CLIPNEURONS_HUB"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert app.hub_allowed(asked, host) is allowed

@@ -1,0 +1,158 @@
+import csv
+import io
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from clipneurons.adversarial.cues import RANDOM_NEURONS, SECOND_ORDER, WHOLE_EFFECTS
+from clipneurons.bundle.bundle import save_bundle
+from tabs import adversarial
+from tabs import adversarial_backend as backend
+from tabs.server.session import Reading
+from tests.helpers.packs import flat_composer
+from tests.helpers.pipelines import chat_folder, painter_folder
+from tests.helpers.tiny import tiny_bundle, tiny_tower
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tab") / "bundle"
+    tower = tiny_tower(folder)
+    made = tiny_bundle(tower=tower)
+    texts = ["bone", "leash", "palm tree", "poodle", *made.texts[4:]]
+    embeddings = tower.encode_text(texts)
+    made = replace(
+        made, texts=texts, text_embeddings=embeddings, config=replace(made.config, model=".")
+    )
+    reading = Reading("tiny", save_bundle(made, folder))
+    reading.remember("composer", lambda: flat_composer(32))
+    return reading
+
+
+def forged(reading, count=12, seed=0):
+    descriptions = backend.descriptions_of(reading, "cat", "dog", ["bone", "leash"], count, seed)
+    batches = list(backend.forge(reading, "cat", "dog", descriptions, seed))
+    outcomes = tuple(outcome for batch in batches for outcome in batch)
+    return backend.Forged("tiny", "cat", "dog", "these cues", outcomes), batches
+
+
+def test_cues_can_be_drawn_and_lead_into_the_dictionary(reading):
+    # A random model says something drawable towards some names only.
+    names = ("dog", "x", "boat", "tree", "car", "sun", "key", "a red hat", "seven", "music")
+    cues = next(c for c in (backend.cues_of(reading, "cat", x) for x in names) if c.words)
+    assert set(cues.words) <= {"bone", "leash", "palm tree", "poodle"}
+    less = backend.cues_of(reading, "cat", cues.fooled_class, blocked=cues.words[0])
+    assert less.words == cues.words[1:]
+    page = adversarial.cues_html(reading, cues, backend.similarity_of(reading).name)
+    neuron = cues.positive[0].neurons[0]
+    assert f"?tab=dictionary&amp;layer={neuron.layer}&amp;unit={neuron.unit}" in page
+    assert f">{neuron.layer} · {neuron.unit}</a>" in page
+    assert "similarity" in page
+    data = adversarial.cues_data(cues, "x")
+    assert [row["phrase"] for row in data["toward"]] == cues.words
+    assert data["toward"][0]["neurons"][0]["unit"] == neuron.unit
+
+
+def test_no_number_of_neurons_is_all_that_they_write(reading):
+    cues = backend.cues_of(reading, "cat", "boat", neurons=0)
+    assert cues.method == WHOLE_EFFECTS
+    assert backend.cues_of(reading, "cat", "boat", neurons=3).method == SECOND_ORDER
+    assert backend.cues_of(reading, "cat", "boat", neurons=0, method=RANDOM_NEURONS).method == (
+        RANDOM_NEURONS
+    )
+
+
+def test_pictures_come_in_batches_with_verdicts_and_are_checked(reading):
+    result, batches = forged(reading)
+    assert [len(batch) for batch in batches] == [10, 2]
+    gallery = adversarial.gallery_of(result.outcomes, "dog")
+    assert len(gallery) == 12
+    for (image, text), outcome in zip(gallery, result.outcomes, strict=True):
+        assert image.size == (160, 160)
+        assert ("read as dog" in text) is outcome.fooled
+        assert outcome.objects[0] == "cat"
+    page = adversarial.rates_html(result, {})
+    assert "known exactly" in page
+    again, _ = forged(reading)
+    assert [o.margin for o in again.outcomes] == [o.margin for o in result.outcomes]
+
+
+def test_controls_have_the_same_number_of_pictures(reading):
+    shares = []
+    rates = backend.controls(reading, "cat", "dog", 5, 0, progress=shares.append)
+    assert set(rates) == set(backend.CONTROLS)
+    assert all(rate.count == 5 for name, rate in rates.items() if name != "no cues")
+    assert shares == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_the_map_and_the_zip(reading):
+    result, _ = forged(reading, count=3)
+    assert backend.mistake_overlay(reading, result, 2).size == (256, 256)
+    with zipfile.ZipFile(backend.zip_file(result)) as archive:
+        assert archive.namelist() == ["000.png", "001.png", "002.png", "pictures.csv", "README.txt"]
+        rows = list(csv.DictReader(io.StringIO(archive.read("pictures.csv").decode())))
+        assert [r["description"] for r in rows] == [o.description.text for o in result.outcomes]
+        assert "not for deceiving" in archive.read("README.txt").decode()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda r: backend.cues_of(r, "", "dog"), "class name is empty"),
+        (lambda r: backend.cues_of(r, "cat", "x" * 100), "100 characters"),
+        (
+            lambda r: backend.cues_of(r, "cat", "dog", painter="/etc/passwd"),
+            "offers the painters",
+        ),
+        (lambda r: backend.cues_of(r, "cat", "dog", words=1000), "1 to 200 words"),
+        (
+            lambda r: backend.descriptions_of(r, "cat", "dog", [], 61, 0),
+            "Between 1 and 60",
+        ),
+        (
+            lambda r: backend.descriptions_of(r, "cat", "dog", ["x"] * 51, 1, 0),
+            "At most 50 cues",
+        ),
+        (
+            lambda r: backend.descriptions_of(r, "cat", "dog", ["x" * 99], 1, 0),
+            "99 characters",
+        ),
+        (
+            lambda r: backend.descriptions_of(r, "cat", "dog", [], 1, 0, "x"),
+            "offers the describ",
+        ),
+        (
+            lambda r: list(backend.forge(r, "sofa", "dog", [], 0)),
+            "no pictogram of 'sofa'",
+        ),
+    ],
+)
+def test_mistakes_are_told(reading, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(reading)
+
+
+def test_words_are_split():
+    assert backend.split_words("a, b\nc,,a , ") == ["a", "b", "c"]
+    assert backend.split_words(None) == []  # what Gradio gives for an empty field
+
+
+def test_models_are_the_owners_choice(reading, tmp_path, monkeypatch):
+    line = "a cat with a bone and a leash"
+    chat = str(chat_folder(tmp_path / "chat", [line]))
+    painter = str(painter_folder(tmp_path / "painter"))
+    assert (backend.describers(), backend.painters()) == (
+        ["templates"],
+        ["pictograms"],
+    )
+    monkeypatch.setenv(backend.CHAT_MODEL, chat)
+    monkeypatch.setenv(backend.PAINTER_MODEL, painter)
+    assert backend.describers() == ["templates", chat]
+    assert backend.painters() == ["pictograms", painter]
+    found = backend.descriptions_of(reading, "cat", "dog", ["bone"], 1, 0, chat)
+    assert [d.text for d in found] == [line]
+    ((outcome,),) = backend.forge(reading, "cat", "dog", found, 0, painter)
+    assert outcome.presence == "unchecked"

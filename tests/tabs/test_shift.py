@@ -1,0 +1,160 @@
+"""The shift tab's functions on a tiny bundle, and what its archives refuse."""
+
+import zipfile
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tabs import shift as tab
+from tabs.server import uploads
+from tabs.server.session import Reading
+from tests.helpers.models import tiny_resnet, tiny_vit
+from tests.helpers.tiny import tiny_bundle
+
+
+@pytest.fixture(scope="module", params=["vit", "resnet"])
+def reading(request, tmp_path_factory):
+    tower = tiny_vit(embed_dim=24) if request.param == "vit" else tiny_resnet(embed_dim=24)
+    bundle = tiny_bundle(tower=tower)
+    reading = Reading("tiny", tmp_path_factory.mktemp("none"), bundle)
+    reading.__dict__["_tower"] = tower
+    return reading
+
+
+def noise(count, tint, seed):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 128, (count, 40, 40, 3)) + np.array(tint)
+    return [Image.fromarray(part.astype(np.uint8)) for part in pixels]
+
+
+def png(image):
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def zipped(path, entries):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return str(path)
+
+
+def test_a_tint_is_found_and_its_pictures_shown(reading):
+    usual, red = noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1)
+    compared = tab.compare_images(reading, usual, red)
+    assert compared.shift.p <= 0.05
+    assert "The sets differ" in tab.verdict(compared, 3)
+    assert "3 files could not be read" in tab.verdict(compared, 3)
+    assert tab.units(compared, reading).count("tab=dictionary") == 12
+    assert "Said more" in tab.words(compared)
+    before, after = tab.pictures(replace(compared, place=None), 0)
+    assert all(any(picture is image for image in red) for picture in after)
+    before, after = tab.pictures(compared, 2)
+    column = compared.shift.top_units(12)[1]
+    sign = 1 if compared.shift.units.score[column] > 0 else -1
+    strongest = (sign * compared.profiles[0].units[:, column]).argmax()
+    assert before[0] is usual[strongest]
+    assert len(after) == 12
+
+
+def test_equal_sets_do_not_differ(reading):
+    usual = noise(20, (60, 60, 60), 0)
+    compared = tab.compare_images(reading, usual, usual)
+    assert "No difference" in tab.verdict(compared)
+    assert compared.place is None
+
+
+def test_a_change_at_one_place_is_looked_at_and_framed(reading):
+    usual, new = noise(30, (60, 60, 60), 0), noise(30, (60, 60, 60), 1)
+    for image in new:
+        image.paste("red", (26, 26, 40, 40))
+    compared = tab.compare_images(reading, usual, new)
+    assert compared.place is not None
+    assert "A closer look: " in tab.words(compared)
+    framed = np.asarray(tab.pictures(compared, 0)[1][0])
+    left, top, _, _ = (round(share * 39) for share in compared.place.box)
+    assert framed[top, left].tolist() == [0x00, 0x72, 0xB2]
+    assert not (np.asarray(new[0]) == [0x00, 0x72, 0xB2]).all(-1).any(), "the image itself is not"
+
+
+def test_a_change_without_a_place_is_said_to_be_spread(reading):
+    usual = noise(30, (60, 60, 60), 0)
+    compared = replace(tab.compare_images(reading, usual, noise(20, (127, 0, 0), 1)), place=None)
+    assert "the change is spread over them" in tab.words(compared)
+    same = tab.compare_images(reading, usual, usual)
+    assert "spread over them" not in tab.words(same)
+
+
+def test_the_least_p_value_is_a_bound(reading):
+    compared = tab.compare_images(reading, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1))
+    for p, text in ((1 / 301, "≤ 0.0033"), (2 / 301, "0.00664"), (0.5, "0.5")):
+        shift = replace(compared.shift, p=p, tests={})
+        assert f"<dd>{text}</dd>" in tab.verdict(replace(compared, shift=shift))
+
+
+def test_galleries_name_the_unit(reading):
+    compared = tab.compare_images(reading, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1))
+    assert [side.label for side in tab.galleries(compared, 0)] == ["Reference", "New"]
+    layer, unit = compared.names[compared.shift.top_units(12)[1]]
+    labels = [side.label for side in tab.galleries(compared, 2)]
+    assert labels == [f"Reference · {layer} · {unit}", f"New · {layer} · {unit}"]
+
+
+def test_the_example_marks_its_share(reading):
+    old, new, word = tab.example(reading)
+    assert len(old) == len(new) == 10
+    assert isinstance(word, str)
+    spread = [np.asarray(image).std((0, 1)).max() for image in new]
+    assert sum(value > 5 for value in spread) == 4  # the pictures of a tiny bundle are flat
+
+
+def test_archives_are_read_in_memory(tmp_path):
+    images = noise(3, (60, 60, 60), 0)
+    path = zipped(
+        tmp_path / "a.zip",
+        {
+            "../../outside.png": png(images[0]), "b/two.png": png(images[1]),
+            "__MACOSX/two.png": b"no", "notes.txt": b"no", "broken.png": b"no",
+        },
+    )  # fmt: skip
+    images[2].save(tmp_path / "c.png")
+    found, skipped = uploads.open_images([path, str(tmp_path / "c.png")])
+    assert (len(found), skipped) == (3, 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "c.png"]
+    assert found[2].tobytes() == images[2].tobytes()
+
+
+def test_too_much_is_refused(tmp_path, monkeypatch):
+    image = png(noise(1, (0, 0, 0), 0)[0])
+    path = zipped(tmp_path / "a.zip", {f"{i}.png": image for i in range(8)})
+    monkeypatch.setattr(uploads, "MOST_IMAGES", 5)
+    with pytest.raises(ValueError, match="More than 5 images"):
+        uploads.open_images([path])
+    monkeypatch.setattr(uploads, "_MOST_ENTRIES", 7)
+    with pytest.raises(ValueError, match="8 files"):
+        uploads.open_images([path])
+    bomb = zipped(tmp_path / "bomb.zip", {"a.png": bytes(uploads.MAX_BYTES + 1)})
+    with pytest.raises(ValueError, match=r"at least two images that can be read, found 0"):
+        uploads.open_images([bomb])
+    monkeypatch.setattr(uploads, "MAX_BYTES", 1000)
+    monkeypatch.setattr(uploads, "_MOST_BYTES", 1500)
+    bombs = zipped(tmp_path / "bombs.zip", {f"{i}.png": bytes(2000) for i in range(4)})
+    with pytest.raises(ValueError, match="MB of images"):
+        uploads.open_images([bombs])
+    monkeypatch.setattr(uploads, "_MOST_BYTES", 100)
+    with pytest.raises(ValueError, match="MB of images"):
+        uploads.open_images([zipped(tmp_path / "b.zip", {"1.png": image, "2.png": image})])
+
+
+def test_a_damaged_archive_is_a_message(tmp_path):
+    path = tmp_path / "a.zip"
+    zipped(path, {"a.png": png(noise(1, (0, 0, 0), 0)[0])})
+    data = bytearray(path.read_bytes())
+    data[60:90] = bytes(30)
+    path.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match="cannot be unpacked"):
+        uploads.open_images([str(path)])
