@@ -26,11 +26,11 @@ from clipneurons.bundle.bundle import load_bundle  # noqa: E402
 from clipneurons.bundle.config import BundleError  # noqa: E402
 from clipneurons.bundle.hub import NAME, resolve  # noqa: E402
 from tabs import bundle_chooser, neuron_page, search  # noqa: E402
-from tabs.server.hub_bundles import Shelf  # noqa: E402
-from tabs.server.library import Library  # noqa: E402
-from tabs.server.messages import readable  # noqa: E402
+from tabs.server.hub_bundles import HubBundleCache  # noqa: E402
+from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
-from tabs.server.session import MODEL, Reading  # noqa: E402
+from tabs.server.registry import BundleRegistry  # noqa: E402
+from tabs.server.session import MODEL, BundleSession  # noqa: E402
 from tabs.ui import image_input  # noqa: E402
 from tabs.ui.theme import HEAD, css, theme  # noqa: E402
 
@@ -47,55 +47,55 @@ this page puts it into words: look a neuron up, or bring a picture and see which
 """
 
 
-def build(library: Library) -> gr.Blocks:
-    """The whole page over the readings of a library."""
+def build(registry: BundleRegistry) -> gr.Blocks:
+    """The whole page over the sessions of a registry."""
     with gr.Blocks(
         title="clipneurons: what each neuron of CLIP says", analytics_enabled=False
     ) as page:
         gr.HTML(MASTHEAD)
-        chosen = bundle_chooser.build(library)
+        chosen = bundle_chooser.build(registry)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             modules = {}
             for name in TABS:
                 module = importlib.import_module(f"tabs.{name}")
                 with gr.Tab(module.TITLE, id=name, elem_id=f"tab-{name}") as tab:
-                    modules[name] = module.build(library, chosen.source)
+                    modules[name] = module.build(registry, chosen.source)
                 tab.select(None, js=f"() => window.cnTab('{name}')", api_visibility="private")
-        _permanent_links(page, library, chosen, tabs, modules)
+        _permanent_links(page, registry, chosen, tabs, modules)
     for fn in page.fns.values():
         if fn.api_visibility == "public" and fn.api_name:
             fn.fn.__name__ = fn.api_name  # MCP calls a tool by its function's name
     return page
 
 
-def _permanent_links(page, library: Library, chosen, tabs, modules) -> None:
+def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> None:
     """The address bar restores what was shown: at the start, on links and on going back."""
     where = gr.Textbox(elem_classes="offstage", label="Address", elem_id="address")
     button = gr.Button("Restore", elem_classes="offstage", elem_id="restore")
     handles = modules["dictionary"]
 
-    @readable
+    @user_errors
     def restore(query: str):
         given = {name: values[0] for name, values in parse_qs(query.lstrip("?")[:2000]).items()}
         try:
-            reading = library[given.get("bundle")]
+            session = registry[given.get("bundle")]
         except gr.Error as error:  # a link to a bundle that is not here, or not here any more
             gr.Warning(error.message)
-            reading, given = library.first, {"tab": given.get("tab"), "bundle": given["bundle"]}
+            session, given = registry.first, {"tab": given.get("tab"), "bundle": given["bundle"]}
         asked = given.get("bundle", "")
-        layer, unit = neuron_page.start_of(reading)
-        layers = search.dictionary_of(reading).layers
+        layer, unit = neuron_page.start_of(session)
+        layers = search.dictionary_of(session).layers
         way = given.get("by", search.DIRECTION)
         return (
-            bundle_chooser.shown(library, reading.key),
+            bundle_chooser.shown(registry, session.key),
             # Nothing is fetched because of a link, but the field is filled in.
-            asked if library.shelf and NAME.fullmatch(asked) else "",
+            asked if registry.hub_cache and NAME.fullmatch(asked) else "",
             gr.Tabs(selected=given["tab"] if given.get("tab") in TABS else "dictionary"),
             gr.update(choices=list(layers), value=_number(given.get("layer"), layer, layers)),
-            gr.update(value=_number(given.get("unit"), unit), label=neuron_page.unit_name(reading)),
+            gr.update(value=_number(given.get("unit"), unit), label=neuron_page.unit_name(session)),
             given.get("q", ""),
             way if way in (search.DIRECTION, search.DECOMPOSITION) else search.DIRECTION,
-            search.try_html(reading),
+            search.try_html(session),
         )
 
     card = [handles.layer, handles.unit, handles.query, handles.way, handles.examples]
@@ -114,8 +114,8 @@ def _number(text: str | None, default: int, allowed=None) -> int:
     return int(text) if allowed is None or int(text) in allowed else default
 
 
-def open_library(sources: list[str], hub: bool = False) -> Library:
-    """Readings of the given folders and Hub repositories, or of the project's own bundles.
+def open_library(sources: list[str], hub: bool = False) -> BundleRegistry:
+    """Sessions on the given folders and Hub repositories, or of the project's own bundles.
 
     With `hub`, visitors may open more from the Hub.
     """
@@ -129,16 +129,18 @@ def open_library(sources: list[str], hub: bool = False) -> Library:
             "there is no bundle to show: make one with `python -m export run`, then pass it with "
             "--bundle FOLDER"
         )
-    return Library([open_reading(source) for source in sources], Shelf() if hub else None)
+    return BundleRegistry(
+        [open_bundle(source) for source in sources], HubBundleCache() if hub else None
+    )
 
 
-def open_reading(source: str) -> Reading:
+def open_bundle(source: str) -> BundleSession:
     """A bundle that the owner named: a folder, "user/name" or "user/name@revision"."""
     folder = resolve(source)
     bundle = load_bundle(folder)
     if not Path(source).exists() and bundle.config.model == ".":
         folder = resolve(source, weights=True)
-    return Reading(folder.resolve().name if Path(source).exists() else source, folder, bundle)
+    return BundleSession(folder.resolve().name if Path(source).exists() else source, folder, bundle)
 
 
 def hub_allowed(asked: bool | None, host: str | None) -> bool:
@@ -172,10 +174,10 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def serve(library: Library, *, block: bool = True, **options) -> gr.Blocks:
+def serve(registry: BundleRegistry, *, block: bool = True, **options) -> gr.Blocks:
     """Build and launch the page; `options` go to `launch`."""
     fetch_nothing()
-    page = build(library)
+    page = build(registry)
     page.queue(max_size=WAITING, default_concurrency_limit=8)
     for fn in page.fns.values():
         if fn.concurrency_id == MODEL:
@@ -212,17 +214,17 @@ def main(arguments: list[str] | None = None) -> int:
     say("imports")
     try:
         check_address(args.host, args.port)
-        library = open_library(args.bundle, hub_allowed(args.hub, args.host))
+        registry = open_library(args.bundle, hub_allowed(args.hub, args.host))
     except (BundleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    say(f"bundle ({', '.join(library.readings)})")
+    say(f"bundle ({', '.join(registry.sessions)})")
     page = serve(
-        library, block=False, server_name=args.host, server_port=args.port,
+        registry, block=False, server_name=args.host, server_port=args.port,
         mcp_server=args.mcp or None,
     )  # fmt: skip
     say("page")
-    library.warm(lambda reading: say("model"))
+    registry.warm(lambda session: say("model"))
     page.block_thread()
     return 0
 

@@ -42,9 +42,9 @@ def random_bundle(
             threshold=torch.ones(units),
             explained_variance=torch.rand(units, generator=generator),
             top_norms=torch.ones(units, 1),
-            top_images=torch.zeros(units, 1, dtype=torch.int32),
+            top_activating_images=torch.zeros(units, 1, dtype=torch.int32),
             norm_histogram=torch.zeros(units, 1, dtype=torch.int32),
-            effective_share=torch.rand(units, generator=generator),
+            participation_ratio=torch.rand(units, generator=generator),
             indices=torch.randint(TEXTS, (units, COMPONENTS), generator=generator).int(),
             coefficients=torch.randn(units, COMPONENTS, generator=generator),
         )
@@ -66,26 +66,26 @@ def concepts(args: argparse.Namespace) -> None:
     """Time discovery (effects, concepts, activated neurons) against the forward pass alone."""
     from clipneurons.explore.concepts import ConceptReader, top_concepts
     from clipneurons.lens.make import make_lens
-    from clipneurons.models.clip import load_tower
+    from clipneurons.models.clip import load_clip
 
-    tower = load_tower("ViT-B-32", "random", device="cpu")
+    clip = load_clip("ViT-B-32", "random", device="cpu")
     layers = tuple(args.layers)
-    lens = make_lens(tower, layers)
+    lens = make_lens(clip, layers)
     generator = torch.Generator().manual_seed(1)
     calibration = torch.randn(16, 3, 224, 224, generator=generator)
     _, effects = lens(calibration)
     high = {la: mine.norms().quantile(0.98, dim=0) for la, mine in effects.items()}
-    bundle = random_bundle(layers, tower.neurons, tower.embed_dim, high)
+    bundle = random_bundle(layers, clip.neurons, clip.embed_dim, high)
     reader = ConceptReader(lens, bundle)
     image = torch.randn(1, 3, 224, 224, generator=generator)
 
     def discover() -> None:
         _, effects = reader(image)
-        top_concepts(reader.weights(effects, "whole")[0], bundle.texts)
+        top_concepts(reader.weights(effects, "dense")[0], bundle.texts)
         reader.activated(effects)
 
     seconds = alternate(
-        {"encode_image": lambda: tower.encode_image(image), "discovery": discover}, args.rounds
+        {"encode_image": lambda: clip.encode_image(image), "discovery": discover}, args.rounds
     )
     times, least, most = ratio(seconds, "discovery", "encode_image")
     count = int(sum(mine.activated.sum() for mine in reader(image)[1].values()))

@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.timing import alternate, peak_memory, ratio
 from clipneurons.lens.make import Lens, make_lens
-from clipneurons.models.clip import load_tower
+from clipneurons.models.clip import load_clip
 from export.common.settings import Settings
 from export.data.dataset_sources import SequenceSource
 from export.data.loader import batches
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    lens = make_lens(load_tower(args.model, "random", device="cpu"), args.layers)
+    lens = make_lens(load_clip(args.model, "random", device="cpu"), args.layers)
     if args.peak:
         pipeline(lens, args.peak, args.batch)
         print(peak_memory())
@@ -86,15 +86,15 @@ def main() -> None:
 
 def bare(lens: Lens, count: int, size: int) -> None:
     """`encode_image` over the loader."""
-    tower = lens.tower
-    source = SequenceSource(Noise(count, max(tower.image_size)), "noise")
-    for batch in batches(source, tower.preprocess, range(-(-count // size)), size, 2):
-        tower.encode_image(batch.images)
+    clip = lens.clip
+    source = SequenceSource(Noise(count, max(clip.image_size)), "noise")
+    for batch in batches(source, clip.preprocess, range(-(-count // size)), size, 2):
+        clip.encode_image(batch.images)
 
 
 def pipeline(lens: Lens, count: int, size: int) -> None:
     """Both passes over the loader, checkpoints and cached scores included."""
-    source = SequenceSource(Noise(count, max(lens.tower.image_size)), "noise")
+    source = SequenceSource(Noise(count, max(lens.clip.image_size)), "noise")
     settings = Settings(batch=size, top_k=100)
     with tempfile.TemporaryDirectory() as folder:
         passes = Passes(lens, source, settings, Path(folder), workers=2)

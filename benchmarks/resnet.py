@@ -16,8 +16,8 @@ import torch
 from benchmarks.timing import alternate, peak_memory, ratio
 from clipneurons.analysis.effect_statistics import EffectStatistics, RunningMean
 from clipneurons.lens.neuron_head import LAYER, NeuronHeadLens
-from clipneurons.models.clip import load_tower
-from clipneurons.models.hooks import record
+from clipneurons.models.clip import load_clip
+from clipneurons.models.hooks import record_activations
 
 
 def main() -> None:
@@ -35,11 +35,11 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    tower = load_tower(args.model, "random")
-    lens = NeuronHeadLens(tower)
-    batch = torch.randn(args.batch, 3, *tower.image_size)
-    with record(tower.visual, lens.recorded) as tensors:
-        representation = tower.encode_image(batch)
+    clip = load_clip(args.model, "random")
+    lens = NeuronHeadLens(clip)
+    batch = torch.randn(args.batch, 3, *clip.image_size)
+    with record_activations(clip.visual, lens.recorded) as tensors:
+        representation = clip.encode_image(batch)
     contributions = lens.read(tensors, representation)[LAYER]
     running = RunningMean()
     running.update(contributions)
@@ -61,7 +61,7 @@ def main() -> None:
     lot = max(1, -(-args.top_k // (2 * args.batch)))
     seconds = alternate(
         {
-            "forward": lambda: tower.encode_image(batch),
+            "forward": lambda: clip.encode_image(batch),
             "forward + lens": lambda: lens(batch),
             "first pass": lambda: running.update(lens(batch)[1][LAYER]),
             f"{lot} updates": lambda: [update(pool[-1 - i % 2]) for i in range(lot)],

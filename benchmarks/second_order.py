@@ -13,7 +13,7 @@ import torch
 from benchmarks.timing import alternate, peak_memory, ratio
 from clipneurons.analysis.effect_statistics import EffectStatistics, RunningMean
 from clipneurons.lens.second_order import SecondOrderLens
-from clipneurons.models.clip import load_tower
+from clipneurons.models.clip import load_clip
 
 
 def main() -> None:
@@ -28,18 +28,18 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    tower = load_tower(args.model, "random" if args.random_weights else args.pretrained)
-    every = tuple(range(tower.layers - 1))
+    clip = load_clip(args.model, "random" if args.random_weights else args.pretrained)
+    every = tuple(range(clip.layers - 1))
     chosen = tuple(layer for layer in (8, 9, 10) if layer in every) or every[-3:]
     count = args.batch * args.batches
-    images = torch.randn(count, 3, *tower.image_size, device=tower.device)
+    images = torch.randn(count, 3, *clip.image_size, device=clip.device)
 
     def bare():
         for part in images.split(args.batch):
-            tower.encode_image(part)
+            clip.encode_image(part)
 
     def with_statistics(layers):
-        lens = SecondOrderLens(tower, layers)
+        lens = SecondOrderLens(clip, layers)
         running = {layer: RunningMean() for layer in layers}
         for layer, mine in lens(images[: args.batch])[1].items():
             running[layer].update(mine)
@@ -69,7 +69,7 @@ def main() -> None:
         args.rounds,
     )
     print(
-        f"{args.model}, {tower.device}, {torch.get_num_threads()} threads, batch {args.batch}, "
+        f"{args.model}, {clip.device}, {torch.get_num_threads()} threads, batch {args.batch}, "
         f"{args.rounds} rounds of {count} images"
     )
     for name, values in seconds.items():

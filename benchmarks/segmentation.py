@@ -8,7 +8,7 @@ import argparse
 import torch
 
 from benchmarks.timing import alternate, ratio
-from clipneurons.models.clip import load_tower
+from clipneurons.models.clip import load_clip
 from clipneurons.segmentation.methods import BEST, method_names
 from clipneurons.segmentation.segmenters import segmenters
 
@@ -25,19 +25,19 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=[BEST], help="names, or 'all'")
     args = parser.parse_args()
     named = "/" not in args.model
-    tower = load_tower(args.model, "random" if named else None)
+    clip = load_clip(args.model, "random" if named else None)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(args.batch, 3, *tower.image_size, generator=generator)
-    text = torch.nn.functional.normalize(torch.randn(1, tower.embed_dim), dim=-1)
-    units = tower.neurons * (tower.heads if tower.kind == "resnet" else 1)
-    directions = {layer: torch.randn(units, tower.embed_dim) for layer in args.layers}
-    known = segmenters(tower, directions)
-    names = method_names(tower.kind) if args.methods == ["all"] else args.methods
-    tasks = {"encode_image": lambda: tower.encode_image(images)}
+    images = torch.randn(args.batch, 3, *clip.image_size, generator=generator)
+    text = torch.nn.functional.normalize(torch.randn(1, clip.embed_dim), dim=-1)
+    units = clip.neurons * (clip.heads if clip.kind == "resnet" else 1)
+    directions = {layer: torch.randn(units, clip.embed_dim) for layer in args.layers}
+    known = segmenters(clip, directions)
+    names = method_names(clip.kind) if args.methods == ["all"] else args.methods
+    tasks = {"encode_image": lambda: clip.encode_image(images)}
     for name in names:
         tasks[name] = lambda make=known[name].make: make(images, text)
     seconds = alternate(tasks, args.rounds)
-    print(f"{tower.name}, batch of {args.batch}, {torch.get_num_threads()} threads")
+    print(f"{clip.name}, batch of {args.batch}, {torch.get_num_threads()} threads")
     print("| method | passes of encode_image | smallest | largest |\n| --- | --- | --- | --- |")
     for name in names:
         middle, low, high = ratio(seconds, name, "encode_image")

@@ -7,16 +7,16 @@ from html import escape
 
 import gradio as gr
 
-from tabs.server.library import Library
-from tabs.server.messages import readable
-from tabs.server.session import Reading
+from tabs.server.messages import user_errors
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import BundleSession
 from tabs.ui.plots import Bar, bars, empty, figures, html, section
 
 TITLE = "About"
 _METHODS = {
-    "whole": "all that neurons write",
-    "signed": "neurons, signed weights",
-    "second_order": "neurons, the paper’s weights",
+    "dense": "all that neurons write",
+    "sparse-projection": "neurons, signed weights",
+    "sparse-norm": "neurons, the paper’s weights",
     "text_span": "attention heads (TextSpan)",
     "nearest_texts": "nearest texts",
 }
@@ -34,10 +34,10 @@ The methods are those of two papers; please cite the one whose models you look a
 """
 
 
-def overview_html(reading: Reading) -> str:
+def overview_html(session: BundleSession) -> str:
     """The bundle in numbers, and how well image concepts were measured to do."""
-    config, metrics = reading.bundle.config, reading.bundle.metrics
-    units = sum(len(arrays.directions) for arrays in reading.bundle.layers.values())
+    config, metrics = session.bundle.config, session.bundle.metrics
+    units = sum(len(arrays.directions) for arrays in session.bundle.layers.values())
     kind = "neurons" if config.units_per_neuron == 1 else "neuron-head pairs"
     numbers = figures(
         [
@@ -48,7 +48,7 @@ def overview_html(reading: Reading) -> str:
             (config.activation, "activation", "Of the model's MLPs"),
         ]
     )  # fmt: skip
-    head = f"<header><h2>{escape(reading.title)}</h2></header>"
+    head = f"<header><h2>{escape(session.title)}</h2></header>"
     return f'<article class="cn-card">{head}{numbers}' + (
         f'<div class="cn-columns">{_concepts(metrics)}{_fidelity(metrics)}</div></article>'
     )
@@ -95,21 +95,21 @@ def _fidelity(metrics: dict) -> str:
     return section(title, body, note)
 
 
-def card_text(reading: Reading) -> str:
+def card_text(session: BundleSession) -> str:
     """The model card without its YAML head, and how to cite and to make the bundle again."""
-    card = re.sub(r"\A---\n.*?\n---\n", "", reading.bundle.card, flags=re.DOTALL)
+    card = re.sub(r"\A---\n.*?\n---\n", "", session.bundle.card, flags=re.DOTALL)
     return card + _CITE
 
 
-def build(library: Library, source: gr.Dropdown) -> None:
+def build(registry: BundleRegistry, source: gr.Dropdown) -> None:
     """Figures and card of the chosen bundle."""
-    first = library.first
+    first = registry.first
     overview = html(overview_html(first), elem_id="about-overview")
     card = gr.Markdown(card_text(first), elem_id="about-card", elem_classes="cn-text")
 
-    @readable
+    @user_errors
     def opened(bundle: str) -> tuple[str, str]:
-        return overview_html(library[bundle]), card_text(library[bundle])
+        return overview_html(registry[bundle]), card_text(registry[bundle])
 
     def about(bundle: str) -> dict:
         """What a bundle is: its configuration, measured figures and model card.
@@ -119,9 +119,9 @@ def build(library: Library, source: gr.Dropdown) -> None:
         """
         from dataclasses import asdict
 
-        reading = readable(library.__getitem__)(bundle)
-        config = asdict(reading.bundle.config)
-        return {"config": config, "metrics": reading.bundle.metrics, "card": reading.bundle.card}
+        session = user_errors(registry.__getitem__)(bundle)
+        config = asdict(session.bundle.config)
+        return {"config": config, "metrics": session.bundle.metrics, "card": session.bundle.card}
 
     gr.api(about, api_name="about")
     source.change(opened, [source], [overview, card], api_visibility="private")

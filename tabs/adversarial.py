@@ -9,9 +9,9 @@ import gradio as gr
 from tabs import adversarial_backend as backend
 from tabs.adversarial_backend import Forged
 from tabs.server.gpu import on_gpu
-from tabs.server.library import Library
-from tabs.server.messages import readable
-from tabs.server.session import MODEL, Reading
+from tabs.server.messages import user_errors
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import MODEL, BundleSession
 from tabs.ui import plots
 
 TITLE = "Adversarial pictures"
@@ -25,30 +25,30 @@ _NO_CUES = "The things to draw beside it, and the neurons that confuse them, app
 _NEURONS_SHOWN = 4
 
 
-def cues_html(reading: Reading, cues, similarity: str) -> str:
+def cues_html(session: BundleSession, cues, similarity: str) -> str:
     """Cues with their scores and the neurons behind them."""
     toward = plots.bars(
         [plots.Bar(cue.text, cue.score, _hint(cue)) for cue in cues.positive],
-        label=f"Cues toward {cues.fooled_class}", digits=3,
+        label=f"Cues toward {cues.target_class}", digits=3,
     )  # fmt: skip
     away = plots.bars(
         [plots.Bar(cue.text, cue.score, _hint(cue)) for cue in cues.negative[:10]],
-        label=f"Cues away from {cues.fooled_class}", digits=3,
+        label=f"Cues away from {cues.target_class}", digits=3,
     )  # fmt: skip
     rows = "".join(
-        f"<li>{escape(cue.text)}: {_neurons(reading.key, cue)}</li>"
+        f"<li>{escape(cue.text)}: {_neurons(session.key, cue)}</li>"
         for cue in cues.positive
         if cue.neurons
     )
     dropped = ", ".join(f"{text} ({reason})" for text, reason in cues.dropped[:12]) or "none"
     return "".join([
         plots.section(
-            f"What pushes {cues.true_class} toward {cues.fooled_class}", toward,
+            f"What pushes {cues.true_class} toward {cues.target_class}", toward,
             f"Left out: {dropped}. Synonyms are found by {similarity}.",
         ),
         plots.section("Neurons behind each cue", f"<ul>{rows}</ul>" if rows else plots.empty(
             "These cues do not come from neurons.")),
-        plots.section(f"What pushes away from {cues.fooled_class}", away),
+        plots.section(f"What pushes away from {cues.target_class}", away),
     ])  # fmt: skip
 
 
@@ -69,12 +69,12 @@ def cues_data(cues, similarity: str) -> dict:
     }  # fmt: skip
 
 
-def gallery_of(outcomes, fooled_class: str) -> list[tuple]:
+def gallery_of(outcomes, target_class: str) -> list[tuple]:
     """Pictures with what the model made of them."""
     return [
         (
             outcome.image.resize((160, 160), 0),
-            f"{'✗ read as ' + fooled_class if outcome.fooled else '✓ read rightly'}"
+            f"{'✗ read as ' + target_class if outcome.fooled else '✓ read rightly'}"
             f" ({outcome.margin:+.3f})" + ("" if outcome.valid else f"; {_not_counted(outcome)}"),
         )
         for outcome in outcomes
@@ -91,7 +91,7 @@ def rates_html(forged: Forged, rates: dict) -> str:
         plots.Bar(name, 100 * rate.value if rate.count else 0.0, str(rate))
         for name, rate in rates.items()
     ]
-    what = f"Pictures of {forged.true_class} that are read as {forged.fooled_class}, per cent"
+    what = f"Pictures of {forged.true_class} that are read as {forged.target_class}, per cent"
     note = f"{own}; interval: Wilson, 95 %. What they show is {_checked(forged)}."
     return plots.section(
         what, plots.bars(rows, label="Success rates in per cent", digits=1, most=100.0), note
@@ -122,9 +122,9 @@ def _neurons(key: str, cue) -> str:
     )
 
 
-def build(library: Library, source: gr.components.Component) -> None:
+def build(registry: BundleRegistry, source: gr.components.Component) -> None:
     """The tab's components and events; ``source`` holds the chosen bundle's key."""
-    layers_known = list(library.first.bundle.layers)
+    layers_known = list(registry.first.bundle.layers)
     state = gr.State()
     gr.Markdown(f"{INTRO}\n\n{backend.PURPOSE}", elem_classes="cn-lede")
     with gr.Row():
@@ -201,26 +201,26 @@ def build(library: Library, source: gr.components.Component) -> None:
     saved = gr.DownloadButton("Download (zip)", interactive=False, elem_id="adversarial-zip")
 
     def search(bundle, true, fooled, layers, neurons, words, blocked, painter):
-        reading = library[bundle]
+        session = registry[bundle]
         cues = backend.cues_of(
-            reading, true, fooled, layers=layers, neurons=neurons, words=words, blocked=blocked,
+            session, true, fooled, layers=layers, neurons=neurons, words=words, blocked=blocked,
             painter=painter,
         )  # fmt: skip
-        return reading, cues, backend.similarity_of(reading).name
+        return session, cues, backend.similarity_of(session).name
 
     @on_gpu()
-    @readable
+    @user_errors
     def find(
         bundle: str, true: str, fooled: str, layers: list[int], neurons: int, words: int,
         blocked: str, painter: str,
     ):  # fmt: skip
-        reading, cues, similarity = search(
+        session, cues, similarity = search(
             bundle, true, fooled, layers, neurons, words, blocked, painter
         )
-        return cues_html(reading, cues, similarity), ", ".join(cues.words)
+        return cues_html(session, cues, similarity), ", ".join(cues.words)
 
     @on_gpu()
-    @readable
+    @user_errors
     def find_cues(
         bundle: str, true: str, fooled: str, layers: list[int], neurons: int, words: int,
         blocked: str, painter: str,
@@ -245,7 +245,7 @@ def build(library: Library, source: gr.components.Component) -> None:
         return cues_data(cues, similarity)
 
     @on_gpu(120)
-    @readable
+    @user_errors
     def make(
         bundle: str, true: str, fooled: str, edited: str, count: int, each: int, seed: int,
         layers: list[int], neurons: int, words: int, blocked: str, describer: str, painter: str,
@@ -272,29 +272,29 @@ def build(library: Library, source: gr.components.Component) -> None:
             describer: "templates", or the model that this server offers.
             painter: "pictograms", or the model that this server offers.
         """
-        reading = library[bundle]
+        session = registry[bundle]
         options = dict(
             layers=layers, neurons=neurons, words=words, blocked=blocked, painter=painter
         )
         used = backend.split_words(edited)
         if not used:
-            used = backend.cues_of(reading, true, fooled, **options).words
+            used = backend.cues_of(session, true, fooled, **options).words
         descriptions = backend.descriptions_of(
-            reading, true, fooled, used, int(count), seed, describer, each
+            session, true, fooled, used, int(count), seed, describer, each
         )
         text = "\n".join(description.text for description in descriptions)
         outcomes, waiting = [], gr.DownloadButton(interactive=False)
-        for batch in backend.forge(reading, true, fooled, descriptions, seed, painter):
+        for batch in backend.forge(session, true, fooled, descriptions, seed, painter):
             outcomes += batch
             progress(len(outcomes) / len(descriptions), desc="painting")
-            forged = Forged(reading.key, true, fooled, "these cues", tuple(outcomes))
+            forged = Forged(session.key, true, fooled, "these cues", tuple(outcomes))
             yield (
                 forged, gallery_of(outcomes, fooled), rates_html(forged, {}), text, waiting, None
             )  # fmt: skip
         found = {}
         if painter == backend.PICTOGRAMS:  # a painted control picture would take seconds
             found = backend.controls(
-                reading, true, fooled, int(count), seed, cues_each=each,
+                session, true, fooled, int(count), seed, cues_each=each,
                 progress=lambda share: progress(share, desc="baselines"), **options,
             )  # fmt: skip
         ready = gr.DownloadButton(value=backend.zip_file(forged), interactive=True)
@@ -303,15 +303,15 @@ def build(library: Library, source: gr.components.Component) -> None:
         )  # fmt: skip
 
     @on_gpu()
-    @readable
+    @user_errors
     def overlay_of(forged: Forged, index: int):
-        return backend.mistake_overlay(library[forged.key], forged, index)
+        return backend.mistake_overlay(registry[forged.key], forged, index)
 
     def explain(forged: Forged | None, event: gr.SelectData):
         return None if forged is None else overlay_of(forged, int(event.index))
 
     def changed(bundle: str):
-        known = list(library[bundle].bundle.layers)
+        known = list(registry[bundle].bundle.layers)
         return gr.Dropdown(known, value=known), plots.empty(_NO_CUES), "", [], "", None, None
 
     asked = [source, true, fooled, layers, neurons, words, blocked, painter]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tabs.server.session import Reading
+from tabs.server.session import BundleSession
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clipneurons.adversarial.attack import Outcome
     from clipneurons.adversarial.cues import CueFilter, Cues
     from clipneurons.adversarial.descriptions import Describer, Description
-    from clipneurons.adversarial.image_generator import Painter
+    from clipneurons.adversarial.image_generator import ImageGenerator
 
 # The server's owner may offer these; a visitor never names a model.
 CHAT_MODEL, PAINTER_MODEL = "CLIPNEURONS_CHAT", "CLIPNEURONS_PAINTER"
@@ -41,7 +41,7 @@ class Forged:
 
     key: str
     true_class: str
-    fooled_class: str
+    target_class: str
     method: str
     outcomes: tuple[Outcome, ...]
 
@@ -58,26 +58,26 @@ def painters() -> list[str]:
     return [PICTOGRAMS, model] if model else [PICTOGRAMS]
 
 
-def composer(reading: Reading):
-    """The offline painter for a reading's model, made once."""
+def composer(session: BundleSession):
+    """The offline painter for a session's model, made once."""
     from clipneurons.adversarial.pictogram_generator import pictogram_composer
 
-    size = reading.tower.image_size
+    size = session.clip.image_size
     size = max(size) if isinstance(size, tuple) else size
-    return reading.remember("composer", lambda: pictogram_composer(size))
+    return session.cached("composer", lambda: pictogram_composer(size))
 
 
-def painter_of(reading: Reading, name: str) -> Painter:
+def painter_of(session: BundleSession, name: str) -> ImageGenerator:
     """A painter that this server offers, loaded once."""
     _offered(name, painters(), "painter")
     if name == PICTOGRAMS:
-        return composer(reading)
-    from clipneurons.adversarial.image_generator import DiffusersPainter
+        return composer(session)
+    from clipneurons.adversarial.image_generator import DiffusersGenerator
 
-    return reading.remember("painter", lambda: DiffusersPainter(name))
+    return session.cached("painter", lambda: DiffusersGenerator(name))
 
 
-def describer_of(reading: Reading, name: str, cues_each: int) -> Describer:
+def describer_of(session: BundleSession, name: str, cues_each: int) -> Describer:
     """A describer that this server offers, loaded once."""
     from clipneurons.adversarial.descriptions import TemplateDescriber
 
@@ -86,60 +86,60 @@ def describer_of(reading: Reading, name: str, cues_each: int) -> Describer:
         return TemplateDescriber(int(cues_each))
     from clipneurons.adversarial.chat import ChatDescriber
 
-    return reading.remember("chat", lambda: ChatDescriber(name, similarity=similarity_of(reading)))
+    return session.cached("chat", lambda: ChatDescriber(name, similarity=similarity_of(session)))
 
 
-def similarity_of(reading: Reading):
-    """What finds synonyms for a reading: the sentence encoder where it is installed."""
+def similarity_of(session: BundleSession):
+    """What finds synonyms for a session: the sentence encoder where it is installed."""
     from clipneurons.text.class_names import best_similarity
 
     def make():
-        return best_similarity(reading.tower, reading.bundle.text_embeddings)
+        return best_similarity(session.clip, session.bundle.text_embeddings)
 
-    return reading.remember("similarity", make)
+    return session.cached("similarity", make)
 
 
-def rules_of(reading: Reading, fooled_class: str, blocked: str, painter: str) -> CueFilter:
+def rules_of(session: BundleSession, target_class: str, blocked: str, painter: str) -> CueFilter:
     """Which phrases may be cues."""
     from clipneurons.adversarial.cues import CueFilter, check_name
 
     words = tuple(check_name(word, "blocked word") for word in split_words(blocked))
-    drawable = composer(reading).drawable(fooled_class) if painter == PICTOGRAMS else None
-    return CueFilter(similarity_of(reading), words, drawable)
+    drawable = composer(session).drawable(target_class) if painter == PICTOGRAMS else None
+    return CueFilter(similarity_of(session), words, drawable)
 
 
 def cues_of(
-    reading: Reading, true_class: str, fooled_class: str, *, layers: Sequence[int] | None = None,
-    neurons: int = 100, words: int = 25, blocked: str = "", painter: str = PICTOGRAMS,
-    method: str | None = None, seed: int = 0,
+    session: BundleSession, true_class: str, target_class: str, *,
+    layers: Sequence[int] | None = None, neurons: int = 100, words: int = 25, blocked: str = "",
+    painter: str = PICTOGRAMS, method: str | None = None, seed: int = 0,
 ) -> Cues:  # fmt: skip
     """Cues of a class pair; see `clipneurons.adversarial.cues.find_cues`.
 
     0 neurons are all of them with all that they write, and not their phrases.
     """
-    from clipneurons.adversarial.cues import SECOND_ORDER, WHOLE_EFFECTS, check_name, find_cues
+    from clipneurons.adversarial.cues import DENSE_EFFECTS, SECOND_ORDER, check_name, find_cues
 
-    true_class, fooled_class = check_name(true_class), check_name(fooled_class)
+    true_class, target_class = check_name(true_class), check_name(target_class)
     _offered(painter, painters(), "painter")
     return find_cues(
-        reading.bundle, reading.tower, true_class, fooled_class, own_layers(reading, layers),
+        session.bundle, session.clip, true_class, target_class, own_layers(session, layers),
         int(neurons) or NEURONS, int(words), seed=int(seed),
-        method=method or (SECOND_ORDER if neurons else WHOLE_EFFECTS),
-        rules=rules_of(reading, fooled_class, blocked, painter),
+        method=method or (SECOND_ORDER if neurons else DENSE_EFFECTS),
+        rules=rules_of(session, target_class, blocked, painter),
     )  # fmt: skip
 
 
-def own_layers(reading: Reading, layers: Sequence[int | str] | None) -> list[int] | None:
+def own_layers(session: BundleSession, layers: Sequence[int | str] | None) -> list[int] | None:
     """The bundle's own of these layers; None, which is all, where it has none of them.
 
     The page and programs may still send those of the bundle that was shown before.
     """
     wanted = {str(layer) for layer in (layers if isinstance(layers, list | tuple) else [layers])}
-    return [layer for layer in reading.bundle.layers if str(layer) in wanted] or None
+    return [layer for layer in session.bundle.layers if str(layer) in wanted] or None
 
 
 def descriptions_of(
-    reading: Reading, true_class: str, fooled_class: str, words: Sequence[str], count: int,
+    session: BundleSession, true_class: str, target_class: str, words: Sequence[str], count: int,
     seed: int, describer: str = TEMPLATES, cues_each: int = 3,
 ) -> list[Description]:  # fmt: skip
     """Descriptions of pictures with the given cues."""
@@ -149,34 +149,34 @@ def descriptions_of(
         raise ValueError(f"Between 1 and {MAX_PICTURES} pictures, please, not {count}.")
     if len(words) > MAX_CUES:
         raise ValueError(f"At most {MAX_CUES} cues, please, not {len(words)}.")
-    describe = describer_of(reading, describer, cues_each)
-    return describe(true_class, fooled_class, checked_words(words), int(count), int(seed))
+    describe = describer_of(session, describer, cues_each)
+    return describe(true_class, target_class, checked_words(words), int(count), int(seed))
 
 
 def forge(
-    reading: Reading, true_class: str, fooled_class: str, descriptions: Sequence[Description],
+    session: BundleSession, true_class: str, target_class: str, descriptions: Sequence[Description],
     seed: int, painter: str = PICTOGRAMS,
 ) -> Iterator[list[Outcome]]:  # fmt: skip
     """Paint and judge, a few pictures at a time."""
     from clipneurons.adversarial.attack import attack, unchecked
     from clipneurons.adversarial.image_generator import picture_seeds
-    from clipneurons.adversarial.zero_shot import Judge
+    from clipneurons.adversarial.zero_shot import ZeroShotClassifier
 
-    paint = painter_of(reading, painter)
+    paint = painter_of(session, painter)
     exact = painter == PICTOGRAMS
 
     def check(paintings) -> list[str]:
-        return [paint.check(painting, true_class, fooled_class) for painting in paintings]
+        return [paint.check(painting, true_class, target_class) for painting in paintings]
 
     yield from attack(
-        Judge(reading.tower, true_class, fooled_class), paint, descriptions,
+        ZeroShotClassifier(session.clip, true_class, target_class), paint, descriptions,
         picture_seeds(len(descriptions), int(seed)), check=check if exact else unchecked,
         batch_size=BATCH if exact else 1,
     )  # fmt: skip
 
 
 def controls(
-    reading: Reading, true_class: str, fooled_class: str, count: int, seed: int, *,
+    session: BundleSession, true_class: str, target_class: str, count: int, seed: int, *,
     progress: Callable[[float], object] = lambda _share: None, cues_each: int = 3, **options,
 ) -> dict[str, object]:  # fmt: skip
     """Success rates of the baselines with the same number of pictures, from templates."""
@@ -185,28 +185,28 @@ def controls(
     rates = {}
     for done, method in enumerate(CONTROLS):
         words = cues_of(
-            reading, true_class, fooled_class, method=method, seed=seed, **options
+            session, true_class, target_class, method=method, seed=seed, **options
         ).words  # fmt: skip
         descriptions = descriptions_of(
-            reading, true_class, fooled_class, words, count, seed, cues_each=cues_each
+            session, true_class, target_class, words, count, seed, cues_each=cues_each
         )
         painter = options.get("painter", PICTOGRAMS)
-        batches = forge(reading, true_class, fooled_class, descriptions, seed, painter)
+        batches = forge(session, true_class, target_class, descriptions, seed, painter)
         rates[method] = success_rate([outcome for batch in batches for outcome in batch])
         progress((done + 1) / len(CONTROLS))
     return rates
 
 
-def mistake_overlay(reading: Reading, forged: Forged, index: int) -> Image.Image:
-    """A picture with the patches that speak for the fooled class in colour."""
+def mistake_overlay(session: BundleSession, forged: Forged, index: int) -> Image.Image:
+    """A picture with the patches that speak for the target class in colour."""
     import torch
 
-    from clipneurons.adversarial.zero_shot import Judge, mistake_maps
+    from clipneurons.adversarial.zero_shot import ZeroShotClassifier, mistake_maps
     from clipneurons.images.heatmap import overlay
 
     image = forged.outcomes[index].image
-    judge = Judge(reading.tower, forged.true_class, forged.fooled_class)
-    heat = mistake_maps(reading.lens, [image], judge.difference)[0].clamp_min(0)
+    classifier = ZeroShotClassifier(session.clip, forged.true_class, forged.target_class)
+    heat = mistake_maps(session.lens, [image], classifier.difference)[0].clamp_min(0)
     heat = heat / heat.max().clamp_min(1e-12)
     shown = image.resize((256, 256))
     heat = torch.nn.functional.interpolate(heat[None, None], size=(256, 256), mode="bilinear")
@@ -231,7 +231,7 @@ def zip_file(forged: Forged) -> str:
                 outcome.presence, outcome.fooled, f"{outcome.margin:.4f}", outcome.seed,
             ])  # fmt: skip
         archive.writestr("pictures.csv", lines.getvalue())
-        title = f"{forged.true_class} read as {forged.fooled_class}, cues: {forged.method}\n\n"
+        title = f"{forged.true_class} read as {forged.target_class}, cues: {forged.method}\n\n"
         archive.writestr("README.txt", f"{title}{PURPOSE}\n")
     return str(file)
 

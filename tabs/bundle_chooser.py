@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from tabs.server.library import Library
-from tabs.server.messages import readable
+from tabs.server.messages import user_errors
+from tabs.server.registry import BundleRegistry
 
 _LANE = {"concurrency_id": "hub", "concurrency_limit": 1}
 
@@ -20,20 +20,20 @@ class Chooser:
     name: gr.Textbox
 
 
-def shown(library: Library, key: str):
+def shown(registry: BundleRegistry, key: str):
     """An update of the drop-down that offers what there is now and shows `key`."""
-    return gr.update(choices=library.choices, value=key, visible=len(library.choices) > 1)
+    return gr.update(choices=registry.choices, value=key, visible=len(registry.choices) > 1)
 
 
-def build(library: Library) -> Chooser:
+def build(registry: BundleRegistry) -> Chooser:
     """Components and, where the owner allows it, the events that open a bundle from the Hub."""
-    hub = library.shelf is not None
-    with gr.Row(elem_classes="cn-search", visible=hub or len(library.choices) > 1):
+    hub = registry.hub_cache is not None
+    with gr.Row(elem_classes="cn-search", visible=hub or len(registry.choices) > 1):
         source = gr.Dropdown(
-            library.choices, value=library.first.key, label="Model and data", elem_id="bundle",
-            filterable=False, visible=len(library.choices) > 1, scale=4, min_width=220,
+            registry.choices, value=registry.first.key, label="Model and data", elem_id="bundle",
+            filterable=False, visible=len(registry.choices) > 1, scale=4, min_width=220,
         )  # fmt: skip
-        # Gradio would refuse "" (the first) and what was opened since; `Library` knows better.
+        # Gradio would refuse "" (the first) and what was opened since; the registry knows better.
         source.preprocess = lambda key: key if isinstance(key, str) else None
         source.api_info = lambda: {"type": "string"}
         name = gr.Textbox(
@@ -43,19 +43,19 @@ def build(library: Library) -> Chooser:
         )  # fmt: skip
         go = gr.Button("Open", elem_id="hub-open", visible=hub, scale=1, min_width=90)
     if hub:
-        _events(library, name, go)
+        _events(registry, name, go)
     return Chooser(source, name)
 
 
-def _events(library: Library, name: gr.Textbox, go: gr.Button) -> None:
+def _events(registry: BundleRegistry, name: gr.Textbox, go: gr.Button) -> None:
     key = gr.Textbox(elem_classes="offstage", label="Opened bundle")
 
-    @readable
+    @user_errors
     def opened(name: str) -> str:
         if not name.strip():
             raise ValueError("Write which repository to open, such as user/name.")
         name = name.strip()
-        return name if name in library.readings else library.shelf.open(name).key
+        return name if name in registry.sessions else registry.hub_cache.open(name).key
 
     def open_bundle(name: str) -> dict:
         """Fetch a bundle from the Hugging Face Hub, so that the other endpoints can be asked of it.
@@ -67,8 +67,8 @@ def _events(library: Library, name: gr.Textbox, go: gr.Button) -> None:
         server keeps few of these: open it again when it says that it is not open.
         """
         key = opened(name)
-        units = {str(k): len(v.directions) for k, v in library[key].bundle.layers.items()}
-        return {"bundle": key, "title": library[key].title, "units": units}
+        units = {str(k): len(v.directions) for k, v in registry[key].bundle.layers.items()}
+        return {"bundle": key, "title": registry[key].title, "units": units}
 
     gr.api(open_bundle, api_name="open", **_LANE)
     gr.on(

@@ -9,39 +9,39 @@ import gradio as gr
 from PIL import Image
 
 from tabs.server.gpu import on_gpu
-from tabs.server.library import Library
-from tabs.server.messages import readable
-from tabs.server.session import MODEL, Reading
+from tabs.server.messages import user_errors
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import MODEL, BundleSession
 from tabs.server.uploads import open_image
+from tabs.ui.former_choices import take_former_names
 from tabs.ui.image_input import ImageInput, image_uri
 from tabs.ui.neuron_card import says
-from tabs.ui.patch_mask import spotlight
+from tabs.ui.patch_mask import patch_mask
 from tabs.ui.plots import Bar, bars, empty, html, link, section
 
 if TYPE_CHECKING:
     from clipneurons.explore.concepts import ConceptReader
 
 TITLE = "Concepts of an image"
-# What `metrics.json` calls the ways of `ConceptReader.weights`, and the page.
-_RECALL = {"whole": "whole", "signed": "signed", "paper": "second_order"}
+# The ways of `ConceptReader.weights`, and what the page calls them.
 WAYS = [
-    ("all that neurons write", "whole"),
-    ("phrases, signed weights", "signed"),
-    ("phrases, the paper’s weights", "paper"),
+    ("all that neurons write", "dense"),
+    ("phrases, signed weights", "sparse-projection"),
+    ("phrases, the paper’s weights", "sparse-norm"),
 ]
 _TOP, _NEURONS, _IMAGES = 10, 12, 8
 
 
-def reader_of(reading: Reading) -> ConceptReader:
+def reader_of(session: BundleSession) -> ConceptReader:
     """What concepts are read with, prepared once a model."""
     from clipneurons.explore.concepts import ConceptReader
 
-    return reading.remember("concepts", lambda: ConceptReader(reading.lens, reading.bundle))
+    return session.cached("concepts", lambda: ConceptReader(session.lens, session.bundle))
 
 
-def text_span_of(reading: Reading):
+def text_span_of(session: BundleSession):
     """TextSpan's texts of the model's heads, found once from gallery pictures; None for ResNets."""
-    if reading.bundle.config.kind != "vit" or not len(reading.bundle.examples):
+    if session.bundle.config.kind != "vit" or not len(session.bundle.examples):
         return None
     import torch
 
@@ -49,21 +49,21 @@ def text_span_of(reading: Reading):
     from clipneurons.lens.first_order import FirstOrderLens
 
     def make():
-        pixels = [reading.pixels(image) for image in reading.sample(256)]
+        pixels = [session.pixels(image) for image in session.sample(256)]
         batches = [torch.stack(pixels[i : i + 32]) for i in range(0, len(pixels), 32)]
-        lens = FirstOrderLens(reading.tower)
-        return TextSpanReader.fit(lens, batches, reading.bundle.text_embeddings, count=30)
+        lens = FirstOrderLens(session.clip)
+        return TextSpanReader.fit(lens, batches, session.bundle.text_embeddings, count=30)
 
-    return reading.remember("text span", make)
+    return session.cached("text span", make)
 
 
-def default_way(reading: Reading) -> str:
+def default_way(session: BundleSession) -> str:
     """The variant that finds most of the true objects, as far as it was measured."""
-    recall = reading.bundle.metrics.get("concepts", {}).get("recall_at_10", {})
-    return max(_RECALL, key=lambda way: recall.get(_RECALL[way], 0))
+    recall = session.bundle.metrics.get("concepts", {}).get("recall_at_10", {})
+    return max((way for _, way in WAYS), key=lambda way: recall.get(way, 0))
 
 
-def discover(reading: Reading, image: Image.Image | None, way: str, top: int = _TOP) -> dict:
+def discover(session: BundleSession, image: Image.Image | None, way: str, top: int = _TOP) -> dict:
     """Concepts of an image, the neurons behind them, where they fire, and two other readings."""
     import torch
 
@@ -71,14 +71,14 @@ def discover(reading: Reading, image: Image.Image | None, way: str, top: int = _
 
     if image is None:
         raise ValueError("Choose, paste or take a picture first.")
-    reader, texts = reader_of(reading), reading.bundle.texts
-    pixels = reading.tower.preprocess(image)[None]
+    reader, texts = reader_of(session), session.bundle.texts
+    pixels = session.clip.preprocess(image)[None]
     representation, effects = reader(pixels)
-    weights = {kind: reader.weights(effects, kind)[0] for kind in dict.fromkeys((way, *_RECALL))}
+    weights = {kind: reader.weights(effects, kind)[0] for _, kind in WAYS}
     concepts = top_concepts(weights[way], texts, max(1, min(int(top), 50)))
     places = {text: i for i, text in enumerate(texts)}
     maps = [reader.patches(effects, places[text], way=way).clamp_min(0) for text, _ in concepts]
-    span = text_span_of(reading)
+    span = text_span_of(session)
     return {
         "concepts": [
             {"text": text, "weight": weight, "map": _rounded(map_ / map_.amax().clamp_min(1e-12))}
@@ -88,11 +88,11 @@ def discover(reading: Reading, image: Image.Image | None, way: str, top: int = _
             {
                 "layer": one.layer, "unit": one.unit, "norm": one.norm,
                 "projection": one.projection, "over_threshold": one.excess,
-                "phrases": says(reading.bundle, one.layer, one.unit),
+                "phrases": says(session.bundle, one.layer, one.unit),
             }
             for one in reader.activated(effects, top=_NEURONS)
         ],
-        "percentile": reading.bundle.config.percentile,
+        "percentile": session.bundle.config.percentile,
         "activated": sum(int(mine.activated.sum()) for mine in effects.values()),
         "others": {
             **{
@@ -101,18 +101,18 @@ def discover(reading: Reading, image: Image.Image | None, way: str, top: int = _
                 if other != way
             },
             "text_span": _pairs(
-                top_concepts(span(pixels.to(reading.tower.device))[0], texts, _TOP) if span else []
+                top_concepts(span(pixels.to(session.clip.device))[0], texts, _TOP) if span else []
             ),
             "nearest_texts": _pairs(
                 top_concepts(reader.nearest_texts(representation)[0], texts, _TOP)
             ),
         },
         "way": way,
-        "shown": image_uri(_as_seen(reading, torch.as_tensor(pixels[0]))),
+        "shown": image_uri(_as_seen(session, torch.as_tensor(pixels[0]))),
     }  # fmt: skip
 
 
-def contrast(reading: Reading, images: list[Image.Image], way: str) -> dict:
+def contrast(session: BundleSession, images: list[Image.Image], way: str) -> dict:
     """What several images have in common, and what sets each apart."""
     import torch
 
@@ -122,14 +122,14 @@ def contrast(reading: Reading, images: list[Image.Image], way: str) -> dict:
         raise ValueError("Choose at least two pictures to compare.")
     if len(images) > _IMAGES:
         raise ValueError(f"At most {_IMAGES} pictures at once, please.")
-    reader = reader_of(reading)
-    pixels = torch.stack([reading.tower.preprocess(image) for image in images])
+    reader = reader_of(session)
+    pixels = torch.stack([session.clip.preprocess(image) for image in images])
     weights = reader.weights(reader(pixels)[1], way)
-    found = compare(weights, reading.bundle.texts)
+    found = compare(weights, session.bundle.texts)
     return {
         "common": _pairs(found.common),
         "only": [_pairs(pairs) for pairs in found.only],
-        "shown": [image_uri(_as_seen(reading, one)) for one in pixels],
+        "shown": [image_uri(_as_seen(session, one)) for one in pixels],
     }
 
 
@@ -141,12 +141,12 @@ def _rounded(map_) -> list[list[float]]:
     return [[round(value, 3) for value in row] for row in map_.tolist()]
 
 
-def _as_seen(reading: Reading, pixels) -> Image.Image:
+def _as_seen(session: BundleSession, pixels) -> Image.Image:
     """The square that the model sees, as a picture."""
     import torch
     from torchvision.transforms.functional import to_pil_image
 
-    config = reading.bundle.config
+    config = session.bundle.config
     mean = torch.tensor(config.image_mean)[:, None, None]
     std = torch.tensor(config.image_std)[:, None, None]
     return to_pil_image((pixels.cpu() * std + mean).clamp(0, 1))
@@ -166,7 +166,7 @@ def concepts_html(key: str, found: dict) -> str:
         )
     most = concepts[0]["weight"]
     maps = "".join(
-        f'<img class="cn-map cn-map-{i}" alt="" src="{spotlight(one["map"])}">'
+        f'<img class="cn-map cn-map-{i}" alt="" src="{patch_mask(one["map"])}">'
         for i, one in enumerate(concepts)
     )
     rows = "".join(
@@ -222,9 +222,13 @@ def _card_link(key: str, one: dict) -> str:
 
 def _others_html(found: dict) -> str:
     titles = {
-        "whole": ("All that neurons write", "Σ⟨φ − b, text⟩ over all neurons, exactly."),
-        "signed": ("Phrases, signed weights", "Σ γ⟨φ, r⟩: effects against a direction count so."),
-        "paper": ("Phrases, the paper’s weights", "Σ γ‖φ‖: sizes of effects, whatever their sign."),
+        "dense": ("All that neurons write", "Σ⟨φ − b, text⟩ over all neurons, exactly."),
+        "sparse-projection": (
+            "Phrases, signed weights", "Σ γ⟨φ, r⟩: effects against a direction count so.",
+        ),
+        "sparse-norm": (
+            "Phrases, the paper’s weights", "Σ γ‖φ‖: sizes of effects, whatever their sign.",
+        ),
         "text_span": ("Attention heads (TextSpan)", "First-order effects, Gandelsman et al. 2024."),
         "nearest_texts": ("Nearest texts", "Cosine of the whole embedding with each text."),
     }  # fmt: skip
@@ -258,15 +262,15 @@ def contrast_html(found: dict) -> str:
     )
 
 
-def examples_of(reading: Reading) -> list[tuple[Image.Image, str]]:
+def examples_of(session: BundleSession) -> list[tuple[Image.Image, str]]:
     """A few gallery pictures to try."""
     from io import BytesIO
 
-    kept = reading.sample(6)
+    kept = session.sample(6)
     return [
         (
-            open_image(BytesIO(reading.bundle.examples[image])),
-            reading.bundle.examples.caption(image),
+            open_image(BytesIO(session.bundle.examples[image])),
+            session.bundle.examples.caption(image),
         )
         for image in kept
     ]
@@ -275,9 +279,9 @@ def examples_of(reading: Reading) -> list[tuple[Image.Image, str]]:
 # -- the tab
 
 
-def build(library: Library, source: gr.Dropdown) -> None:
+def build(registry: BundleRegistry, source: gr.Dropdown) -> None:
     """Components and events."""
-    first = library.first
+    first = registry.first
     gr.HTML(
         '<p class="cn-lede">Bring a picture: the neurons that react to it more than usual tell, in '
         "their own phrases, what they find in it and where.</p>"
@@ -297,6 +301,7 @@ def build(library: Library, source: gr.Dropdown) -> None:
                     WAYS, value=default_way(first), label="Weigh neurons by", scale=3,
                     elem_id="concepts-way",
                 )  # fmt: skip
+                take_former_names(way)
                 go = gr.Button(
                     "Find concepts", variant="primary", scale=1, min_width=130,
                     elem_id="concepts-go",
@@ -315,30 +320,31 @@ def build(library: Library, source: gr.Dropdown) -> None:
         compared_data = gr.JSON(visible="hidden", label="Comparison")
 
     @on_gpu()
-    @readable
+    @user_errors
     def concepts(bundle: str, image: Image.Image | None, way: str) -> dict:
         """Concepts of an image: texts with weights and maps of patches, and their neurons.
 
         Args:
             bundle: key of the bundle, or "" for the one the page opens with.
             image: a PNG, JPEG, WebP, GIF or BMP of at most 10 MB and 40 million pixels.
-            way: "whole" (all that neurons write), or the phrases of activated neurons: "signed"
-                (weighed by the projection on each neuron's direction) or "paper" (by norm).
+            way: "dense" (all that neurons write), or the phrases of activated neurons:
+                "sparse-projection" (weighed by the projection on each neuron's direction) or
+                "sparse-norm" (by norm, as in the paper).
         """
-        return discover(library[bundle], image, way)
+        return discover(registry[bundle], image, way)
 
     @on_gpu()
-    @readable
+    @user_errors
     def compare_images(bundle: str, files: list[str] | None, way: str) -> dict:
         """Concepts that several images have in common, and those that set each apart.
 
         Args:
             bundle: key of the bundle, or "" for the one the page opens with.
             files: two to eight images.
-            way: "whole", "signed" or "paper".
+            way: "dense", "sparse-projection" or "sparse-norm".
         """
         images = [open_image(file) for file in (files or [])[: _IMAGES + 1]]
-        return contrast(library[bundle], images, way)
+        return contrast(registry[bundle], images, way)
 
     private = {"api_visibility": "private"}
 
@@ -351,14 +357,14 @@ def build(library: Library, source: gr.Dropdown) -> None:
     )  # fmt: skip
     found.success(concepts_html, [source, data], [result], **private)
 
-    @readable
+    @user_errors
     def choose(bundle: str, event: gr.SelectData) -> Image.Image:
-        return examples_of(library[bundle])[event.index][0]
+        return examples_of(registry[bundle])[event.index][0]
 
     @on_gpu()
-    @readable
+    @user_errors
     def again(bundle: str, image: Image.Image | None, way: str):
-        return gr.skip() if image is None else discover(library[bundle], image, way)
+        return gr.skip() if image is None else discover(registry[bundle], image, way)
 
     way.input(
         again, [source, image, way], [data], concurrency_id=MODEL, show_progress_on=[result],
@@ -374,7 +380,7 @@ def build(library: Library, source: gr.Dropdown) -> None:
     ).success(contrast_html, [compared_data], [compared], **private)  # fmt: skip
 
     def opened(bundle: str):
-        reading = library[bundle]
-        return examples_of(reading), default_way(reading), empty("Choose a picture.")
+        session = registry[bundle]
+        return examples_of(session), default_way(session), empty("Choose a picture.")
 
     source.change(opened, [source], [gallery, way, result], **private)

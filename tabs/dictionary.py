@@ -28,15 +28,15 @@ from tabs.search import (
     try_html,
 )
 from tabs.server.gpu import on_gpu
-from tabs.server.library import Library
-from tabs.server.messages import readable
+from tabs.server.messages import user_errors
+from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL
 from tabs.ui.neuron_card import json_file, png_file
 from tabs.ui.plots import html
 
 TITLE = "Neuron dictionary"
 WAYS = [("its direction", DIRECTION), ("its phrases", DECOMPOSITION)]
-COLUMNS = ["neuron", "says", "one direction", "of images", "meanings", "strongest"]
+COLUMNS = ["neuron", "says", "one direction", "of images", "effective concepts", "strongest"]
 _PLACEHOLDER = "boat, -water   (commas between things; a minus before what should not be there)"
 
 
@@ -53,9 +53,9 @@ class Handles:
     then_search: Callable
 
 
-def build(library: Library, source: gr.Dropdown) -> Handles:
+def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
     """Components and events; returns what a permanent link fills in."""
-    first = library.first
+    first = registry.first
     layer0, unit0 = start_of(first)
     gr.HTML(
         '<p class="cn-lede">Search for a thing to see which neurons write it into the image’s '
@@ -114,7 +114,7 @@ def build(library: Library, source: gr.Dropdown) -> Handles:
             layer: layer, as in the bundle.
             unit: number of the neuron in its layer (for a ResNet: neuron * heads + head).
         """
-        return readable(neuron)(library, bundle, layer, unit)
+        return user_errors(neuron)(registry, bundle, layer, unit)
 
     @on_gpu()
     def search_api(bundle: str, query: str, way: str = DIRECTION, top: int = 10) -> dict:
@@ -126,7 +126,7 @@ def build(library: Library, source: gr.Dropdown) -> Handles:
             way: "direction" (cosine with the text's embedding) or "phrases" (coefficients).
             top: how many of each, at most 100.
         """
-        return readable(find)(library, bundle, query, way, top)
+        return user_errors(find)(registry, bundle, query, way, top)
 
     gr.api(neuron_api, api_name="neuron")
     gr.api(search_api, api_name="search", concurrency_id=MODEL)
@@ -134,40 +134,40 @@ def build(library: Library, source: gr.Dropdown) -> Handles:
     # The page.
     private = {"api_visibility": "private"}
 
-    @readable
+    @user_errors
     def draw(bundle: str, layer: int, unit: int, names: str, query: str, way: str):
-        reading = library[bundle]
-        drawn = show(reading, layer, unit or 0, names, model=False)
-        return drawn, here(reading, library, layer, unit or 0, query, way)
+        session = registry[bundle]
+        drawn = show(session, layer, unit or 0, names, model=False)
+        return drawn, here(session, registry, layer, unit or 0, query, way)
 
     @on_gpu()
-    @readable
+    @user_errors
     def add_what_needs_the_model(bundle: str, layer: int, unit: int, names: str):
-        reading = library[bundle]
-        if complete(reading, layer, unit or 0, names):
+        session = registry[bundle]
+        if complete(session, layer, unit or 0, names):
             return gr.skip()
-        return show(reading, layer, unit or 0, names, model=True)
+        return show(session, layer, unit or 0, names, model=True)
 
     @on_gpu()
-    @readable
+    @user_errors
     def search(bundle: str, query: str, way: str) -> str:
-        return results_html(library[bundle], query, way)
+        return results_html(registry[bundle], query, way)
 
-    @readable
+    @user_errors
     def step(bundle: str, layer: int, unit: int, by: int) -> int:
-        return (int(unit or 0) + by) % dictionary_of(library[bundle]).units(layer)
+        return (int(unit or 0) + by) % dictionary_of(registry[bundle]).units(layer)
 
     def shuffle(bundle: str, layer: int) -> int:
-        return random.randrange(dictionary_of(library[bundle]).units(layer))
+        return random.randrange(dictionary_of(registry[bundle]).units(layer))
 
     def opened(bundle: str):
-        reading = library[bundle]
-        layer, unit = start_of(reading)
-        layers = list(dictionary_of(reading).layers)
+        session = registry[bundle]
+        layer, unit = start_of(session)
+        layers = list(dictionary_of(session).layers)
         return (
-            gr.update(choices=layers, value=layer), gr.update(value=unit, label=unit_name(reading)),
-            default_names(reading), "", "",
-            try_html(reading),
+            gr.update(choices=layers, value=layer), gr.update(value=unit, label=unit_name(session)),
+            default_names(session), "", "",
+            try_html(session),
         )  # fmt: skip
 
     card_inputs = [source, layer, unit, names, query, way]
@@ -184,9 +184,9 @@ def build(library: Library, source: gr.Dropdown) -> Handles:
             concurrency_id=MODEL, show_progress="hidden", **private,
         )  # fmt: skip
 
-    @readable
+    @user_errors
     def address_of(bundle: str, layer: int, unit: int, query: str, way: str) -> str:
-        return here(library[bundle], library, layer, unit or 0, query, way)
+        return here(registry[bundle], registry, layer, unit or 0, query, way)
 
     then_show(gr.on([layer.input, unit.submit, unit.blur, names.submit], lambda: None, **private))
     then_show(
@@ -209,18 +209,18 @@ def build(library: Library, source: gr.Dropdown) -> Handles:
 
     for button, make in ((as_json, json_file), (as_png, png_file)):
 
-        @readable
+        @user_errors
         def save(bundle: str, layer: int, unit: int, make=make) -> str:
-            reading = library[bundle]
-            return make(reading.bundle, dictionary_of(reading).card(int(layer), int(unit or 0)))
+            session = registry[bundle]
+            return make(session.bundle, dictionary_of(session).card(int(layer), int(unit or 0)))
 
         button.click(save, [source, layer, unit], [saved], **private).then(
             None, [saved], js="(file) => window.cnSave(file)"
         )
 
-    @readable
+    @user_errors
     def fill(bundle: str, layer: int) -> list[list]:
-        return table_rows(library[bundle], int(layer))
+        return table_rows(registry[bundle], int(layer))
 
     folded.expand(fill, [source, layer], [table], **private)
     layer.change(lambda: gr.Accordion(open=False), None, [folded], **private)

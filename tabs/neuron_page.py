@@ -6,64 +6,64 @@ import torch
 
 from clipneurons.explore.dictionary import Phrase
 from tabs.search import DIRECTION, MOST_LETTERS, dictionary_of
-from tabs.server.library import Library
-from tabs.server.session import Reading
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import BundleSession
 from tabs.ui.neuron_card import card_data, card_html, group_images, shown_images
 from tabs.ui.plots import address
 
 _MOST_NAMES = 12
 
 
-def start_of(reading: Reading) -> tuple[int, int]:
+def start_of(session: BundleSession) -> tuple[int, int]:
     """The neuron that the page opens on."""
-    return reading.remember("start", lambda: dictionary_of(reading).interesting())
+    return session.cached("start", lambda: dictionary_of(session).interesting())
 
 
-def unit_name(reading: Reading) -> str:
+def unit_name(session: BundleSession) -> str:
     """What a unit of this bundle is called."""
-    return "Neuron" if reading.bundle.config.units_per_neuron == 1 else "Pair"
+    return "Neuron" if session.bundle.config.units_per_neuron == 1 else "Pair"
 
 
-def default_names(reading: Reading) -> str:
+def default_names(session: BundleSession) -> str:
     """Class names to try an effect on: those nearest the opening neuron, as far as known."""
-    names = reading.bundle.config.data.class_names or tuple(reading.bundle.texts)
+    names = session.bundle.config.data.class_names or tuple(session.bundle.texts)
     return ", ".join(names[:: max(1, len(names) // 6)][:6])
 
 
-def neuron(library: Library, bundle: str, layer: int, unit: int) -> dict:
+def neuron(registry: BundleRegistry, bundle: str, layer: int, unit: int) -> dict:
     """All that is known of one neuron."""
-    reading = library[bundle]
-    return card_data(reading.bundle, dictionary_of(reading).card(int(layer), int(unit)))
+    session = registry[bundle]
+    return card_data(session.bundle, dictionary_of(session).card(int(layer), int(unit)))
 
 
-def show(reading: Reading, layer: int, unit: int, names: str, model: bool) -> str:
+def show(session: BundleSession, layer: int, unit: int, names: str, model: bool) -> str:
     """A card; what needs the model is left out unless `model` or it is known already."""
-    dictionary = dictionary_of(reading)
+    dictionary = dictionary_of(session)
     card = dictionary.card(int(layer), int(unit))
     if card.dead:
-        return card_html(reading.key, dictionary, card, None, [])
+        return card_html(session.key, dictionary, card, None, [])
     wanted = names_of(names)
     effects = None if wanted else []
     new = [name for name in wanted if not dictionary.in_pool(name)]
-    if wanted and (model or reading.knows_texts(new)):
-        vectors = [dictionary.embed([Phrase(name)], reading.encode_texts) for name in wanted]
+    if wanted and (model or session.knows_texts(new)):
+        vectors = [dictionary.embed([Phrase(name)], session.encode_texts) for name in wanted]
         values = dictionary.effect_on(card.layer, card.unit, torch.stack(vectors)).tolist()
         effects = sorted(zip(wanted, values, strict=True), key=lambda pair: -pair[1])
     groups = None
-    ids = [image for image, _ in shown_images(reading.bundle, card)]
-    if ids and (model or (reading.ready and reading.knows_thumbnails(ids))):
-        embeddings = reading.encode_thumbnails(ids)
-        groups = group_images(embeddings, dictionary, reading.mean_thumbnail)
-    return card_html(reading.key, dictionary, card, groups, effects)
+    ids = [image for image, _ in shown_images(session.bundle, card)]
+    if ids and (model or (session.ready and session.knows_thumbnails(ids))):
+        embeddings = session.encode_thumbnails(ids)
+        groups = group_images(embeddings, dictionary, session.mean_thumbnail)
+    return card_html(session.key, dictionary, card, groups, effects)
 
 
-def complete(reading: Reading, layer: int, unit: int, names: str) -> bool:
+def complete(session: BundleSession, layer: int, unit: int, names: str) -> bool:
     """Whether a card drawn without the model has everything already."""
-    dictionary = dictionary_of(reading)
+    dictionary = dictionary_of(session)
     new = [name for name in names_of(names) if not dictionary.in_pool(name)]
     card = dictionary.card(int(layer), int(unit))
-    ids = [image for image, _ in shown_images(reading.bundle, card)]
-    return reading.ready and reading.knows_texts(new) and reading.knows_thumbnails(ids)
+    ids = [image for image, _ in shown_images(session.bundle, card)]
+    return session.ready and session.knows_texts(new) and session.knows_thumbnails(ids)
 
 
 def names_of(text: str) -> list[str]:
@@ -72,22 +72,33 @@ def names_of(text: str) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))[:_MOST_NAMES]
 
 
-def here(reading: Reading, library: Library, layer: int, unit: int, query: str, way: str) -> str:
+def here(
+    session: BundleSession, registry: BundleRegistry, layer: int, unit: int, query: str, way: str
+) -> str:
     """The permanent link of what is shown."""
     return address(
         tab="dictionary", layer=int(layer), unit=int(unit), q=query.strip(),
         by=way if way != DIRECTION and query.strip() else None,
-        bundle=reading.key if reading is not library.first else None,
+        bundle=session.key if session is not registry.first else None,
     )  # fmt: skip
 
 
-def table_rows(reading: Reading, layer: int) -> list[list]:
+def table_rows(session: BundleSession, layer: int) -> list[list]:
     """The table of a layer's neurons, rounded for reading."""
 
     def make() -> list[list]:
         return [
-            [unit, said, round(explained, 3), round(share, 4), round(meanings, 2), round(norm, 3)]
-            for unit, said, explained, share, meanings, norm in dictionary_of(reading).table(layer)
+            [
+                unit,
+                said,
+                round(explained, 3),
+                round(share, 4),
+                round(effective_concepts, 2),
+                round(norm, 3),
+            ]
+            for unit, said, explained, share, effective_concepts, norm in dictionary_of(
+                session
+            ).table(layer)
         ]
 
-    return reading.remember(f"table {layer}", make)
+    return session.cached(f"table {layer}", make)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from clipneurons.explore.dictionary import Dictionary, Hit, parse_query
-from tabs.server.library import Library
-from tabs.server.session import Reading
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import BundleSession
 from tabs.ui.neuron_card import says
 from tabs.ui.plots import Bar, bars, empty, link, section
 
@@ -14,15 +14,15 @@ DIRECTION, DECOMPOSITION = "direction", "phrases"
 MOST_LETTERS = 300
 
 
-def dictionary_of(reading: Reading) -> Dictionary:
-    """The reading's dictionary, made once."""
-    return reading.remember("dictionary", lambda: Dictionary(reading.bundle))
+def dictionary_of(session: BundleSession) -> Dictionary:
+    """The session's dictionary, made once."""
+    return session.cached("dictionary", lambda: Dictionary(session.bundle))
 
 
-def find(library: Library, bundle: str, query: str, way: str, top: int = 10) -> dict:
+def find(registry: BundleRegistry, bundle: str, query: str, way: str, top: int = 10) -> dict:
     """Neurons that write toward a query, and those that write against it."""
-    reading = library[bundle]
-    dictionary = dictionary_of(reading)
+    session = registry[bundle]
+    dictionary = dictionary_of(session)
     if len(query) > MOST_LETTERS:
         raise ValueError(f"Searches of at most {MOST_LETTERS} letters, please.")
     phrases = parse_query(query)
@@ -30,8 +30,8 @@ def find(library: Library, bundle: str, query: str, way: str, top: int = 10) -> 
         scores, warnings = dictionary.coefficient_scores(phrases), []
     elif way == DIRECTION:
         new = [phrase.words for phrase in phrases if not dictionary.in_pool(phrase.words)]
-        warnings = untrained(reading, new)
-        scores = dictionary.cosines(dictionary.embed(phrases, reading.encode_texts))
+        warnings = untrained(session, new)
+        scores = dictionary.cosines(dictionary.embed(phrases, session.encode_texts))
     else:
         raise ValueError(f'Search by "{DIRECTION}" or by "{DECOMPOSITION}", not by {way!r}.')
     toward, against = dictionary.strongest(scores, max(1, min(int(top), 100)))
@@ -40,7 +40,7 @@ def find(library: Library, bundle: str, query: str, way: str, top: int = 10) -> 
         return [
             {
                 "layer": hit.layer, "unit": hit.unit, "score": hit.score,
-                "phrases": says(reading.bundle, hit.layer, hit.unit),
+                "phrases": says(session.bundle, hit.layer, hit.unit),
             }
             for hit in hits
         ]  # fmt: skip
@@ -48,20 +48,20 @@ def find(library: Library, bundle: str, query: str, way: str, top: int = 10) -> 
     return {"toward": rows(toward), "against": rows(against), "never_trained": warnings}
 
 
-def untrained(reading: Reading, phrases: list[str]) -> list[str]:
+def untrained(session: BundleSession, phrases: list[str]) -> list[str]:
     """Words that the model never saw in training (only ever known of the bundled models)."""
     if not phrases:
         return []
     from clipneurons.text.untrained_words import untrained_words
 
-    return untrained_words(reading.tower, phrases)
+    return untrained_words(session.clip, phrases)
 
 
-def results_html(reading: Reading, query: str, way: str) -> str:
+def results_html(session: BundleSession, query: str, way: str) -> str:
     """Search results; nothing for an empty query."""
     if not query.strip():
         return ""
-    found = find(Library([reading]), reading.key, query, way)
+    found = find(BundleRegistry([session]), session.key, query, way)
     parts = []
     for key, title in (("toward", "Write toward it"), ("against", "Write against it")):
         rows = [
@@ -70,7 +70,7 @@ def results_html(reading: Reading, query: str, way: str) -> str:
                 row["score"],
                 link={
                     "tab": "dictionary", "layer": row["layer"], "unit": row["unit"],
-                    "q": query, "by": way if way != DIRECTION else None, "bundle": reading.key,
+                    "q": query, "by": way if way != DIRECTION else None, "bundle": session.key,
                 },
             )
             for row in found[key]
@@ -88,28 +88,28 @@ def results_html(reading: Reading, query: str, way: str) -> str:
     return f'{warning}<div class="cn-results">{"".join(parts)}</div>'
 
 
-def suggestions(reading: Reading, count: int = 5) -> list[str]:
+def suggestions(session: BundleSession, count: int = 5) -> list[str]:
     """Phrases that some neuron says clearly, as examples of searches."""
 
     def make() -> list[str]:
-        dictionary = dictionary_of(reading)
+        dictionary = dictionary_of(session)
         first = dictionary.coefficients[:, 0]
-        order = (first / dictionary.meanings.clamp_min(1)).argsort(descending=True)
+        order = (first / dictionary.effective_concepts.clamp_min(1)).argsort(descending=True)
         found: list[str] = []
         for row in order.tolist():
-            text = reading.bundle.texts[int(dictionary.indices[row, 0])]
+            text = session.bundle.texts[int(dictionary.indices[row, 0])]
             if text not in found and len(text) <= 24:
                 found.append(text)
             if len(found) == count - 1:
                 break
         return [*found, f"{found[0]}, -{found[1]}"] if len(found) > 1 else found
 
-    return reading.remember("suggestions", make)
+    return session.cached("suggestions", make)
 
 
-def try_html(reading: Reading) -> str:
+def try_html(session: BundleSession) -> str:
     """Examples of searches, as links."""
     chips = " ".join(
-        link(text, tab="dictionary", q=text, bundle=reading.key) for text in suggestions(reading)
+        link(text, tab="dictionary", q=text, bundle=session.key) for text in suggestions(session)
     )
     return f'<div class="cn-try"><span>Try</span> {chips}</div>' if chips else ""

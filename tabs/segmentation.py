@@ -16,11 +16,12 @@ from PIL import Image
 from clipneurons.images.convert import to_rgb
 from clipneurons.segmentation.methods import BEST, method_names
 from tabs.server.gpu import on_gpu
-from tabs.server.library import Library
-from tabs.server.messages import readable
-from tabs.server.session import MODEL, Reading
+from tabs.server.messages import user_errors
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import MODEL, BundleSession
 from tabs.server.uploads import open_image
 from tabs.ui import plots
+from tabs.ui.former_choices import take_former_names
 from tabs.ui.image_input import ImageInput
 
 if TYPE_CHECKING:
@@ -49,32 +50,37 @@ class Found:
     agreement: list[tuple[float, float]]
 
 
-def methods(reading: Reading) -> dict[str, Segmenter]:
-    """The methods for a reading's tower, made once."""
+def methods(session: BundleSession) -> dict[str, Segmenter]:
+    """The methods for a session's model, made once."""
     from clipneurons.segmentation.segmenters import segmenters
 
     def make() -> dict[str, Segmenter]:
-        layers = reading.bundle.layers
-        return segmenters(reading.tower, {k: layer.directions for k, layer in layers.items()})
+        layers = session.bundle.layers
+        return segmenters(session.clip, {k: layer.directions for k, layer in layers.items()})
 
-    return reading.remember("segmenters", make)
+    return session.cached("segmenters", make)
 
 
-def contrast_texts(reading: Reading):
+def contrast_texts(session: BundleSession):
     """What class names are held against: the bundle's class names, else its phrases."""
     from clipneurons.text.embedding import embed_texts
 
     def make():
-        names = reading.bundle.config.data.class_names
+        names = session.bundle.config.data.class_names
         if len(names) < 2:
-            return reading.bundle.text_embeddings
-        return embed_texts(reading.tower, list(names), "photo")
+            return session.bundle.text_embeddings
+        return embed_texts(session.clip, list(names), "photo")
 
-    return reading.remember("contrast texts", make)
+    return session.cached("contrast texts", make)
 
 
 def search(
-    reading: Reading, image: Image.Image | None, words: str, method: str, finer: bool, refine: bool
+    session: BundleSession,
+    image: Image.Image | None,
+    words: str,
+    method: str,
+    finer: bool,
+    refine: bool,
 ) -> Found:
     """Segment an image by comma-separated words."""
     from clipneurons.segmentation.segmenters import segment
@@ -83,20 +89,20 @@ def search(
         raise ValueError("Choose an image first.")
     if not words or not words.strip(" ,"):
         raise ValueError("Write what to look for, such as: cat, tree")
-    known = methods(reading)
+    known = methods(session)
     if method not in known:
         raise ValueError(f"There is no method {method!r} here. Choose one of: {', '.join(known)}")
     names = [name for name in words.split(",") if name.strip()]
     result = segment(
-        reading.tower, image, names, known[method], others=contrast_texts(reading),
+        session.clip, image, names, known[method], others=contrast_texts(session),
         scale=2.0 if finer else None, refine=refine,
     )  # fmt: skip
     shown = to_rgb(image).resize(result.scores.shape[:0:-1])
-    return Found(reading.key, shown, result, agreement(reading, image, result.names))
+    return Found(session.key, shown, result, agreement(session, image, result.names))
 
 
 def agreement(
-    reading: Reading, image: Image.Image, names: Sequence[str]
+    session: BundleSession, image: Image.Image, names: Sequence[str]
 ) -> list[tuple[float, float]]:
     """Of each name: its cosine with the whole image, and the share of texts with a larger one.
 
@@ -104,10 +110,10 @@ def agreement(
     """
     from clipneurons.models.preprocess import whole
 
-    embedding = reading.tower.encode_image(whole(reading.tower, image))[0].cpu()
+    embedding = session.clip.encode_image(whole(session.clip, image))[0].cpu()
     embedding = embedding / embedding.norm()
-    texts = reading.bundle.text_embeddings @ embedding
-    cosines = (reading.encode_texts(list(names)) @ embedding).tolist()
+    texts = session.bundle.text_embeddings @ embedding
+    cosines = (session.encode_texts(list(names)) @ embedding).tolist()
     return [(cosine, (texts > cosine).float().mean().item()) for cosine in cosines]
 
 
@@ -170,19 +176,19 @@ def regions(found: Found, none: float) -> tuple:
     return found.image, [(mask.astype(float), name) for mask, name in present[:_REGIONS]]
 
 
-def voters(reading: Reading, name: str) -> str:
+def voters(session: BundleSession, name: str) -> str:
     """The units most aligned with a name, as bars that lead into the dictionary."""
     from clipneurons.segmentation.activation_maps import choose_neurons
     from clipneurons.text.embedding import embed_texts
 
-    bundle = reading.bundle
+    bundle = session.bundle
     directions = {layer: arrays.directions for layer, arrays in bundle.layers.items()}
-    votes = choose_neurons(directions, embed_texts(reading.tower, [name], "photo").cpu(), _VOTERS)
+    votes = choose_neurons(directions, embed_texts(session.clip, [name], "photo").cpu(), _VOTERS)
     rows = zip(
         votes.layers[0].tolist(), votes.units[0].tolist(), votes.alignments[0].tolist(),
         strict=True,
     )  # fmt: skip
-    bars = [_bar(reading, *row) for row in rows]
+    bars = [_bar(session, *row) for row in rows]
     return plots.section(
         f"Neurons that agree most with “{name}”",
         plots.bars(bars, label=f"Agreement with {name}", wide=True),
@@ -191,34 +197,34 @@ def voters(reading: Reading, name: str) -> str:
     )
 
 
-def _bar(reading: Reading, layer: int, unit: int, value: float) -> plots.Bar:
-    phrases = [phrase for phrase, _ in reading.bundle.phrases(layer, unit, 3)]
-    link = {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": reading.key}
+def _bar(session: BundleSession, layer: int, unit: int, value: float) -> plots.Bar:
+    phrases = [phrase for phrase, _ in session.bundle.phrases(layer, unit, 3)]
+    link = {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": session.key}
     return plots.Bar(f"{layer} · {unit}  {', '.join(phrases)}", value, link=link)
 
 
-def said_at(found: Found, reading: Reading, point: tuple[int, int]) -> str:
+def said_at(found: Found, session: BundleSession, point: tuple[int, int]) -> str:
     """What the neurons say at a point of the shown image, and which neurons."""
-    from clipneurons.explore.patch_concepts import local_concepts, patch_at
+    from clipneurons.explore.patch_concepts import patch_at, patch_concepts
     from clipneurons.models.preprocess import whole
 
-    tower = reading.tower
-    patch = patch_at(point, found.image.size, tower.grid)
-    _, contributions = reading.lens(whole(tower, found.image))
-    local = local_concepts(reading.bundle, contributions, [patch])
-    row, column = divmod(patch, tower.grid[1])
+    clip = session.clip
+    patch = patch_at(point, found.image.size, clip.grid)
+    _, contributions = session.lens(whole(clip, found.image))
+    local = patch_concepts(session.bundle, contributions, [patch])
+    row, column = divmod(patch, clip.grid[1])
     phrases = plots.bars(
         [plots.Bar(phrase, weight) for phrase, weight in local.phrases],
         label="Phrases the neurons say at this place",
         digits=3,
     )
     units = plots.bars(
-        [_bar(reading, unit.layer, unit.unit, unit.strength) for unit in local.units],
+        [_bar(session, unit.layer, unit.unit, unit.strength) for unit in local.units],
         label="Neurons that speak at this place",
         digits=3,
         wide=True,
     )
-    place = f"row {row + 1}, column {column + 1} of {tower.grid[0]} × {tower.grid[1]}"
+    place = f"row {row + 1}, column {column + 1} of {clip.grid[0]} × {clip.grid[1]}"
     return plots.section(
         "What the neurons say here", phrases, f"More than elsewhere in the image ({place})."
     ) + plots.section("Neurons that say so", units)
@@ -240,9 +246,9 @@ def files(found: Found, threshold: float) -> tuple[str, str]:
     return str(picture), str(annotations)
 
 
-def build(library: Library, source: gr.components.Component) -> None:
+def build(registry: BundleRegistry, source: gr.components.Component) -> None:
     """The tab's components and events; ``source`` holds the chosen bundle's key."""
-    names = list(method_names(library.first.bundle.config.kind))
+    names = list(method_names(registry.first.bundle.config.kind))
     every = list(dict.fromkeys([*method_names("vit"), *method_names("resnet")]))
     state = gr.State()
     gr.Markdown(INTRO, elem_classes="cn-lede")
@@ -262,6 +268,7 @@ def build(library: Library, source: gr.components.Component) -> None:
                 elem_id="segmentation-method",
             )  # fmt: skip
             method.api_info = lambda: {"type": "string", "enum": every}
+            take_former_names(method)
             finer = gr.Checkbox(
                 label="Look in windows (finer, slower)", elem_id="segmentation-finer"
             )
@@ -313,6 +320,7 @@ def build(library: Library, source: gr.components.Component) -> None:
             elem_id="segmentation-compared",
         )  # fmt: skip
         compared.api_info = lambda: {"type": "array", "items": {"type": "string", "enum": every}}
+        take_former_names(compared)
         compare = gr.Button("Compare", elem_id="segmentation-compare")
         gallery = gr.Gallery(
             label="The first name, by each method", columns=5, height="auto",
@@ -320,13 +328,13 @@ def build(library: Library, source: gr.components.Component) -> None:
         )  # fmt: skip
 
     @on_gpu()
-    @readable
+    @user_errors
     def find(
         bundle: str, image: Image.Image, words: str, method: str, finer: bool, refine: bool,
         opacity: float, threshold: float, none: float,
     ):  # fmt: skip
-        reading = library[bundle]
-        found = search(reading, image, words, method, finer, refine)
+        session = registry[bundle]
+        found = search(session, image, words, method, finer, refine)
         known = list(found.result.names)
         picture, annotations = files(found, threshold)
         return (
@@ -334,14 +342,14 @@ def build(library: Library, source: gr.components.Component) -> None:
             gr.Dropdown(known, value=known[0], visible=len(known) > 1),
             *drawn(found, known[0], opacity, threshold),
             regions(found, none),
-            voters(reading, known[0]),
+            voters(session, known[0]),
             agreement_html(found),
             gr.DownloadButton(value=picture, interactive=True),
             gr.DownloadButton(value=annotations, interactive=True),
         )
 
     @on_gpu()
-    @readable
+    @user_errors
     def find_masks(
         bundle: str, image: Image.Image, words: str, method: str, finer: bool, refine: bool,
         threshold: float,
@@ -362,35 +370,35 @@ def build(library: Library, source: gr.components.Component) -> None:
             refine: whether the map follows the image's edges.
             threshold: of the mask, 0 to 1.
         """
-        return found_data(search(library[bundle], image, words, method, finer, refine), threshold)
+        return found_data(search(registry[bundle], image, words, method, finer, refine), threshold)
 
-    @readable
+    @user_errors
     def redraw(found: Found | None, name: str, opacity: float, threshold: float):
         return gr.skip() if found is None else drawn(found, name, opacity, threshold)
 
     @on_gpu()
-    @readable
+    @user_errors
     def rename(found: Found | None, name: str):
-        return gr.skip() if found is None else voters(library[found.bundle], name)
+        return gr.skip() if found is None else voters(registry[found.bundle], name)
 
-    @readable
+    @user_errors
     def rewrite(found: Found | None, threshold: float):
         return gr.skip() if found is None else files(found, threshold)
 
-    @readable
+    @user_errors
     def relabel(found: Found | None, none: float):
         return gr.skip() if found is None else regions(found, none)
 
     @on_gpu()
-    @readable
+    @user_errors
     def listen(found: Found, point: tuple[int, int]) -> str:
-        return said_at(found, library[found.bundle], point)
+        return said_at(found, registry[found.bundle], point)
 
     def ask(found: Found | None, event: gr.SelectData):
         return gr.skip() if found is None else listen(found, tuple(event.index))
 
     @on_gpu()
-    @readable
+    @user_errors
     def side_by_side(
         bundle: str, image: Image.Image, words: str, methods: list[str], finer: bool, refine: bool
     ):
@@ -404,21 +412,21 @@ def build(library: Library, source: gr.components.Component) -> None:
             finer: whether to look in windows, finer and slower.
             refine: whether the map follows the image's edges.
         """
-        reading = library[bundle]
+        session = registry[bundle]
         if not methods:
             raise ValueError("Choose at least one method to compare.")
         return [
-            (drawn(search(reading, image, words, method, finer, refine), None, 0.6, 0.5)[0], method)
+            (drawn(search(session, image, words, method, finer, refine), None, 0.6, 0.5)[0], method)
             for method in methods
         ]
 
     def known_methods(bundle: str):
-        names = list(method_names(library[bundle].bundle.config.kind))
+        names = list(method_names(registry[bundle].bundle.config.kind))
         return gr.Dropdown(names, value=BEST), gr.Dropdown(names, value=names[:4])
 
-    @readable
+    @user_errors
     def take(bundle: str):
-        examples = library[bundle].bundle.examples
+        examples = registry[bundle].bundle.examples
         if not len(examples):
             raise ValueError("This bundle has no images.")
         return open_image(BytesIO(examples[random.choice(list(examples))]))

@@ -12,15 +12,15 @@ import torch
 from PIL import Image, ImageDraw
 
 from tabs.server.gpu import on_gpu
-from tabs.server.library import Library
-from tabs.server.messages import readable
-from tabs.server.session import MODEL, Reading
+from tabs.server.messages import user_errors
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import MODEL, BundleSession
 from tabs.server.uploads import MOST_IMAGES, open_image, open_images
 from tabs.ui import plots
 
 if TYPE_CHECKING:
     from clipneurons.shift.comparison import Profile, Shift
-    from clipneurons.shift.localisation import Box, Place
+    from clipneurons.shift.localisation import Box, LocalisedChange
 
 TITLE = "Shift"
 INTRO = (
@@ -46,7 +46,7 @@ class Compared:
     new: list[Image.Image]
     profiles: tuple[Profile, Profile]
     names: list[tuple[int, int]]
-    place: Place | None
+    place: LocalisedChange | None
 
     def changes(self) -> list[tuple[int, int, float, float]]:
         """Layer, unit, change and false-discovery rate of the units that changed most."""
@@ -58,40 +58,40 @@ class Compared:
 
 
 def compare_images(
-    reading: Reading, reference: list[Image.Image], new: list[Image.Image]
+    session: BundleSession, reference: list[Image.Image], new: list[Image.Image]
 ) -> Compared:
     """Profile both sides and compare them; look closer at the images that carry a change."""
-    from clipneurons.shift.comparison import Profile, Profiler, TextBank, compare
-    from clipneurons.shift.localisation import examples, look_closer
+    from clipneurons.shift.comparison import EmbeddedTextPool, Profile, Profiler, compare
+    from clipneurons.shift.localisation import examples, localise_change
 
-    profiler = reading.remember("profiler", lambda: Profiler(reading.lens, reading.bundle))
+    profiler = session.cached("profiler", lambda: Profiler(session.lens, session.bundle))
 
     def profile(images: list[Image.Image]) -> Profile:
-        pixels = (torch.stack([reading.tower.preprocess(i) for i in images[at : at + 32]])
+        pixels = (torch.stack([session.clip.preprocess(i) for i in images[at : at + 32]])
                   for at in range(0, len(images), 32))  # fmt: skip
         return Profile.cat([profiler(batch) for batch in pixels])
 
     profiles = profile(reference), profile(new)
-    bank = TextBank.of(reading.bundle)
-    shift, place = compare(*profiles, bank, permutations=_PERMUTATIONS), None
+    pool = EmbeddedTextPool.of(session.bundle)
+    shift, place = compare(*profiles, pool, permutations=_PERMUTATIONS), None
     if shift.p <= _LEVEL:
         usual = [reference[i] for i in examples(len(reference))]
-        place = look_closer(reading.tower, usual, [new[i] for i in shift.top_carriers()], bank)
-    return Compared(reading.key, shift, reference, new, profiles, profiler.names, place)
+        place = localise_change(session.clip, usual, [new[i] for i in shift.top_carriers()], pool)
+    return Compared(session.key, shift, reference, new, profiles, profiler.names, place)
 
 
-def example(reading: Reading) -> tuple[list[Image.Image], list[Image.Image], str]:
+def example(session: BundleSession) -> tuple[list[Image.Image], list[Image.Image], str]:
     """Two halves of the bundle's pictures, one drawing stuck on some of the second half."""
     from clipneurons.synthetic.pictograms import load_pictograms
 
-    numbers = reading.sample(2 * _EXAMPLE)
+    numbers = session.sample(2 * _EXAMPLE)
     if len(numbers) < 4:
         raise ValueError("This bundle has too few pictures for an example: send your own.")
     pictures = []
     for number in numbers:
-        pictures.append(open_image(BytesIO(reading.bundle.examples[number])))
+        pictures.append(open_image(BytesIO(session.bundle.examples[number])))
     pack = load_pictograms()
-    words = [c for c in pack.concepts if c in set(reading.bundle.texts)] or list(pack.concepts)
+    words = [c for c in pack.concepts if c in set(session.bundle.texts)] or list(pack.concepts)
     word = words[len(words) // 2]
     mark = Image.fromarray(np.array(pack.lookup(word, pack.styles_of(word)[0])))
     new = pictures[1::2]
@@ -147,16 +147,16 @@ def words(compared: Compared) -> str:
     )
 
 
-def units(compared: Compared, reading: Reading) -> str:
+def units(compared: Compared, session: BundleSession) -> str:
     """The units that changed most, as bars that lead into the dictionary."""
     rows = []
     for layer, unit, change, rate in compared.changes():
-        phrases = [phrase for phrase, _ in reading.bundle.phrases(layer, unit, 3)]
+        phrases = [phrase for phrase, _ in session.bundle.phrases(layer, unit, 3)]
         rows.append(
             plots.Bar(
                 f"{layer} · {unit}  {', '.join(phrases)}", change,
                 f"{change:+.2f} standard deviations, false-discovery rate {rate:.2g}",
-                {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": reading.key},
+                {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": session.key},
             )
         )  # fmt: skip
     return plots.section(
@@ -205,7 +205,7 @@ def compared_data(compared: Compared) -> dict:
         "bundle": compared.bundle, "p": shift.p, "tests": shift.tests,
         "more": said(shift.more), "less": said(shift.less), "units": units,
         "carriers": shift.top_carriers(_PICTURES),
-        "closer": place and {"box": list(place.box), "words": said(place.words)},
+        "localised": place and {"box": list(place.box), "words": said(place.words)},
     }  # fmt: skip
 
 
@@ -218,7 +218,7 @@ def outlined(picture: Image.Image, box: Box) -> Image.Image:
     return framed
 
 
-def build(library: Library, source: gr.components.Component) -> None:
+def build(registry: BundleRegistry, source: gr.components.Component) -> None:
     """The tab's components and events; ``source`` holds the chosen bundle's key."""
     state = gr.State()
     gr.Markdown(INTRO, elem_classes="cn-lede")
@@ -248,24 +248,24 @@ def build(library: Library, source: gr.components.Component) -> None:
         before = gr.Gallery(label="Reference", columns=6, height="auto", elem_id="shift-before")
         after = gr.Gallery(label="New", columns=6, height="auto", elem_id="shift-after")
 
-    def shown(compared: Compared, reading: Reading, skipped: int = 0, note: str = ""):
+    def shown(compared: Compared, session: BundleSession, skipped: int = 0, note: str = ""):
         text = verdict(compared, skipped) + note
-        return compared, text, words(compared), units(compared, reading), 0, *galleries(compared, 0)
+        return compared, text, words(compared), units(compared, session), 0, *galleries(compared, 0)
 
     def compare_given(bundle: str, reference: list[str] | None, new: list[str] | None):
         if not reference or not new:
             raise ValueError("Choose images for both sides first.")
         (old, lost), (fresh, missing) = open_images(reference), open_images(new)
-        return compare_images(library[bundle], old, fresh), lost + missing
+        return compare_images(registry[bundle], old, fresh), lost + missing
 
     @on_gpu(120)
-    @readable
+    @user_errors
     def compare_files(bundle: str, reference: list[str] | None, new: list[str] | None):
         compared, skipped = compare_given(bundle, reference, new)
-        return shown(compared, library[bundle], skipped)
+        return shown(compared, registry[bundle], skipped)
 
     @on_gpu(120)
-    @readable
+    @user_errors
     def compare_sets(bundle: str, reference: list[str] | None, new: list[str] | None) -> dict:
         """Compare two sets of images, each as zip or picture files.
 
@@ -284,7 +284,7 @@ def build(library: Library, source: gr.components.Component) -> None:
         return compared_data(compared) | {"skipped": skipped}
 
     @on_gpu(120)
-    @readable
+    @user_errors
     def compare_example(bundle: str) -> dict:
         """Compare the bundle's own pictures, with a drawing stuck on some of them.
 
@@ -293,19 +293,19 @@ def build(library: Library, source: gr.components.Component) -> None:
         Args:
             bundle: key of the bundle, or "" for the one the page opens with.
         """
-        reading = library[bundle]
-        old, fresh, word = example(reading)
-        return compared_data(compare_images(reading, old, fresh)) | {"drawing": word}
+        session = registry[bundle]
+        old, fresh, word = example(session)
+        return compared_data(compare_images(session, old, fresh)) | {"drawing": word}
 
     @on_gpu(120)
-    @readable
+    @user_errors
     def show_example(bundle: str):
-        reading = library[bundle]
-        old, fresh, word = example(reading)
+        session = registry[bundle]
+        old, fresh, word = example(session)
         note = f"A “{word}” was stuck on the corner of {_SHARE:.0%} of the new images."
-        return shown(compare_images(reading, old, fresh), reading, note=plots.empty(note))
+        return shown(compare_images(session, old, fresh), session, note=plots.empty(note))
 
-    @readable
+    @user_errors
     def turn(compared: Compared | None, place: float):
         return gr.skip() if compared is None else galleries(compared, int(place))
 

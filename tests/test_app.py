@@ -27,8 +27,8 @@ from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.segmentation.masks import from_rle
 from tabs import concepts, neuron_page
 from tabs.server.gpu import on_gpu
-from tabs.server.library import Library
-from tabs.server.session import MODEL, Reading
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import MODEL, BundleSession
 from tabs.server.uploads import MAX_PIXELS, open_image
 from tests.helpers.app_server import running_app
 from tests.helpers.tiny import WORDS, tiny_bundle_folder
@@ -165,13 +165,13 @@ def test_search_endpoint_finds_the_nearest_direction(client, folder):
 def test_concepts_are_those_of_the_library(client, folder, tmp_path):
     from clipneurons.explore.concepts import ConceptReader, top_concepts
     from clipneurons.lens.make import make_lens
-    from clipneurons.models.clip import load_tower
+    from clipneurons.models.clip import load_clip
 
     path = picture(tmp_path / "noise.png", 1)
-    found = client.predict("tiny", handle_file(path), "paper", api_name="/concepts")
-    bundle, tower = load_bundle(folder), load_tower(folder, device="cpu")
-    reader = ConceptReader(make_lens(tower, bundle.config.layers), bundle)
-    pixels = tower.preprocess(Image.open(path))[None]
+    found = client.predict("tiny", handle_file(path), "sparse-norm", api_name="/concepts")
+    bundle, clip = load_bundle(folder), load_clip(folder, device="cpu")
+    reader = ConceptReader(make_lens(clip, bundle.config.layers), bundle)
+    pixels = clip.preprocess(Image.open(path))[None]
     expected = top_concepts(reader.weights(reader(pixels)[1])[0], bundle.texts)
     assert [one["text"] for one in found["concepts"]] == [text for text, _ in expected]
     assert [one["weight"] for one in found["concepts"]] == pytest.approx(
@@ -183,22 +183,32 @@ def test_concepts_are_those_of_the_library(client, folder, tmp_path):
 def test_an_empty_bundle_is_the_one_the_page_opens_with(client, tmp_path):
     image = handle_file(picture(tmp_path / "noise.png", 1))
     named, empty = (
-        client.predict(key, image, "paper", api_name="/concepts") for key in ("tiny", "")
+        client.predict(key, image, "sparse-norm", api_name="/concepts") for key in ("tiny", "")
     )
     assert empty == named
     files = [handle_file(picture(tmp_path / f"{i}.png", i)) for i in range(2)]
-    assert client.predict("", files, "paper", api_name="/compare")["only"]
+    assert client.predict("", files, "sparse-norm", api_name="/compare")["only"]
     assert client.predict("", api_name="/about")["config"]["kind"] == "vit"
     with pytest.raises(AppError, match="no bundle 'nowhere'"):
-        client.predict("nowhere", image, "paper", api_name="/concepts")
+        client.predict("nowhere", image, "sparse-norm", api_name="/concepts")
+
+
+def test_former_names_of_choices_are_still_taken(client, tmp_path):
+    image = handle_file(picture(tmp_path / "noise.png", 1))
+    ask = dict(api_name="/concepts")
+    now = client.predict("tiny", image, "sparse-norm", **ask)
+    assert client.predict("tiny", image, "paper", **ask) == now
+    ask = dict(words="cat", finer=False, refine=False, threshold=0.5, api_name="/segment")
+    now = client.predict("tiny", image, method="patch attribution", **ask)
+    assert client.predict("tiny", image, method="patch effects", **ask) == now
 
 
 def test_compare_takes_several_images(client, tmp_path):
     paths = [handle_file(picture(tmp_path / f"{i}.png", i)) for i in range(3)]
-    found = client.predict("tiny", paths, "paper", api_name="/compare")
+    found = client.predict("tiny", paths, "sparse-norm", api_name="/compare")
     assert len(found["only"]) == 3
     with pytest.raises(AppError, match="at least two"):
-        client.predict("tiny", paths[:1], "paper", api_name="/compare")
+        client.predict("tiny", paths[:1], "sparse-norm", api_name="/compare")
 
 
 @pytest.mark.parametrize(("bundle", "method"), [("tiny", "LeGrad"), ("tiny-rn", "GradCAM")])
@@ -248,7 +258,7 @@ def test_compared_sets_are_data(client, tmp_path, bundle):
         assert 0 <= unit["q"] <= 1
     assert {one["text"] for one in found["more"] + found["less"]} <= set(WORDS)
     assert set(found["carriers"]) <= set(range(20))
-    assert found["closer"] is None or len(found["closer"]["box"]) == 4
+    assert found["localised"] is None or len(found["localised"]["box"]) == 4
     assert found["skipped"] == 0
     assert client.predict(bundle, api_name="/compare_example")["drawing"]
 
@@ -286,7 +296,7 @@ def test_broken_uploads_get_messages_not_traces(client, server, tmp_path, conten
     path = tmp_path / "broken.png"
     path.write_bytes(content)
     with pytest.raises(AppError, match=message):
-        client.predict("tiny", handle_file(path), "paper", api_name="/concepts")
+        client.predict("tiny", handle_file(path), "sparse-norm", api_name="/concepts")
     assert "Traceback" not in server[2].read_text()
 
 
@@ -323,7 +333,7 @@ def test_a_path_that_a_client_names_is_not_opened(server, path):
     """What gradio_client would send for an upload, but with a path of the client's choice."""
     for url in (None, f"file://{path}"):
         data = {"path": path, "url": url, "meta": {"_type": "gradio.FileData"}}
-        body = {"data": ["tiny", data, "paper"]}
+        body = {"data": ["tiny", data, "sparse-norm"]}
         post = httpx.post(f"{server[0]}/gradio_api/call/concepts", json=body, trust_env=False)
         assert post.status_code in (200, 400, 403, 422)
         if post.status_code != 200:
@@ -343,7 +353,9 @@ def test_a_path_that_a_client_names_is_not_opened(server, path):
 def test_a_link_that_a_client_names_is_not_followed(server, endpoint, link):
     """No request leaves the machine because a client sends an address instead of a file."""
     data = {"path": link, "url": link, "meta": {"_type": "gradio.FileData"}}
-    body = {"data": ["tiny", data, "paper"] if endpoint == "concepts" else ["", [data], [data]]}
+    body = {
+        "data": ["tiny", data, "sparse-norm"] if endpoint == "concepts" else ["", [data], [data]]
+    }
     url = f"{server[0]}/gradio_api/call/{endpoint}"
     event = httpx.post(url, json=body, trust_env=False).json()["event_id"]
     answer = httpx.get(f"{url}/{event}", trust_env=False, timeout=60)
@@ -395,7 +407,7 @@ def test_32_clients_at_once_get_their_own_answers(server, folder, tmp_path):
                 lambda _: Client(server[0], verbose=False, httpx_kwargs={"timeout": 180}), range(32)
             )
         )
-        ask = dict(way="paper", api_name="/concepts")
+        ask = dict(way="sparse-norm", api_name="/concepts")
         expected = [
             clients[0].predict("tiny", handle_file(path), **ask)["concepts"] for path in paths
         ]
@@ -464,28 +476,32 @@ def test_an_address_that_cannot_be_had_is_one_line(capsys):
 def test_concepts_say_what_counts_as_a_reaction(folder):
     bundle = load_bundle(folder)
     bundle = replace(bundle, config=replace(bundle.config, percentile=90.5))
-    found = concepts.discover(Reading("tiny", folder, bundle), Image.new("RGB", (40, 30)), "paper")
+    found = concepts.discover(
+        BundleSession("tiny", folder, bundle), Image.new("RGB", (40, 30)), "sparse-norm"
+    )
     assert "more than to 90.5 % of the data" in concepts.concepts_html("tiny", found)
 
 
 def test_folders_of_one_name_are_all_shown(folder, tmp_path, monkeypatch):
     other = shutil.copytree(folder, tmp_path / folder.name)
     monkeypatch.chdir(other)
-    library = app.open_library([".", str(folder), str(other)])
-    assert {key: reading.folder.resolve() for key, reading in library.readings.items()} == {
+    registry = app.open_library([".", str(folder), str(other)])
+    assert {key: session.folder.resolve() for key, session in registry.sessions.items()} == {
         "tiny": other,
         "tiny (2)": folder,
     }
-    assert library["tiny"] is library.first
-    assert len({title for title, _ in library.choices}) == 2
+    assert registry["tiny"] is registry.first
+    assert len({title for title, _ in registry.choices}) == 2
 
 
 def test_bundles_of_one_model_and_data_have_titles_of_their_own(folder):
-    library = app.open_library([str(folder)])
-    config = replace(library.first.bundle.config, model="ViT-B-32", pretrained="openai")
-    bundle = replace(library.first.bundle, config=config)
-    library = Library([Reading("a", Path("a"), bundle), Reading("b", Path("b"), bundle)])
-    assert [title.rpartition(" · ")[2] for title, _ in library.choices] == ["a", "b"]
+    registry = app.open_library([str(folder)])
+    config = replace(registry.first.bundle.config, model="ViT-B-32", pretrained="openai")
+    bundle = replace(registry.first.bundle, config=config)
+    registry = BundleRegistry(
+        [BundleSession("a", Path("a"), bundle), BundleSession("b", Path("b"), bundle)]
+    )
+    assert [title.rpartition(" · ")[2] for title, _ in registry.choices] == ["a", "b"]
 
 
 @pytest.mark.parametrize("text", ["-1", "1e9", "²", "9" * 30, "", "abc", None])
@@ -499,7 +515,7 @@ def build_page(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(asyncio, "new_event_loop", lambda: loop)
         try:
-            return app.build(Library([Reading("tiny", folder)]))
+            return app.build(BundleRegistry([BundleSession("tiny", folder)]))
         finally:
             asyncio.set_event_loop(None)
             loop.close()
@@ -510,7 +526,7 @@ def test_a_number_below_zero_is_explained_as_one_above_the_last(folder, monkeypa
     unit = next(block for block in page.blocks.values() if block.elem_id == "dictionary-unit")
     assert unit.preprocess(-4) == -4
     with pytest.raises(ValueError, match=r"has units 0 to 127, not -4"):
-        neuron_page.show(Reading("tiny", folder), 1, -4, "", model=False)
+        neuron_page.show(BundleSession("tiny", folder), 1, -4, "", model=False)
 
 
 def test_one_lane_for_the_model(folder, monkeypatch):

@@ -9,8 +9,8 @@ from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.lens.make import make_lens
-from clipneurons.models.clip import load_tower
-from clipneurons.shift.comparison import Profiler, TextBank
+from clipneurons.models.clip import load_clip
+from clipneurons.shift.comparison import EmbeddedTextPool, Profiler
 from clipneurons.shift.monitor import Monitor
 from tests.helpers.app_server import ROOT
 
@@ -52,8 +52,8 @@ def test_the_monitor_sample_runs(monkeypatch, tmp_path):
     (tmp_path / "artifacts").symlink_to(ROOT / "artifacts")
     rng = torch.Generator().manual_seed(0)
     names = {
-        "load_bundle": load_bundle, "load_tower": load_tower, "make_lens": make_lens,
-        "Profiler": Profiler, "TextBank": TextBank, "Monitor": Monitor,
+        "load_bundle": load_bundle, "load_clip": load_clip, "make_lens": make_lens,
+        "Profiler": Profiler, "EmbeddedTextPool": EmbeddedTextPool, "Monitor": Monitor,
         "reference_images": torch.randn(20, 3, 64, 64, generator=rng),
         "stream": torch.randn(3, 70, 3, 64, 64, generator=rng),
     }  # fmt: skip

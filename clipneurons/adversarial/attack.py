@@ -7,12 +7,12 @@ from PIL import Image
 
 from clipneurons.adversarial.descriptions import Description
 from clipneurons.adversarial.duplicates import Duplicates
-from clipneurons.adversarial.image_generator import Painter, Painting
+from clipneurons.adversarial.image_generator import GeneratedImage, ImageGenerator
 from clipneurons.adversarial.outcomes import PRESENT, UNCHECKED
-from clipneurons.adversarial.zero_shot import Judge
+from clipneurons.adversarial.zero_shot import ZeroShotClassifier
 from clipneurons.stats.intervals import Rate, wilson
 
-Check = Callable[[Sequence[Painting]], list[str]]
+Check = Callable[[Sequence[GeneratedImage]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Outcome:
         objects: what the picture shows, where that is known.
         presence: one of the findings of `clipneurons.adversarial.outcomes`: what it shows.
         duplicate: a near copy of an earlier picture.
-        fooled: read as the fooled rather than the true class.
-        margin: cosine with the fooled class minus that with the true one.
+        fooled: read as the target rather than the true class.
+        margin: cosine with the target class minus that with the true one.
         predicted: most probable of all classes.
         transfer: by name of another model, whether it is fooled too.
         image: the picture, unless it was not kept.
@@ -54,26 +54,26 @@ class Outcome:
         return self.valid and self.fooled
 
 
-def unchecked(paintings: Sequence[Painting]) -> list[str]:
+def unchecked(paintings: Sequence[GeneratedImage]) -> list[str]:
     """Nobody looked."""
     return [UNCHECKED] * len(paintings)
 
 
 def attack(
-    judge: Judge,
-    painter: Painter,
+    classifier: ZeroShotClassifier,
+    painter: ImageGenerator,
     descriptions: Sequence[Description],
     seeds: Sequence[int],
     *,
     check: Check = unchecked,
-    transfer: Mapping[str, Judge] | None = None,
+    transfer: Mapping[str, ZeroShotClassifier] | None = None,
     duplicates: Duplicates | None = None,
     batch_size: int = 50,
 ) -> Iterator[list[Outcome]]:
     """Paint each description and judge it; yields the outcomes of a batch at a time.
 
     Args:
-        judge: the model under attack with its classes, the true one first.
+        classifier: the model under attack with its classes, the true one first.
         painter: paints the descriptions.
         descriptions: what to paint.
         seeds: one for each.
@@ -83,18 +83,18 @@ def attack(
         batch_size: pictures judged together.
     """
     duplicates = duplicates or Duplicates()
-    waiting: list[Painting] = []
-    paintings = painter(judge.classes[0], descriptions, seeds)
+    waiting: list[GeneratedImage] = []
+    paintings = painter(classifier.classes[0], descriptions, seeds)
     for number, painting in enumerate(paintings, start=1):
         waiting.append(painting)
         if len(waiting) == batch_size or number == len(descriptions):
-            yield _judge(judge, waiting, check, transfer or {}, duplicates)
+            yield _judge(classifier, waiting, check, transfer or {}, duplicates)
             waiting = []
 
 
-def _judge(judge, paintings, check, transfer, duplicates) -> list[Outcome]:
+def _judge(classifier, paintings, check, transfer, duplicates) -> list[Outcome]:
     images = [painting.image for painting in paintings]
-    verdicts = judge(images)
+    verdicts = classifier(images)
     others = {name: other(images).fooled.tolist() for name, other in transfer.items()}
     return [
         Outcome(

@@ -34,7 +34,7 @@ class ChatDescriber:
     Args:
         model: id on the Hub or a folder.
         device: by default CUDA where there is one.
-        similarity: also refuse synonyms of the fooled class.
+        similarity: also refuse synonyms of the target class.
         rounds: how often to ask for what is missing.
         lines: descriptions asked for at once.
 
@@ -75,7 +75,7 @@ class ChatDescriber:
         self.attempts = Attempts(0, ())
 
     def __call__(
-        self, true_class: str, fooled_class: str, cues: Sequence[str], count: int, seed: int
+        self, true_class: str, target_class: str, cues: Sequence[str], count: int, seed: int
     ) -> list[Description]:
         """``count`` different descriptions that passed `check_description`.
 
@@ -85,7 +85,7 @@ class ChatDescriber:
         check_count(count)
         cues = checked_words(cues)
         lines = min(self._lines, count)
-        data = {"object": true_class, "avoid": fooled_class, "words": cues, "wanted": lines}
+        data = {"object": true_class, "avoid": target_class, "words": cues, "wanted": lines}
         messages = [
             {"role": "system", "content": INSTRUCTIONS},
             {"role": "user", "content": json.dumps(data, ensure_ascii=False)},
@@ -93,7 +93,7 @@ class ChatDescriber:
         rounds = self._rounds + -(-count // lines)
         accepted, self.attempts = collect(
             lambda number: self._ask(messages, (seed, number)),
-            lambda text: check_description(text, true_class, fooled_class, cues, self._similarity),
+            lambda text: check_description(text, true_class, target_class, cues, self._similarity),
             count,
             rounds,
         )

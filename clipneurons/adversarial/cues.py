@@ -13,14 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.text.class_names import Similarity, content, names, stem, tokens
 from clipneurons.text.embedding import embed_texts
 
 SECOND_ORDER, RANDOM_NEURONS, INDIRECT = "second-order", "random neurons", "indirect effect"
 SIMILAR_WORDS, RANDOM_WORDS, NO_CUES = "similar words", "random words", "no cues"
-WHOLE_EFFECTS = "whole effects"
-OURS = (SECOND_ORDER, WHOLE_EFFECTS)
+DENSE_EFFECTS = "dense effects"
+OURS = (SECOND_ORDER, DENSE_EFFECTS)
 METHODS = (*OURS, RANDOM_NEURONS, INDIRECT, SIMILAR_WORDS, RANDOM_WORDS, NO_CUES)
 # Neurons of a cue that a report names.
 NEURONS_SHOWN = 10
@@ -50,7 +50,7 @@ class CueNeuron:
 
 @dataclass(frozen=True)
 class Cue:
-    """A phrase with its contribution score (positive: toward the fooled class)."""
+    """A phrase with its contribution score (positive: toward the target class)."""
 
     text: str
     score: float
@@ -59,13 +59,13 @@ class Cue:
 
 @dataclass(frozen=True)
 class Cues:
-    """Phrases that push toward (positive) or away from (negative) the fooled class.
+    """Phrases that push toward (positive) or away from (negative) the target class.
 
     ``dropped`` holds (phrase, reason) of those that scored high enough but may not be used.
     """
 
     true_class: str
-    fooled_class: str
+    target_class: str
     method: str
     positive: tuple[Cue, ...]
     negative: tuple[Cue, ...]
@@ -82,7 +82,7 @@ class CueFilter:
     """Which phrases may be cues: the same rules for every method.
 
     Attributes:
-        similarity: finds synonyms of the fooled class; None leaves only the string rules.
+        similarity: finds synonyms of the target class; None leaves only the string rules.
         blocked: words that no cue may contain.
         drawable: where given, the name of what a painter draws for a phrase, None where it cannot;
             phrases that are drawn alike are one cue.
@@ -93,19 +93,19 @@ class CueFilter:
     drawable: Callable[[str], str | None] | None = None
 
     def reasons(
-        self, phrases: Sequence[str], true_class: str, fooled_class: str
+        self, phrases: Sequence[str], true_class: str, target_class: str
     ) -> list[str | None]:
         """For each phrase why it may not be a cue, or None where it may."""
-        reasons = [self._by_rule(phrase, true_class, fooled_class) for phrase in phrases]
+        reasons = [self._by_rule(phrase, true_class, target_class) for phrase in phrases]
         left = [index for index, reason in enumerate(reasons) if reason is None]
         if self.similarity is not None and left:
-            same = self.similarity.synonyms([phrases[index] for index in left], fooled_class)
+            same = self.similarity.synonyms([phrases[index] for index in left], target_class)
             for index in (i for i, is_same in zip(left, same, strict=True) if is_same):
-                reasons[index] = f"means {fooled_class}"
+                reasons[index] = f"means {target_class}"
         return reasons
 
-    def _by_rule(self, phrase: str, true_class: str, fooled_class: str) -> str | None:
-        for name in (fooled_class, true_class):
+    def _by_rule(self, phrase: str, true_class: str, target_class: str) -> str | None:
+        for name in (target_class, true_class):
             if names(phrase, name) or names(name, phrase):
                 return f"names {name}"
         for word in self.blocked:
@@ -129,9 +129,9 @@ def check_name(text: str, what: str = "class name") -> str:
 
 def find_cues(
     bundle: Bundle,
-    tower: Tower,
+    clip: ClipModel,
     true_class: str,
-    fooled_class: str,
+    target_class: str,
     layers: Sequence[int] | None = None,
     neurons: int = 100,
     words: int = 25,
@@ -141,20 +141,20 @@ def find_cues(
     decompositions: Mapping[int, Decomposition] | None = None,
     seed: int = 0,
 ) -> Cues:
-    """Phrases whose presence should turn the true class into the fooled one.
+    """Phrases whose presence should turn the true class into the target one.
 
-    With v = M_text(fooled) − M_text(true), the ``neurons`` units of largest |⟨v, r_n⟩| give each
-    phrase j the score w_j = Σ_n γ_j^n ⟨v, r_n⟩ (2406.04341, section 5.1). "whole effects" is ours:
+    With v = M_text(target) − M_text(true), the ``neurons`` units of largest |⟨v, r_n⟩| give each
+    phrase j the score w_j = Σ_n γ_j^n ⟨v, r_n⟩ (2406.04341, section 5.1). "dense effects" is ours:
     all units and all that they write, w_j = Σ_n s_n² ⟨t_j, r_n⟩ ⟨v, r_n⟩ with s_n the size of a
     unit's largest effects. The baselines differ in one thing each: "random neurons" in the choice
     of units, "indirect effect" in ``decompositions`` (see `indirect_decompositions`), "similar
     words" scores a phrase by ⟨t_j, v⟩, "random words" by chance, "no cues" is empty.
 
     Args:
-        bundle: dictionary of the tower's units.
-        tower: the model under attack, for the class texts.
+        bundle: dictionary of the model's units.
+        clip: the model under attack, for the class texts.
         true_class: what the picture shows.
-        fooled_class: what it shall be read as.
+        target_class: what it shall be read as.
         layers: layers whose units take part; by default all of the bundle.
         neurons: number of units.
         words: number of positive and of negative cues.
@@ -166,22 +166,22 @@ def find_cues(
     Raises:
         ValueError: empty or equal classes, an unknown layer or method, counts out of range.
     """
-    true_class, fooled_class = check_name(true_class), check_name(fooled_class)
-    _check_request(true_class, fooled_class, neurons, words, method, decompositions)
+    true_class, target_class = check_name(true_class), check_name(target_class)
+    _check_request(true_class, target_class, neurons, words, method, decompositions)
     rules = rules or CueFilter()
     chosen = chosen_layers(bundle, layers)
-    true_text, fooled_text = embed_texts(tower, [true_class, fooled_class], CLASS_TEMPLATES).cpu()
-    difference = fooled_text - true_text
+    true_text, target_text = embed_texts(clip, [true_class, target_class], CLASS_TEMPLATES).cpu()
+    difference = target_text - true_text
     generator = torch.Generator().manual_seed(seed)
     units = None
     if method == NO_CUES:
-        return Cues(true_class, fooled_class, method, (), ())
+        return Cues(true_class, target_class, method, (), ())
     if method == SIMILAR_WORDS:
         scores = bundle.text_embeddings @ difference
     elif method == RANDOM_WORDS:
         scores = 2 * torch.rand(len(bundle.texts), generator=generator) - 1
-    elif method == WHOLE_EFFECTS:
-        units = whole_effects(bundle, chosen)
+    elif method == DENSE_EFFECTS:
+        units = dense_effects(bundle, chosen)
         scores = units.phrase_scores(difference)
     else:
         units = stack_units({layer: (decompositions or bundle.layers)[layer] for layer in chosen})
@@ -191,7 +191,7 @@ def find_cues(
 
     def best(sign: int) -> tuple[tuple[Cue, ...], list[tuple[str, str]]]:
         kept, dropped = _strongest(
-            bundle.texts, sign * scores, keys, words, rules, true_class, fooled_class
+            bundle.texts, sign * scores, keys, words, rules, true_class, target_class
         )
         behind = [() if units is None else units.behind(j, difference) for j in kept]
         found = zip(kept, behind, strict=True)
@@ -199,7 +199,7 @@ def find_cues(
 
     positive, dropped = best(+1)
     negative, _ = best(-1)
-    return Cues(true_class, fooled_class, method, positive, negative, tuple(dropped))
+    return Cues(true_class, target_class, method, positive, negative, tuple(dropped))
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class Units:
 
 
 @dataclass(frozen=True)
-class WholeEffects:
+class DenseEffects:
     """All units with what their effects write along every text; ``energy`` is s_n²."""
 
     units: Units
@@ -268,16 +268,16 @@ class WholeEffects:
         return self.units.named(self.energy * parts)
 
 
-def whole_effects(bundle: Bundle, layers: Sequence[int]) -> WholeEffects:
+def dense_effects(bundle: Bundle, layers: Sequence[int]) -> DenseEffects:
     """The layers' units; s_n is the root mean square of a unit's largest centred norms."""
     chosen = {layer: bundle.layers[layer] for layer in layers}
     energy = []
     for arrays in chosen.values():
-        real = arrays.top_images >= 0
+        real = arrays.top_activating_images >= 0
         count = real.sum(1).clamp_min(1)
         energy.append((arrays.top_norms.float().square() * real).sum(1).cpu() / count.cpu())
     texts = torch.nn.functional.normalize(bundle.text_embeddings.float().cpu(), dim=1)
-    return WholeEffects(stack_units(chosen), torch.cat(energy), texts)
+    return DenseEffects(stack_units(chosen), torch.cat(energy), texts)
 
 
 def stack_units(decompositions: Mapping[int, Decomposition]) -> Units:
@@ -300,7 +300,7 @@ def _strongest(
     count: int,
     rules: CueFilter,
     true_class: str,
-    fooled_class: str,
+    target_class: str,
 ) -> tuple[list[int], list[tuple[str, str]]]:
     """Indices of the highest positive scores that the rules allow, and what they did not."""
     drawable = torch.tensor([key is not None for key in keys])
@@ -311,7 +311,7 @@ def _strongest(
     step = max(4 * count, 32)  # synonyms are looked up for a few at a time
     for start in range(0, len(order), step):
         batch = order[start : start + step]
-        reasons = rules.reasons([texts[j] for j in batch], true_class, fooled_class)
+        reasons = rules.reasons([texts[j] for j in batch], true_class, target_class)
         for j, reason in zip(batch, reasons, strict=True):
             if len(kept) == count:
                 return kept, dropped
@@ -340,12 +340,12 @@ def chosen_layers(bundle: Bundle, layers: Sequence[int] | None) -> list[int]:
     return chosen
 
 
-def _check_request(true_class, fooled_class, neurons, words, method, decompositions) -> None:
+def _check_request(true_class, target_class, neurons, words, method, decompositions) -> None:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    if names(true_class, fooled_class) or names(fooled_class, true_class):
+    if names(true_class, target_class) or names(target_class, true_class):
         raise ValueError(
-            f"{true_class!r} and {fooled_class!r} name each other: expected two different classes"
+            f"{true_class!r} and {target_class!r} name each other: expected two different classes"
         )
     if neurons < 1:
         raise ValueError(f"expected at least 1 neuron, not {neurons}")

@@ -1,4 +1,4 @@
-"""From cue words to descriptions of pictures that name the true class and not the fooled one."""
+"""From cue words to descriptions of pictures that name the true class and not the target one."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ class Describer(Protocol):
     """Writes descriptions; the same seed gives the same ones."""
 
     def __call__(
-        self, true_class: str, fooled_class: str, cues: Sequence[str], count: int, seed: int
+        self, true_class: str, target_class: str, cues: Sequence[str], count: int, seed: int
     ) -> list[Description]:
         """``count`` descriptions."""
 
@@ -38,13 +38,13 @@ class DescriberError(ValueError):
 def check_description(
     text: str,
     true_class: str,
-    fooled_class: str,
+    target_class: str,
     cues: Sequence[str],
     similarity: Similarity | None = None,
 ) -> str | None:
     """Why a description may not be painted, or None when it may.
 
-    It must name the true class, must not name the fooled one (as it is, in plural, in a compound
+    It must name the true class, must not name the target one (as it is, in plural, in a compound
     or, where ``similarity`` is given, by a synonym) and must name at least one cue, if there
     are any.
     """
@@ -52,15 +52,15 @@ def check_description(
         return f"is empty, has more than {MAX_DESCRIPTION} characters or is not one line"
     if not names(text, true_class):
         return f"does not name {true_class}"
-    if names(text, fooled_class):
-        return f"names {fooled_class}"
+    if names(text, target_class):
+        return f"names {target_class}"
     if cues and not any(names(text, cue) for cue in cues):
         return "names no cue"
     if similarity is not None:
         words = [word for word in text.split() if not names(word, true_class)]
-        same = similarity.synonyms(words, fooled_class)
+        same = similarity.synonyms(words, target_class)
         for word in (w for w, is_same in zip(words, same, strict=True) if is_same):
-            return f"names {fooled_class} by the synonym {word}"
+            return f"names {target_class} by the synonym {word}"
     return None
 
 
@@ -100,7 +100,7 @@ class TemplateDescriber:
         self.cues_each = cues_each
 
     def __call__(
-        self, true_class: str, fooled_class: str, cues: Sequence[str], count: int, seed: int
+        self, true_class: str, target_class: str, cues: Sequence[str], count: int, seed: int
     ) -> list[Description]:
         """``count`` descriptions; without cues, of the true class alone."""
         check_count(count)

@@ -22,7 +22,7 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Painting:
+class GeneratedImage:
     """A picture, what it was painted from, and its objects where they are known exactly.
 
     ``seed`` is the painter's seed of this picture; ``objects`` are names, or None.
@@ -35,16 +35,16 @@ class Painting:
 
 
 @runtime_checkable
-class Painter(Protocol):
+class ImageGenerator(Protocol):
     """Paints descriptions one after the other; the same seeds give the same pictures."""
 
     def __call__(
         self, true_class: str, descriptions: Sequence[Description], seeds: Sequence[int]
-    ) -> Iterator[Painting]:
+    ) -> Iterator[GeneratedImage]:
         """One painting a description, in order, each from its own seed."""
 
 
-class PainterError(ValueError):
+class ImageGeneratorError(ValueError):
     """The painter cannot be had or cannot paint; the message says what to change."""
 
 
@@ -58,7 +58,7 @@ def picture_seeds(count: int, seed: int) -> list[int]:
     return [rng.getrandbits(31) for _ in range(count)]
 
 
-class DiffusersPainter:
+class DiffusersGenerator:
     """Paints with `AutoPipelineForText2Image`: half precision on CUDA, float32 on the CPU.
 
     Args:
@@ -74,7 +74,7 @@ class DiffusersPainter:
     The model's own safety checker, where its repository has one, stays in place.
 
     Raises:
-        PainterError: no such model, or CUDA was asked for and there is none.
+        ImageGeneratorError: no such model, or CUDA was asked for and there is none.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class DiffusersPainter:
     ):
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if device.type == "cuda" and not torch.cuda.is_available():
-            raise PainterError(
+            raise ImageGeneratorError(
                 f"{model} was asked to run on {device}, but there is no CUDA device: leave the "
                 "device out to paint on the CPU (minutes a picture), or use the offline composer"
             )
@@ -103,7 +103,7 @@ class DiffusersPainter:
             )
         except (OSError, ValueError) as error:
             line = (str(error).strip().splitlines() or [""])[0][:200]
-            raise PainterError(
+            raise ImageGeneratorError(
                 f"the painter {model!r} could not be loaded ({line}). Expected a folder or an id "
                 "on the Hub that is reachable or cached; the offline composer needs no model"
             ) from error
@@ -124,10 +124,10 @@ class DiffusersPainter:
 
     def __call__(
         self, true_class: str, descriptions: Sequence[Description], seeds: Sequence[int]
-    ) -> Iterator[Painting]:
-        """One painting a description; raises `PainterError` when memory runs out."""
+    ) -> Iterator[GeneratedImage]:
+        """One painting a description; raises `ImageGeneratorError` when memory runs out."""
         for description, own_seed in zip(descriptions, seeds, strict=True):
-            yield Painting(self._paint(description.text, own_seed), description, own_seed)
+            yield GeneratedImage(self._paint(description.text, own_seed), description, own_seed)
 
     def _paint(self, prompt: str, seed: int) -> Image.Image:
         def after_step(pipeline, step: int, _timestep, tensors: dict) -> dict:
@@ -145,7 +145,7 @@ class DiffusersPainter:
                 **self._options,
             )
         except torch.OutOfMemoryError as error:
-            raise PainterError(
+            raise ImageGeneratorError(
                 "the GPU's memory is full: use --offload, a smaller --size or a smaller painter"
             ) from error
         return result.images[0].convert("RGB")

@@ -1,4 +1,4 @@
 """What was found about a picture's objects."""
 
-PRESENT, MISSING, FOOLED_SHOWN = "as wanted", "true object missing", "fooled object shown"
+PRESENT, MISSING, TARGET_SHOWN = "as wanted", "true object missing", "target object shown"
 UNCHECKED = "unchecked"

@@ -15,8 +15,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from clipneurons.adversarial.descriptions import Description
-from clipneurons.adversarial.image_generator import PainterError, Painting
-from clipneurons.adversarial.outcomes import FOOLED_SHOWN, MISSING, PRESENT
+from clipneurons.adversarial.image_generator import GeneratedImage, ImageGeneratorError
+from clipneurons.adversarial.outcomes import MISSING, PRESENT, TARGET_SHOWN
 from clipneurons.synthetic.captions import COLOURS
 from clipneurons.synthetic.pictograms import Pictograms, load_pictograms
 from clipneurons.text.class_names import content, names, stem
@@ -89,12 +89,12 @@ class Composer:
             concept = self._by_stem.get(" ".join(words[1:]))
         return concept
 
-    def drawable(self, fooled_class: str) -> Callable[[str], str | None]:
-        """Gives the concept to draw for a phrase: None without one, or of the fooled class."""
+    def drawable(self, target_class: str) -> Callable[[str], str | None]:
+        """Gives the concept to draw for a phrase: None without one, or of the target class."""
 
         def test(phrase: str) -> str | None:
             concept = self.concept(phrase)
-            return None if concept is None or self.shows(concept, fooled_class) else concept
+            return None if concept is None or self.shows(concept, target_class) else concept
 
         return test
 
@@ -103,32 +103,32 @@ class Composer:
         words = (concept, *self._keywords.get(concept, ()))
         return concept == self.concept(class_name) or any(names(w, class_name) for w in words)
 
-    def check(self, painting: Painting, true_class: str, fooled_class: str) -> str:
-        """Whether a composed picture shows the true class and not the fooled one: exact."""
+    def check(self, painting: GeneratedImage, true_class: str, target_class: str) -> str:
+        """Whether a composed picture shows the true class and not the target one: exact."""
         objects = painting.objects or ()
         if self.concept(true_class) not in objects:
             return MISSING
-        return FOOLED_SHOWN if any(self.shows(o, fooled_class) for o in objects) else PRESENT
+        return TARGET_SHOWN if any(self.shows(o, target_class) for o in objects) else PRESENT
 
     def __call__(
         self, true_class: str, descriptions: Sequence[Description], seeds: Sequence[int]
-    ) -> Iterator[Painting]:
+    ) -> Iterator[GeneratedImage]:
         """One picture a description, of the true class and of the cues that can be drawn.
 
         Raises:
-            PainterError: there is no pictogram of the true class.
+            ImageGeneratorError: there is no pictogram of the true class.
         """
         true = self.concept(true_class)
         if true is None:
             near = get_close_matches(true_class, self._sprites, n=5, cutoff=0.0)
-            raise PainterError(
+            raise ImageGeneratorError(
                 f"there is no pictogram of {true_class!r} among {len(self._sprites)}: choose "
                 f"another true class (such as {', '.join(near)}) or a text-to-image model"
             )
         for description, seed in zip(descriptions, seeds, strict=True):
             cues = [self.concept(cue) for cue in description.cues]
             image, seen = self._compose(true, [cue for cue in cues if cue is not None], seed)
-            yield Painting(image, description, seed, seen)
+            yield GeneratedImage(image, description, seed, seen)
 
     def _compose(
         self, true: str, cues: Sequence[str], seed: int

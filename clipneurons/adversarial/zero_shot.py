@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from clipneurons.adversarial.cues import CLASS_TEMPLATES
-from clipneurons.adversarial.outcomes import FOOLED_SHOWN, MISSING, PRESENT
+from clipneurons.adversarial.outcomes import MISSING, PRESENT, TARGET_SHOWN
 from clipneurons.lens.make import Lens
 from clipneurons.lens.token_contributions import additive_maps
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import embed_texts
 
 NEUTRAL = ("a picture of an empty room", "a plain background", "a blurry picture")
@@ -22,7 +22,7 @@ NEUTRAL = ("a picture of an empty room", "a plain background", "a blurry picture
 class Verdicts:
     """Zero-shot reading of a batch of images among some classes.
 
-    ``margin`` is the cosine with the fooled class minus that with the true one: positive means
+    ``margin`` is the cosine with the target class minus that with the true one: positive means
     fooled. ``probabilities`` are softmax over the classes at CLIP's learned temperature.
     """
 
@@ -32,7 +32,7 @@ class Verdicts:
 
     @property
     def fooled(self) -> Bool[Tensor, " image"]:
-        """Whether the image is read as the fooled class rather than the true one."""
+        """Whether the image is read as the target class rather than the true one."""
         return self.margin > 0
 
     @property
@@ -41,31 +41,31 @@ class Verdicts:
         return [self.classes[index] for index in self.probabilities.argmax(-1).tolist()]
 
 
-class Judge:
-    """A CLIP that reads images as the true class, the fooled class or one of ``others``."""
+class ZeroShotClassifier:
+    """A CLIP that reads images as the true class, the target class or one of ``others``."""
 
     def __init__(
         self,
-        tower: Tower,
+        clip: ClipModel,
         true_class: str,
-        fooled_class: str,
+        target_class: str,
         others: Sequence[str] = (),
         templates: Sequence[str] = CLASS_TEMPLATES,
     ):
-        self.tower = tower
-        self.classes = tuple(dict.fromkeys((true_class, fooled_class, *others)))
-        self.texts = embed_texts(tower, self.classes, templates)
-        self._scale = tower.model.logit_scale.exp().float().to(self.texts.device)
+        self.clip = clip
+        self.classes = tuple(dict.fromkeys((true_class, target_class, *others)))
+        self.texts = embed_texts(clip, self.classes, templates)
+        self._scale = clip.model.logit_scale.exp().float().to(self.texts.device)
 
     @property
     def difference(self) -> Float[Tensor, " embed"]:
-        """M_text(fooled) − M_text(true)."""
+        """M_text(target) − M_text(true)."""
         return self.texts[1] - self.texts[0]
 
     def __call__(self, images: Sequence[Image.Image]) -> Verdicts:
         """Verdicts on a batch of pictures."""
-        batch = torch.stack([self.tower.preprocess(image.convert("RGB")) for image in images])
-        embedded = torch.nn.functional.normalize(self.tower.encode_image(batch), dim=-1)
+        batch = torch.stack([self.clip.preprocess(image.convert("RGB")) for image in images])
+        embedded = torch.nn.functional.normalize(self.clip.encode_image(batch), dim=-1)
         cosines = embedded @ self.texts.T
         return Verdicts(
             classes=self.classes,
@@ -75,7 +75,7 @@ class Judge:
 
 
 class SecondOpinion:
-    """Another CLIP that says whether a painted picture shows the true class and not the fooled.
+    """Another CLIP that says whether a painted picture shows the true class and not the target.
 
     A class counts as shown when the model prefers it to every neutral text. That is weaker than
     looking: another CLIP can be fooled in the same way.
@@ -83,19 +83,19 @@ class SecondOpinion:
 
     def __init__(
         self,
-        tower: Tower,
+        clip: ClipModel,
         true_class: str,
-        fooled_class: str,
+        target_class: str,
         neutral: Sequence[str] = NEUTRAL,
     ):
-        self._tower = tower
-        classes = embed_texts(tower, (true_class, fooled_class), CLASS_TEMPLATES)
-        self._texts = torch.cat([classes, embed_texts(tower, neutral)])
+        self._clip = clip
+        classes = embed_texts(clip, (true_class, target_class), CLASS_TEMPLATES)
+        self._texts = torch.cat([classes, embed_texts(clip, neutral)])
 
     def __call__(self, images: Sequence[Image.Image]) -> list[str]:
-        """For each picture ``PRESENT``, ``MISSING`` or ``FOOLED_SHOWN``."""
-        batch = torch.stack([self._tower.preprocess(image.convert("RGB")) for image in images])
-        embedded = torch.nn.functional.normalize(self._tower.encode_image(batch), dim=-1)
+        """For each picture ``PRESENT``, ``MISSING`` or ``TARGET_SHOWN``."""
+        batch = torch.stack([self._clip.preprocess(image.convert("RGB")) for image in images])
+        embedded = torch.nn.functional.normalize(self._clip.encode_image(batch), dim=-1)
         cosines = embedded @ self._texts.T
         neutral = cosines[:, 2:].max(-1).values
         verdicts = []
@@ -103,7 +103,7 @@ class SecondOpinion:
             if true <= nothing:
                 verdicts.append(MISSING)
             else:
-                verdicts.append(FOOLED_SHOWN if fooled > true else PRESENT)
+                verdicts.append(TARGET_SHOWN if fooled > true else PRESENT)
         return verdicts
 
 
@@ -113,11 +113,11 @@ def mistake_maps(
 ) -> Float[Tensor, "image row column"]:
     """Each patch's share of what the lens's neurons write along ``difference``.
 
-    Positive patches speak for the fooled class. With the class token's share, which is left out,
+    Positive patches speak for the target class. With the class token's share, which is left out,
     they add up to ``⟨Σ_n φ_n, difference⟩`` over the lens's layers (see `additive_maps`).
     """
-    tower = lens.tower
-    batch = torch.stack([tower.preprocess(image.convert("RGB")) for image in images])
-    _, contributions = lens(batch.to(tower.device))
-    shares = additive_maps(contributions, difference[None].to(tower.device))
-    return shares[:, 0, 1:].unflatten(-1, tower.grid).cpu()
+    clip = lens.clip
+    batch = torch.stack([clip.preprocess(image.convert("RGB")) for image in images])
+    _, contributions = lens(batch.to(clip.device))
+    shares = additive_maps(contributions, difference[None].to(clip.device))
+    return shares[:, 0, 1:].unflatten(-1, clip.grid).cpu()

@@ -82,7 +82,7 @@ class UnitStatistics:
     """What the export keeps of each unit of a layer.
 
     Norms are those of effects centred on the mean. ``top_norms`` descend; ``threshold`` is
-    their last (the k-th largest). ``effective_share`` is the participation ratio
+    their last (the k-th largest). ``participation_ratio`` is the participation ratio
     ``(Σ‖φ‖²)² / (images · Σ‖φ‖⁴)``: 1 when an effect is the same on all images, 1/images when
     a single image has it. A unit without any effect has a zero direction.
     """
@@ -91,10 +91,10 @@ class UnitStatistics:
     directions: Float32[Tensor, "unit embed"]
     explained_variance: Float32[Tensor, " unit"]
     top_norms: Float32[Tensor, "unit k"]
-    top_images: Int64[Tensor, "unit k"]
+    top_activating_images: Int64[Tensor, "unit k"]
     percentile: Float32[Tensor, " unit"]
     norm_histogram: Int32[Tensor, "unit bin"]
-    effective_share: Float32[Tensor, " unit"]
+    participation_ratio: Float32[Tensor, " unit"]
     count: int
 
     @property
@@ -129,7 +129,7 @@ class EffectStatistics:
                 "expected at least one image, top_k of at least 1 and a percentile between 0 and "
                 f"100, not {images}, {top_k} and {percentile}"
             )
-        units, pairs = mean.scores.shape
+        units, heads = mean.scores.shape
         device = mean.scores.device
         self.mean, self.directions = mean, directions
         self.images, self.top_k, self.percentile = images, min(top_k, images), percentile
@@ -137,7 +137,7 @@ class EffectStatistics:
         # A key orders by norm, then by image: ties cannot depend on the order of batches.
         empty = -1 - torch.arange(self.top_k, device=device)
         self._keys = empty.repeat(units, 1)
-        self._rows = torch.zeros(units, self.top_k, pairs, device=device)
+        self._rows = torch.zeros(units, self.top_k, heads, device=device)
         # Small batches wait here until together they are worth a selection.
         self._waiting: list[tuple[Tensor, Tensor]] = []
         # The percentile interpolates between the `tail`-th largest norm and the next.
@@ -264,10 +264,10 @@ class EffectStatistics:
             directions=directions,
             explained_variance=explained,
             top_norms=norms,
-            top_images=ids,
+            top_activating_images=ids,
             percentile=self._interpolated_percentile(),
             norm_histogram=self._histogram,
-            effective_share=share.float(),
+            participation_ratio=share.float(),
             count=self.count,
         )
 
@@ -329,7 +329,7 @@ def collect_statistics(
         ValueError: no images, not as many as announced, NaN or infinite activations.
     """
     means: dict[int, RunningMean] = {layer: RunningMean() for layer in lens.directions}
-    per_image = sum(4 * d.units * d.pairs for d in lens.directions.values())
+    per_image = sum(4 * d.units * d.heads for d in lens.directions.values())
     cache = [] if per_image * images <= memory_budget else None
     for ids, batch in batches():
         _, contributions = lens(batch)

@@ -14,8 +14,8 @@ from torch import Tensor
 from clipneurons.analysis.omp import by_magnitude, omp
 from clipneurons.lens.indirect import indirect_effects, mean_activations
 from clipneurons.lens.second_order import activation_name
-from clipneurons.models.clip import Tower
-from clipneurons.models.hooks import record
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.hooks import record_activations
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class IndirectDecomposition:
 
 @torch.no_grad()
 def indirect_decompositions(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     layers: Sequence[int],
     texts: Float[Tensor, "text embed"],
@@ -45,7 +45,7 @@ def indirect_decompositions(
     over ``images``; ablating it on all of them would cost one pass for each image and neuron.
 
     Args:
-        tower: a ViT.
+        clip: a ViT.
         images: preprocessed images of the data set, at least ``top``.
         layers: MLP layers, each with a later block.
         texts: unit rows of the phrases.
@@ -57,15 +57,15 @@ def indirect_decompositions(
     Raises:
         ValueError: a ResNet, too few images, or a layer without later blocks.
     """
-    if tower.kind != "vit":
-        raise ValueError(f"indirect effects are those of a ViT's neurons, not of a {tower.kind}")
+    if clip.kind != "vit":
+        raise ValueError(f"indirect effects are those of a ViT's neurons, not of a {clip.kind}")
     if len(images) < top:
         raise ValueError(f"expected at least {top} images, got {len(images)}")
-    images = images.to(tower.device)
+    images = images.to(clip.device)
     result = {}
     for done, layer in enumerate(layers):
         effects = _top_effects(
-            tower, images, layer, top, batch_size,
+            clip, images, layer, top, batch_size,
             lambda share, done=done: progress((done + share) / len(layers)),
         )  # fmt: skip
         directions = _first_component(effects)
@@ -77,21 +77,21 @@ def indirect_decompositions(
 
 
 def _top_effects(
-    tower: Tower, images: Tensor, layer: int, top: int, batch_size: int, progress
+    clip: ClipModel, images: Tensor, layer: int, top: int, batch_size: int, progress
 ) -> Float[Tensor, "neuron top embed"]:
-    means = mean_activations(tower, images.split(batch_size), layer)
+    means = mean_activations(clip, images.split(batch_size), layer)
     deviations = []
-    with record(tower.visual, [activation_name(layer)]) as tensors:
+    with record_activations(clip.visual, [activation_name(layer)]) as tensors:
         for batch in images.split(batch_size):
-            tower.encode_image(batch)
+            clip.encode_image(batch)
             deviations.append((tensors[activation_name(layer)].float() - means).norm(dim=1))
     chosen = torch.cat(deviations).topk(top, dim=0).indices  # [top, neuron]
-    effects = torch.empty(tower.neurons, top, tower.embed_dim)
+    effects = torch.empty(clip.neurons, top, clip.embed_dim)
     for image in range(len(images)):
         rank, neuron = (chosen == image).nonzero(as_tuple=True)
         if len(neuron):
             mine = indirect_effects(
-                tower, images[image : image + 1], layer, neuron, means, batch_size
+                clip, images[image : image + 1], layer, neuron, means, batch_size
             )
             effects[neuron.cpu(), rank.cpu()] = mine[0].cpu()
         progress((image + 1) / len(images))

@@ -62,13 +62,11 @@ class TextSpanReader:
         count: int = 60,
     ) -> TextSpanReader:
         """Find the texts of all heads of the last ``layers`` from batches of images."""
-        last = range(lens.tower.layers)[-layers:]
+        last = range(lens.clip.layers)[-layers:]
         effects = torch.cat([lens(batch)[1].heads[:, list(last)].cpu() for batch in batches])
         units = normalize(texts, dim=1)
         chosen = {
-            layer: [
-                text_span(effects[:, i, head], units, count) for head in range(lens.tower.heads)
-            ]
+            layer: [text_span(effects[:, i, head], units, count) for head in range(lens.clip.heads)]
             for i, layer in enumerate(last)
         }
         return cls(lens, tuple(last), units, chosen, effects.mean(0))

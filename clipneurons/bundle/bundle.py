@@ -43,10 +43,12 @@ NEURON_TENSORS = (
     "threshold",
     "explained_variance",
     "top_norms",
-    "top_images",
+    "top_activating_images",
     "norm_histogram",
-    "effective_share",
+    "participation_ratio",
 )
+# What two of them are called in the files.
+_IN_FILES = {"top_activating_images": "top_images", "participation_ratio": "effective_share"}
 STORED_HALF = ("directions", "means", "top_norms")
 
 
@@ -59,9 +61,10 @@ class LayerArrays:
     percentile            98th percentile (`config.percentile`) of ‖φ_n(I) − b_n‖ over the images
     threshold             k-th largest ‖φ_n(I) − b_n‖
     explained_variance    share of the k centred effects' squared norm along r_n, in [0, 1]
-    top_norms, top_images the k largest ‖φ_n(I) − b_n‖, descending, and the images; −1 pads
+    top_norms, top_activating_images
+                          the k largest ‖φ_n(I) − b_n‖, descending, and the images; −1 pads
     norm_histogram        number of images a bin of `config.norm_edges`
-    effective_share       (Σ‖φ‖²)² / (D Σ‖φ‖⁴) of the centred effects: share of images that carry it
+    participation_ratio   (Σ‖φ‖²)² / (D Σ‖φ‖⁴) of the centred effects: share of images that carry it
     indices, coefficients r_n ≈ Σ_j coefficients[n, j] · text_embeddings[indices[n, j]],
                           |coefficients| descending
     """
@@ -72,9 +75,9 @@ class LayerArrays:
     threshold: Float[Tensor, " unit"]
     explained_variance: Float[Tensor, " unit"]
     top_norms: Float[Tensor, "unit top"]
-    top_images: Int[Tensor, "unit top"]
+    top_activating_images: Int[Tensor, "unit top"]
     norm_histogram: Int[Tensor, "unit bin"]
-    effective_share: Float[Tensor, " unit"]
+    participation_ratio: Float[Tensor, " unit"]
     indices: Int[Tensor, "unit component"]
     coefficients: Float[Tensor, "unit component"]
 
@@ -170,7 +173,7 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         for name in NEURON_TENSORS:
             value = getattr(arrays, name)
             value = value.half() if half and name in STORED_HALF else value
-            neurons[f"layer{layer}.{name}"] = _narrow(value).contiguous()
+            neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"] = _narrow(value).contiguous()
         decomposition[f"layer{layer}.indices"] = _narrow(arrays.indices).contiguous()
         decomposition[f"layer{layer}.coefficients"] = arrays.coefficients.contiguous()
     texts = bundle.text_embeddings.half() if half else bundle.text_embeddings
@@ -197,7 +200,7 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
 def _unpack(
     layer: int, neurons: dict[str, Tensor], decomposition: dict[str, Tensor]
 ) -> LayerArrays:
-    arrays = {name: neurons[f"layer{layer}.{name}"] for name in NEURON_TENSORS}
+    arrays = {name: neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"] for name in NEURON_TENSORS}
     for name in ("indices", "coefficients"):
         arrays[name] = decomposition[f"layer{layer}.{name}"]
     return LayerArrays(
@@ -232,8 +235,8 @@ def _check(bundle: Bundle, folder: Path) -> None:
             "directions": (units, config.embed_dim),
             "means": (units, config.embed_dim),
             **dict.fromkeys(("percentile", "threshold"), (units,)),
-            **dict.fromkeys(("explained_variance", "effective_share"), (units,)),
-            **dict.fromkeys(("top_norms", "top_images"), (units, k)),
+            **dict.fromkeys(("explained_variance", "participation_ratio"), (units,)),
+            **dict.fromkeys(("top_norms", "top_activating_images"), (units, k)),
             "norm_histogram": (units, bins),
             **dict.fromkeys(("indices", "coefficients"), (units, m)),
         }

@@ -27,7 +27,7 @@ class BundleDamaged(BundleError):
 
 
 class BundleMismatch(BundleError):
-    """The bundle was made with another model, activation or preprocessing than the tower's."""
+    """The bundle was made with another model, activation or preprocessing than the model's."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class DataSet:
 
 @dataclass(frozen=True)
 class BundleConfig:
-    """Everything needed to tell whether a bundle belongs to a tower; `config.json` as a type.
+    """Everything needed to tell whether a bundle belongs to a model; `config.json` as a type.
 
     `model` is an open_clip name, `hf-hub:org/name`, or "." when the folder holds the weights.
-    `weights_sha256` is `tower.sha256()`; `storage` is "float32" or "float16" (directions,
+    `weights_sha256` is `clip.sha256()`; `storage` is "float32" or "float16" (directions,
     means, top norms and text embeddings are rounded on disk, always float32 in memory).
     A unit is a neuron (ViT) or a neuron-head pair, `neuron * heads + head` (ResNet), so
     `units_per_neuron` is 1 or the number of heads. `norm_edges` are the edges of the norm
@@ -111,28 +111,28 @@ class BundleConfig:
         return _typed(cls, values, CONFIG)
 
 
-def check_tower(config: BundleConfig, tower: Any) -> None:
-    """Raise `BundleMismatch`, with both values, unless the bundle was made with this tower."""
+def check_clip(config: BundleConfig, clip: Any) -> None:
+    """Raise `BundleMismatch`, with both values, unless the bundle was made with this model."""
     pairs = [
-        ("kind", config.kind, tower.kind),
-        ("activation", config.activation, tower.activation),
-        ("image size", tuple(config.image_size), tuple(tower.image_size)),
-        ("image mean", tuple(config.image_mean), tuple(tower.image_mean)),
-        ("image std", tuple(config.image_std), tuple(tower.image_std)),
-        ("embedding size", config.embed_dim, tower.embed_dim),
-        ("heads", config.heads, tower.heads),
+        ("kind", config.kind, clip.kind),
+        ("activation", config.activation, clip.activation),
+        ("image size", tuple(config.image_size), tuple(clip.image_size)),
+        ("image mean", tuple(config.image_mean), tuple(clip.image_mean)),
+        ("image std", tuple(config.image_std), tuple(clip.image_std)),
+        ("embedding size", config.embed_dim, clip.embed_dim),
+        ("heads", config.heads, clip.heads),
     ]
-    if tower.dtype == torch.float32:  # another precision rounds the weights to other bytes
+    if clip.dtype == torch.float32:  # another precision rounds the weights to other bytes
         name = f"{config.model} ({config.pretrained}), weights {config.weights_sha256[:12]}"
-        digest = tower.sha256()
+        digest = clip.sha256()
         same = digest == config.weights_sha256
-        other = name if same else f"{tower.name} ({tower.pretrained}), weights {digest[:12]}"
+        other = name if same else f"{clip.name} ({clip.pretrained}), weights {digest[:12]}"
         pairs.append(("model", name, other))
     for what, expected, found in pairs:
         if expected != found:
             raise BundleMismatch(
-                f"the bundle was made with {what} {expected}, the tower has {found}: load the"
-                " tower the bundle names, or export a bundle for this one"
+                f"the bundle was made with {what} {expected}, the model has {found}: load the"
+                " model the bundle names, or export a bundle for this one"
             )
 
 

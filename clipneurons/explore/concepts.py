@@ -16,8 +16,8 @@ from clipneurons.lens.contributions import Contributions, MeanEffect, along
 from clipneurons.lens.token_contributions import unit_token_effects
 
 # Ways to weigh texts, see `ConceptReader.weights`.
-PAPER, SIGNED, WHOLE = "paper", "signed", "whole"
-WAYS = (PAPER, SIGNED, WHOLE)
+SPARSE_NORM, SPARSE_PROJECTION, DENSE = "sparse-norm", "sparse-projection", "dense"
+WAYS = (SPARSE_NORM, SPARSE_PROJECTION, DENSE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class ConceptReader:
         if bundle.config.shared_bias:
             raise ValueError("Concepts need a bundle without the shared bias: export without it.")
         self.lens, self.bundle = lens, bundle
-        self.device = lens.tower.device
+        self.device = lens.clip.device
         self._means, self._along = {}, {}
         for layer, arrays in bundle.layers.items():
             directions = lens.directions[layer]
@@ -86,14 +86,17 @@ class ConceptReader:
         threshold = self.bundle.layers[layer].percentile.to(norms.device)
         return Effects(norms, projections, norms > threshold, contributions)
 
-    def weights(self, effects: dict[int, Effects], way: str = PAPER) -> Float[Tensor, "image text"]:
+    def weights(
+        self, effects: dict[int, Effects], way: str = SPARSE_NORM
+    ) -> Float[Tensor, "image text"]:
         """How much each text of the pool is said of each image.
 
-        ``paper``   w_j = Σ_{n ∈ N(I)} γ_j^n ‖φ_n(I)‖ over the activated units of all layers;
-        ``signed``  the projection on r_n in place of the norm, so that a unit that is pushed
-                    against its direction counts for the opposite of its phrases;
-        ``whole``   Σ_n ⟨φ_n(I) − b_n, t_j⟩ over all units: what they write, exactly, and
-                    not what the few phrases of the activated ones keep of it.
+        ``sparse-norm``        w_j = Σ_{n ∈ N(I)} γ_j^n ‖φ_n(I)‖ over the activated units of all
+                               layers, as in the paper;
+        ``sparse-projection``  the projection on r_n in place of the norm, so that a unit that is
+                               pushed against its direction counts for the opposite of its phrases;
+        ``dense``              Σ_n ⟨φ_n(I) − b_n, t_j⟩ over all units: what they write, exactly,
+                               and not what the few phrases of the activated ones keep of it.
 
         Raises `ValueError` for another way.
         """
@@ -101,7 +104,7 @@ class ConceptReader:
             raise ValueError(
                 f"Texts are weighed in one of the ways {', '.join(WAYS)}, not {way!r}."
             )
-        if way == WHOLE:
+        if way == DENSE:
             written = sum(
                 mine.contributions.sum() - self.bundle.layers[layer].means.to(self.device).sum(0)
                 for layer, mine in effects.items()
@@ -110,7 +113,7 @@ class ConceptReader:
         count = len(next(iter(effects.values())).norms)
         total = torch.zeros(count, len(self.bundle.texts))
         for layer, mine in effects.items():
-            size = (mine.projections if way == SIGNED else mine.norms) * mine.activated
+            size = (mine.projections if way == SPARSE_PROJECTION else mine.norms) * mine.activated
             image, unit = size.cpu().nonzero(as_tuple=True)
             arrays = self.bundle.layers[layer]
             values = size.cpu()[image, unit][:, None] * arrays.coefficients[unit]
@@ -136,17 +139,18 @@ class ConceptReader:
         return sorted(found, key=lambda one: (-one.norm, one.layer, one.unit))[:top]
 
     def patches(
-        self, effects: dict[int, Effects], text: int, image: int = 0, way: str = SIGNED
+        self, effects: dict[int, Effects], text: int, image: int = 0, way: str = SPARSE_PROJECTION
     ) -> Float[Tensor, "row column"]:
         """Where the units that say a text fire: each patch's share of what they write.
 
-        ``whole``: of Σ_n ⟨φ_n(I), t⟩. ``signed``: Σ_n γ_t^n · (patch's share of ⟨φ_n(I), r_n⟩)
-        over the activated units; ``paper``: each unit's share in absolute value, as the paper's
-        weights have norms. What the class token itself carries belongs to no patch.
+        ``dense``: of Σ_n ⟨φ_n(I), t⟩. ``sparse-projection``: Σ_n γ_t^n · (patch's share of
+        ⟨φ_n(I), r_n⟩) over the activated units; ``sparse-norm``: each unit's share in absolute
+        value, as the paper's weights have norms. What the class token itself carries belongs to no
+        patch.
         """
-        total = torch.zeros(1 + self.lens.tower.grid[0] * self.lens.tower.grid[1])
+        total = torch.zeros(1 + self.lens.clip.grid[0] * self.lens.clip.grid[1])
         for layer, mine in effects.items():
-            if way == WHOLE:
+            if way == DENSE:
                 written = unit_token_effects(mine.contributions)[image]
                 total += written.cpu() @ self.unit_texts[text]
                 continue
@@ -157,11 +161,11 @@ class ConceptReader:
             if not len(units):
                 continue
             units = units.to(self.device)
-            scores = mine.contributions.token_scores(image, units)  # [unit, token, pair]
+            scores = mine.contributions.token_scores(image, units)  # [unit, token, head]
             share = torch.einsum("utk,uk->ut", scores, self._along[layer][units])
-            share = share if way == SIGNED else share.abs()
+            share = share if way == SPARSE_PROJECTION else share.abs()
             total += (gamma.to(self.device)[units] @ share).cpu()
-        return total[1:].reshape(self.lens.tower.grid)
+        return total[1:].reshape(self.lens.clip.grid)
 
     @cached_property
     def unit_texts(self) -> Float[Tensor, "text embed"]:

@@ -24,7 +24,7 @@ from clipneurons.bundle.bundle import Bundle
 Embed = Callable[[list[str]], Float[Tensor, "text embed"]]
 # Units whose phrases are compared at once.
 _CHUNK = 1024
-# Phrases of a unit that count its meanings; later ones carry little weight.
+# Phrases of a unit that count as its effective concepts; later ones carry little weight.
 _MEANING_PHRASES = 16
 
 
@@ -46,12 +46,12 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Card:
+class NeuronDashboard:
     """What is known of one unit, ready to be shown or saved.
 
     `phrases` have their coefficients, largest first; `images` their centred effect norms;
     `significant_share` is the share of images that carry the effect (participation ratio);
-    `meanings` counts its distinct phrases (see `Dictionary.meanings`).
+    `effective_concepts` counts its distinct phrases (see `Dictionary.effective_concepts`).
     """
 
     layer: int
@@ -62,7 +62,7 @@ class Card:
     images: list[tuple[int, float]]
     explained_variance: float
     significant_share: float
-    meanings: float
+    effective_concepts: float
     threshold: float
     mean_top_norm: float
     neighbours: list[Hit]
@@ -243,15 +243,17 @@ class Dictionary:
         """
         arrays = self._arrays(layer)
         along = normalize(classes, dim=1) @ self.directions[self.row(layer, unit)]
-        return along * _mean_top_norm(arrays.top_norms[unit], arrays.top_images[unit])
+        return along * _mean_top_norm(arrays.top_norms[unit], arrays.top_activating_images[unit])
 
-    def card(self, layer: int, unit: int, phrases: int = 12, neighbours: int = 8) -> Card:
+    def card(
+        self, layer: int, unit: int, phrases: int = 12, neighbours: int = 8
+    ) -> NeuronDashboard:
         """Everything the page shows of a unit."""
         row, arrays = self.row(layer, unit), self._arrays(layer)
         heads = self.bundle.config.units_per_neuron
-        images = arrays.top_images[unit].tolist()
+        images = arrays.top_activating_images[unit].tolist()
         norms = arrays.top_norms[unit].tolist()
-        return Card(
+        return NeuronDashboard(
             layer=layer,
             unit=unit,
             neuron=unit // heads,
@@ -259,10 +261,12 @@ class Dictionary:
             phrases=self.bundle.phrases(layer, unit, phrases),
             images=[(i, n) for i, n in zip(images, norms, strict=True) if i >= 0],
             explained_variance=float(arrays.explained_variance[unit]),
-            significant_share=float(arrays.effective_share[unit]),
-            meanings=float(self.meanings[row]),
+            significant_share=float(arrays.participation_ratio[unit]),
+            effective_concepts=float(self.effective_concepts[row]),
             threshold=float(arrays.percentile[unit]),
-            mean_top_norm=_mean_top_norm(arrays.top_norms[unit], arrays.top_images[unit]),
+            mean_top_norm=_mean_top_norm(
+                arrays.top_norms[unit], arrays.top_activating_images[unit]
+            ),
             neighbours=self.neighbours(layer, unit, neighbours),
             dead=not bool(self.directions[row].any()),
         )
@@ -284,7 +288,9 @@ class Dictionary:
         rows = self.directions[row - unit + first :][:heads]
         alive = rows.any(1).nonzero().flatten()
         norms = arrays.top_norms[first : first + heads]
-        strength = (norms.square() * (arrays.top_images[first : first + heads] >= 0)).sum(1)
+        strength = (
+            norms.square() * (arrays.top_activating_images[first : first + heads] >= 0)
+        ).sum(1)
         found = []
         for group in linked(rows[alive], similar):
             mine = sorted(alive[group].tolist(), key=lambda head: -float(strength[head]))
@@ -295,7 +301,9 @@ class Dictionary:
                     heads=tuple(mine),
                     share=float(strength[mine].sum() / strength.sum()),
                     phrases=self.bundle.phrases(layer, units[0], phrases),
-                    images=_strongest_images(arrays.top_images[list(units)], norms[mine]),
+                    images=_strongest_images(
+                        arrays.top_activating_images[list(units)], norms[mine]
+                    ),
                 )
             )
         return sorted(found, key=lambda concept: -concept.share)
@@ -309,7 +317,7 @@ class Dictionary:
         return normalize(texts - texts.mean(0), dim=1)
 
     @cached_property
-    def meanings(self) -> Float[Tensor, " row"]:
+    def effective_concepts(self) -> Float[Tensor, " row"]:
         """Effective number of distinct phrases of each unit: 1 says one thing.
 
         Diversity of order 2 that takes similarity into account (Leinster and Cobbold 2012):
@@ -336,34 +344,34 @@ class Dictionary:
         return torch.cat(parts)
 
     def table(self, layer: int, phrases: int = 4) -> list[list]:
-        """A row a unit: unit, phrases, explained variance, share of images, meanings, top norm."""
+        """A row a unit: number, phrases, explained variance, images, effective concepts, norm."""
         arrays, rows = self._arrays(layer), []
         start = self._starts[layer]
         columns = zip(
             arrays.indices[:, :phrases].tolist(),
             arrays.coefficients[:, :phrases].tolist(),
             arrays.explained_variance.tolist(),
-            arrays.effective_share.tolist(),
-            self.meanings[start : start + self.units(layer)].tolist(),
+            arrays.participation_ratio.tolist(),
+            self.effective_concepts[start : start + self.units(layer)].tolist(),
             arrays.top_norms[:, 0].tolist(),
             strict=True,
         )
-        for unit, (texts, gammas, explained, share, meanings, norm) in enumerate(columns):
+        for unit, (texts, gammas, explained, share, effective_concepts, norm) in enumerate(columns):
             pairs = zip(texts, gammas, strict=True)
             said = [signed(self.bundle.texts[i], g) for i, g in pairs if g]
-            rows.append([unit, ", ".join(said), explained, share, meanings, norm])
+            rows.append([unit, ", ".join(said), explained, share, effective_concepts, norm])
         return rows
 
     def interesting(self) -> tuple[int, int]:
-        """A unit worth opening with: rarely active, one clear direction, few meanings, strong,
+        """A unit worth opening with: rarely active, one clear direction, few concepts, strong,
         and its pictures' captions, where there are any, name what it says."""
         best, found = -1.0, (self.layers[-1], 0)
         for layer in reversed(self.layers):
             arrays, start = self._arrays(layer), self._starts[layer]
             said = (self.coefficients[start : start + self.units(layer), 0]).clamp_min(0)
-            rare = 1 - arrays.effective_share
-            meanings = self.meanings[start : start + len(rare)].clamp_min(1)
-            clear = arrays.explained_variance / meanings
+            rare = 1 - arrays.participation_ratio
+            effective_concepts = self.effective_concepts[start : start + len(rare)].clamp_min(1)
+            clear = arrays.explained_variance / effective_concepts
             size = arrays.top_norms[:, 0] / arrays.top_norms[:, 0].median().clamp_min(1e-12)
             score = said * rare * clear * size.clamp_max(3).sqrt() * self._named(layer)
             if float(score.max()) > best:
@@ -374,7 +382,7 @@ class Dictionary:
         """Of a unit's first nine pictures, those whose caption has one of its first phrases,
         plus one, so that bundles without captions are compared by the rest."""
         kept, named = self.bundle.examples, []
-        for unit, images in enumerate(self._arrays(layer).top_images[:, :9].tolist()):
+        for unit, images in enumerate(self._arrays(layer).top_activating_images[:, :9].tolist()):
             words = [text for text, c in self.bundle.phrases(layer, unit, 6) if c > 0]
             captions = [kept.caption(image) for image in images if image in kept]
             named.append(1.0 + sum(any(word in one for word in words) for one in captions))

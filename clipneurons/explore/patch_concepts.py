@@ -13,7 +13,7 @@ from clipneurons.lens.token_contributions import at_patches
 
 
 @dataclass(frozen=True)
-class LocalUnit:
+class PatchUnit:
     """A unit and how strongly it speaks along its direction at the place."""
 
     layer: int
@@ -22,11 +22,11 @@ class LocalUnit:
 
 
 @dataclass(frozen=True)
-class LocalConcepts:
+class PatchConcepts:
     """Phrases with their weights, and the units behind them, strongest first."""
 
     phrases: list[tuple[str, float]]
-    units: list[LocalUnit]
+    units: list[PatchUnit]
 
 
 def patch_at(point: tuple[int, int], size: tuple[int, int], grid: tuple[int, int]) -> int:
@@ -38,12 +38,12 @@ def patch_at(point: tuple[int, int], size: tuple[int, int], grid: tuple[int, int
     return row * grid[1] + column
 
 
-def local_concepts(
+def patch_concepts(
     bundle: Bundle,
     contributions: Mapping[int, Contributions],
     patches: Sequence[int],
     count: int = 10,
-) -> LocalConcepts:
+) -> PatchConcepts:
     """What the neurons of the first image say at some patches and not in the rest of it.
 
     A unit's strength is the projection on its direction of its effect from these patches, less
@@ -58,11 +58,11 @@ def local_concepts(
             0, arrays.indices.long().flatten(), (arrays.coefficients * strength[:, None]).flatten()
         )
         top = strength.abs().topk(min(count, len(strength))).indices.tolist()
-        units += [LocalUnit(layer, unit, float(strength[unit])) for unit in top]
+        units += [PatchUnit(layer, unit, float(strength[unit])) for unit in top]
     order = weights.topk(min(count, len(weights))).indices.tolist()
     phrases = [(bundle.texts[i], float(weights[i])) for i in order if weights[i] > 0]
     units.sort(key=lambda unit: -abs(unit.strength))
-    return LocalConcepts(phrases, units[:count])
+    return PatchConcepts(phrases, units[:count])
 
 
 def _strength(

@@ -1,12 +1,12 @@
-"""What the lenses of both kinds of tower have in common: one recorded forward pass."""
+"""What the lenses of both kinds of model have in common: one recorded forward pass."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.contributions import Contributions
-from clipneurons.models.clip import Tower
-from clipneurons.models.hooks import record
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.hooks import record_activations
 
 # The published scale: effects are given relative to a representation of norm 100.
 SCALE = 100.0
@@ -15,7 +15,7 @@ SCALE = 100.0
 class RecordingLens:
     """Runs the image tower once and reads contributions off the tensors it recorded."""
 
-    tower: Tower
+    clip: ClipModel
     recorded: list[str]
 
     def read(
@@ -31,17 +31,17 @@ class RecordingLens:
         """Image embeddings (not normalised), and contributions by layer.
 
         Raises:
-            ValueError: images of another size than the tower's (see `towers.enlarge`), values
-                that are not finite.
+            ValueError: images of another size than the model's (see
+                `clipneurons.models.clip.enlarge`), values that are not finite.
         """
         size = tuple(images.shape[-2:])
-        if size != self.tower.image_size:
+        if size != self.clip.image_size:
             raise ValueError(
-                f"expected preprocessed images of {self.tower.image_size} pixels, not {size}: "
-                "see `tower.preprocess`"
+                f"expected preprocessed images of {self.clip.image_size} pixels, not {size}: "
+                "see `clip.preprocess`"
             )
-        with record(self.tower.visual, self.recorded) as tensors:
-            representation = self.tower.encode_image(images)
+        with record_activations(self.clip.visual, self.recorded) as tensors:
+            representation = self.clip.encode_image(images)
         return representation, self.read(tensors, representation)
 
 

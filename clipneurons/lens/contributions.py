@@ -17,10 +17,10 @@ _CHUNK = 256
 
 
 @dataclass(frozen=True)
-class PairDirections:
+class HeadDirections:
     """The vector that each pair of each neuron writes to the embedding, in factors.
 
-    ``direction[neuron, pair] = inner[pair, neuron] @ outer[pair]``, where ``inner`` is what a
+    ``direction[neuron, head] = inner[head, neuron] @ outer[head]``, where ``inner`` is what a
     head reads of the neuron (its value weights) and ``outer`` is what the head writes.
     """
 
@@ -33,7 +33,7 @@ class PairDirections:
         return self.inner.shape[1]
 
     @property
-    def pairs(self) -> int:
+    def heads(self) -> int:
         """Number of pairs of each unit."""
         return self.inner.shape[0]
 
@@ -55,7 +55,7 @@ class PairDirections:
     @cached_property
     def gram(self) -> Float[Tensor, "unit pair pair"]:
         """Inner products between the directions of each unit."""
-        gram = self.inner.new_empty(self.units, self.pairs, self.pairs)
+        gram = self.inner.new_empty(self.units, self.heads, self.heads)
         for start in range(0, self.units, _CHUNK):
             chunk = slice(start, start + _CHUNK)
             dense = self.dense(chunk)
@@ -71,14 +71,14 @@ class PairDirections:
 class SplitDirections:
     """Directions of neuron-head pairs as units: unit = neuron · heads + head, one pair each."""
 
-    whole: PairDirections
+    whole: HeadDirections
 
-    pairs = 1
+    heads = 1
 
     @property
     def units(self) -> int:
         """Number of units."""
-        return self.whole.units * self.whole.pairs
+        return self.whole.units * self.whole.heads
 
     @property
     def embed(self) -> int:
@@ -90,7 +90,7 @@ class SplitDirections:
     ) -> Float[Tensor, "chosen 1 embed"]:
         """Directions of the chosen units."""
         chosen = torch.arange(self.units, device=self.whole.inner.device)[units]
-        neurons, heads = chosen // self.whole.pairs, chosen % self.whole.pairs
+        neurons, heads = chosen // self.whole.heads, chosen % self.whole.heads
         dense = chosen.new_empty(len(chosen), self.embed, dtype=self.whole.inner.dtype)
         for head in heads.unique().tolist():
             mine = heads == head
@@ -109,7 +109,7 @@ class SplitDirections:
         return (squares * self.whole.inner).sum(-1).clamp_min(0).T.reshape(-1, 1, 1)
 
 
-Directions = PairDirections | SplitDirections
+Directions = HeadDirections | SplitDirections
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Contributions:
     ``scores`` are what each pair carries; ``bias``, where asked for, is a vector that every
     unit of the layer shares. ``activations`` and ``weights`` are what the
     scores were summed from, so that an effect can be traced to positions of the image:
-    ``scores[image, neuron, pair] = Σ_token weights · activations``; token 0 of a ViT is the
+    ``scores[image, neuron, head] = Σ_token weights · activations``; token 0 of a ViT is the
     class token, of a ResNet the mean position. ``weights`` have a row a head that reads the
     neurons: in a ViT of every later layer, which are the pairs; in a ResNet of the pooling.
     """
@@ -171,7 +171,7 @@ class Contributions:
         """Each token's part of the scores of the chosen units; the sum over tokens is the score."""
         activations, weights = self.activations[image], self.weights[image]
         if isinstance(self.directions, SplitDirections):
-            heads = self.directions.whole.pairs
+            heads = self.directions.whole.heads
             return (activations[:, units // heads].T * weights[units % heads])[..., None]
         return activations[:, units].T[..., None] * weights.T[None]
 
@@ -225,6 +225,6 @@ def _sum_over_units(
 ) -> Float[Tensor, "image embed"]:
     if isinstance(directions, SplitDirections):
         directions = directions.whole
-        scores = scores.reshape(len(scores), directions.units, directions.pairs)
+        scores = scores.reshape(len(scores), directions.units, directions.heads)
     read = torch.einsum("bnk,knr->bkr", scores, directions.inner)
     return torch.einsum("bkr,krd->bd", read, directions.outer)

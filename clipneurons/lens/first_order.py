@@ -15,8 +15,8 @@ from torch import Tensor
 
 from clipneurons.lens.base import check_finite
 from clipneurons.lens.second_order import class_attention, moments, value_weights
-from clipneurons.models.clip import Tower
-from clipneurons.models.hooks import record
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.hooks import record_activations
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class FirstOrderLens:
     normalised) and the :class:`FirstOrderEffects`.
     """
 
-    tower: Tower
+    clip: ClipModel
 
     def __post_init__(self) -> None:
-        if self.tower.kind != "vit":
-            raise ValueError(f"expected a ViT, {self.tower.name} is a {self.tower.kind}")
+        if self.clip.kind != "vit":
+            raise ValueError(f"expected a ViT, {self.clip.name} is a {self.clip.kind}")
 
     @cached_property
     def recorded(self) -> list[str]:
         """Names of the tensors that :meth:`read` and :meth:`token_scores` need."""
-        blocks = [f"transformer.resblocks.{index}" for index in range(self.tower.layers)]
+        blocks = [f"transformer.resblocks.{index}" for index in range(self.clip.layers)]
         return (
             [f"{block}.ln_1" for block in blocks]
             + [f"{block}.mlp" for block in blocks]
@@ -60,7 +60,7 @@ class FirstOrderLens:
     @cached_property
     def _readout(self) -> Float[Tensor, "width embed"]:
         """From the class token to the embedding, but for the final norm's 1/σ."""
-        visual = self.tower.visual
+        visual = self.clip.visual
         readout = visual.ln_post.weight.float()[:, None] * visual.proj.float()
         # Subtracting the mean over coordinates is linear, so each term may do it for itself.
         return readout - readout.mean(0)
@@ -70,14 +70,14 @@ class FirstOrderLens:
         self, images: Float[Tensor, "image 3 height width"]
     ) -> tuple[Float[Tensor, "image embed"], FirstOrderEffects]:
         """Image embeddings and their first-order terms."""
-        with record(self.tower.visual, self.recorded) as tensors:
-            representation = self.tower.encode_image(images)
+        with record_activations(self.clip.visual, self.recorded) as tensors:
+            representation = self.clip.encode_image(images)
         check_finite(representation)
         return representation, self.read(tensors)
 
     def read(self, tensors: dict[str, Tensor]) -> FirstOrderEffects:
         """Effects from the :attr:`recorded` tensors of a forward pass."""
-        visual, heads = self.tower.visual, self.tower.heads
+        visual, heads = self.clip.visual, self.clip.heads
         sigma = moments(visual.ln_post, tensors["ln_post:input"][:, 0])[1][:, None]
         by_head, by_mlp = [], []
         bias = (visual.ln_post.bias.float() @ visual.proj.float()).expand(len(sigma), -1)
@@ -110,10 +110,10 @@ class FirstOrderLens:
         Summed over tokens this is the inner product of the heads' effects with the vector.
         By default all layers are used; TextSpan's segmentation uses the last four.
         """
-        visual, heads = self.tower.visual, self.tower.heads
+        visual, heads = self.clip.visual, self.clip.heads
         sigma = moments(visual.ln_post, tensors["ln_post:input"][:, 0])[1]
         total = 0.0
-        for index in range(self.tower.layers) if layers is None else layers:
+        for index in range(self.clip.layers) if layers is None else layers:
             block = visual.transformer.resblocks[index]
             tokens = tensors[f"transformer.resblocks.{index}.ln_1"].float()
             written = block.attn.out_proj.weight.float().T @ (self._readout @ vectors.T)

@@ -10,22 +10,22 @@ from torch import Tensor
 
 from clipneurons.lens.base import SCALE
 from clipneurons.lens.second_order import activation_name, check_layers
-from clipneurons.models.clip import Tower
-from clipneurons.models.hooks import record
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.hooks import record_activations
 
 
 @torch.no_grad()
-def mean_activations(tower: Tower, batches, layer: int) -> Float[Tensor, "token neuron"]:
+def mean_activations(clip: ClipModel, batches, layer: int) -> Float[Tensor, "token neuron"]:
     """Mean activation of each neuron at each token over batches of preprocessed images.
 
     Raises:
         ValueError: no images, or a layer without later blocks.
     """
-    check_layers(tower, [layer])
+    check_layers(clip, [layer])
     name, total, count = activation_name(layer), 0.0, 0
-    with record(tower.visual, [name]) as tensors:
+    with record_activations(clip.visual, [name]) as tensors:
         for images in batches:
-            tower.encode_image(images)
+            clip.encode_image(images)
             total = total + tensors[name].sum(0, dtype=torch.float64)
             count += len(images)
     if count == 0:
@@ -35,7 +35,7 @@ def mean_activations(tower: Tower, batches, layer: int) -> Float[Tensor, "token 
 
 @torch.no_grad()
 def indirect_effects(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     layer: int,
     neurons: Int[Tensor, " chosen"],
@@ -47,20 +47,20 @@ def indirect_effects(
     ``batch_size`` is the number of (image, neuron) pairs that run through the later blocks at
     once. Raises ValueError for a layer without later blocks.
     """
-    check_layers(tower, [layer])
-    visual = tower.visual
+    check_layers(clip, [layer])
+    visual = clip.visual
     name, after = activation_name(layer), f"transformer.resblocks.{layer + 1}:input"
-    with record(visual, [name, after]) as tensors:
-        representation = tower.encode_image(images)
+    with record_activations(visual, [name, after]) as tensors:
+        representation = clip.encode_image(images)
     written = visual.transformer.resblocks[layer].mlp.c_proj.weight  # [width, neuron]
-    change = means[:, neurons].to(tower.device) - tensors[name][:, :, neurons].float()
+    change = means[:, neurons].to(clip.device) - tensors[name][:, :, neurons].float()
     pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(neurons)))
     effects = []
     for image, chosen in (part.T for part in pairs.split(batch_size)):
         columns = written[:, neurons[chosen]].T.float()  # [pair, width]
         stream = tensors[after][image] + (
             change[image, :, chosen][..., None] * columns[:, None]
-        ).to(tower.dtype)
+        ).to(clip.dtype)
         for block in visual.transformer.resblocks[layer + 1 :]:
             stream = block(stream)
         ablated = visual.ln_post(stream[:, 0]) @ visual.proj

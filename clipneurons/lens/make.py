@@ -4,21 +4,21 @@ from collections.abc import Sequence
 
 from clipneurons.lens.neuron_head import LAYER, NeuronHeadLens
 from clipneurons.lens.second_order import SecondOrderLens
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 
 Lens = SecondOrderLens | NeuronHeadLens
 
 
-def make_lens(tower: Tower, layers: Sequence[int] = ()) -> Lens:
+def make_lens(clip: ClipModel, layers: Sequence[int] = ()) -> Lens:
     """The lens for a tower: call it with images to get embeddings and contributions by layer.
 
     ``layers`` are MLP layers of a ViT; a ResNet has one, its last stage, which may be left out.
 
     Raises:
-        ValueError: layers that the tower has no effects for.
+        ValueError: layers that the model has no effects for.
     """
-    if tower.kind == "vit":
-        return SecondOrderLens(tower, tuple(layers))
+    if clip.kind == "vit":
+        return SecondOrderLens(clip, tuple(layers))
     if set(layers) - {LAYER}:
         raise ValueError(f"expected layer {LAYER}, a ResNet's last stage, not {list(layers)}")
-    return NeuronHeadLens(tower)
+    return NeuronHeadLens(clip)

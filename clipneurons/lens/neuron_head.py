@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.base import SCALE, RecordingLens, check_finite
-from clipneurons.lens.contributions import Contributions, PairDirections, SplitDirections
-from clipneurons.models.clip import Tower
+from clipneurons.lens.contributions import Contributions, HeadDirections, SplitDirections
+from clipneurons.models.clip import ClipModel
 
 # The neurons are the channels of the last of the four stages.
 LAYER = 4
@@ -26,12 +26,12 @@ class NeuronHeadLens(RecordingLens):
     ``100 / ‖embedding‖``.
     """
 
-    tower: Tower
+    clip: ClipModel
 
     def __post_init__(self) -> None:
-        if self.tower.kind != "resnet":
+        if self.clip.kind != "resnet":
             raise ValueError(
-                f"expected a ResNet, {self.tower.name} is a {self.tower.kind}: see `make_lens`"
+                f"expected a ResNet, {self.clip.name} is a {self.clip.kind}: see `make_lens`"
             )
 
     @property
@@ -40,12 +40,12 @@ class NeuronHeadLens(RecordingLens):
         return (LAYER,)
 
     @cached_property
-    def neurons(self) -> PairDirections:
+    def neurons(self) -> HeadDirections:
         """What each neuron writes through each head: rows of W_V^h W_O^h."""
-        pool, heads = self.tower.visual.attnpool, self.tower.heads
+        pool, heads = self.clip.visual.attnpool, self.clip.heads
         inner = pool.v_proj.weight.float().T.unflatten(-1, (heads, -1))  # [neuron, head, rank]
         outer = pool.c_proj.weight.float().T.unflatten(0, (heads, -1))  # [head, rank, embed]
-        return PairDirections(inner.transpose(0, 1).contiguous(), outer)
+        return HeadDirections(inner.transpose(0, 1).contiguous(), outer)
 
     @cached_property
     def directions(self) -> dict[int, SplitDirections]:
@@ -55,7 +55,7 @@ class NeuronHeadLens(RecordingLens):
     @cached_property
     def bias(self) -> Float[Tensor, " embed"]:
         """The part of every embedding that no neuron writes, before scaling."""
-        pool = self.tower.visual.attnpool
+        pool = self.clip.visual.attnpool
         return pool.v_proj.bias.float() @ pool.c_proj.weight.float().T + pool.c_proj.bias.float()
 
     @property
@@ -68,7 +68,7 @@ class NeuronHeadLens(RecordingLens):
     ) -> dict[int, Contributions]:
         """Contributions from the :attr:`recorded` tensors of a forward pass."""
         check_finite(representation)
-        pool, heads = self.tower.visual.attnpool, self.tower.heads
+        pool, heads = self.clip.visual.attnpool, self.clip.heads
         spatial = tensors["attnpool:input"].float().flatten(2).mT  # [image, position, neuron]
         tokens = torch.cat([spatial.mean(1, keepdim=True), spatial], 1)
         tokens = tokens + pool.positional_embedding.float()

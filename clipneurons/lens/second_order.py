@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipneurons.lens.base import SCALE, RecordingLens, check_finite
-from clipneurons.lens.contributions import Contributions, PairDirections
-from clipneurons.models.clip import Tower
+from clipneurons.lens.contributions import Contributions, HeadDirections
+from clipneurons.models.clip import ClipModel
 
 
 def activation_name(layer: int) -> str:
@@ -18,24 +18,24 @@ def activation_name(layer: int) -> str:
     return f"transformer.resblocks.{layer}.mlp.gelu"
 
 
-def check_layers(tower: Tower, layers: Sequence[int]) -> tuple[int, ...]:
+def check_layers(clip: ClipModel, layers: Sequence[int]) -> tuple[int, ...]:
     """The layers, sorted and checked to have second-order effects.
 
     Raises:
         ValueError: no layer, a layer out of range, or the last one.
     """
-    last = tower.layers - 1
+    last = clip.layers - 1
     if not layers:
         raise ValueError(f"no layer given: expected some of 0 to {last - 1}")
     for layer in layers:
         if layer == last:
             raise ValueError(
-                f"layer {last} is the last block of {tower.name}: no later attention reads its "
+                f"layer {last} is the last block of {clip.name}: no later attention reads its "
                 f"neurons, so they have no second-order effect. Expected layers 0 to {last - 1}"
             )
         if not 0 <= layer < last:
             raise ValueError(
-                f"layer {layer} is out of range: {tower.name} has blocks 0 to {last}, and second-"
+                f"layer {layer} is out of range: {clip.name} has blocks 0 to {last}, and second-"
                 f"order effects in 0 to {last - 1}"
             )
     return tuple(sorted(set(layers)))
@@ -47,7 +47,7 @@ def class_attention(
     """The class token's attention to each token, from the block's normalised input."""
     attn = block.attn
     width = attn.embed_dim
-    # In float32 whatever the tower's precision, as everything that is read off its tensors.
+    # In float32 whatever the model's precision, as everything that is read off its tensors.
     tokens, weight = tokens.float(), attn.in_proj_weight.float()
     query_weight, key_weight, _ = weight.split(width)
     query = tokens[:, 0] @ query_weight.T + attn.in_proj_bias[:width].float()
@@ -70,25 +70,25 @@ class SecondOrderLens(RecordingLens):
     assigns to each neuron (its appendix A.5), the same vector for all neurons of a layer.
     """
 
-    tower: Tower
+    clip: ClipModel
     layers: tuple[int, ...]
     shared_bias: bool = False
 
     def __post_init__(self) -> None:
-        if self.tower.kind != "vit":
+        if self.clip.kind != "vit":
             raise ValueError(
-                f"expected a ViT, {self.tower.name} is a {self.tower.kind}: see `make_lens`"
+                f"expected a ViT, {self.clip.name} is a {self.clip.kind}: see `make_lens`"
             )
-        object.__setattr__(self, "layers", check_layers(self.tower, self.layers))
+        object.__setattr__(self, "layers", check_layers(self.clip, self.layers))
 
     @property
     def _blocks(self) -> nn.ModuleList:
-        return self.tower.visual.transformer.resblocks
+        return self.clip.visual.transformer.resblocks
 
     @cached_property
     def _outer(self) -> Float[Tensor, "pair rank embed"]:
         """What each head of each block after the first chosen layer writes to the embedding."""
-        visual, heads = self.tower.visual, self.tower.heads
+        visual, heads = self.clip.visual, self.clip.heads
         readout = visual.ln_post.weight.float()[:, None] * visual.proj.float()  # [width, embed]
         return torch.cat(
             [
@@ -99,11 +99,11 @@ class SecondOrderLens(RecordingLens):
         )
 
     @cached_property
-    def directions(self) -> dict[int, PairDirections]:
+    def directions(self) -> dict[int, HeadDirections]:
         """By layer, what each neuron writes to the embedding through each later head."""
         return {layer: self._directions_of(layer) for layer in self.layers}
 
-    def _directions_of(self, layer: int) -> PairDirections:
+    def _directions_of(self, layer: int) -> HeadDirections:
         written = self._blocks[layer].mlp.c_proj.weight.float().T  # [neuron, width]
         inner = [
             torch.einsum(
@@ -111,13 +111,13 @@ class SecondOrderLens(RecordingLens):
             )
             for block in self._blocks[layer + 1 :]
         ]
-        skipped = (layer - self.layers[0]) * self.tower.heads
-        return PairDirections(torch.cat(inner), self._outer[skipped:])
+        skipped = (layer - self.layers[0]) * self.clip.heads
+        return HeadDirections(torch.cat(inner), self._outer[skipped:])
 
     @property
     def recorded(self) -> list[str]:
         """Names of the tensors that :meth:`read` needs."""
-        later = range(self.layers[0] + 1, self.tower.layers)
+        later = range(self.layers[0] + 1, self.clip.layers)
         return (
             [activation_name(layer) for layer in self.layers]
             + [f"transformer.resblocks.{index}.ln_1:input" for index in later]
@@ -130,10 +130,10 @@ class SecondOrderLens(RecordingLens):
     ) -> dict[int, Contributions]:
         """Contributions from the :attr:`recorded` tensors of a forward pass."""
         check_finite(representation)
-        post_mean, post_sigma = moments(self.tower.visual.ln_post, tensors["ln_post:input"][:, 0])
+        post_mean, post_sigma = moments(self.clip.visual.ln_post, tensors["ln_post:input"][:, 0])
         scale = SCALE / representation.norm(dim=-1)
         reads = []  # per later block: a_i, 1/σ_i, μ_i
-        for index in range(self.layers[0] + 1, self.tower.layers):
+        for index in range(self.layers[0] + 1, self.clip.layers):
             name = f"transformer.resblocks.{index}.ln_1"
             mean, sigma = moments(self._blocks[index].ln_1, tensors[f"{name}:input"])
             attention = class_attention(self._blocks[index], tensors[name])
@@ -143,7 +143,7 @@ class SecondOrderLens(RecordingLens):
         result = {}
         for layer in self.layers:
             later = layer - self.layers[0]
-            mine = weights[:, later * self.tower.heads :]
+            mine = weights[:, later * self.clip.heads :]
             activations = tensors[activation_name(layer)].float()
             bias = None
             if self.shared_bias:
@@ -162,8 +162,8 @@ class SecondOrderLens(RecordingLens):
         self, layer: int, reads: list[tuple[Tensor, Tensor, Tensor]], post_mean, post_sigma
     ) -> Float[Tensor, "image embed"]:
         """Each neuron's equal share of biases and layer-norm means (2406.04341, A.5)."""
-        tower, visual = self.tower, self.tower.visual
-        heads, neurons = tower.heads, tower.neurons
+        clip, visual = self.clip, self.clip.visual
+        heads, neurons = clip.heads, clip.neurons
         gain, proj = visual.ln_post.weight.float(), visual.proj.float()
         written = self._blocks[layer].mlp.c_proj.bias.float() / neurons
         first = layer - self.layers[0]
@@ -171,7 +171,7 @@ class SecondOrderLens(RecordingLens):
         for offset, (attention, inverse, mean) in enumerate(reads):
             block = self._blocks[layer + 1 + offset]
             terms = (1 + 2 * (layer + 1 + offset)) * neurons
-            terms_post = terms * (1 + 2 * tower.layers) * heads
+            terms_post = terms * (1 + 2 * clip.layers) * heads
             # Σ_i a_i e_i, with a constant μ_i subtracted from every coordinate.
             inverse_sum = (attention * inverse[:, None]).sum(-1, keepdim=True)
             mean_sum = (attention * (mean * inverse)[:, None]).sum(-1, keepdim=True)

@@ -19,33 +19,33 @@ from torch import Tensor
 from clipneurons.lens.contributions import Contributions, SplitDirections
 from clipneurons.lens.make import Lens, make_lens
 from clipneurons.lens.second_order import moments
-from clipneurons.models.clip import Tower
-from clipneurons.models.trace import trace
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.trace import run_with_cache
 
 # Classes whose [image, token, pair, class] shares are held at once.
 _CLASSES = 16
 
 
 @dataclass(frozen=True)
-class PatchEffects:
+class PatchAttribution:
     """Effect of each input token of a ViT on the embedding, in one pass.
 
     Call it with preprocessed images for effects ``[image, token, embed]``, the class token
     first. Summed over tokens: the first-order effects of all heads and MLPs and of the input.
     """
 
-    tower: Tower
+    clip: ClipModel
 
     @cached_property
     def _readout(self) -> Float[Tensor, "width embed"]:
         """From the class token to the embedding, but for the final norm's 1/σ."""
-        readout = self.tower.visual.ln_post.weight[:, None] * self.tower.visual.proj
+        readout = self.clip.visual.ln_post.weight[:, None] * self.clip.visual.proj
         return readout - readout.mean(0)
 
     @cached_property
     def _written(self) -> list[Float[Tensor, "width embed"]]:
         """What the heads of each block write to the embedding: weights only, made once."""
-        blocks = self.tower.visual.transformer.resblocks
+        blocks = self.clip.visual.transformer.resblocks
         return [block.attn.out_proj.weight.T @ self._readout for block in blocks]
 
     @torch.no_grad()
@@ -53,18 +53,18 @@ class PatchEffects:
         self, images: Float[Tensor, "image 3 height width"]
     ) -> Float[Tensor, "image token embed"]:
         """Effects of all tokens."""
-        run = trace(self.tower, images)
+        run = run_with_cache(self.clip, images)
         count, tokens = run.start.shape[:2]
         identity = torch.eye(tokens, device=run.start.device, dtype=run.start.dtype)
         origin = identity.expand(count, -1, -1)  # [image, token of the block, input token]
-        total = run.start.new_zeros(count, tokens, self.tower.embed_dim)
+        total = run.start.new_zeros(count, tokens, self.clip.embed_dim)
         total[:, 0] = run.start[:, 0] @ self._readout
         for written, block in zip(self._written, run.blocks, strict=True):
             carried = block.values * block.attention[:, :, 0, :, None]
             total = total + origin.mT @ (carried.transpose(1, 2).flatten(2) @ written)
             origin = (origin + block.attention.mean(1) @ origin) / 2
             total = total + origin[:, 0, :, None] * (block.mlp[:, :1] @ self._readout)
-        sigma = moments(self.tower.visual.ln_post, run.blocks[-1].outputs[:, 0])[1]
+        sigma = moments(self.clip.visual.ln_post, run.blocks[-1].outputs[:, 0])[1]
         return total.float() / sigma[:, None, None]
 
 
@@ -77,9 +77,9 @@ def unit_token_effects(mine: Contributions) -> Float[Tensor, "image token embed"
     if isinstance(directions, SplitDirections):
         directions = directions.whole
     total = 0.0
-    for pair in range(directions.pairs):
-        read = mine.activations @ directions.inner[pair]
-        total = total + mine.weights[:, pair, :, None] * (read @ directions.outer[pair])
+    for head in range(directions.heads):
+        read = mine.activations @ directions.inner[head]
+        total = total + mine.weights[:, head, :, None] * (read @ directions.outer[head])
     return total
 
 
@@ -96,10 +96,10 @@ def additive_maps(
         ValueError: contributions with a shared bias, which belongs to no token.
     """
     layers = contributions.values() if isinstance(contributions, Mapping) else contributions
-    return sum(_shares(mine, texts) for mine in layers)
+    return sum(_attribution_maps(mine, texts) for mine in layers)
 
 
-def _shares(
+def _attribution_maps(
     mine: Contributions, texts: Float[Tensor, "class embed"]
 ) -> Float[Tensor, "image class token"]:
     if mine.bias is not None:
@@ -108,14 +108,14 @@ def _shares(
     return torch.cat(
         [
             # Σ_k weights[k, i] · (Σ_n activations[i, n] · ⟨direction[n, k], class⟩)
-            torch.einsum("bki,bikc->bci", mine.weights, said_by_tokens(mine, chunk))
+            torch.einsum("bki,bikc->bci", mine.weights, token_logits(mine, chunk))
             for chunk in chunks
         ],
         dim=1,
     )
 
 
-def said_by_tokens(
+def token_logits(
     mine: Contributions, texts: Float[Tensor, "class embed"]
 ) -> Float[Tensor, "image token pair class"]:
     """What each token's neurons would say about each class if a pair read that token alone."""
@@ -147,12 +147,14 @@ def at_patches(mine: Contributions, patches: Sequence[int]) -> Contributions:
     return Contributions(scores, mine.directions, None, activations, weights)
 
 
-def token_effects_of(tower: Tower) -> Callable[[Tensor], Float[Tensor, "image token embed"]]:
+def token_effects_of(clip: ClipModel) -> Callable[[Tensor], Float[Tensor, "image token embed"]]:
     """For either kind of tower: from images to what each of their tokens writes to the embedding.
 
     What depends on the weights alone is made once for all the calls.
     """
-    return PatchEffects(tower) if tower.kind == "vit" else partial(pooled_effects, make_lens(tower))
+    return (
+        PatchAttribution(clip) if clip.kind == "vit" else partial(pooled_effects, make_lens(clip))
+    )
 
 
 def pooled_effects(

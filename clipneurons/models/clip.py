@@ -28,7 +28,7 @@ class UnsupportedModel(ValueError):
 
 
 @dataclass(frozen=True)
-class Tower:
+class ClipModel:
     """A CLIP model in evaluation mode with what is needed to feed and to read it.
 
     ``layers``, ``heads`` and ``neurons`` describe the image tower: for a ViT its blocks, the
@@ -88,12 +88,12 @@ class Tower:
         return digest.hexdigest()
 
 
-def load_tower(
+def load_clip(
     model: str | Path,
     pretrained: str | None = None,
     device: str | torch.device | None = None,
     precision: str = "fp32",
-) -> Tower:
+) -> ClipModel:
     """Load a CLIP model whose image tower is a plain ViT or a ModifiedResNet.
 
     Args:
@@ -108,32 +108,32 @@ def load_tower(
     Raises:
         KeyError: an unknown model name or tag.
         ValueError: missing weights, an unknown precision.
-        UnsupportedModel: a tower that would be read wrongly; the message says why.
+        UnsupportedModel: a model that would be read wrongly; the message says why.
     """
     if precision not in _DTYPES:
         raise ValueError(f"precision must be one of {', '.join(_DTYPES)}, not {precision!r}")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     name = str(model)
     if name in open_clip.list_models():
-        clip = _create_named(name, pretrained)
+        network = _create_named(name, pretrained)
     elif name.startswith("hf-hub:"):
-        clip = _create(name)
+        network = _create(name)
     elif Path(name).is_dir():
         name = _folder(Path(name))
-        clip = _create(name)
+        network = _create(name)
     else:
         raise KeyError(
             f"{name!r} is neither a folder nor an open_clip model. Some that work: {_THAT_WORK}, "
             "'hf-hub:owner/name'"
         )
-    description = _describe(clip, name)
-    clip = clip.eval().requires_grad_(False).to(device, _DTYPES[precision])
-    preprocess_cfg = PreprocessCfg(**clip.visual.preprocess_cfg)
-    return Tower(
-        model=clip,
+    description = _describe(network, name)
+    network = network.eval().requires_grad_(False).to(device, _DTYPES[precision])
+    preprocess_cfg = PreprocessCfg(**network.visual.preprocess_cfg)
+    return ClipModel(
+        model=network,
         name=name.removeprefix("local-dir:"),
         pretrained=pretrained,
-        image_size=_pair(clip.visual.image_size),
+        image_size=_pair(network.visual.image_size),
         image_mean=tuple(preprocess_cfg.mean),
         image_std=tuple(preprocess_cfg.std),
         device=device,
@@ -145,36 +145,36 @@ def load_tower(
 
 
 @torch.no_grad()
-def enlarge(tower: Tower, factor: float) -> Tower:
-    """The tower for larger images: the same weights, positional embeddings stretched to the grid.
+def enlarge(clip: ClipModel, factor: float) -> ClipModel:
+    """The model for larger images: the same weights, positional embeddings stretched to the grid.
 
     ``factor`` is that of the image's sides, rounded to whole patches or positions. The image
-    tower is copied. Raises `ValueError` where less than one patch would be left, or the factor is
+    model is copied. Raises `ValueError` where less than one patch would be left, or the factor is
     no finite number.
     """
     if not math.isfinite(factor):
         raise ValueError(f"factor must be a finite number, not {factor}")
-    old = tower.grid
+    old = clip.grid
     new = tuple(round(side * factor) for side in old)
     if min(new) < 1:
         raise ValueError(f"a grid of {old} times {factor} leaves no patch")
     if new == old:
-        return tower
-    visual = deepcopy(tower.visual)
-    holder = visual if tower.kind == "vit" else visual.attnpool
+        return clip
+    visual = deepcopy(clip.visual)
+    holder = visual if clip.kind == "vit" else visual.attnpool
     table = holder.positional_embedding  # the class token or the mean first, then rows
     places = stretch_positions(table[1:].float(), old, new).to(table)
     holder.positional_embedding = nn.Parameter(torch.cat([table[:1], places]), requires_grad=False)
     visual.image_size = tuple(
-        side // o * n for side, o, n in zip(tower.image_size, old, new, strict=True)
+        side // o * n for side, o, n in zip(clip.image_size, old, new, strict=True)
     )
-    if tower.kind == "vit":
+    if clip.kind == "vit":
         visual.grid_size = new
-    model = copy(tower.model)
-    model._modules = {**tower.model._modules, "visual": visual}
+    model = copy(clip.model)
+    model._modules = {**clip.model._modules, "visual": visual}
     config = replace(PreprocessCfg(**visual.preprocess_cfg), size=visual.image_size)
     return replace(
-        tower,
+        clip,
         model=model,
         image_size=visual.image_size,
         preprocess=image_transform_v2(config, is_train=False),
@@ -255,9 +255,9 @@ def _pair(size) -> tuple[int, int]:
     return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 
-def _describe(clip: nn.Module, name: str) -> dict:
+def _describe(network: nn.Module, name: str) -> dict:
     """The image tower's kind and sizes, or why it cannot be read."""
-    visual = clip.visual
+    visual = network.visual
     if isinstance(visual, ModifiedResNet):
         pool = visual.attnpool
         return {

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def record(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def record_activations(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Record the outputs (``"path"``) or first inputs (``"path:input"``) of submodules.
 
     Yields a dictionary that each forward pass inside the context fills; a second pass

@@ -6,7 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipneurons.images.convert import to_rgb
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 
 
 def pixels(image: Image.Image, size: tuple[int, int]) -> Float[Tensor, "3 height width"]:
@@ -17,17 +17,17 @@ def pixels(image: Image.Image, size: tuple[int, int]) -> Float[Tensor, "3 height
 
 
 def normalise(
-    tower: Tower, values: Float[Tensor, "image 3 height width"]
+    clip: ClipModel, values: Float[Tensor, "image 3 height width"]
 ) -> Float[Tensor, "image 3 height width"]:
-    """Values in 0..1 as the tower was trained to see them."""
-    mean, std = (torch.tensor(v)[:, None, None] for v in (tower.image_mean, tower.image_std))
+    """Values in 0..1 as the model was trained to see them."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (clip.image_mean, clip.image_std))
     return (values - mean) / std
 
 
-def whole(tower: Tower, image: Image.Image) -> Float[Tensor, "1 3 height width"]:
-    """The whole image in the tower's size, stretched if it is not of that shape.
+def whole(clip: ClipModel, image: Image.Image) -> Float[Tensor, "1 3 height width"]:
+    """The whole image in the model's size, stretched if it is not of that shape.
 
-    Unlike ``tower.preprocess`` nothing is cropped, so that every pixel gets a value; the
+    Unlike ``clip.preprocess`` nothing is cropped, so that every pixel gets a value; the
     evaluations of Chefer et al. and its successors stretch likewise.
     """
-    return normalise(tower, pixels(image, tower.image_size)[None])
+    return normalise(clip, pixels(image, clip.image_size)[None])

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 
 
 @dataclass(frozen=True)
-class BlockTrace:
+class BlockActivations:
     """What one residual block computed."""
 
     inputs: Float[Tensor, "image token width"]
@@ -30,54 +30,56 @@ class BlockTrace:
 
 
 @dataclass(frozen=True)
-class Trace:
+class ActivationCache:
     """A forward pass: the embedded patches, the blocks, and the embedding of the class token."""
 
     start: Float[Tensor, "image token width"]
-    blocks: list[BlockTrace]
+    blocks: list[BlockActivations]
     embedding: Float[Tensor, "image embed"]
 
 
-def trace(
-    tower: Tower, images: Float[Tensor, "image 3 height width"], gradients: bool = False
-) -> Trace:
+def run_with_cache(
+    clip: ClipModel, images: Float[Tensor, "image 3 height width"], gradients: bool = False
+) -> ActivationCache:
     """Run a ViT block by block; with ``gradients`` the attention maps can be differentiated by.
 
     Raises:
-        ValueError: the tower is no ViT.
+        ValueError: the model is no ViT.
     """
-    if tower.kind != "vit":
-        raise ValueError(f"this baseline reads a ViT's attention, {tower.name} is a {tower.kind}")
-    visual = tower.visual
+    if clip.kind != "vit":
+        raise ValueError(f"this baseline reads a ViT's attention, {clip.name} is a {clip.kind}")
+    visual = clip.visual
     with torch.set_grad_enabled(gradients):
-        tokens = start = embed_patches(tower, images)
+        tokens = start = embed_patches(clip, images)
         # Weights have no gradients, so the graph starts here.
         tokens = tokens.requires_grad_(gradients)
         blocks = []
         for block in visual.transformer.resblocks:
-            blocks.append(trace_block(block, tokens))
+            blocks.append(run_block(block, tokens))
             tokens = blocks[-1].outputs
-        embedding = read_out(tower, tokens[:, 0])
-    return Trace(start, blocks, embedding)
+        embedding = read_out(clip, tokens[:, 0])
+    return ActivationCache(start, blocks, embedding)
 
 
 @torch.no_grad()
 def embed_patches(
-    tower: Tower, images: Float[Tensor, "image 3 height width"]
+    clip: ClipModel, images: Float[Tensor, "image 3 height width"]
 ) -> Float[Tensor, "image token channel"]:
     """The input of the first block, class token first."""
-    visual = tower.visual
-    patches = visual.conv1(images.to(tower.device, tower.dtype)).flatten(2).mT
+    visual = clip.visual
+    patches = visual.conv1(images.to(clip.device, clip.dtype)).flatten(2).mT
     first = visual.class_embedding.expand(len(patches), 1, -1)
     return visual.ln_pre(torch.cat([first, patches], 1) + visual.positional_embedding)
 
 
-def read_out(tower: Tower, tokens: Float[Tensor, "*token width"]) -> Float[Tensor, "*token embed"]:
+def read_out(
+    clip: ClipModel, tokens: Float[Tensor, "*token width"]
+) -> Float[Tensor, "*token embed"]:
     """Tokens after the last block, taken to the joint space as the class token is."""
-    return tower.visual.ln_post(tokens) @ tower.visual.proj
+    return clip.visual.ln_post(tokens) @ clip.visual.proj
 
 
-def trace_block(block: nn.Module, inputs: Float[Tensor, "image token width"]) -> BlockTrace:
+def run_block(block: nn.Module, inputs: Float[Tensor, "image token width"]) -> BlockActivations:
     """One residual block, with its attention computed openly."""
     normed = block.ln_1(inputs)
     queries, keys, values = heads_of(block, normed)
@@ -88,7 +90,7 @@ def trace_block(block: nn.Module, inputs: Float[Tensor, "image token width"]) ->
     hidden = block.mlp.c_fc(mlp_normed)
     activations = block.mlp.gelu(hidden)
     mlp = block.mlp.c_proj(activations)
-    return BlockTrace(
+    return BlockActivations(
         inputs=inputs, normed=normed, queries=queries, keys=keys, values=values,
         attention=attention, attended=attended, middle=middle, mlp_normed=mlp_normed,
         hidden=hidden, activations=activations, mlp=mlp, outputs=middle + mlp,
@@ -107,9 +109,11 @@ def heads_of(
     )
 
 
-def to_grid(tower: Tower, scores: Float[Tensor, "*map patch"]) -> Float[Tensor, "*map row column"]:
+def to_grid(
+    clip: ClipModel, scores: Float[Tensor, "*map patch"]
+) -> Float[Tensor, "*map row column"]:
     """Scores of the patches (without the class token), laid out as the image."""
-    return scores.unflatten(-1, tower.grid).float()
+    return scores.unflatten(-1, clip.grid).float()
 
 
 def class_gradients(score: Float[Tensor, " image"], wanted: list[Tensor]) -> tuple[Tensor, ...]:

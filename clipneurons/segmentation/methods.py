@@ -1,10 +1,10 @@
 """Names of the ways to segment, known without loading any model."""
 
 PAPER = "second-order votes"
-SHARES = "second-order shares"
-EFFECTS = "patch effects"
-BEST = "refined patch effects"
-OWN = (PAPER, "signed votes", "weighted votes", SHARES, EFFECTS, BEST)
+ATTRIBUTION = "second-order attribution"
+PATCH_ATTRIBUTION = "patch attribution"
+BEST = "patch attribution + guided filter"
+OWN = (PAPER, "signed votes", "weighted votes", ATTRIBUTION, PATCH_ATTRIBUTION, BEST)
 PUBLISHED = (
     "raw attention",
     "rollout",
@@ -26,8 +26,8 @@ CLASS_AGNOSTIC = ("raw attention", "rollout")
 
 
 def method_names(kind: str) -> tuple[str, ...]:
-    """Methods for a tower of kind "vit" or "resnet"; the best first."""
+    """Methods for a model of kind "vit" or "resnet"; the best first."""
     # A ResNet's shares are its attention method: the effects it has are all direct.
-    own = OWN if kind == "vit" else tuple(name for name in OWN if name != SHARES)
+    own = OWN if kind == "vit" else tuple(name for name in OWN if name != ATTRIBUTION)
     found = own + (PUBLISHED if kind == "vit" else RESNET)
     return (BEST, *(name for name in found if name != BEST))

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.segmentation.guided_filter import guided_upsample
 from clipneurons.segmentation.masks import upsample
 
@@ -35,7 +35,7 @@ def fit_maps(
 
 
 def follow_edges(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     maps: Float[Tensor, "image class row column"],
 ) -> Float[Tensor, "image class height width"]:
@@ -47,7 +47,7 @@ def follow_edges(
     """
     mean, std = (
         torch.tensor(value, device=maps.device)[:, None, None]
-        for value in (tower.image_mean, tower.image_std)
+        for value in (clip.image_mean, clip.image_std)
     )
     maps = maps - maps.amin((-2, -1), keepdim=True).clamp_max(0)
     guided = guided_upsample(images.to(maps) * std + mean, maps, cells=_CELLS)

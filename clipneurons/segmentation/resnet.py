@@ -14,17 +14,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.neuron_head import NeuronHeadLens
-from clipneurons.models.clip import Tower, stretch_positions
-from clipneurons.models.hooks import record
+from clipneurons.models.clip import ClipModel, stretch_positions
+from clipneurons.models.hooks import record_activations
 from clipneurons.segmentation.methods import RESNET
 
 PAIRS = 2000
 Maps = Callable[[Tensor, Tensor], Tensor]
 
 
-def resnet_segmenters(tower: Tower) -> dict[str, Maps]:
+def resnet_segmenters(clip: ClipModel) -> dict[str, Maps]:
     """Methods by name: ``method(images, texts) -> [image, class, row, column]``."""
-    lens = NeuronHeadLens(tower)
+    lens = NeuronHeadLens(clip)
     methods = (pair_maps, maskclip_maps, attention_maps, gradcam_maps)
     return {name: partial(method, lens) for name, method in zip(RESNET, methods, strict=True)}
 
@@ -40,8 +40,8 @@ def pair_maps(
     Alignment is the cosine of a pair's direction with the text. Scores are divided by the norm
     of all that a position says, as in MaskCLIP, so that classes compete at every position.
     """
-    stage = last_stage(lens.tower, images)
-    tokens = position_tokens(lens.tower, stage)
+    stage = last_stage(lens.clip, images)
+    tokens = position_tokens(lens.clip, stage)
     # Dividing by the norm of the values needs them; the pairs themselves are only weights.
     spoken = (tokens @ dense_weights(lens) + lens.bias).norm(dim=-1, keepdim=True)
     maps = tokens @ class_weights(lens, texts, count).T / spoken
@@ -74,8 +74,8 @@ def maskclip_maps(
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:
     """MaskCLIP (2112.01071) for ResNets: cosine of each position's value with each class."""
-    stage = last_stage(lens.tower, images)
-    values = position_tokens(lens.tower, stage) @ dense_weights(lens) + lens.bias
+    stage = last_stage(lens.clip, images)
+    values = position_tokens(lens.clip, stage) @ dense_weights(lens) + lens.bias
     maps = F.normalize(values, dim=-1) @ texts.T
     return maps.mT.unflatten(-1, stage.shape[2:])
 
@@ -88,10 +88,10 @@ def attention_maps(
     """Each position's exact share of the embedding's similarity with each class.
 
     What a position says times the pooling's attention to it, head by head. The images must be of
-    the size that the tower was made for.
+    the size that the model was made for.
     """
-    with record(lens.tower.visual, lens.recorded) as tensors:
-        representation = lens.tower.encode_image(images)
+    with record_activations(lens.clip.visual, lens.recorded) as tensors:
+        representation = lens.clip.encode_image(images)
     mine = lens.read(tensors, representation)[lens.layers[0]]
     said = lens.neurons.project(texts)  # [neuron, head, class]
     by_head = torch.einsum("bin,nhc->bhic", mine.activations[:, 1:], said)
@@ -106,13 +106,13 @@ def gradcam_maps(
 ) -> Float[Tensor, "image class row column"]:
     """GradCAM (1610.02391) at the last stage: gradients averaged over positions weigh channels.
 
-    The images must be of the size that the tower was made for.
+    The images must be of the size that the model was made for.
     """
-    stage = last_stage(lens.tower, images)
+    stage = last_stage(lens.clip, images)
     maps = []
     with torch.enable_grad():
         stage.requires_grad_()
-        pooled = lens.tower.visual.attnpool(stage.to(lens.tower.dtype))
+        pooled = lens.clip.visual.attnpool(stage.to(lens.clip.dtype))
         embedded = F.normalize(pooled.float(), dim=-1)
         for text in texts:
             (gradient,) = torch.autograd.grad((embedded @ text).sum(), stage, retain_graph=True)
@@ -123,28 +123,28 @@ def gradcam_maps(
 
 @torch.no_grad()
 def last_stage(
-    tower: Tower, images: Float[Tensor, "image 3 height width"]
+    clip: ClipModel, images: Float[Tensor, "image 3 height width"]
 ) -> Float[Tensor, "image neuron row column"]:
     """Output of the last stage; images may be of any size of at least one position (32 px)."""
-    visual = tower.visual
-    stage = visual.stem(images.to(tower.device, tower.dtype))
+    visual = clip.visual
+    stage = visual.stem(images.to(clip.device, clip.dtype))
     for part in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
         stage = part(stage)
     return stage.float()
 
 
 def position_tokens(
-    tower: Tower, stage: Float[Tensor, "image neuron row column"]
+    clip: ClipModel, stage: Float[Tensor, "image neuron row column"]
 ) -> Float[Tensor, "image position neuron"]:
     """Activations with positional embeddings, which are stretched to other grids."""
-    table = tower.visual.attnpool.positional_embedding.float()[1:]
+    table = clip.visual.attnpool.positional_embedding.float()[1:]
     new = tuple(stage.shape[2:])
-    if new != tower.grid:
-        table = stretch_positions(table, tower.grid, new)
+    if new != clip.grid:
+        table = stretch_positions(table, clip.grid, new)
     return stage.flatten(2).mT + table
 
 
 def dense_weights(lens: NeuronHeadLens) -> Float[Tensor, "neuron embed"]:
     """What a neuron writes to the embedding where a position keeps its own value: all heads."""
-    pool = lens.tower.visual.attnpool
+    pool = lens.clip.visual.attnpool
     return pool.v_proj.weight.float().T @ pool.c_proj.weight.float().T

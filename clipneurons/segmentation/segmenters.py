@@ -14,13 +14,13 @@ from clipneurons.lens.token_contributions import (
     additive_maps,
     token_effects_of,
 )
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.models.preprocess import pixels, whole
 from clipneurons.segmentation.activation_maps import NEURONS, choose_neurons, vote_maps
 from clipneurons.segmentation.baselines.registry import BASELINES
 from clipneurons.segmentation.guided_filter import guided_filter
 from clipneurons.segmentation.masks import binary_masks, label_map, min_max, upsample
-from clipneurons.segmentation.methods import BEST, EFFECTS, PAPER, SHARES
+from clipneurons.segmentation.methods import ATTRIBUTION, BEST, PAPER, PATCH_ATTRIBUTION
 from clipneurons.segmentation.patch_similarity import fit_maps, follow_edges
 from clipneurons.segmentation.resnet import resnet_segmenters
 from clipneurons.segmentation.sliding_window import map_in_windows, resize
@@ -56,26 +56,28 @@ def contrasted(
     return texts - others.mean(0)
 
 
-def segmenters(tower: Tower, directions: Directions | None = None) -> dict[str, Segmenter]:
-    """All methods that this tower allows, by name; votes need a bundle's neuron directions."""
+def segmenters(clip: ClipModel, directions: Directions | None = None) -> dict[str, Segmenter]:
+    """All methods that this model allows, by name; votes need a bundle's neuron directions."""
     found = {}
     if directions:
-        lens = make_lens(tower, tuple(directions))
+        lens = make_lens(clip, tuple(directions))
         found[PAPER] = Segmenter(PAPER, partial(votes, lens, directions), threshold=0.5)
         for weighting in ("signed", "weighted"):
             found[f"{weighting} votes"] = Segmenter(
                 f"{weighting} votes", partial(votes, lens, directions, weighting=weighting)
             )
-        if tower.kind == "vit":
-            found[SHARES] = Segmenter(SHARES, partial(shares, lens), contrast=True)
-    effects = token_effects_of(tower)
-    for name, refined in ((EFFECTS, False), (BEST, True)):
-        make = partial(fitted, tower, effects, refined=refined)
+        if clip.kind == "vit":
+            found[ATTRIBUTION] = Segmenter(
+                ATTRIBUTION, partial(attribution_maps, lens), contrast=True
+            )
+    effects = token_effects_of(clip)
+    for name, refined in ((PATCH_ATTRIBUTION, False), (BEST, True)):
+        make = partial(fitted, clip, effects, refined=refined)
         found[name] = Segmenter(name, make, contrast=True, threshold=0.3)
-    if tower.kind == "vit":
-        others = {name: partial(method, tower) for name, method in BASELINES.items()}
+    if clip.kind == "vit":
+        others = {name: partial(method, clip) for name, method in BASELINES.items()}
     else:
-        others = resnet_segmenters(tower)
+        others = resnet_segmenters(clip)
     for name, make in others.items():
         found[name] = Segmenter(name, make, contrast=name in _CONTRASTED)
     return found
@@ -101,21 +103,21 @@ def votes(
         // (next(iter(activations.values())).shape[2])
     )
     maps = vote_maps(activations, chosen, weighting, per_neuron)
-    return maps.unflatten(-1, lens.tower.grid)
+    return maps.unflatten(-1, lens.clip.grid)
 
 
-def shares(
+def attribution_maps(
     lens: Lens,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:
     """Each patch's exact share of what all neurons of the lens's layers say about each class."""
     _, contributions = lens(images)
-    return additive_maps(contributions, texts)[..., 1:].unflatten(-1, lens.tower.grid)
+    return additive_maps(contributions, texts)[..., 1:].unflatten(-1, lens.clip.grid)
 
 
 def fitted(
-    tower: Tower,
+    clip: ClipModel,
     effects: Callable[[Tensor], Tensor],
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
@@ -125,8 +127,8 @@ def fitted(
 
     ``refined``: at the size of the images, following their edges.
     """
-    maps = fit_maps(effects(images), texts).unflatten(-1, tower.grid)
-    return follow_edges(tower, images, maps) if refined else maps
+    maps = fit_maps(effects(images), texts).unflatten(-1, clip.grid)
+    return follow_edges(clip, images, maps) if refined else maps
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class Segmentation:
 
 
 def segment(
-    tower: Tower,
+    clip: ClipModel,
     image: Image.Image,
     names: Sequence[str],
     method: Segmenter,
@@ -182,17 +184,17 @@ def segment(
         ValueError: no name, an empty or a repeated one, more than 1,000.
     """
     names = check_names(names)
-    texts = embed_texts(tower, names, templates)
+    texts = embed_texts(clip, names, templates)
     if method.contrast:
         if not isinstance(others, Tensor):
-            others = embed_texts(tower, list(others), templates) if others else texts[:0]
+            others = embed_texts(clip, list(others), templates) if others else texts[:0]
         texts = contrasted(texts, torch.cat([others.to(texts), texts]))
     height, width = image.size[::-1]
     size = _map_size(height, width, len(names))
     if scale is None:
-        maps = method.make(whole(tower, image), texts)[0].cpu()
+        maps = method.make(whole(clip, image), texts)[0].cpu()
     else:
-        maps = map_in_windows(lambda batch: method.make(batch, texts), tower, image, scale)
+        maps = map_in_windows(lambda batch: method.make(batch, texts), clip, image, scale)
     scores = resize(maps, size)
     if refine:
         guide = pixels(image, size)[None]

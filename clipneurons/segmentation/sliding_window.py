@@ -1,4 +1,4 @@
-"""Images of any shape, made into what a tower reads: whole, or in windows at a finer scale."""
+"""Images of any shape, made into what a model reads: whole, or in windows at a finer scale."""
 
 from collections.abc import Callable
 from math import ceil
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.models.preprocess import normalise, pixels
 from clipneurons.segmentation.masks import upsample
 
@@ -42,7 +42,7 @@ def starts(length: int, window: int, overlap: float) -> list[int]:
 
 def map_in_windows(
     make_maps: MapMaker,
-    tower: Tower,
+    clip: ClipModel,
     image: Image.Image,
     scale: float = 2.0,
     overlap: float = 0.5,
@@ -51,9 +51,9 @@ def map_in_windows(
 
     ``make_maps`` takes normalised images and gives maps ``[image, class, row, column]``.
     """
-    window = tower.image_size
+    window = clip.image_size
     size = canvas_size(image.size[::-1], window, scale)
-    canvas = normalise(tower, pixels(image, size)[None])[0]
+    canvas = normalise(clip, pixels(image, size)[None])[0]
     places = [
         (top, left)
         for top in starts(size[0], window[0], overlap)

@@ -33,17 +33,18 @@ RANKINGS = ("mean", "evidence")
 
 @dataclass(frozen=True)
 class Profile:
-    """Unit-norm embeddings of images, what each unit says of them, and the sum of that."""
+    """Unit-norm embeddings of images, the projection of each unit's effect on its
+    direction, and the sum of units times directions: the part of the embedding they reconstruct."""
 
     embeddings: Float[Tensor, "image embed"]
     units: Float[Tensor, "image unit"]
-    said: Float[Tensor, "image embed"]
+    reconstruction: Float[Tensor, "image embed"]
 
     def __len__(self) -> int:
         return len(self.embeddings)
 
     def __getitem__(self, images) -> "Profile":
-        return Profile(self.embeddings[images], self.units[images], self.said[images])
+        return Profile(self.embeddings[images], self.units[images], self.reconstruction[images])
 
     @staticmethod
     def cat(parts: Sequence["Profile"]) -> "Profile":
@@ -51,12 +52,12 @@ class Profile:
         return Profile(
             torch.cat([part.embeddings for part in parts]),
             torch.cat([part.units for part in parts]),
-            torch.cat([part.said for part in parts]),
+            torch.cat([part.reconstruction for part in parts]),
         )
 
 
 class Profiler:
-    """Profiles of images by the units of a bundle, of either kind of tower.
+    """Profiles of images by the units of a bundle, of either kind of model.
 
     ``names[i]`` is the (layer, unit) of column i of a profile's units.
     """
@@ -127,7 +128,7 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class TextBank:
+class EmbeddedTextPool:
     """Texts that changes are read in; ``embeddings`` are of unit norm."""
 
     texts: tuple[str, ...]
@@ -146,9 +147,9 @@ class TextBank:
         return digest.hexdigest()
 
     @staticmethod
-    def of(bundle: Bundle) -> "TextBank":
+    def of(bundle: Bundle) -> "EmbeddedTextPool":
         """The bundle's own texts."""
-        return TextBank(tuple(bundle.texts), bundle.text_embeddings)
+        return EmbeddedTextPool(tuple(bundle.texts), bundle.text_embeddings)
 
 
 def check_level(level: float, permutations: int) -> None:
@@ -195,7 +196,7 @@ def mean_change(
 def compare(
     reference: Profile,
     new: Profile,
-    bank: TextBank,
+    pool: EmbeddedTextPool,
     permutations: int = 500,
     seed: int = 0,
     ranking: str = "mean",
@@ -220,34 +221,37 @@ def compare(
     labels = permuted_labels(len(reference), len(new), permutations, seed)
     both = Profile.cat([reference, new])
     units = unit_tests(without_rounding(both.units), labels)
-    scores = text_scores(without_rounding(both.said), labels, bank.centred)
+    scores = text_scores(without_rounding(both.reconstruction), labels, pool.centred)
     statistics = {
         "spread": units.spread,
         "peak": units.peak,
         "rare": units.rare,
         "words": scores.abs().amax(1),
-        "kernel": mmd(without_rounding(F.normalize(both.said, dim=-1)), labels),
+        "kernel": mmd(without_rounding(F.normalize(both.reconstruction, dim=-1)), labels),
         "embeddings": mmd(without_rounding(both.embeddings), labels),
     }
     table = torch.stack(list(statistics.values()), 1)
     combined = p_values(smallest_p(table)[:, None])[0, 0]
-    moved = scores[0] if ranking == "evidence" else mean_change(reference, new, bank.centred)
+    moved = scores[0] if ranking == "evidence" else mean_change(reference, new, pool.centred)
     return Shift(
         p=combined.item(),
         tests=dict(zip(statistics, p_values(table)[0].tolist(), strict=True)),
         units=units,
-        more=ranked_words(bank, moved),
-        less=ranked_words(bank, moved, descending=False),
+        more=ranked_words(pool, moved),
+        less=ranked_words(pool, moved, descending=False),
         carriers=carriers(both.units, units)[len(reference) :],
     )
 
 
 def ranked_words(
-    bank: TextBank, scores: Float[Tensor, " text"], count: int = 100, descending: bool = True
+    pool: EmbeddedTextPool,
+    scores: Float[Tensor, " text"],
+    count: int = 100,
+    descending: bool = True,
 ) -> Words:
     """The first ``count`` texts by their scores."""
     kept = scores.argsort(descending=descending)[:count].tolist()
-    return Words(tuple(bank.texts[i] for i in kept), tuple(scores[kept].tolist()))
+    return Words(tuple(pool.texts[i] for i in kept), tuple(scores[kept].tolist()))
 
 
 def carriers(

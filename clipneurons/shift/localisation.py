@@ -17,9 +17,9 @@ from scipy.ndimage import label
 from torch import Tensor
 
 from clipneurons.lens.token_contributions import token_effects_of
-from clipneurons.models.clip import Tower, enlarge
+from clipneurons.models.clip import ClipModel, enlarge
 from clipneurons.models.preprocess import whole
-from clipneurons.shift.comparison import TextBank, Words, ranked_words
+from clipneurons.shift.comparison import EmbeddedTextPool, Words, ranked_words
 
 # Places a side at which a change is located: fewer see too little, more cost without use.
 _FEWEST, _MOST = 6, 8
@@ -37,7 +37,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Place:
+class LocalisedChange:
     """Where images differ, and the texts that the new ones say there more than the others.
 
     ``box`` is (left, top, right, bottom) in shares of the image.
@@ -47,9 +47,12 @@ class Place:
     words: Words
 
 
-def look_closer(
-    tower: Tower, reference: Sequence[Image.Image], new: Sequence[Image.Image], bank: TextBank
-) -> Place | None:
+def localise_change(
+    clip: ClipModel,
+    reference: Sequence[Image.Image],
+    new: Sequence[Image.Image],
+    pool: EmbeddedTextPool,
+) -> LocalisedChange | None:
     """What is new at the place where the new images differ most from the reference.
 
     A few dozen images a side are enough; ``new`` should be those that carry a change. None where
@@ -62,7 +65,7 @@ def look_closer(
         raise ValueError(
             f"expected at least two images a side, not {len(reference)} and {len(new)}"
         )
-    finer = enlarge(tower, max(1.0, _FEWEST / min(tower.grid)))
+    finer = enlarge(clip, max(1.0, _FEWEST / min(clip.grid)))
     effects = token_effects_of(finer)
     places = [
         _mapped(lambda batch: by_place(effects(batch), finer.grid), finer, side)
@@ -71,18 +74,18 @@ def look_closer(
     found = []
     for box in changed_boxes(*places):
         before, after = (
-            F.normalize(_mapped(tower.encode_image, tower, [cut(i, box) for i in side]), dim=-1)
+            F.normalize(_mapped(clip.encode_image, clip, [cut(i, box) for i in side]), dim=-1)
             for side in (reference, new)
         )
         if not difference(before, after) >= _CLEAR:
             continue
-        moved = 100 * bank.centred @ (after.mean(0) - before.mean(0)).cpu()
+        moved = 100 * pool.centred @ (after.mean(0) - before.mean(0)).cpu()
         clarity = (moved.max() - moved.mean()) / moved.std().clamp_min(1e-12)
         found.append((clarity.item(), box, moved))
     if not found:
         return None
     _, box, moved = max(found, key=lambda one: one[0])
-    return Place(box, ranked_words(bank, moved))
+    return LocalisedChange(box, ranked_words(pool, moved))
 
 
 def examples(images: int, count: int = 32) -> list[int]:
@@ -161,10 +164,10 @@ def _square(left: float, top: float, right: float, bottom: float) -> Box:
 
 
 def _mapped(
-    make: Callable[[Tensor], Tensor], tower: Tower, images: Sequence[Image.Image]
+    make: Callable[[Tensor], Tensor], clip: ClipModel, images: Sequence[Image.Image]
 ) -> Tensor:
     parts = []
     for first in range(0, len(images), _BATCH):
-        batch = torch.cat([whole(tower, image) for image in images[first : first + _BATCH]])
-        parts.append(make(batch.to(tower.device)).float())
+        batch = torch.cat([whole(clip, image) for image in images[first : first + _BATCH]])
+        parts.append(make(batch.to(clip.device)).float())
     return torch.cat(parts)

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clipneurons.shift.comparison import Profile, TextBank, check_level, compare
+from clipneurons.shift.comparison import EmbeddedTextPool, Profile, check_level, compare
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Monitor:
 
     Args:
         reference: profile of the images that are as they should be.
-        bank: texts that changes are read in.
+        pool: texts that changes are read in.
         window: images in a window.
         watched: concepts followed over time, with a text embedding of unit norm each.
         level: largest p-value that is an alarm.
@@ -60,9 +60,9 @@ class Monitor:
     def __init__(
         self,
         reference: Profile,
-        bank: TextBank,
+        pool: EmbeddedTextPool,
         window: int = 200,
-        watched: TextBank | None = None,
+        watched: EmbeddedTextPool | None = None,
         level: float = 0.05,
         permutations: int = 500,
         seed: int = 0,
@@ -74,7 +74,7 @@ class Monitor:
                 f"{len(reference)} and {window}"
             )
         check_level(level, permutations)
-        self.reference, self.bank, self.window = reference, bank, window
+        self.reference, self.pool, self.window = reference, pool, window
         self.watched = watched
         self.level, self.permutations = level, permutations
         self.seed, self.ranking = seed, ranking
@@ -82,7 +82,7 @@ class Monitor:
         self.seen = 0
         self._pending: list[Profile] = []
         if watched is not None:
-            gap = bank.embeddings.mean(0)
+            gap = pool.embeddings.mean(0)
             self._axes = torch.nn.functional.normalize(watched.embeddings - gap, dim=-1)
             standing = reference.embeddings @ self._axes.T
             self._usual = standing.mean(0), standing.std(0).clamp_min(1e-12)
@@ -122,7 +122,7 @@ class Monitor:
     def _compare(self, new: Profile) -> Window:
         # Another seed a window: one unlucky set of permutations must not decide all of them.
         seed = self.seed + len(self.windows)
-        shift = compare(self.reference, new, self.bank, self.permutations, seed, self.ranking)
+        shift = compare(self.reference, new, self.pool, self.permutations, seed, self.ranking)
         units = [
             (unit, shift.units.change[unit].item(), shift.units.q[unit].item())
             for unit in shift.top_units()
@@ -173,11 +173,13 @@ class Monitor:
             for side, profile in (("reference", self.reference), ("waiting", waiting))
             for name, value in vars(profile).items()
         }
-        state = self.to_json() | {"seen": self.seen, "texts": self.bank.sha256()}
+        state = self.to_json() | {"seen": self.seen, "texts": self.pool.sha256()}
         save_file(tensors, path, {"monitor": json.dumps(state)})
 
     @staticmethod
-    def load(path: str | Path, bank: TextBank, watched: TextBank | None = None) -> "Monitor":
+    def load(
+        path: str | Path, pool: EmbeddedTextPool, watched: EmbeddedTextPool | None = None
+    ) -> "Monitor":
         """Go on from :meth:`save`, with the same texts.
 
         Raises:
@@ -189,16 +191,18 @@ class Monitor:
         if "monitor" not in metadata:
             raise ValueError(f"{path} holds no monitor: expected a file of `Monitor.save`")
         tensors, state = load_file(path), json.loads(metadata["monitor"])
-        if bank.sha256() != state["texts"]:
+        if pool.sha256() != state["texts"]:
             raise ValueError("expected the texts, and their embeddings, that the monitor had")
         if (watched.texts if watched else ()) != tuple(state["watched"]):
             raise ValueError(f"the monitor watches {state['watched']}: expected the same concepts")
 
         def profile(side: str) -> Profile:
-            return Profile(*(tensors[f"{side}.{n}"] for n in ("embeddings", "units", "said")))
+            return Profile(
+                *(tensors[f"{side}.{n}"] for n in ("embeddings", "units", "reconstruction"))
+            )
 
         monitor = Monitor(
-            profile("reference"), bank, state["window"], watched, state["level"],
+            profile("reference"), pool, state["window"], watched, state["level"],
             state["permutations"], state["seed"], state["ranking"],
         )  # fmt: skip
         monitor._pending, monitor.seen = [profile("waiting")], state["seen"]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 
 _IRREGULAR = {
     "children": "child", "feet": "foot", "geese": "goose", "men": "man", "mice": "mouse",
@@ -80,7 +80,7 @@ def names(text: str, name: str) -> bool:
     )
 
 
-class TowerSimilarity:
+class ClipSimilarity:
     """Similarity of the CLIP model's own text embeddings; needs nothing but the model.
 
     A phrase is a synonym when its cosine with the name lies more than ``deviations`` standard
@@ -92,24 +92,24 @@ class TowerSimilarity:
 
     def __init__(
         self,
-        tower: Tower,
+        clip: ClipModel,
         reference: Float[Tensor, "text embed"],
         deviations: float = 4.0,
         floor: float = 0.75,
     ):
-        self._tower, self._reference = tower, reference
+        self._clip, self._reference = clip, reference
         self._deviations, self._floor = deviations, floor
 
     def synonyms(self, phrases: Sequence[str], name: str) -> list[bool]:
         """For each phrase, whether its embedding stands out toward the name's."""
         if not phrases:
             return []
-        anchor = self._tower.encode_text([name])[0].to(self._reference)
+        anchor = self._clip.encode_text([name])[0].to(self._reference)
         background = self._reference @ anchor
         mean = background.mean()
         # Where all texts are alike, deviations may end above 1; a tenth of the way is left then.
         limit = (mean + self._deviations * background.std()).clamp(max=1 - 0.1 * (1 - mean))
-        cosines = self._tower.encode_text(list(phrases)).to(anchor) @ anchor
+        cosines = self._clip.encode_text(list(phrases)).to(anchor) @ anchor
         return (cosines > limit.clamp(min=self._floor)).tolist()
 
 
@@ -157,9 +157,9 @@ class SentenceSimilarity:
         return (embedded @ self._known[name] > self._threshold).tolist()
 
 
-def best_similarity(tower: Tower, reference: Float[Tensor, "text embed"]) -> Similarity:
+def best_similarity(clip: ClipModel, reference: Float[Tensor, "text embed"]) -> Similarity:
     """The sentence encoder where its package is installed, else the model's own similarity."""
     try:
         return SentenceSimilarity()
     except ImportError:
-        return TowerSimilarity(tower, reference)
+        return ClipSimilarity(clip, reference)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 
 
 def _in_pairs(pattern: str, words: str) -> list[str]:
@@ -69,13 +69,13 @@ def _templates(templates: str | Sequence[str]) -> Sequence[str]:
 
 @torch.no_grad()
 def embed_texts(
-    tower: Tower,
+    clip: ClipModel,
     texts: Sequence[str],
     templates: str | Sequence[str] | None = None,
     batch: int = 256,
     progress: Callable[[int], object] | None = None,
 ) -> Float[Tensor, "text embed"]:
-    """Unit-norm float32 embedding of each text, on the tower's device.
+    """Unit-norm float32 embedding of each text, on the model's device.
 
     With templates it is the mean over the prompts' unit embeddings, normalised again.
 
@@ -95,7 +95,7 @@ def embed_texts(
     if batch < 1:
         raise ValueError(f"expected a batch of at least 1 prompt, got {batch}")
     chosen = _templates("none" if templates is None else templates)
-    embeddings = torch.zeros(len(texts), tower.embed_dim, device=tower.device)
+    embeddings = torch.zeros(len(texts), clip.embed_dim, device=clip.device)
     prompts = len(texts) * len(chosen)
     for start in range(0, prompts, batch):
         numbers = range(start, min(start + batch, prompts))
@@ -103,7 +103,7 @@ def embed_texts(
         owners = [i // len(chosen) for i in numbers]
         filled = [chosen[i % len(chosen)].replace("{}", texts[i // len(chosen)]) for i in numbers]
         embeddings.index_add_(
-            0, torch.tensor(owners, device=tower.device), tower.encode_text(filled).float()
+            0, torch.tensor(owners, device=clip.device), clip.encode_text(filled).float()
         )
         if progress is not None:
             progress(numbers.stop // len(chosen) - start // len(chosen))

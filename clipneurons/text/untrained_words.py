@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 
 
-def untrained_words(tower: Tower, phrases: Sequence[str]) -> list[str]:
+def untrained_words(clip: ClipModel, phrases: Sequence[str]) -> list[str]:
     """Words with a token whose embedding is zero, in the order given.
 
     A model trained on a small vocabulary is saved with the full token table, in which the rows of
     all other tokens are zero. Empty for models whose token table is elsewhere.
     """
-    table = getattr(tower.model, "token_embedding", None)
+    table = getattr(clip.model, "token_embedding", None)
     if table is None:
         return []
     known = table.weight.detach().any(1).cpu()
     found = []
     for word in dict.fromkeys(word for phrase in phrases for word in phrase.split()):
-        ids = tower.tokenizer([word])[0]
+        ids = clip.tokenizer([word])[0]
         end = int(ids.argmax()) if int(ids.max()) == len(known) - 1 else len(ids)
         inside = ids[1:end]
         if not bool(known[inside[inside > 0]].all()) and len(inside):

@@ -21,84 +21,84 @@ from clipneurons.adversarial.cues import (
     find_cues,
 )
 from clipneurons.adversarial.descriptions import Describer, TemplateDescriber
-from clipneurons.adversarial.image_generator import Painter
+from clipneurons.adversarial.image_generator import ImageGenerator
 from clipneurons.adversarial.pictogram_generator import Composer, pictogram_composer
 from clipneurons.adversarial.zero_shot import SecondOpinion
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.text.class_names import (
+    ClipSimilarity,
     SentenceSimilarity,
     Similarity,
-    TowerSimilarity,
     best_similarity,
 )
 from export.attack.options import COMPOSER, TEMPLATES, AttackOptions
 from export.attack.results import AttackFolder, Cell
 from export.common.errors import UserError
-from export.pipeline.inputs import open_tower
-from export.pipeline.update_bundle import open_reading
+from export.pipeline.inputs import open_clip_model
+from export.pipeline.update_bundle import open_bundle
 
 
 @dataclass(frozen=True)
-class Workshop:
+class Components:
     """Everything that is loaded once."""
 
     bundle: Bundle
-    tower: Tower
+    clip: ClipModel
     similarity: Similarity | None
     describer: Describer
-    painter: Painter
-    transfer: Mapping[str, Tower]
-    opinion: Tower | None
+    painter: ImageGenerator
+    transfer: Mapping[str, ClipModel]
+    opinion: ClipModel | None
 
-    def check(self, true_class: str, fooled_class: str) -> Check:
+    def check(self, true_class: str, target_class: str) -> Check:
         """What is known about a picture's objects."""
         if isinstance(self.painter, Composer):
             return lambda paintings: [
-                self.painter.check(painting, true_class, fooled_class) for painting in paintings
+                self.painter.check(painting, true_class, target_class) for painting in paintings
             ]
         if self.opinion is None:
             return unchecked
-        opinion = SecondOpinion(self.opinion, true_class, fooled_class)
+        opinion = SecondOpinion(self.opinion, true_class, target_class)
         return lambda paintings: opinion([painting.image for painting in paintings])
 
-    def rules(self, fooled_class: str, blocked: tuple[str, ...]) -> CueFilter:
+    def rules(self, target_class: str, blocked: tuple[str, ...]) -> CueFilter:
         """The same for every method; with the composer only phrases that can be drawn."""
         drawable = None
         if isinstance(self.painter, Composer):
-            drawable = self.painter.drawable(fooled_class)
+            drawable = self.painter.drawable(target_class)
         return CueFilter(self.similarity, blocked, drawable)
 
 
-def open_workshop(options: AttackOptions) -> Workshop:
+def open_components(options: AttackOptions) -> Components:
     """Load what is needed, the likeliest to be missing first: before minutes are spent."""
     device = options.device
-    bundle, tower = open_reading(options.bundle, device)
-    side = options.size or side_of(tower)
+    bundle, clip = open_bundle(options.bundle, device)
+    side = options.size or side_of(clip)
     if options.painter == COMPOSER:
-        painter: Painter = _composer(side, options.pack, options.heldout)
+        painter: ImageGenerator = _composer(side, options.pack, options.heldout)
     else:
-        from clipneurons.adversarial.image_generator import DiffusersPainter
+        from clipneurons.adversarial.image_generator import DiffusersGenerator
 
-        painter = DiffusersPainter(
+        painter = DiffusersGenerator(
             options.painter, device=device, steps=options.steps, guidance=options.guidance,
             size=options.size, offload=options.offload,
         )  # fmt: skip
-    similarity = _similarity(options.similarity, tower, bundle)
+    similarity = _similarity(options.similarity, clip, bundle)
     if options.describer == TEMPLATES:
         describer: Describer = TemplateDescriber(options.cues_each)
     else:
         from clipneurons.adversarial.chat import ChatDescriber
 
         describer = ChatDescriber(options.describer, device=device, similarity=similarity)
-    return Workshop(
+    return Components(
         bundle=bundle,
-        tower=tower,
+        clip=clip,
         similarity=similarity,
         describer=describer,
         painter=painter,
-        transfer={name: _other_tower(name, device) for name in options.transfer},
-        opinion=_other_tower(options.second_opinion, device) if options.second_opinion else None,
+        transfer={name: _other_clip(name, device) for name in options.transfer},
+        opinion=_other_clip(options.second_opinion, device) if options.second_opinion else None,
     )
 
 
@@ -109,33 +109,33 @@ def _composer(side: int, pack: str | None, heldout: bool) -> Composer:
         raise UserError(f"--pack {pack} is no pack of pictograms: {error}") from None
 
 
-def _other_tower(name: str, device: str | None) -> Tower:
+def _other_clip(name: str, device: str | None) -> ClipModel:
     """A folder, `hf-hub:owner/name`, or an open_clip name and tag with a colon between them."""
     if Path(name).is_dir() or name.startswith("hf-hub:"):
-        return open_tower(name, device=device)
+        return open_clip_model(name, device=device)
     model, _, tag = name.partition(":")
-    return open_tower(model, tag or None, device)
+    return open_clip_model(model, tag or None, device)
 
 
-def _similarity(choice: str, tower: Tower, bundle: Bundle) -> Similarity | None:
+def _similarity(choice: str, clip: ClipModel, bundle: Bundle) -> Similarity | None:
     if choice == "none":
         return None
     if choice == "sentence":
         return SentenceSimilarity()
-    if choice == "tower":
-        return TowerSimilarity(tower, bundle.text_embeddings)
-    return best_similarity(tower, bundle.text_embeddings)
+    if choice == "clip":
+        return ClipSimilarity(clip, bundle.text_embeddings)
+    return best_similarity(clip, bundle.text_embeddings)
 
 
 def all_cues(
     options: AttackOptions,
-    shop: Workshop,
+    components: Components,
     folder: AttackFolder,
     cells: Sequence[Cell],
     blocked: tuple[str, ...],
 ) -> dict[Cell, Cues]:
     """The cues of every cell: whatever is wrong with a name or layer shows before any picture."""
-    layers = chosen_layers(shop.bundle, _layers(options.layers))
+    layers = chosen_layers(components.bundle, _layers(options.layers))
     found: dict[tuple, Cues] = {}
     decompositions: dict = {}
 
@@ -145,8 +145,9 @@ def all_cues(
         key = (cell.pair, cell.method, seed)
         if key not in found:
             found[key] = find_cues(
-                shop.bundle, shop.tower, *cell.pair, layers, options.neurons, options.words,
-                method=cell.method, rules=shop.rules(cell.pair[1], blocked), seed=seed,
+                components.bundle, components.clip, *cell.pair, layers, options.neurons,
+                options.words, method=cell.method,
+                rules=components.rules(cell.pair[1], blocked), seed=seed,
                 decompositions=decompositions if cell.method == INDIRECT else None,
             )  # fmt: skip
         return found[key]
@@ -156,11 +157,11 @@ def all_cues(
         if cell.method != INDIRECT:
             cues_of(cell)
     if any(cell.method == INDIRECT for cell in cells):
-        decompositions.update(_indirect(options, shop, folder, layers))
+        decompositions.update(_indirect(options, components, folder, layers))
     return {cell: cues_of(cell) for cell in cells}
 
 
-def _indirect(options: AttackOptions, shop: Workshop, folder: AttackFolder, layers) -> dict:
+def _indirect(options: AttackOptions, components: Components, folder: AttackFolder, layers) -> dict:
     """The indirect-effect reading of the model, computed once for a folder."""
     from safetensors.torch import load_file, save_file
 
@@ -173,8 +174,8 @@ def _indirect(options: AttackOptions, shop: Workshop, folder: AttackFolder, laye
     file = folder.folder / "indirect.safetensors"
     if not file.exists():
         found = indirect_decompositions(
-            shop.tower, _images(options.data, shop.tower), layers, shop.bundle.text_embeddings,
-            shop.bundle.config.components,
+            components.clip, _images(options.data, components.clip), layers,
+            components.bundle.text_embeddings, components.bundle.config.components,
             progress=lambda share: progress(f"indirect effects {100 * share:.0f} %"),
         )  # fmt: skip
         tensors = {
@@ -191,22 +192,22 @@ def _indirect(options: AttackOptions, shop: Workshop, folder: AttackFolder, laye
     }
 
 
-def _images(spec: str, tower: Tower) -> torch.Tensor:
+def _images(spec: str, clip: ClipModel) -> torch.Tensor:
     from export.data.loader import batches
     from export.data.open_source import open_source
 
-    source = open_source(spec, limit=1024, image_size=side_of(tower))
+    source = open_source(spec, limit=1024, image_size=side_of(clip))
     numbers = range(-(-len(source) // 64))
-    found = [b.images for b in batches(source, tower.preprocess, numbers, 64)]
+    found = [b.images for b in batches(source, clip.preprocess, numbers, 64)]
     found = [images for images in found if images is not None]
     if not found:
         raise UserError(f"--data {spec}: none of its images can be read")
     return torch.cat(found)
 
 
-def side_of(tower: Tower) -> int:
+def side_of(clip: ClipModel) -> int:
     """The longer side of the images that a model takes."""
-    return max(tower.image_size) if isinstance(tower.image_size, tuple) else tower.image_size
+    return max(clip.image_size) if isinstance(clip.image_size, tuple) else clip.image_size
 
 
 def _layers(text: str | None) -> list[int] | None:

@@ -15,7 +15,7 @@ class AttackOptions:
     out: Path
     bundle: str = "artifacts/mini-vit"
     true: str | None = None
-    fooled: str | None = None
+    target: str | None = None
     pairs: str | None = None
     methods: str = ALL
     images: int = 100

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from clipneurons.adversarial.attack import Outcome, spurious_cues, success_rate
-from clipneurons.adversarial.cues import NO_CUES, OURS, RANDOM_WORDS, SECOND_ORDER, WHOLE_EFFECTS
+from clipneurons.adversarial.cues import DENSE_EFFECTS, NO_CUES, OURS, RANDOM_WORDS, SECOND_ORDER
 from clipneurons.stats.intervals import Rate, ratio_of_means, wilson
 from export.attack.results import Cell
 
@@ -101,7 +101,7 @@ def _compare(rates, overall, pairs, methods, seeds) -> dict:
     best = max(baselines, key=lambda m: overall[m]["mean"], default=None)
     return {
         "ratios": ratios.get(SECOND_ORDER, {}),
-        "ratios of whole effects": ratios.get(WHOLE_EFFECTS, {}),
+        "ratios of whole effects": ratios.get(DENSE_EFFECTS, {}),
         "best baseline": best,
     }
 
@@ -194,7 +194,7 @@ def render(summary: Mapping, command: str, notes: Sequence[str]) -> str:
 def _measured(measure: Mapping) -> list[str]:
     """One table of methods and pairs, and how second-order cues compare."""
     methods = list(measure["overall"])
-    lines = [_row("true → fooled", methods), _row("---", ["---:"] * len(methods))]
+    lines = [_row("true → target", methods), _row("---", ["---:"] * len(methods))]
     for title, row in measure["table"].items():
         cells = [f"{100 * row[m]['mean']:.1f} ± {100 * row[m]['sd']:.1f}" for m in methods]
         lines.append(_row(title, cells))

@@ -18,7 +18,7 @@ from export.common.errors import UserError
 
 SETTINGS, RESULTS, CUES = "settings.json", "results.csv", "cues.json"
 COLUMNS = (
-    "true", "fooled_class", "method", "seed", "number", "picture_seed", "description", "cues",
+    "true", "target_class", "method", "seed", "number", "picture_seed", "description", "cues",
     "objects", "presence", "duplicate", "fooled", "margin", "predicted", "transfer", "file",
 )  # fmt: skip
 # Pictures of a cell's first seed that are always kept, for the contact sheet.
@@ -61,7 +61,7 @@ class AttackFolder:
         """What is done so far."""
         found: dict[Cell, list[Outcome]] = {}
         for row in self._rows():
-            cell = Cell((row["true"], row["fooled_class"]), row["method"], int(row["seed"]))
+            cell = Cell((row["true"], row["target_class"]), row["method"], int(row["seed"]))
             found.setdefault(cell, []).append(_outcome(row))
         return found
 
@@ -70,7 +70,7 @@ class AttackFolder:
         rows = [
             row
             for row in self._rows()
-            if Cell((row["true"], row["fooled_class"]), row["method"], int(row["seed"]))
+            if Cell((row["true"], row["target_class"]), row["method"], int(row["seed"]))
             not in cells
         ]
         part = self.folder / f"{RESULTS}.part"
@@ -197,7 +197,7 @@ def _same_settings(file: Path, wanted: Mapping[str, object]) -> None:
 def _row(cell: Cell, number: int, outcome: Outcome, file: Path | None) -> dict[str, object]:
     return {
         "true": cell.pair[0],
-        "fooled_class": cell.pair[1],
+        "target_class": cell.pair[1],
         "method": cell.method,
         "seed": cell.seed,
         "number": number,

@@ -17,11 +17,12 @@ from clipneurons.adversarial.descriptions import check_count
 from clipneurons.adversarial.duplicates import Duplicates
 from clipneurons.adversarial.image_generator import picture_seeds
 from clipneurons.adversarial.pictogram_generator import Composer
-from clipneurons.adversarial.zero_shot import Judge
+from clipneurons.adversarial.zero_shot import ZeroShotClassifier
+from clipneurons.former_names import current
 from export.attack.components import (
-    Workshop,
+    Components,
     all_cues,
-    open_workshop,
+    open_components,
     progress,
     side_of,
 )
@@ -48,32 +49,38 @@ def run_attack(options: AttackOptions) -> str:
     if not 1 <= options.seeds <= MAX_SEEDS:
         raise UserError(f"--seeds {options.seeds}: expected 1 to {MAX_SEEDS}")
     blocked = tuple(check_name(word, "blocked word") for word in _list(options.block))
-    shop = open_workshop(options)
-    if options.methods == ALL and shop.tower.kind == "resnet":
+    components = open_components(options)
+    if options.methods == ALL and components.clip.kind == "resnet":
         methods.remove(INDIRECT)  # whose effects are those of a ViT's neurons
-    side = options.size or side_of(shop.tower)
+    side = options.size or side_of(components.clip)
     folder = AttackFolder(options.out, _settings(options, pairs, methods))
     cells = [Cell(p, m, s) for p in pairs for m in methods for s in range(options.seeds)]
     kept = len(cells) * (options.images if options.keep != "none" else SHOWN)
     check_space(options.out, kept, side)
     for true_class, _ in pairs:
-        list(shop.painter(true_class, [], []))  # paints nothing, but knows what it cannot paint
-    cues = all_cues(options, shop, folder, cells, blocked)
+        list(
+            components.painter(true_class, [], [])
+        )  # paints nothing, but knows what it cannot paint
+    cues = all_cues(options, components, folder, cells, blocked)
     folder.begin()
     _write_cues(folder.folder / CUES, cues)
     done = folder.outcomes()
     for number, cell in enumerate(cells, start=1):
         have = len(done.get(cell, []))
         if have < options.images:
-            done[cell] = _run_cell(options, shop, folder, cell, cues[cell], done.get(cell, []))
+            done[cell] = _run_cell(
+                options, components, folder, cell, cues[cell], done.get(cell, [])
+            )
         progress(f"{number}/{len(cells)} {cell.pair[0]} → {cell.pair[1]}, {cell.method}")
     progress("")
-    return _finish(options, shop, folder, done, pairs, methods, time.perf_counter() - started)
+    return _finish(options, components, folder, done, pairs, methods, time.perf_counter() - started)
 
 
-def _run_cell(options, shop: Workshop, folder: AttackFolder, cell: Cell, cues: Cues, have: list):
+def _run_cell(
+    options, components: Components, folder: AttackFolder, cell: Cell, cues: Cues, have: list
+):
     """The outcomes of one cell; a part that was done is taken over when its pictures are there."""
-    true_class, fooled_class = cell.pair
+    true_class, target_class = cell.pair
     duplicates = Duplicates()
     if have:
         pictures = folder.pictures(cell, len(have))
@@ -84,18 +91,23 @@ def _run_cell(options, shop: Workshop, folder: AttackFolder, cell: Cell, cues: C
             duplicates.seen(picture)
     others = [name for name in _list(options.others) if name not in cell.pair]
     # The same seeds for every method: only the cues differ.
-    descriptions = shop.describer(true_class, fooled_class, cues.words, options.images, cell.seed)
+    descriptions = components.describer(
+        true_class, target_class, cues.words, options.images, cell.seed
+    )
     seeds = picture_seeds(options.images, cell.seed)
     batches = attack(
-        Judge(shop.tower, true_class, fooled_class, others),
-        shop.painter,
+        ZeroShotClassifier(components.clip, true_class, target_class, others),
+        components.painter,
         descriptions[len(have) :],
         seeds[len(have) :],
-        check=shop.check(true_class, fooled_class),
-        transfer={n: Judge(t, true_class, fooled_class) for n, t in shop.transfer.items()},
+        check=components.check(true_class, target_class),
+        transfer={
+            n: ZeroShotClassifier(t, true_class, target_class)
+            for n, t in components.transfer.items()
+        },
         duplicates=duplicates,
         # A painted picture takes seconds: lose at most one of them.
-        batch_size=50 if isinstance(shop.painter, Composer) else 1,
+        batch_size=50 if isinstance(components.painter, Composer) else 1,
     )
     outcomes = list(have)
     for batch in batches:
@@ -104,17 +116,17 @@ def _run_cell(options, shop: Workshop, folder: AttackFolder, cell: Cell, cues: C
     return outcomes
 
 
-def _finish(options, shop, folder, done, pairs, methods, seconds: float) -> str:
+def _finish(options, components, folder, done, pairs, methods, seconds: float) -> str:
     summary = summarise(done, pairs, methods, options.seeds)
     command = f"python -m export {shlex.join(sys.argv[1:])}"
-    config = shop.bundle.config
-    similarity = shop.similarity.name if shop.similarity else "string rules alone"
+    config = components.bundle.config
+    similarity = components.similarity.name if components.similarity else "string rules alone"
     notes = [
         f"model: {config.model} {config.pretrained or ''} (weights {config.weights_sha256[:12]})",
         f"{options.images} pictures, {options.seeds} seeds, {options.neurons} neurons, "
         f"{options.words} cues of which {options.cues_each} in a picture; "
         "pictures with the same number share their seed",
-        f"synonyms of the fooled class removed by {similarity}",
+        f"synonyms of the target class removed by {similarity}",
         f"described by {options.describer}, painted by {options.painter}"
         + (" in the held-out style" if options.heldout else ""),
     ]
@@ -125,17 +137,17 @@ def _finish(options, shop, folder, done, pairs, methods, seconds: float) -> str:
 
 
 def _pairs(options: AttackOptions) -> list[tuple[str, str]]:
-    if options.pairs and (options.true or options.fooled):
-        raise UserError("give --pairs, or --true and --fooled, not both")
+    if options.pairs and (options.true or options.target):
+        raise UserError("give --pairs, or --true and --target, not both")
     if options.pairs == "examples":
         found = list(EXAMPLE_PAIRS)
     elif options.pairs:
         found = list(_read_pairs(Path(options.pairs)))
-    elif options.true and options.fooled:
-        found = [(options.true, options.fooled)]
+    elif options.true and options.target:
+        found = [(options.true, options.target)]
     else:
-        raise UserError("expected --true CLASS --fooled CLASS, or --pairs FILE")
-    found = list(dict.fromkeys((check_name(true), check_name(fooled)) for true, fooled in found))
+        raise UserError("expected --true CLASS --target CLASS, or --pairs FILE")
+    found = list(dict.fromkeys((check_name(true), check_name(target)) for true, target in found))
     if not 1 <= len(found) <= MAX_PAIRS:
         raise UserError(f"expected 1 to {MAX_PAIRS} class pairs, got {len(found)}")
     return found
@@ -146,11 +158,15 @@ def _read_pairs(file: Path) -> Iterator[tuple[str, str]]:
         raise UserError(f"--pairs {file} does not exist: expected a CSV file, or `examples`")
     for number, row in enumerate(csv.reader(read_text(file).splitlines()), start=1):
         cells = [cell.strip() for cell in row]
-        if not any(cells) or cells[0].startswith("#") or cells == ["true", "fooled"]:
+        if (
+            not any(cells)
+            or cells[0].startswith("#")
+            or cells in (["true", "target"], ["true", "fooled"])
+        ):
             continue
         if len(cells) != 2:
             raise UserError(
-                f"{file}, line {number}: expected `true,fooled`, got {len(cells)} cells"
+                f"{file}, line {number}: expected `true,target`, got {len(cells)} cells"
             )
         yield cells[0], cells[1]
 
@@ -158,7 +174,7 @@ def _read_pairs(file: Path) -> Iterator[tuple[str, str]]:
 def _methods(text: str) -> list[str]:
     if text == ALL:
         return list(METHODS)
-    chosen = _list(text)
+    chosen = [current(method) for method in _list(text)]
     unknown = [method for method in chosen if method not in METHODS]
     if unknown or not chosen:
         raise UserError(f"--methods {text!r}: expected some of {', '.join(METHODS)}")
@@ -167,7 +183,7 @@ def _methods(text: str) -> list[str]:
 
 def _settings(options: AttackOptions, pairs, methods) -> dict:
     """What decides the rows; where they are kept does not."""
-    without = ("out", "true", "fooled", "device", "offload")
+    without = ("out", "true", "target", "device", "offload")
     settings = {n: v for n, v in asdict(options).items() if n not in without}
     return settings | {"pairs": [list(pair) for pair in pairs], "methods": list(methods)}
 

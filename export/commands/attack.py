@@ -11,6 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from clipneurons.adversarial.cues import INDIRECT, METHODS
+from clipneurons.former_names import current
 from export.attack.options import AttackOptions
 from export.attack.results import SHOWN
 from export.attack.run import run_attack
@@ -22,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--bundle", help="bundle of the model under attack")
     add("--true", help="class that the pictures show")
-    add("--fooled", help="class that they shall be read as")
-    add("--pairs", metavar="FILE", help="CSV file of `true,fooled` lines, or `examples`")
+    add("--target", "--fooled", help="class that they shall be read as")
+    add("--pairs", metavar="FILE", help="CSV file of `true,target` lines, or `examples`")
     add("--out", required=True, type=Path, help="folder for pictures, rows and tables")
     add("--methods", help=f"comma-separated, of: {', '.join(METHODS)}"
         f" (default: all that the model has; {INDIRECT} needs a ViT)")  # fmt: skip
@@ -34,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--words", type=int, help="cues of a pair")
     add("--cues-each", type=int, help="cues in one description (templates)")
     add("--block", help="comma-separated words that no cue may contain")
-    add("--similarity", choices=("auto", "sentence", "tower", "none"),
-        help="how synonyms of the fooled class are found")  # fmt: skip
+    add("--similarity", type=current, choices=("auto", "sentence", "clip", "none"),
+        help="how synonyms of the target class are found")  # fmt: skip
     add("--describer", help="`templates`, or a chat model's id or folder")
     add("--painter", help="`composer`, or a text-to-image model's id or folder")
     add("--pack", help="composer: another pack of pictograms")

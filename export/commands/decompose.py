@@ -39,10 +39,10 @@ def run(args: argparse.Namespace) -> int:
     opened = open_texts(args.texts) if args.texts else None
     check_centring(centred, len(opened or texts))
     if opened:
-        tower = open_model(bundle, folder, args.device)
+        clip = open_model(bundle, folder, args.device)
         with TemporaryDirectory() as work:
-            embeddings = rounded(embed_pool(tower, opened, Path(work)), half)
-        texts, device = list(opened.texts), tower.device
+            embeddings = rounded(embed_pool(clip, opened, Path(work)), half)
+        texts, device = list(opened.texts), clip.device
         pool = Pool(opened.name, opened.source, opened.licence, len(opened), opened.sha256)
     components = min(args.components or config.components, len(texts))
     layers = {}

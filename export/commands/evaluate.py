@@ -1,7 +1,7 @@
 """`python -m export evaluate`: what a bundle keeps of its model, into `metrics.json` and the card.
 
 `--concepts` and `--segmentation` are modules of their own, each with flags, `measure(bundle,
-tower, args)`, and `in_words(figures)` for the terminal.
+model, args)`, and `in_words(figures)` for the terminal.
 """
 
 from __future__ import annotations
@@ -57,30 +57,30 @@ def run(args: argparse.Namespace) -> int:
     bundle = load_bundle(folder)
     if args.fidelity:
         check_bias(bundle)
-    tower = open_model(bundle, folder, args.device)
+    clip = open_model(bundle, folder, args.device)
     metrics = dict(bundle.metrics)
     command = f"python -m export {shlex.join(sys.argv[1:])}"
     if args.fidelity:
-        source = _images(args, bundle, tower)
-        classifier = class_embeddings(source.class_names, tower, bundle, args.templates)
+        source = _images(args, bundle, clip)
+        classifier = class_embeddings(source.class_names, clip, bundle, args.templates)
         metrics["fidelity"] = {"command": command} | fidelity(
-            bundle, tower, source, classifier, batch=args.batch, workers=args.workers
+            bundle, clip, source, classifier, batch=args.batch, workers=args.workers
         )
         print(in_words(metrics["fidelity"]))
     for name, part in PARTS.items():
         if getattr(args, name):
-            metrics[name] = {"command": command} | part.measure(bundle, tower, args)
+            metrics[name] = {"command": command} | part.measure(bundle, clip, args)
             print(part.in_words(metrics[name]))
     rewrite(replace(bundle, metrics=metrics), folder)
     print(f"written to {folder / METRICS} and the card")
     return 0
 
 
-def _images(args, bundle, tower):
+def _images(args, bundle, clip):
     scenes = bundle.config.data.name == "composed scenes"
     if not args.images and not scenes:
         raise UserError("--images is needed: which images should be classified?")
     settings = Settings(images=args.images or SCENES, split=args.split, limit=args.limit)
-    source = heldout_images(settings, tower)
+    source = heldout_images(settings, clip)
     small = args.limit and args.limit < len(source)
     return Limited(source, args.limit) if small else source

@@ -57,7 +57,7 @@ def _unit(bundle, args) -> list[str]:
     arrays = bundle.layers[layer]
     if args.unit >= len(arrays.directions):
         raise UserError(f"--unit {args.unit}: layer {layer} has {len(arrays.directions)} units")
-    images = arrays.top_images[args.unit, :5].tolist()
+    images = arrays.top_activating_images[args.unit, :5].tolist()
     return [
         f"explained variance {float(arrays.explained_variance[args.unit]):.1%}",
         f"active from norm {float(arrays.percentile[args.unit]):.4g}",

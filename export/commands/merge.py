@@ -16,7 +16,7 @@ from export.common.errors import UserError
 from export.common.flags import positive
 from export.common.settings import DEFAULT_MODEL, SINGLE, Shard
 from export.pipeline.checkpoints import State
-from export.pipeline.inputs import open_images, open_lens, open_tower
+from export.pipeline.inputs import open_clip_model, open_images, open_lens
 from export.pipeline.passes import MeanPass, merge_means
 from export.pipeline.work_folder import Work
 
@@ -36,21 +36,21 @@ def run(args: argparse.Namespace) -> int:
     if finished_before(work, settings, SINGLE, print):
         return 0
     shards = work.shards()
-    tower = open_tower(
+    clip = open_clip_model(
         settings.model, settings.pretrained, args.device or settings.device, settings.precision
     )
-    lens, source = open_lens(tower, settings), open_images(settings, tower)
+    lens, source = open_lens(clip, settings), open_images(settings, clip)
     total = -(-len(source) // settings.batch)
     with work.lock(Shard(0, len(shards))):
-        merged = State.load(work.means, tower.device)
+        merged = State.load(work.means, clip.device)
         if merged is None:
-            first = [_load(work, s, "pass1", tower.device, total) for s in shards]
+            first = [_load(work, s, "pass1", clip.device, total) for s in shards]
             merged = merge_means(first, total)
             merged.save(work.means)
             count = MeanPass.from_state(merged).count
             print(f"the mean over {count:,} images is ready: run every shard again, then merge")
             return 0
-        second = [_load(work, s, "pass2", tower.device, total) for s in shards]
+        second = [_load(work, s, "pass2", clip.device, total) for s in shards]
         finish(lens, source, settings, work, merged, second, print, args.workers)
     return 0
 

@@ -166,7 +166,7 @@ def _measure(
 ) -> int:
     """All experiments on one bundle; how many failed."""
     from export.pipeline.update_bundle import local_folder, open_model
-    from export.report.context import Bench
+    from export.report.context import EvaluationContext
 
     bundle = load_bundle(local_folder(str(folder)))
     config = bundle.config
@@ -180,7 +180,7 @@ def _measure(
         "pool": f"{config.pool.name}, {config.pool.count:,} texts",
         "data": f"{config.data.name}, {config.data.count:,} images",
     }
-    done, failed, bench = entry["experiments"], 0, None
+    done, failed, context = entry["experiments"], 0, None
     basis = [file_sha256(folder / name) for name in (NEURONS, DECOMPOSITION)]
     basis += [config.weights_sha256, args.images, args.split]
     for experiment in chosen:
@@ -190,14 +190,14 @@ def _measure(
         digest = hashlib.sha256(json.dumps([basis, settings]).encode()).hexdigest()[:16]
         if not args.again and done.get(experiment.name, {}).get("digest") == digest:
             continue
-        if bench is None:
-            bench = Bench(
+        if context is None:
+            context = EvaluationContext(
                 bundle, folder, open_model(bundle, folder, args.device), options, args.images,
                 args.split, args.batch, args.workers, args.out / ".work",
             )  # fmt: skip
         started = time.perf_counter()
         try:
-            result = experiment.measure(bench)
+            result = experiment.measure(context)
         except UserError:
             raise
         except (ValueError, KeyError, RuntimeError, OSError, ImportError) as error:

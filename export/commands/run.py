@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clipneurons.bundle.bundle import Bundle, save_bundle
 from clipneurons.lens.make import Lens
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.common.flags import add_run_arguments
 from export.common.settings import Settings, Shard
@@ -25,10 +25,10 @@ from export.pipeline.inputs import (
     check_out,
     default_out,
     model_files,
+    open_clip_model,
     open_images,
     open_lens,
     open_texts,
-    open_tower,
     prepare,
 )
 from export.pipeline.passes import MeanPass, Passes, merge_effects, merge_means
@@ -50,20 +50,20 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--shard is for separate processes, torchrun shards by itself")
     shard = args.shard or rank
     out = Path(args.out or default_out(args.model))
-    tower, settings = prepare(args)
-    lens = open_lens(tower, settings)
-    source = open_images(settings, tower)
+    clip, settings = prepare(args)
+    lens = open_lens(clip, settings)
+    source = open_images(settings, clip)
     pool = open_texts(settings.texts)
     check_centring(settings.centred_pool, len(pool))
     work = Work(out)
     if finished_before(work, settings, rank, say):
         return 0
     check_out(out, args.overwrite)
-    same = plan_of(settings, tower.sha256(), len(source), args.shard.count if args.shard else None)
+    same = plan_of(settings, clip.sha256(), len(source), args.shard.count if args.shard else None)
     if work.goes_on(same, args.restart):
         say(f"goes on  with the unfinished run in {work.folder}")
     # Opened now, so that a mistake in --heldout shows before the work, not after it.
-    held = len(heldout_images(settings, tower)) if with_figures(settings) else 0
+    held = len(heldout_images(settings, clip)) if with_figures(settings) else 0
     plan = make_plan(
         lens, source, settings, pool, out, shard,
         cache=args.cache, workers=args.workers, held=held,
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         merged = first_pass(passes)
         states = distributed.gather(passes.effects(merged).to_bytes())
         if rank.index == 0:
-            states = [State.from_bytes(data, tower.device) for data in states]
+            states = [State.from_bytes(data, clip.device) for data in states]
             finish(lens, source, settings, work, merged, states, say, args.workers)
     distributed.share(b"done")
     distributed.stop()
@@ -103,7 +103,7 @@ def silent(text: str) -> None:
 
 def first_pass(passes: Passes) -> State:
     """Pass 1 of all ranks, merged on rank 0 and shared."""
-    device = passes.lens.tower.device
+    device = passes.lens.clip.device
     states = distributed.gather(passes.means().to_bytes())
     merged = None
     if states:
@@ -114,7 +114,7 @@ def first_pass(passes: Passes) -> State:
 
 def run_shard(passes: Passes, work: Work, out: Path, say) -> int:
     """One job of an array: pass 1, or pass 2 once `merge` has put the means together."""
-    merged = State.load(work.means, passes.lens.tower.device)
+    merged = State.load(work.means, passes.lens.clip.device)
     if merged is None:
         passes.means()
         say(f"pass 1 of {passes.shard.name} is done. When every shard is: export merge --out {out}")
@@ -135,20 +135,20 @@ def finish(
     workers: int = 1,
 ) -> None:
     """From the states of both passes to the bundle in its folder."""
-    tower, out = lens.tower, work.out
-    check_weights(tower, settings)
+    clip, out = lens.clip, work.out
+    check_weights(clip, settings)
     statistics = merge_effects(lens, merged, settings, states)
     pool = open_texts(settings.texts)
-    embeddings = embed_pool(tower, pool, work.folder)
+    embeddings = embed_pool(clip, pool, work.folder)
     model, weights = model_files(settings.model, out)
     bundle = assemble(lens, source, settings, model, merged, statistics, pool, embeddings)
     command = settings.command(str(out))
     metrics = {"command": command}
     if with_figures(settings):
-        held = heldout_images(settings, tower)
-        classifier = class_embeddings(held.class_names, tower, bundle)
+        held = heldout_images(settings, clip)
+        classifier = class_embeddings(held.class_names, clip, bundle)
         metrics["fidelity"] = {"command": command} | fidelity(
-            bundle, tower, held, classifier, batch=settings.batch, workers=workers
+            bundle, clip, held, classifier, batch=settings.batch, workers=workers
         )
     card = render_card(bundle, metrics, command, out.name, model_card(settings.model))
     skipped = MeanPass.from_state(merged).skipped
@@ -165,11 +165,11 @@ def with_figures(settings: Settings) -> bool:
     return settings.evaluate and not settings.shared_bias
 
 
-def check_weights(tower: Tower, settings: Settings) -> None:
+def check_weights(clip: ClipModel, settings: Settings) -> None:
     """Refuse to put statistics beside weights that were replaced while they were taken."""
     if Path(settings.model).is_dir():
-        now = open_tower(settings.model, settings.pretrained, "cpu", settings.precision)
-        if now.sha256() != tower.sha256():
+        now = open_clip_model(settings.model, settings.pretrained, "cpu", settings.precision)
+        if now.sha256() != clip.sha256():
             raise UserError(f"the weights in {settings.model} changed meanwhile: add --restart")
 
 

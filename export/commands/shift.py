@@ -11,17 +11,17 @@ from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.lens.make import make_lens
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import (
     RANKINGS,
+    EmbeddedTextPool,
     Profile,
     Profiler,
     Shift,
-    TextBank,
     check_level,
     compare,
 )
-from clipneurons.shift.localisation import cut, examples, look_closer, where
+from clipneurons.shift.localisation import cut, examples, localise_change, where
 from clipneurons.shift.monitor import Monitor
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
@@ -83,18 +83,18 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(str(error)) from None
     folder = local_folder(args.bundle)
     bundle = load_bundle(folder)
-    tower = open_model(bundle, folder, args.device)
-    profiler = Profiler(make_lens(tower, bundle.config.layers), bundle)
-    reference, new = (profiled(spec, profiler, tower, args) for spec in (args.reference, args.new))
-    bank = TextBank.of(bundle)
+    clip = open_model(bundle, folder, args.device)
+    profiler = Profiler(make_lens(clip, bundle.config.layers), bundle)
+    reference, new = (profiled(spec, profiler, clip, args) for spec in (args.reference, args.new))
+    pool = EmbeddedTextPool.of(bundle)
     args.out.mkdir(parents=True, exist_ok=True)
     watched = None
     if args.watch:
-        watched = TextBank(tuple(args.watch), embed_texts(tower, args.watch).cpu())
+        watched = EmbeddedTextPool(tuple(args.watch), embed_texts(clip, args.watch).cpu())
     if args.window or watched:
         try:
             monitor = Monitor(
-                reference.profile, bank, args.window or len(new.profile), watched, args.level,
+                reference.profile, pool, args.window or len(new.profile), watched, args.level,
                 args.permutations, args.seed, args.ranking,
             )  # fmt: skip
         except ValueError as error:
@@ -104,16 +104,16 @@ def run(args: argparse.Namespace) -> int:
         summary = monitor.to_json()
         for window in summary["windows"]:
             images = window["images"] if window["alarm"] else []
-            window["closer"] = closer_look(tower, reference, new, images, bank)
+            window["localised"] = localised(clip, reference, new, images, pool)
         pictures = [[new.picture(i) for i in w.images[:_SHOWN]] for w in monitor.windows]
         page = monitor_page(summary, pictures)
     else:
         shift = compare(
-            reference.profile, new.profile, bank, args.permutations, args.seed, args.ranking
+            reference.profile, new.profile, pool, args.permutations, args.seed, args.ranking
         )
         summary = describe(shift, profiler, bundle, reference, new, args.level)
         images = summary["carriers"] if summary["shift"] else []
-        summary["closer"] = closer_look(tower, reference, new, images, bank)
+        summary["localised"] = localised(clip, reference, new, images, pool)
         page = comparison_page(summary, galleries(shift, summary, reference, new))
     (args.out / "report.json").write_text(json.dumps(summary, indent=1) + "\n")
     (args.out / "report.html").write_text(page)
@@ -121,12 +121,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def profiled(spec: str, profiler: Profiler, tower: Tower, args: argparse.Namespace) -> Side:
+def profiled(spec: str, profiler: Profiler, clip: ClipModel, args: argparse.Namespace) -> Side:
     """Profiles of all readable images of a source."""
-    source = open_source(spec, limit=args.limit, image_size=max(tower.image_size))
+    source = open_source(spec, limit=args.limit, image_size=max(clip.image_size))
     parts, ids = [], []
     numbers = range(-(-len(source) // args.batch))
-    for batch in batches(source, tower.preprocess, numbers, args.batch, args.workers):
+    for batch in batches(source, clip.preprocess, numbers, args.batch, args.workers):
         if batch.images is not None:
             parts.append(profiler(batch.images))
             ids += batch.ids.tolist()
@@ -169,14 +169,14 @@ def describe(
     }
 
 
-def closer_look(
-    tower: Tower, reference: Side, new: Side, rows: list[int], bank: TextBank
+def localised(
+    clip: ClipModel, reference: Side, new: Side, rows: list[int], pool: EmbeddedTextPool
 ) -> dict | None:
     """Where the images that carry a change differ from the reference, and what is there."""
     if len(rows) < 2:
         return None
     sides = [reference.picture(row) for row in examples(len(reference.profile))]
-    place = look_closer(tower, sides, [new.picture(row) for row in rows], bank)
+    place = localise_change(clip, sides, [new.picture(row) for row in rows], pool)
     return place and {"box": place.box, "words": place.words.top(20)}
 
 
@@ -197,9 +197,9 @@ def galleries(shift: Shift, summary: dict, reference: Side, new: Side) -> dict[s
             values = sign * side.profile.units[:, unit["column"]]
             rows = values.topk(min(_SHOWN, len(values))).indices.tolist()
             shown[f"{name} {unit['column']}"] = [side.picture(i) for i in rows]
-    if summary["closer"]:
-        box = summary["closer"]["box"]
-        shown["closer"] = [cut(p, box) for p in shown["carriers"]]
+    if summary["localised"]:
+        box = summary["localised"]["box"]
+        shown["localised"] = [cut(p, box) for p in shown["carriers"]]
     return {name: [thumbnail(p, _THUMBNAIL) for p in pictures] for name, pictures in shown.items()}
 
 
@@ -210,7 +210,10 @@ def _short(summary: dict) -> dict:
             "waiting": summary["waiting"],
             "windows": [
                 {k: w[k] for k in ("first", "last", "p", "alarm", "watched")}
-                | {"words": [word for word, _ in w["words"][:5]], "closer": _first(w["closer"])}
+                | {
+                    "words": [word for word, _ in w["words"][:5]],
+                    "localised": _first(w["localised"]),
+                }
                 for w in summary["windows"]
             ],
         }
@@ -218,12 +221,12 @@ def _short(summary: dict) -> dict:
     short = {key: summary[key] for key in keys}
     short["more"] = [word for word, _ in summary["more"][:5]]
     short["less"] = [word for word, _ in summary["less"][:5]]
-    short["closer"] = _first(summary["closer"])
+    short["localised"] = _first(summary["localised"])
     short["units"] = [f"{u['name']}: {u['change']:+.2f} sd" for u in summary["units"][:5]]
     return short
 
 
-def _first(closer: dict | None) -> dict | None:
-    if closer is None:
+def _first(localised: dict | None) -> dict | None:
+    if localised is None:
         return None
-    return {"where": where(closer["box"]), "words": [word for word, _ in closer["words"][:5]]}
+    return {"where": where(localised["box"]), "words": [word for word, _ in localised["words"][:5]]}

@@ -61,7 +61,7 @@ class Limited:
         return self.count
 
 
-def readable(folders: Sequence[str]) -> tuple[str, ...]:
+def readable_names(folders: Sequence[str]) -> tuple[str, ...]:
     """Names of classes as one would say them, from names of folders or of a data set's labels."""
     if all(re.fullmatch(r"n\d{8}", f) for f in folders):
         from open_clip import IMAGENET_CLASSNAMES

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from export.common.errors import SourceError
-from export.data.dataset import Content, Raw, readable
+from export.data.dataset import Content, Raw, readable_names
 from export.data.decode import Unreadable
 
 
@@ -166,7 +166,7 @@ def huggingface(spec: str, split: str, limit: int | None) -> StreamSource:
         image,
         label,
         spec,
-        readable(columns[label].names) if label else (),
+        readable_names(columns[label].names) if label else (),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from export.common.errors import SourceError
 from export.common.settings import read_text
-from export.data.dataset import Content, Raw, readable
+from export.data.dataset import Content, Raw, readable_names
 
 # Beside WebDataset shards, one class a line: the file of CLIP benchmark's data sets.
 CLASS_NAMES = "classnames.txt"
@@ -66,7 +66,7 @@ class FolderSource:
         if None not in parents and len(folders) > 1:
             number = {f: i for i, f in enumerate(folders)}
             self._labels = [number[p] for p in parents]
-            self.class_names = readable(folders)
+            self.class_names = readable_names(folders)
 
     def __len__(self) -> int:
         return len(self.paths)

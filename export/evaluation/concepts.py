@@ -19,10 +19,10 @@ from torch import Tensor
 
 from clipneurons.analysis.textspan import TextSpanReader
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.explore.concepts import ConceptReader
+from clipneurons.explore.concepts import WAYS, ConceptReader
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.common.flags import positive
 
@@ -43,19 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def measure(bundle: Bundle, tower: Tower, args: argparse.Namespace) -> dict:
+def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     """Recall at 10 of each method on scenes of the held-out style, for `metrics.json`."""
     count = args.concept_scenes
-    fit = _scenes(tower, _FIT_IMAGES, _FIT_SEED, heldout=False)
+    fit = _scenes(clip, _FIT_IMAGES, _FIT_SEED, heldout=False)
     result = measure_on(
-        bundle, tower, _scenes(tower, count, _SEED, heldout=True), (images for images, _ in fit)
+        bundle, clip, _scenes(clip, count, _SEED, heldout=True), (images for images, _ in fit)
     )
     return {"data": f"{count} composed scenes of the held-out style"} | result
 
 
 def measure_on(
     bundle: Bundle,
-    tower: Tower,
+    clip: ClipModel,
     scenes: Labelled,
     fit: Iterable[Float[Tensor, "image 3 height width"]],
 ) -> dict:
@@ -64,22 +64,22 @@ def measure_on(
     Objects whose name the pool does not have cannot be found by any method; they are left out
     and counted.
     """
-    reader = ConceptReader(make_lens(tower, bundle.config.layers), bundle)
+    reader = ConceptReader(make_lens(clip, bundle.config.layers), bundle)
     methods: dict[str, Callable[[Tensor, dict, Tensor], Tensor]] = {
-        "second_order": lambda rep, effects, pixels: reader.weights(effects),
-        "signed": lambda rep, effects, pixels: reader.weights(effects, "signed"),
-        "whole": lambda rep, effects, pixels: reader.weights(effects, "whole"),
+        way: lambda rep, effects, pixels, way=way: reader.weights(effects, way) for way in WAYS
+    }
+    methods |= {
         "nearest_texts": lambda rep, effects, pixels: reader.nearest_texts(rep),
     }
-    if tower.kind == "vit":
-        span = TextSpanReader.fit(FirstOrderLens(tower), fit, bundle.text_embeddings)
+    if clip.kind == "vit":
+        span = TextSpanReader.fit(FirstOrderLens(clip), fit, bundle.text_embeddings)
         methods["text_span"] = lambda rep, effects, pixels: span(pixels)
     naming = _Naming(bundle.texts)
     recalls: dict[str, list[float]] = {name: [] for name in methods}
     seconds = dict.fromkeys(methods, 0.0)
     images = unknown = objects = 0
     for pixels, names in scenes:
-        pixels = pixels.to(tower.device)
+        pixels = pixels.to(clip.device)
         representation, effects = reader(pixels)
         wanted = [[naming[name] for name in set(shown) if naming[name]] for shown in names]
         shown = sum(len(set(one)) for one in names)
@@ -90,7 +90,7 @@ def measure_on(
             found = recall_at(method(representation, effects, pixels), wanted, TOP)
             seconds[name] += time.perf_counter() - start
             recalls[name] += found
-    if not images or not recalls["signed"]:
+    if not images or not recalls[WAYS[0]]:
         raise UserError("no object of the scenes is among the bundle's texts: nothing to measure")
     means = {name: sum(values) / len(values) for name, values in recalls.items()}
     return {
@@ -151,7 +151,7 @@ def _interval(values: list[float]) -> list[float]:
 
 
 def _scenes(
-    tower: Tower, count: int, seed: int, heldout: bool
+    clip: ClipModel, count: int, seed: int, heldout: bool
 ) -> Iterator[tuple[Tensor, list[tuple[str, ...]]]]:
     from PIL import Image
 
@@ -159,8 +159,8 @@ def _scenes(
     from clipneurons.synthetic.scenes import SceneConfig, Scenes
 
     pack = load_pictograms(heldout=heldout)
-    scenes = Scenes(pack, SceneConfig(size=max(tower.image_size)), count, seed)
+    scenes = Scenes(pack, SceneConfig(size=max(clip.image_size)), count, seed)
     for start in range(0, count, _BATCH):
         some = [scenes[i] for i in range(start, min(start + _BATCH, count))]
-        pixels = torch.stack([tower.preprocess(Image.fromarray(one.image)) for one in some])
+        pixels = torch.stack([clip.preprocess(Image.fromarray(one.image)) for one in some])
         yield pixels, [tuple(thing.name.lower() for thing in one.objects) for one in some]

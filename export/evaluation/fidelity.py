@@ -20,7 +20,7 @@ from clipneurons.analysis.omp import omp_sizes, reconstruct
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.make import make_lens
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.stats.intervals import Z95, wilson
 from clipneurons.text.embedding import centre
 from export.common.errors import UserError
@@ -77,7 +77,7 @@ class Tally:
 
 def fidelity(
     bundle: Bundle,
-    tower: Tower,
+    clip: ClipModel,
     source: Source,
     classifier: Float[Tensor, "class embed"],
     *,
@@ -94,11 +94,11 @@ def fidelity(
     from the neurons' own, and for images of which none can be read.
     """
     check_bias(bundle)
-    lens, device = make_lens(tower, bundle.config.layers), tower.device
+    lens, device = make_lens(clip, bundle.config.layers), clip.device
     texts = bundle.text_embeddings
     texts = centre(texts) if bundle.config.centred_pool else texts
     texts = torch.nn.functional.normalize(texts, dim=1).to(device)
-    most = min(len(texts), tower.embed_dim)
+    most = min(len(texts), clip.embed_dim)
     sizes = tuple(m for m in sizes if m <= most) or (most,)
     layers = {}
     for layer, arrays in bundle.layers.items():
@@ -112,7 +112,7 @@ def fidelity(
             "texts": {m: reconstruct(indices[:, :m], coefficients[m], texts) for m in sizes},
         }
     tallies: dict[str, dict[str, Tally]] = {"all": {"baseline": Tally()}}
-    for images, labels in _labelled(tower, source, batch, workers):
+    for images, labels in _labelled(clip, source, batch, workers):
         representation, contributions = lens(images.to(device))
         labels = labels.to(device)
         for layer, kept in layers.items():
@@ -180,10 +180,10 @@ def left_out(figures: Mapping) -> list[str]:
     ]
 
 
-def _labelled(tower: Tower, source: Source, size: int, workers: int) -> Iterator:
+def _labelled(clip: ClipModel, source: Source, size: int, workers: int) -> Iterator:
     numbers = range(-(-len(source) // size))
     with tqdm(total=len(source), desc="fidelity", unit="images", disable=None) as bar:
-        for batch in batches(source, tower.preprocess, numbers, size, workers):
+        for batch in batches(source, clip.preprocess, numbers, size, workers):
             if batch.images is not None:
                 yield batch.images, batch.labels
             bar.update(len(batch.ids) + len(batch.skipped))

@@ -29,24 +29,24 @@ from clipneurons.lens.neuron_head import LAYER
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError, reported
 from export.common.flags import positive
-from export.pipeline.update_bundle import open_reading
+from export.pipeline.update_bundle import open_bundle
 
 SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _BATCH = 64
 
 
-def measure(bundle, tower, count: int, seed: int = 0) -> dict:
+def measure(bundle, clip, count: int, seed: int = 0) -> dict:
     """Accuracy curves, variance explained, and the sub-concepts of a few neurons."""
     from clipneurons.synthetic.pictograms import load_pictograms
     from clipneurons.synthetic.scenes import SceneConfig, Scenes
 
     pack = load_pictograms()
-    scenes = Scenes(pack, SceneConfig(size=max(tower.image_size), objects=(1, 1)), count, seed)
-    lens = make_lens(tower)
+    scenes = Scenes(pack, SceneConfig(size=max(clip.image_size), objects=(1, 1)), count, seed)
+    lens = make_lens(clip)
     representations, scores, labels = [], [], []
     for start in range(0, count, _BATCH):
         batch = [scenes[i] for i in range(start, min(start + _BATCH, count))]
-        pixels = torch.stack([tower.preprocess(Image.fromarray(s.image)) for s in batch])
+        pixels = torch.stack([clip.preprocess(Image.fromarray(s.image)) for s in batch])
         representation, contributions = lens(pixels)
         representations.append(representation)
         scores.append(contributions[LAYER].scores)
@@ -55,7 +55,7 @@ def measure(bundle, tower, count: int, seed: int = 0) -> dict:
     labels = torch.tensor(labels, device=scores.device)
     directions = lens.directions[LAYER]
     mean = MeanEffect(scores.mean(0))
-    classes = embed_texts(tower, list(pack.concepts), "photo")
+    classes = embed_texts(clip, list(pack.concepts), "photo")
     counts = sorted({round(share * directions.units) for share in SHARES})
     ranking = ((scores - mean.scores)[..., 0].square().mean(0) * directions.gram[:, 0, 0]).sqrt()
     curves = {}
@@ -67,11 +67,11 @@ def measure(bundle, tower, count: int, seed: int = 0) -> dict:
             for number, embeddings in kept.items():
                 curve[number] += accuracy(embeddings, classes, labels[part]) * len(part) / count
         curves[name] = {number: round(value, 2) for number, value in curve.items()}
-    by_head = scores[..., 0].unflatten(1, (tower.neurons, tower.heads))
+    by_head = scores[..., 0].unflatten(1, (clip.neurons, clip.heads))
     whole = torch.cat(
         [
             explained_by_one_direction(by_head[:, part], directions.whole.dense(part))
-            for part in torch.arange(tower.neurons).split(128)
+            for part in torch.arange(clip.neurons).split(128)
         ]
     )
     return {
@@ -155,10 +155,10 @@ def main() -> int:
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
     args = parser.parse_args()
-    bundle, tower = open_reading(args.bundle, args.device)
-    if tower.kind != "resnet":
-        raise UserError(f"{args.bundle} is of a {tower.kind}, expected a ResNet")
-    figures = measure(bundle, tower, args.count)
+    bundle, clip = open_bundle(args.bundle, args.device)
+    if clip.kind != "resnet":
+        raise UserError(f"{args.bundle} is of a {clip.kind}, expected a ResNet")
+    figures = measure(bundle, clip, args.count)
     print(in_words(figures))
     if args.out:
         args.out.write_text(json.dumps(figures, indent=1) + "\n")

@@ -19,7 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.models.clip import Tower
+from clipneurons.former_names import current
+from clipneurons.models.clip import ClipModel
 from clipneurons.models.preprocess import whole
 from clipneurons.segmentation.masks import binary_masks, min_max, upsample
 from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, PAPER
@@ -81,23 +82,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--report", metavar="FILE", help="write the figures as JSON")
 
 
-def measure(bundle: Bundle, tower: Tower, args: argparse.Namespace) -> dict:
+def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     """Figures of all methods on the data set of the arguments, for `metrics.json`."""
     templates = args.templates or "photo"
     data = open_mask_set(
         args.dataset, count=args.count, styles=args.styles, seed=args.seed,
-        image_size=tower.image_size[0], images=args.pictures, masks=args.masks,
+        image_size=clip.image_size[0], images=args.pictures, masks=args.masks,
     )  # fmt: skip
-    chosen = pick(segmenters(tower, directions_of(bundle)), args.methods)
+    chosen = pick(segmenters(clip, directions_of(bundle)), args.methods)
     if args.refined:
-        chosen += [refined(tower, method) for method in chosen if method.name != BEST]
+        chosen += [refined(clip, method) for method in chosen if method.name != BEST]
     if args.choose:
         validation = open_mask_set(
             "scenes", count=args.choose, styles="validation", seed=args.seed + 1,
-            image_size=tower.image_size[0],
+            image_size=clip.image_size[0],
         )  # fmt: skip
-        chosen = choose(tower, validation, chosen, templates)
-    figures = report(evaluate(tower, data, chosen, templates), data.name)
+        chosen = choose(clip, validation, chosen, templates)
+    figures = report(evaluate(clip, data, chosen, templates), data.name)
     if args.report:
         Path(args.report).write_text(json.dumps(figures, indent=1) + "\n")
     return figures
@@ -112,24 +113,24 @@ def pick(known: dict[str, Segmenter], names: str | None) -> list[Segmenter]:
     """The methods that the user names, in the order of the table."""
     if names is None:
         return list(known.values())
-    wanted = [name.strip() for name in names.split(",")]
+    wanted = [current(name.strip()) for name in names.split(",")]
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise UserError(f"no method {unknown[0]!r}; expected some of: {', '.join(known)}")
     return [known[name] for name in wanted]
 
 
-def refined(tower: Tower, method: Segmenter) -> Segmenter:
+def refined(clip: ClipModel, method: Segmenter) -> Segmenter:
     """The method with its maps brought to the image's edges, as our best does."""
 
     def make(images: Tensor, texts: Tensor) -> Tensor:
-        return follow_edges(tower, images, method.make(images, texts))
+        return follow_edges(clip, images, method.make(images, texts))
 
     return replace(method, name=method.name + EDGES, make=make)
 
 
 def choose(
-    tower: Tower, validation: MaskSet, methods: list[Segmenter], templates: str
+    clip: ClipModel, validation: MaskSet, methods: list[Segmenter], templates: str
 ) -> list[Segmenter]:
     """Each method with the threshold and contrast that give the best mIoU + mAP."""
     variants = [
@@ -138,7 +139,7 @@ def choose(
         for contrast in ((method.contrast,) if _agnostic(method) else (False, True))
         for threshold in THRESHOLDS
     ]
-    results = evaluate(tower, validation, variants, templates)
+    results = evaluate(clip, validation, variants, templates)
     best = {}
     for result in results:
         score = summarise(result.rows)[1:].sum()
@@ -152,18 +153,18 @@ def _agnostic(method: Segmenter) -> bool:
 
 
 def evaluate(
-    tower: Tower, data: MaskSet, methods: Iterable[Segmenter], templates: str
+    clip: ClipModel, data: MaskSet, methods: Iterable[Segmenter], templates: str
 ) -> list[Result]:
     """Run every method on every image and class of a data set."""
     methods = list(methods)
     names = list(data.class_names)
-    embedded = embed_texts(tower, names, templates)
+    embedded = embed_texts(clip, names, templates)
     place = {name: index for index, name in enumerate(names)}
     scores = [[] for _ in methods]
     seconds = np.zeros(len(methods))
     for sample in tqdm(data, data.name, data.count, disable=None):
-        images = whole(tower, sample.image)
-        wanted = [_row(tower, images, embedded, place, name) for name in sample.masks]
+        images = whole(clip, sample.image)
+        wanted = [_row(clip, images, embedded, place, name) for name in sample.masks]
         texts = {False: embedded[wanted], True: contrasted(embedded[wanted], embedded)}
         made: dict[tuple[str, bool], Heat] = {}  # variants that differ in threshold share a map
         for index, method in enumerate(methods):
@@ -201,9 +202,9 @@ def _scores(heat: Heat, threshold: float | None, sample: Sample) -> list[MaskSco
     return found
 
 
-def _row(tower: Tower, images: Tensor, embedded: Tensor, place: dict, name: str | None) -> int:
+def _row(clip: ClipModel, images: Tensor, embedded: Tensor, place: dict, name: str | None) -> int:
     if name is None:
-        return int((tower.encode_image(images) @ embedded.T).argmax())
+        return int((clip.encode_image(images) @ embedded.T).argmax())
     return place[name]
 
 

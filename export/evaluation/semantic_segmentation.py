@@ -27,17 +27,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.models.clip import Tower, enlarge
+from clipneurons.models.clip import ClipModel, enlarge
 from clipneurons.models.preprocess import whole
 from clipneurons.segmentation.masks import upsample
-from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, EFFECTS, PAIRS
+from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, PAIRS, PATCH_ATTRIBUTION
 from clipneurons.segmentation.metrics import resamples
 from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenters
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError, reported
 from export.common.flags import positive
 from export.evaluation.segmentation import EDGES, directions_of, pick, refined
-from export.pipeline.update_bundle import open_reading
+from export.pipeline.update_bundle import open_bundle
 
 IGNORED = 255
 BACKGROUND = -1
@@ -173,14 +173,14 @@ class Guess:
 class Bench:
     """The methods at every scale; scores of a data set under a setting."""
 
-    def __init__(self, tower: Tower, bundle: Bundle | None, names: str | None, templates: str):
+    def __init__(self, clip: ClipModel, bundle: Bundle | None, names: str | None, templates: str):
         self.templates = templates
-        self.towers = {scale: enlarge(tower, scale) for scale in SCALES}
+        self.clips = {scale: enlarge(clip, scale) for scale in SCALES}
         self.methods = {
-            scale: _methods(larger, bundle, names) for scale, larger in self.towers.items()
+            scale: _methods(larger, bundle, names) for scale, larger in self.clips.items()
         }
         self.names = tuple(self.methods[SCALES[0]])
-        self.units = tower.neurons * tower.heads
+        self.units = clip.neurons * clip.heads
 
     def settings(self, name: str) -> list[Setting]:
         """All there is to choose from, but for the bound."""
@@ -191,13 +191,13 @@ class Bench:
 
     def guesses(self, name: str, setting: Setting, data: Labelled) -> Iterator[Guess]:
         """What the method makes of every image."""
-        tower, method = self.towers[setting.scale], self.methods[setting.scale][name]
+        clip, method = self.clips[setting.scale], self.methods[setting.scale][name]
         make = method.make if setting.count is None else partial(method.make, count=setting.count)
-        texts = embed_texts(tower, data.class_names, self.templates)
+        texts = embed_texts(clip, data.class_names, self.templates)
         texts = contrasted(texts, texts) if setting.contrast else texts
         shown = f"{name}, {data.name}"
         for image, truth in tqdm(data, shown, data.count, leave=False, disable=None):
-            scores = make(whole(tower, image), texts)[0].float().cpu()
+            scores = make(whole(clip, image), texts)[0].float().cpu()
             yield Guess(*upsample(scores, truth.shape).max(0), truth)
 
     def choose(self, name: str, data: Labelled) -> tuple[float, Setting]:
@@ -213,7 +213,7 @@ class Bench:
 
 
 def measure(
-    tower: Tower,
+    clip: ClipModel,
     validation: Labelled,
     data: Labelled,
     bundle: Bundle | None = None,
@@ -224,7 +224,7 @@ def measure(
 
     With 95 % bootstrap intervals over images, of the ratio to MaskCLIP's mean IoU too.
     """
-    bench = Bench(tower, bundle, names, templates)
+    bench = Bench(clip, bundle, names, templates)
     weights = resamples(data.count)
     result, samples = {}, {}
     for name in bench.names:
@@ -270,13 +270,15 @@ def table(figures: dict) -> str:
     return "\n".join(lines)
 
 
-def _methods(tower: Tower, bundle: Bundle | None, names: str | None) -> dict[str, Segmenter]:
+def _methods(clip: ClipModel, bundle: Bundle | None, names: str | None) -> dict[str, Segmenter]:
     """Those that read the text, each also with our edge refinement."""
-    known = segmenters(tower, directions_of(bundle) if bundle else None)
+    known = segmenters(clip, directions_of(bundle) if bundle else None)
     known = {name: method for name, method in known.items() if name not in CLASS_AGNOSTIC}
     chosen = pick(known, names)
     chosen += [
-        refined(tower, method) for method in chosen if method.name not in (BEST, EFFECTS, PAIRS)
+        refined(clip, method)
+        for method in chosen
+        if method.name not in (BEST, PATCH_ATTRIBUTION, PAIRS)
     ]
     return {method.name: method for method in chosen}
 
@@ -301,16 +303,16 @@ def main() -> int:
     add("--device", help="default: cuda where there is one, else cpu")
     add("--out", type=Path, help="also write the figures here, as JSON")
     args = parser.parse_args()
-    bundle, tower = open_reading(args.bundle, args.device)
+    bundle, clip = open_bundle(args.bundle, args.device)
     names = drawn_classes(args.classes, args.seed)
-    size = max(tower.image_size)
+    size = max(clip.image_size)
     validation = scenes(names, args.choose, "validation", size, args.seed + 1)
     data = (
         folder(Path(args.dataset), args.count)
         if args.dataset
         else scenes(names, args.count, "heldout", size, args.seed)
     )
-    figures = measure(tower, validation, data, bundle, args.methods)
+    figures = measure(clip, validation, data, bundle, args.methods)
     print(f"{data.name}: {data.count} images, {len(data.class_names)} classes, in percent\n")
     print(table(figures))
     if args.out:

@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle, load_bundle
 from clipneurons.lens.make import make_lens
-from clipneurons.models.clip import Tower
-from clipneurons.shift.comparison import Profiler, TextBank, compare, text_scores
-from clipneurons.shift.localisation import examples, look_closer
+from clipneurons.models.clip import ClipModel
+from clipneurons.shift.comparison import EmbeddedTextPool, Profiler, compare, text_scores
+from clipneurons.shift.localisation import examples, localise_change
 from clipneurons.stats.two_sample import classifier, mmd, p_values, permuted_labels
 from export.common.errors import UserError, reported
 from export.common.flags import positive
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="(default: %(default)s)")  # fmt: skip
 
 
-def measure(bundle: Bundle, tower: Tower, options: PowerOptions) -> dict:
+def measure(bundle: Bundle, clip: ClipModel, options: PowerOptions) -> dict:
     """Power of each test and naming rate of each reading, by shift and size."""
     if min(options.sizes) < 2:
         raise UserError("--shift-sizes: expected at least two images a side")
@@ -74,10 +74,10 @@ def measure(bundle: Bundle, tower: Tower, options: PowerOptions) -> dict:
             f"--shift-pool {options.pool}: expected at least 24 scenes, and twice the largest "
             f"of --shift-sizes, {2 * max(options.sizes)}"
         )
-    profiler = Profiler(make_lens(tower, bundle.config.layers), bundle)
-    bank = TextBank.of(bundle)
+    profiler = Profiler(make_lens(clip, bundle.config.layers), bundle)
+    pool = EmbeddedTextPool.of(bundle)
     concepts = _planted(bundle, options.marks)
-    pools = _pools(tower, profiler, concepts, options)
+    pools = _pools(clip, profiler, concepts, options)
     table = {}
     for size in options.sizes:
         for shift in SHIFTS:
@@ -86,7 +86,7 @@ def measure(bundle: Bundle, tower: Tower, options: PowerOptions) -> dict:
             if size >= 1000:
                 runs = max(runs // 2, 1)
             rows = [
-                _run(tower, pools, bank, shift, size, run, options.permutations)
+                _run(clip, pools, pool, shift, size, run, options.permutations)
                 for run in tqdm(range(runs), f"{shift} {size}", leave=False, disable=None)
             ]
             table[f"{shift} {size}"] = _summary(rows)
@@ -103,35 +103,41 @@ def _planted(bundle: Bundle, count: int) -> list[str]:
     return [known[i] for i in chosen]
 
 
-def _pools(tower, profiler, concepts, options) -> Pools:
+def _pools(clip, profiler, concepts, options) -> Pools:
     with tqdm(desc="scenes", unit=" images", disable=None) as bar:
-        return make_pools(tower, profiler, concepts, options.pool, progress=bar.update)
+        return make_pools(clip, profiler, concepts, options.pool, progress=bar.update)
 
 
 def _run(
-    tower: Tower, pools: Pools, bank: TextBank, shift: str, size: int, run: int, permutations: int
+    clip: ClipModel,
+    pools: Pools,
+    pool: EmbeddedTextPool,
+    shift: str,
+    size: int,
+    run: int,
+    permutations: int,
 ) -> dict[str, float]:
     sample = draw(pools, shift, size, np.random.default_rng([run, size]), run)
     reference, new = sample.reference.profile, sample.new.profile
-    ours = compare(reference, new, bank, permutations, seed=run)
+    ours = compare(reference, new, pool, permutations, seed=run)
     embeddings = torch.cat([reference.embeddings, new.embeddings])
     labels = permuted_labels(size, len(new), permutations, run)
     row = {"ours": ours.p} | {f"ours {name}": p for name, p in ours.tests.items()}
     row["MMD"] = p_values(mmd(embeddings, labels))[0].item()
     row["classifier"] = p_values(classifier(embeddings, labels, run))[0].item()
     if sample.words:
-        said = torch.cat([reference.said, new.said])
-        units = text_scores(said, labels[:1], bank.centred)[0].topk(NAMED).indices.tolist()
-        row["named"] = _named([bank.texts[i] for i in units], sample)
+        said = torch.cat([reference.reconstruction, new.reconstruction])
+        units = text_scores(said, labels[:1], pool.centred)[0].topk(NAMED).indices.tolist()
+        row["named"] = _named([pool.texts[i] for i in units], sample)
         row["named by mean embedding"] = _named([t for t, _ in ours.more.top(NAMED)], sample)
-        place = look_closer(
-            tower,
+        place = localise_change(
+            clip,
             sample.reference.pictures(examples(size)),
             sample.new.pictures(ours.top_carriers()),
-            bank,
+            pool,
         )
         words = place.words.top(NAMED) if place else ()
-        row["named on a closer look"] = _named([t for t, _ in words], sample)
+        row["named by localisation"] = _named([t for t, _ in words], sample)
     return row
 
 
@@ -152,8 +158,8 @@ def _summary(rows: list[dict[str, float]]) -> dict[str, float]:
         hits = values if name.startswith("named") else [p <= 0.05 for p in values]
         result[name] = round(float(np.mean(hits)), 3)
     if "named" in rows[0]:
-        found = [row["named on a closer look"] for row in rows if row["ours"] <= 0.05]
-        result["closer look where detected"] = round(float(np.mean(found)), 3) if found else None
+        found = [row["named by localisation"] for row in rows if row["ours"] <= 0.05]
+        result["localisation where detected"] = round(float(np.mean(found)), 3) if found else None
     return result
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import Profile, Profiler
 from clipneurons.synthetic.pictograms import Pictograms, load_pictograms
 from clipneurons.synthetic.scenes import SceneConfig, Scenes
@@ -75,7 +75,7 @@ def marked(image: np.ndarray, mark: np.ndarray) -> np.ndarray:
 
 
 def make_pools(
-    tower: Tower,
+    clip: ClipModel,
     profiler: Profiler,
     concepts: Sequence[str],
     count: int,
@@ -84,12 +84,12 @@ def make_pools(
 ) -> Pools:
     """Compose and profile all pools: ``count`` usual scenes, fewer of the others."""
     pack, held = load_pictograms(), load_pictograms(heldout=True)
-    size = max(tower.image_size)
+    size = max(clip.image_size)
 
     def profile(images: Iterable[np.ndarray]) -> Images:
         parts, pixels = [], np.stack(list(images))
         for first in range(0, len(pixels), 64):
-            batch = [tower.preprocess(Image.fromarray(i)) for i in pixels[first : first + 64]]
+            batch = [clip.preprocess(Image.fromarray(i)) for i in pixels[first : first + 64]]
             parts.append(profiler(torch.stack(batch)))
             progress(len(batch))
         return Images(Profile.cat(parts), pixels)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import embed_texts
 from export.common.settings import Settings
 from export.data.dataset import Source
@@ -16,7 +16,7 @@ from export.data.open_source import SCENES, is_scenes, open_source
 HELDOUT_SCENES = f"{SCENES}:1000"
 
 
-def heldout_images(settings: Settings, tower: Tower) -> Source:
+def heldout_images(settings: Settings, clip: ClipModel) -> Source:
     """Images that the statistics did not see, where there are any."""
     spec = settings.heldout or (HELDOUT_SCENES if is_scenes(settings.images) else settings.images)
     own = spec == settings.images
@@ -25,17 +25,17 @@ def heldout_images(settings: Settings, tower: Tower) -> Source:
         split=settings.split if own else None,
         limit=settings.limit if own else None,
         seed=settings.seed + 1,
-        image_size=max(tower.image_size),
+        image_size=max(clip.image_size),
         heldout=is_scenes(spec),
     )
 
 
 def class_embeddings(
-    names: tuple[str, ...], tower: Tower, bundle: Bundle, templates: str | None = None
+    names: tuple[str, ...], clip: ClipModel, bundle: Bundle, templates: str | None = None
 ) -> Tensor:
     """Unit rows to choose among: the classes' prompts, or the bundle's texts without classes."""
     if not names:
-        return torch.nn.functional.normalize(bundle.text_embeddings, dim=1).to(tower.device)
+        return torch.nn.functional.normalize(bundle.text_embeddings, dim=1).to(clip.device)
     if templates is None:
         templates = "photo" if bundle.config.model == "." else "simple"
-    return embed_texts(tower, list(names), templates)
+    return embed_texts(clip, list(names), templates)

@@ -11,22 +11,22 @@ from export.attack.options import AttackOptions
 from export.attack.run import run_attack
 from export.report import published
 from export.report.charts import Bar, bar_chart
-from export.report.context import Bench
+from export.report.context import EvaluationContext
 from export.report.metric import percent
 from export.report.types import Claim, Experiment, Figure, Section, Table
 
 
-def measure(bench: Bench) -> dict:
+def measure(context: EvaluationContext) -> dict:
     """The attack's own summary over the paper's pairs, all methods with the same budget."""
-    options = bench.options
-    folder = bench.work / "attack"
+    options = context.options
+    folder = context.work / "attack"
     folder.mkdir(parents=True, exist_ok=True)
     pairs = folder / "pairs.csv"
     pairs.write_text("".join(f"{true},{fooled}\n" for true, fooled in published.ADVERSARIAL))
-    data = bench.images or "scenes"
+    data = context.images or "scenes"
     run_attack(
         AttackOptions(
-            out=folder / "out", bundle=str(bench.folder), pairs=str(pairs),
+            out=folder / "out", bundle=str(context.folder), pairs=str(pairs),
             images=options.pictures, seeds=options.seeds, keep="none",
             describer=options.describer, painter=options.painter,
             data=f"{data}:256" if data == "scenes" else data,

@@ -8,47 +8,52 @@ from statistics import mean, median
 
 import torch
 
-from clipneurons.explore.concepts import ConceptReader, top_concepts
+from clipneurons.explore.concepts import (
+    DENSE,
+    SPARSE_NORM,
+    SPARSE_PROJECTION,
+    WAYS,
+    ConceptReader,
+    top_concepts,
+)
 from clipneurons.lens.make import make_lens
 from clipneurons.stats.intervals import wilson
 from export.data.loader import read
 from export.report import published
-from export.report.context import Bench
+from export.report.context import EvaluationContext
 from export.report.metric import percent, spread
 from export.report.thumbnails import thumbnail
 from export.report.types import Claim, Experiment, Gallery, Picture, Section, Table
 
 _SHOWN, _NAMED = 6, 10
-READINGS = {
-    "paper": "w_j = Σ γ ‖φ‖ (the paper's)",
-    "signed": "signed by the projection on the direction",
-    "whole": "all that neurons write, Σ ⟨φ − b, t⟩",
+WEIGHTS = {
+    SPARSE_NORM: "w_j = Σ γ ‖φ‖ (the paper's)",
+    SPARSE_PROJECTION: "signed by the projection on the direction",
+    DENSE: "all that neurons write, Σ ⟨φ − b, t⟩",
     "retrieval": "plain CLIP retrieval of texts",
 }
 
 
-def measure(bench: Bench) -> dict:
-    """Activated units an image, and how often the image's class is named, by way of reading."""
-    bundle = bench.bundle
-    reader = ConceptReader(make_lens(bench.tower, bundle.config.layers), bundle)
-    names = bench.judged.class_names
+def measure(context: EvaluationContext) -> dict:
+    """Activated units an image, and how often the image's class is named, by way of weighing."""
+    bundle = context.bundle
+    reader = ConceptReader(make_lens(context.clip, bundle.config.layers), bundle)
+    names = context.judged.class_names
     naming = [naming_texts(name, bundle.texts) for name in names]
-    hits = dict.fromkeys(READINGS, 0)
+    hits = dict.fromkeys(WEIGHTS, 0)
     activated, labelled, examples = [], 0, []
-    for ids, images, labels in bench.pass_over(bench.judged, "concepts"):
+    for ids, images, labels in context.pass_over(context.judged, "concepts"):
         representation, effects = reader(images)
         activated += sum(e.activated.sum(1) for e in effects.values()).tolist()
         weights = {
-            "paper": reader.weights(effects),
-            "signed": reader.weights(effects, "signed"),
-            "whole": reader.weights(effects, "whole"),
+            **{way: reader.weights(effects, way) for way in WAYS},
             "retrieval": reader.nearest_texts(representation),
         }
         top = {k: w.topk(min(_NAMED, w.shape[1])).indices.tolist() for k, w in weights.items()}
         for row, label in enumerate(labels.tolist()):
             if len(examples) < _SHOWN:
                 said = {k: top_concepts(w[row], bundle.texts, 6) for k, w in weights.items()}
-                examples.append(_example(bench, int(ids[row]), label, said, activated[row]))
+                examples.append(_example(context, int(ids[row]), label, said, activated[row]))
             if label < 0 or not naming[label]:
                 continue
             labelled += 1
@@ -57,7 +62,7 @@ def measure(bench: Bench) -> dict:
     values = torch.tensor(activated).float()
     return {
         "layers": list(bundle.config.layers),
-        "images": bench.judged.name,
+        "images": context.judged.name,
         "count": len(activated),
         "activated": {
             "mean": mean(activated),
@@ -85,11 +90,13 @@ def _chance(naming: list[set[int]], texts: int) -> float:
     return mean(1 - (1 - n / texts) ** _NAMED for n in known) if known else 0.0
 
 
-def _example(bench: Bench, index: int, label: int, said: Mapping, activated: int) -> dict:
-    picture = read(next(iter(bench.judged.raws([index]))))
+def _example(
+    context: EvaluationContext, index: int, label: int, said: Mapping, activated: int
+) -> dict:
+    picture = read(next(iter(context.judged.raws([index]))))
     return {
         "uri": thumbnail(picture.image),
-        "class": bench.judged.class_names[label] if label >= 0 else "",
+        "class": context.judged.class_names[label] if label >= 0 else "",
         "said": {kind: [text for text, _ in found] for kind, found in said.items()},
         "activated": activated,
     }
@@ -111,7 +118,7 @@ def report(result: Mapping) -> Section:
         for kind, hits in result["hits"].items()
     }
     low, high = published.ACTIVATED
-    best = max(("paper", "signed", "whole"), key=lambda kind: rates[kind][0])
+    best = max(WAYS, key=lambda kind: rates[kind][0])
     return Section(
         title="Concept discovery",
         source="2406.04341, Section 5 and Figure 7",
@@ -133,8 +140,8 @@ def report(result: Mapping) -> Section:
             Table(
                 f"Images whose class is named by one of the first {_NAMED} concepts, per cent of "
                 f"{labelled:,}; by chance {percent(result['chance'])}.",
-                ["reading", "named"],
-                [[READINGS[kind], spread(*rate) if labelled else "–"]
+                ["weights", "named"],
+                [[WEIGHTS[kind], spread(*rate) if labelled else "–"]
                  for kind, rate in rates.items()],
             ),
         ],

@@ -6,21 +6,21 @@ from collections.abc import Mapping
 
 from export.evaluation import shift_power
 from export.report.charts import Bar, bar_chart
-from export.report.context import Bench
+from export.report.context import EvaluationContext
 from export.report.metric import percent
 from export.report.types import Claim, Experiment, Figure, Section, Table
 
 TESTS = ("ours", "MMD", "classifier")
-CLOSER = "named on a closer look"
+LOCALISED = "named by localisation"
 
 
-def measure(bench: Bench) -> dict:
+def measure(context: EvaluationContext) -> dict:
     """Power of the tests and naming rates on composed scenes, by the command's own code."""
-    options = bench.options
+    options = context.options
     chosen = shift_power.PowerOptions(
         options.shift_runs, (options.shift_size,), options.shift_pool, marks=4, permutations=100
     )
-    return shift_power.measure(bench.bundle, bench.tower, chosen) | {"size": options.shift_size}
+    return shift_power.measure(context.bundle, context.clip, chosen) | {"size": options.shift_size}
 
 
 def report(result: Mapping) -> Section:
@@ -32,11 +32,13 @@ def report(result: Mapping) -> Section:
         for shift, cell in cells.items()
         for number, test in enumerate(TESTS)
     ]
-    columns = [*TESTS, "named", "named by mean embedding", CLOSER]
+    columns = [*TESTS, "named", "named by mean embedding", LOCALISED]
     named = {s: c for s, c in cells.items() if c.get("named") is not None}
     ours = [cell["named"] for cell in named.values()]
     plain = [cell["named by mean embedding"] for cell in named.values()]
-    closer = [c[CLOSER] for s, c in named.items() if s.startswith("mark:") and c["ours"] >= 0.5]
+    localised = [
+        c[LOCALISED] for s, c in named.items() if s.startswith("mark:") and c["ours"] >= 0.5
+    ]
     alarm = cells["none"]["ours"]
     power = {s: c["ours"] for s, c in cells.items() if s != "none"}
     noticed = sum(power.values()) / len(power)
@@ -82,9 +84,9 @@ def report(result: Mapping) -> Section:
             ),
             Claim(
                 "A closer look names watermarks that are noticed.",
-                min(closer) >= 0.8 if closer else None,
-                f"Named in {percent(sum(closer) / len(closer), 0)} % of the runs."
-                if closer
+                min(localised) >= 0.8 if localised else None,
+                f"Named in {percent(sum(localised) / len(localised), 0)} % of the runs."
+                if localised
                 else "No watermark is noticed in half of the runs.",
             ),
         ],

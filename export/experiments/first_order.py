@@ -9,36 +9,36 @@ import torch
 from clipneurons.lens.first_order import FirstOrderLens
 from export.evaluation.fidelity import Tally
 from export.report.charts import Line, line_chart
-from export.report.context import Bench
-from export.report.metric import Yardstick, percent, spread, yardstick
+from export.report.context import EvaluationContext
+from export.report.metric import Metric, metric, percent, spread
 from export.report.tables import conditions_table
 from export.report.types import Claim, Experiment, Figure, Section
 
 NAMES = {"attention": "attention layers 0 to l", "mlps": "MLP layers 0 to l (direct effect)"}
 
 
-def measure(bench: Bench) -> dict:
+def measure(context: EvaluationContext) -> dict:
     """Figures after ablating layers 0 to l, for every l, of attention and of MLPs."""
-    lens, layers = FirstOrderLens(bench.tower), bench.tower.layers
+    lens, layers = FirstOrderLens(context.clip), context.clip.layers
     total, count = dict.fromkeys(NAMES, 0.0), 0
-    for _, images, _ in bench.pass_over(bench.usual, "first-order means"):
+    for _, images, _ in context.pass_over(context.usual, "first-order means"):
         for name, effects in _by_layer(lens, images)[1].items():
             total[name] = total[name] + effects.sum(0, dtype=torch.float64)
         count += len(images)
     means = {name: (mine / count).float() for name, mine in total.items()}
     tallies = {name: [Tally() for _ in range(layers)] for name in NAMES}
     baseline = Tally()
-    for _, images, labels in bench.pass_over(bench.judged, "first-order ablation"):
+    for _, images, labels in context.pass_over(context.judged, "first-order ablation"):
         representation, effects = _by_layer(lens, images)
-        baseline.add(representation, representation, bench.classifier, labels)
+        baseline.add(representation, representation, context.classifier, labels)
         for name, mine in effects.items():
             ablated = representation[:, None] - (mine - means[name]).cumsum(1)
             for layer in range(layers):
                 tallies[name][layer].add(
-                    ablated[:, layer], representation, bench.classifier, labels
+                    ablated[:, layer], representation, context.classifier, labels
                 )
     return {
-        "images": bench.judged.name,
+        "images": context.judged.name,
         "count": baseline.images,
         "baseline": {k: v for k, v in baseline.figures().items() if k.startswith("accuracy")},
         "kinds": {name: [t.figures() for t in mine] for name, mine in tallies.items()},
@@ -54,7 +54,7 @@ def _by_layer(lens: FirstOrderLens, images):
 def report(result: Mapping) -> Section:
     """Two curves, and where first-order effects sit."""
     lines, rows = [], {}
-    by = yardstick(result["baseline"])
+    by = metric(result["baseline"])
     count = len(result["kinds"]["attention"])
     lines.append(Line("unchanged", [0, count - 1], [100 * by.base] * 2, dashed=True))
     for name, label in NAMES.items():
@@ -82,7 +82,7 @@ def report(result: Mapping) -> Section:
     )
 
 
-def claims(result: Mapping, by: Yardstick, count: int) -> list[Claim]:
+def claims(result: Mapping, by: Metric, count: int) -> list[Claim]:
     """Where first-order effects are, decided from the figures."""
     attention, mlps = ([by(f) for f in result["kinds"][k]] for k in NAMES)
     late = max(1, round(count / 3))  # 4 of the 12 layers of a ViT-B

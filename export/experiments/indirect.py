@@ -11,34 +11,34 @@ from torch import Tensor
 from clipneurons.lens.indirect import indirect_effects, mean_activations
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.second_order import activation_name
-from clipneurons.models.clip import Tower
-from clipneurons.models.hooks import record
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.hooks import record_activations
 from export.evaluation.fidelity import Tally
 from export.report import published
-from export.report.context import Bench
-from export.report.metric import percent, spread, yardstick
+from export.report.context import EvaluationContext
+from export.report.metric import metric, percent, spread
 from export.report.types import Claim, Experiment, Section, Table
 
 # Share of the images whose effects a principal component is taken of, as in the export.
 _TOP = 0.02
 
 
-def measure(bench: Bench) -> dict:
+def measure(context: EvaluationContext) -> dict:
     """Accuracy after ablation, and the variance that the first component explains."""
-    tower, layer, options = bench.tower, bench.layer, bench.options
-    found = bench.fidelity(bench.wide((layer,)))
-    passes = list(bench.pass_over(bench.usual, "indirect effects", options.indirect_images))
-    means = mean_activations(tower, (images for _, images, _ in passes), layer)
+    clip, layer, options = context.clip, context.layer, context.options
+    found = context.fidelity(context.wide((layer,)))
+    passes = list(context.pass_over(context.usual, "indirect effects", options.indirect_images))
+    means = mean_activations(clip, (images for _, images, _ in passes), layer)
     tally = Tally()
-    for _, images, labels in bench.pass_over(bench.judged, "indirect ablation"):
-        original, ablated = all_at_mean(tower, images, layer, means)
-        tally.add(ablated, original, bench.classifier, labels)
+    for _, images, labels in context.pass_over(context.judged, "indirect ablation"):
+        original, ablated = all_at_mean(clip, images, layer, means)
+        tally.add(ablated, original, context.classifier, labels)
     generator = torch.Generator().manual_seed(0)
-    units = torch.randperm(tower.neurons, generator=generator)[: options.indirect_neurons]
-    lens = make_lens(tower, (layer,))
+    units = torch.randperm(clip.neurons, generator=generator)[: options.indirect_neurons]
+    lens = make_lens(clip, (layer,))
     indirect, second = [], []
     for _, images, _ in passes:
-        indirect.append(indirect_effects(tower, images, layer, units, means).cpu())
+        indirect.append(indirect_effects(clip, images, layer, units, means).cpu())
         second.append(lens(images)[1][layer].dense(units).cpu())
     return {
         "layer": layer,
@@ -55,16 +55,16 @@ def measure(bench: Bench) -> dict:
 
 @torch.no_grad()
 def all_at_mean(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     layer: int,
     means: Float[Tensor, "token neuron"],
 ) -> tuple[Float[Tensor, "image embed"], Float[Tensor, "image embed"]]:
     """Embeddings, and embeddings with all activations of the layer at their per-token means."""
-    visual = tower.visual
+    visual = clip.visual
     name, after = activation_name(layer), f"transformer.resblocks.{layer + 1}:input"
-    with record(visual, [name, after]) as tensors:
-        original = tower.encode_image(images)
+    with record_activations(visual, [name, after]) as tensors:
+        original = clip.encode_image(images)
     projection = visual.transformer.resblocks[layer].mlp.c_proj
     change = means.to(tensors[name]) - tensors[name]
     stream = tensors[after] + change @ projection.weight.T
@@ -86,7 +86,7 @@ def variances(effects: Float[Tensor, "image unit embed"]) -> list[float]:
 
 def report(result: Mapping) -> Section:
     """The table with the paper's own values beside ours."""
-    by = yardstick(result["baseline"])
+    by = metric(result["baseline"])
     rows, shares = [], {}
     for name, theirs in (
         ("indirect", published.INDIRECT),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from export.report.charts import Line, line_chart
-from export.report.context import Bench
-from export.report.metric import Yardstick, percent, spread, yardstick
+from export.report.context import EvaluationContext
+from export.report.metric import Metric, metric, percent, spread
 from export.report.tables import conditions_table
 from export.report.types import Claim, Experiment, Figure, Section
 
@@ -18,11 +18,11 @@ CONDITIONS = {
 }
 
 
-def measure(bench: Bench) -> dict:
+def measure(context: EvaluationContext) -> dict:
     """Figures of every layer that has second-order effects."""
     result: dict = {"layers": {}}
-    for layers in bench.groups:
-        found = bench.fidelity(bench.wide(layers))
+    for layers in context.groups:
+        found = context.fidelity(context.wide(layers))
         result |= {key: found[key] for key in ("images", "count", "classes", "baseline")}
         for name, figures in found["layers"].items():
             kept = {condition: figures[condition] for condition in CONDITIONS}
@@ -33,7 +33,7 @@ def measure(bench: Bench) -> dict:
 def report(result: Mapping) -> Section:
     """Curves by layer, and whether effects sit late, are few, and have one direction."""
     layers = {int(layer): figures for layer, figures in result["layers"].items()}
-    by = yardstick(result["baseline"])
+    by = metric(result["baseline"])
     x = sorted(layers)
     lines = [Line("unchanged", [x[0], x[-1]], [100 * by.base] * 2, dashed=True)]
     for condition, label in CONDITIONS.items():
@@ -60,7 +60,7 @@ def report(result: Mapping) -> Section:
     )
 
 
-def claims(layers: Mapping[int, Mapping], by: Yardstick) -> list[Claim]:
+def claims(layers: Mapping[int, Mapping], by: Metric) -> list[Claim]:
     """Statements of section 3 of the paper, decided from the figures."""
 
     def loss(layer: int, condition: str) -> float:

@@ -11,20 +11,20 @@ from torch import Tensor
 from clipneurons.lens.neuron_head import NeuronHeadLens
 from export.evaluation.fidelity import Tally
 from export.report.charts import Bar, bar_chart
-from export.report.context import Bench
-from export.report.metric import percent, spread, yardstick
+from export.report.context import EvaluationContext
+from export.report.metric import metric, percent, spread
 from export.report.types import Claim, Experiment, Figure, Section, Table
 
 _NEURONS = 256
 _BINS = (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999, 1.0001)
 
 
-def measure(bench: Bench) -> dict:
+def measure(context: EvaluationContext) -> dict:
     """Variance of the first component by neuron and by pair, and accuracy from it alone."""
-    lens = NeuronHeadLens(bench.tower)
-    heads = lens.neurons.pairs
+    lens = NeuronHeadLens(context.clip)
+    heads = lens.neurons.heads
     scores = []
-    for _, images, _ in bench.pass_over(bench.usual, "pair scores"):
+    for _, images, _ in context.pass_over(context.usual, "pair scores"):
         scores.append(_scores(lens, images).cpu())
     scores = torch.cat(scores)  # [image, neuron, head]
     mean = scores.mean(0)
@@ -42,12 +42,12 @@ def measure(bench: Bench) -> dict:
         "images": len(scores),
         "neuron": [x for x in by_neuron if x is not None],
         "pair": [x for x in by_pair if x is not None],
-    } | _accuracy(bench, lens, mean, components)
+    } | _accuracy(context, lens, mean, components)
 
 
 def _scores(lens: NeuronHeadLens, images: Tensor) -> Float[Tensor, "image neuron head"]:
     contributions = lens(images)[1][4]
-    return contributions.scores.reshape(len(images), -1, lens.neurons.pairs)
+    return contributions.scores.reshape(len(images), -1, lens.neurons.heads)
 
 
 def _share(effects: Float[Tensor, "image embed"]) -> float | None:
@@ -73,17 +73,19 @@ def _components(
     return torch.cat(found)
 
 
-def _accuracy(bench: Bench, lens: NeuronHeadLens, mean: Tensor, components: Tensor) -> dict:
+def _accuracy(
+    context: EvaluationContext, lens: NeuronHeadLens, mean: Tensor, components: Tensor
+) -> dict:
     """Accuracy when every neuron keeps only the part of its effect along one direction."""
-    device = bench.tower.device
+    device = context.clip.device
     mean, components = mean.to(device), components.to(device)
     tallies = {"unchanged": Tally(), "neurons": Tally(), "none": Tally()}
     chunks = torch.arange(len(components), device=device).split(256)
     along = torch.cat(
         [torch.einsum("nhd,nd->nh", lens.neurons.dense(c), components[c]) for c in chunks]
     )
-    for _, images, labels in bench.pass_over(bench.judged, "one direction a neuron"):
-        representation = bench.tower.encode_image(images)
+    for _, images, labels in context.pass_over(context.judged, "one direction a neuron"):
+        representation = context.clip.encode_image(images)
         original = 100 * representation / representation.norm(dim=-1, keepdim=True)
         contributions = lens(images)[1][4]
         flat = contributions.sum()
@@ -93,7 +95,7 @@ def _accuracy(bench: Bench, lens: NeuronHeadLens, mean: Tensor, components: Tens
         projected = torch.einsum("bnh,nh->bn", centred, along) @ components
         for name, value in (("unchanged", original), ("neurons", fixed + projected),
                             ("none", fixed)):  # fmt: skip
-            tallies[name].add(value, original, bench.classifier, labels)
+            tallies[name].add(value, original, context.classifier, labels)
     return {
         "count": tallies["none"].images,
         "accuracy": {name: tally.figures() for name, tally in tallies.items()},
@@ -114,7 +116,7 @@ def report(result: Mapping) -> Section:
         "neurons": "one direction a neuron",
         "none": "all neurons mean-ablated",
     }
-    by = yardstick(figures["unchanged"])
+    by = metric(figures["unchanged"])
     before, after = by(figures["unchanged"])[0], by(figures["neurons"])[0]
     low = float(pair.min()) if len(pair) else 0.0
     return Section(

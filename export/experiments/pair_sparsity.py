@@ -11,8 +11,8 @@ from clipneurons.lens.make import make_lens
 from clipneurons.lens.second_order import SCALE
 from export.evaluation.fidelity import Tally
 from export.report.charts import line_chart
-from export.report.context import Bench
-from export.report.metric import percent, spread, yardstick
+from export.report.context import EvaluationContext
+from export.report.metric import metric, percent, spread
 from export.report.types import Claim, Experiment, Figure, Section, Table
 
 SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -23,23 +23,23 @@ WAYS = {
 }
 
 
-def measure(bench: Bench) -> dict:
+def measure(context: EvaluationContext) -> dict:
     """Accuracy when only a share of the pairs keeps its effect, the others their mean."""
-    lens = make_lens(bench.tower)
-    arrays, device = bench.bundle.layers[4], bench.tower.device
+    lens = make_lens(context.clip)
+    arrays, device = context.bundle.layers[4], context.clip.device
     directions = lens.directions[4]
     mean = MeanEffect.from_dense(arrays.means.to(device), directions)
     means = mean.dense(directions)
     units = directions.units
     squares, count = torch.zeros(units, dtype=torch.float64, device=device), 0
-    for _, images, _ in bench.pass_over(bench.usual, "pair norms"):
+    for _, images, _ in context.pass_over(context.usual, "pair norms"):
         squares += lens(images)[1][4].norms(mean).square().sum(0)
         count += len(images)
     ranked = squares.argsort(descending=True)
     generator = torch.Generator().manual_seed(0)
     shuffled = torch.randperm(units, generator=generator).to(device)
     tallies = {way: {share: Tally() for share in SHARES} for way in WAYS}
-    for _, images, labels in bench.pass_over(bench.judged, "sparsity"):
+    for _, images, labels in context.pass_over(context.judged, "sparsity"):
         representation, contributions = lens(images)
         mine = contributions[4]
         original = SCALE * representation / representation.norm(dim=-1, keepdim=True)
@@ -51,7 +51,7 @@ def measure(bench: Bench) -> dict:
                 size = round(share * units)
                 keep.scatter_(1, chosen.expand(len(images), -1)[:, :size], 1.0)
                 kept = mine.sum(keep) - keep @ means
-                tally.add(rest + kept, original, bench.classifier, labels)
+                tally.add(rest + kept, original, context.classifier, labels)
     return {
         "units": units,
         "count": tallies["all"][1.0].images,
@@ -73,7 +73,7 @@ def _energy(ordered: torch.Tensor) -> dict[str, float]:
 
 def report(result: Mapping) -> Section:
     """Curves by share of pairs, and the share that is enough."""
-    by = yardstick(result["ways"]["all"]["1.0"])
+    by = metric(result["ways"]["all"]["1.0"])
     shares = [float(share) for share in result["ways"]["all"]]
     lines = [
         by.line(label, range(len(shares)), result["ways"][way].values())
@@ -114,7 +114,7 @@ def report(result: Mapping) -> Section:
 
 def claims(result: Mapping, shares: list[float]) -> list[Claim]:
     """A small share of the pairs is enough, and it is not any share."""
-    by = yardstick(result["ways"]["all"]["1.0"])
+    by = metric(result["ways"]["all"]["1.0"])
     by_image = [by(figures) for figures in result["ways"]["image"].values()]
     none, everything = by_image[0], by_image[-1]
     decided = none[1][1] < everything[0]

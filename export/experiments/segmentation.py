@@ -13,29 +13,29 @@ from clipneurons.segmentation.methods import BEST, OWN, PAPER
 from clipneurons.segmentation.segmenters import segment, segmenters
 from export.report import published
 from export.report.charts import Bar, bar_chart
-from export.report.context import Bench
+from export.report.context import EvaluationContext
 from export.report.thumbnails import thumbnail
 from export.report.types import Claim, Experiment, Figure, Gallery, Picture, Section, Table
 
 _EXAMPLES = 4
 
 
-def measure(bench: Bench) -> dict:
+def measure(context: EvaluationContext) -> dict:
     """The evaluation's figures, and some images with the maps of a few methods."""
     from export.data.mask_datasets import open_mask_set
     from export.evaluation import segmentation as evaluation
 
-    tower, options = bench.tower, bench.options
-    size = max(tower.image_size)
-    templates = "photo" if bench.bundle.config.model == "." else "simple"
+    clip, options = context.clip, context.options
+    size = max(clip.image_size)
+    templates = "photo" if context.bundle.config.model == "." else "simple"
     data = open_mask_set(options.masks, count=options.masked_images, image_size=size)
-    methods = list(segmenters(tower, evaluation.directions_of(bench.bundle)).values())
+    methods = list(segmenters(clip, evaluation.directions_of(context.bundle)).values())
     if options.chosen_on and options.masks == "scenes":
         trained = open_mask_set(
             "scenes", count=options.chosen_on, styles="validation", seed=1, image_size=size
         )
-        methods = evaluation.choose(tower, trained, methods, templates)
-    results = evaluation.evaluate(tower, data, methods, templates)
+        methods = evaluation.choose(clip, trained, methods, templates)
+    results = evaluation.evaluate(clip, data, methods, templates)
     figures = evaluation.report(results, data.name)
     by_quality = sorted(figures["methods"], key=lambda name: -figures["methods"][name]["values"][1])
     shown = list(dict.fromkeys([BEST, PAPER, *(n for n in by_quality if n not in (BEST, PAPER))]))
@@ -44,13 +44,13 @@ def measure(bench: Bench) -> dict:
     figures["examples"] = [
         example
         for sample in islice(data, _EXAMPLES)
-        if (example := _example(tower, sample, shown, data.class_names, templates))
+        if (example := _example(clip, sample, shown, data.class_names, templates))
     ]
-    figures["kind"] = tower.kind
+    figures["kind"] = clip.kind
     return figures
 
 
-def _example(tower, sample, methods, names, templates) -> dict | None:
+def _example(clip, sample, methods, names, templates) -> dict | None:
     name, mask = next(iter(sample.masks.items()), (None, None))
     if name is None:  # the class that the model predicts: not shown
         return None
@@ -58,7 +58,7 @@ def _example(tower, sample, methods, names, templates) -> dict | None:
     pictures = [["image", thumbnail(image)], ["true mask", thumbnail(_mask(mask))]]
     for method in methods:
         found = segment(
-            tower, image, [name], method, others=[n for n in names if n != name][:200],
+            clip, image, [name], method, others=[n for n in names if n != name][:200],
             templates=templates,
         )  # fmt: skip
         pictures.append([method.name, thumbnail(overlay(image, found.heat[0]))])

@@ -11,24 +11,24 @@ from clipneurons.lens.make import make_lens
 from export.evaluation.fidelity import Tally
 from export.report import published
 from export.report.charts import Bar, bar_chart, line_chart
-from export.report.context import Bench
-from export.report.metric import percent, spread, yardstick
+from export.report.context import EvaluationContext
+from export.report.metric import metric, percent, spread
 from export.report.types import Claim, Experiment, Figure, Section
 
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _BINS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 
-def measure(bench: Bench) -> dict:
+def measure(context: EvaluationContext) -> dict:
     """Accuracy when each unit keeps its effect on only a share of the images, and the spread."""
-    layer, tower = bench.layer, bench.tower
-    arrays = bench.bundle.layers[layer]
-    lens = make_lens(tower, (layer,))
-    mean = MeanEffect.from_dense(arrays.means.to(tower.device), lens.directions[layer])
-    thresholds = _thresholds(bench, lens, layer, mean)
+    layer, clip = context.layer, context.clip
+    arrays = context.bundle.layers[layer]
+    lens = make_lens(clip, (layer,))
+    mean = MeanEffect.from_dense(arrays.means.to(clip.device), lens.directions[layer])
+    thresholds = _thresholds(context, lens, layer, mean)
     means = mean.dense(lens.directions[layer])
     tallies = {share: Tally() for share in SHARES}
-    for _, images, labels in bench.pass_over(bench.judged, "selectivity"):
+    for _, images, labels in context.pass_over(context.judged, "selectivity"):
         representation, contributions = lens(images)
         mine = contributions[layer]
         original = 100 * representation / representation.norm(dim=-1, keepdim=True)
@@ -37,8 +37,8 @@ def measure(bench: Bench) -> dict:
         for share, tally in tallies.items():
             keep = (norms > thresholds[share]).float() if share < 1 else torch.ones_like(norms)
             kept = mine.sum(keep) - keep @ means
-            tally.add(rest + kept, original, bench.classifier, labels)
-    effective = arrays.effective_share[arrays.effective_share > 0]
+            tally.add(rest + kept, original, context.classifier, labels)
+    effective = arrays.participation_ratio[arrays.participation_ratio > 0]
     counts = torch.histogram(effective.float().cpu(), torch.tensor(_BINS)).hist
     return {
         "layer": layer,
@@ -53,25 +53,27 @@ def measure(bench: Bench) -> dict:
     }
 
 
-def _thresholds(bench: Bench, lens, layer: int, mean: MeanEffect) -> dict[float, torch.Tensor]:
+def _thresholds(
+    context: EvaluationContext, lens, layer: int, mean: MeanEffect
+) -> dict[float, torch.Tensor]:
     """By share of images, the norm that each unit exceeds on that share of the usual ones."""
     norms = torch.cat(
         [
             lens(images)[1][layer].norms(mean).cpu()
-            for _, images, _ in bench.pass_over(bench.usual, "norms")
+            for _, images, _ in context.pass_over(context.usual, "norms")
         ]
     )
     ordered = norms.sort(dim=0, descending=True).values
     found = {0.0: torch.full((norms.shape[1],), torch.inf)}
     for share in SHARES[1:-1]:
         found[share] = ordered[min(round(share * len(ordered)), len(ordered) - 1)]
-    return {share: values.to(bench.tower.device) for share, values in found.items()}
+    return {share: values.to(context.clip.device) for share, values in found.items()}
 
 
 def report(result: Mapping) -> Section:
     """How much accuracy the largest effects keep, and the units' effective shares."""
     shares = [float(share) for share in result["shares"]]
-    by = yardstick(result["shares"]["1.0"])
+    by = metric(result["shares"]["1.0"])
     conditions = [result["shares"][str(share)] for share in shares]
     line = by.line("each unit keeps its largest effects", range(len(shares)), conditions)
     counts = result["effective"]["counts"]

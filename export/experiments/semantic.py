@@ -8,26 +8,26 @@ from pathlib import Path
 from clipneurons.segmentation.methods import BEST, PAIRS
 from export.report import published
 from export.report.charts import Bar, bar_chart
-from export.report.context import Bench
+from export.report.context import EvaluationContext
 from export.report.types import Claim, Experiment, Figure, Section, Table
 
 METHODS = (PAIRS, BEST, "MaskCLIP", "attention", "GradCAM")
 _CLASSES = 20
 
 
-def measure(bench: Bench) -> dict:
+def measure(context: EvaluationContext) -> dict:
     """Mean IoU of a few methods, from the command's own code."""
     from export.evaluation import semantic_segmentation as evaluation
 
-    options, tower = bench.options, bench.tower
-    size = max(tower.image_size)
+    options, clip = context.options, context.clip
+    size = max(clip.image_size)
     names = evaluation.drawn_classes(_CLASSES)
     validation = evaluation.scenes(names, options.chosen_on, "validation", size, 1)
     if options.semantic == "scenes":
         data = evaluation.scenes(names, options.masked_images, "heldout", size, 0)
     else:
         data = evaluation.folder(Path(options.semantic), options.masked_images)
-    figures = evaluation.measure(tower, validation, data, bench.bundle, ",".join(METHODS))
+    figures = evaluation.measure(clip, validation, data, context.bundle, ",".join(METHODS))
     return {
         "data": data.name,
         "images": data.count,

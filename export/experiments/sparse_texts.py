@@ -11,37 +11,40 @@ from clipneurons.text.pools import DESCRIPTIONS
 from export.common.settings import SIZES
 from export.pipeline.inputs import open_texts
 from export.report.charts import Line, line_chart
-from export.report.context import Bench
-from export.report.metric import Yardstick, percent, spread, yardstick
+from export.report.context import EvaluationContext
+from export.report.metric import Metric, metric, percent, spread
 from export.report.tables import conditions_table
 from export.report.types import Claim, Experiment, Figure, Section
 
 
-def measure(bench: Bench) -> dict:
+def measure(context: EvaluationContext) -> dict:
     """Figures by pool and number of texts, with first component and ablation beside them."""
-    result: dict = {"layer": bench.layer, "pools": {}}
-    arrays = bench.bundle.layers[bench.layer]
-    config = replace(bench.bundle.config, layers=(bench.layer,))
-    for name in bench.options.pools or default_pools(bench):
+    result: dict = {"layer": context.layer, "pools": {}}
+    arrays = context.bundle.layers[context.layer]
+    config = replace(context.bundle.config, layers=(context.layer,))
+    for name in context.options.pools or default_pools(context):
         if name == config.pool.name:
-            texts, embeddings = bench.bundle.texts, bench.bundle.text_embeddings
+            texts, embeddings = context.bundle.texts, context.bundle.text_embeddings
         else:
             texts = list(open_texts(name).texts)
-            embeddings = embed_texts(bench.tower, texts).cpu()
+            embeddings = embed_texts(context.clip, texts).cpu()
         variant = replace(
-            bench.bundle, config=config, layers={bench.layer: arrays}, text_embeddings=embeddings
+            context.bundle,
+            config=config,
+            layers={context.layer: arrays},
+            text_embeddings=embeddings,
         )
-        found = bench.fidelity(variant, SIZES)
+        found = context.fidelity(variant, SIZES)
         result |= {key: found[key] for key in ("images", "count", "baseline")}
-        figures = found["layers"][f"layer {bench.layer}"]
+        figures = found["layers"][f"layer {context.layer}"]
         result["pools"][name] = {"texts": len(texts), "figures": figures}
     return result
 
 
-def default_pools(bench: Bench) -> list[str]:
+def default_pools(context: EvaluationContext) -> list[str]:
     """The bundle's own, common words, and class descriptions where there is a file of them."""
-    pools = [bench.bundle.config.pool.name, "common-10k"]
-    if bench.tower.embed_dim > 256:  # for a large model the paper's second pool as well
+    pools = [context.bundle.config.pool.name, "common-10k"]
+    if context.clip.embed_dim > 256:  # for a large model the paper's second pool as well
         pools.append("common-30k")
     if Path(f"{DESCRIPTIONS}.txt").is_file():
         pools.append(DESCRIPTIONS)
@@ -50,7 +53,7 @@ def default_pools(bench: Bench) -> list[str]:
 
 def report(result: Mapping) -> Section:
     """A curve a pool between the floor (ablation) and the ceiling (first component)."""
-    by = yardstick(result["baseline"])
+    by = metric(result["baseline"])
     lines, rows = [], {}
     names: dict[str, str] = {}
     ticks: list[tuple[float, str]] = []
@@ -90,7 +93,7 @@ def report(result: Mapping) -> Section:
     )
 
 
-def claims(result: Mapping, by: Yardstick) -> list[Claim]:
+def claims(result: Mapping, by: Metric) -> list[Claim]:
     """More texts keep more, and few are enough."""
     found = []
     for pool, entry in result["pools"].items():

@@ -9,16 +9,16 @@ from torch.nn.functional import normalize
 
 from clipneurons.explore.dictionary import Dictionary, signed
 from clipneurons.images.convert import webp_uri
-from export.report.context import Bench
+from export.report.context import EvaluationContext
 from export.report.metric import percent
 from export.report.types import Claim, Experiment, Gallery, Picture, Section, Table
 
 _NEURONS, _PAIRS, _IMAGES = 4, 3, 3
 
 
-def measure(bench: Bench) -> dict:
+def measure(context: EvaluationContext) -> dict:
     """How alike the pairs of a neuron are, and the neurons that matter most with their pairs."""
-    bundle = bench.bundle
+    bundle = context.bundle
     heads = bundle.config.units_per_neuron
     arrays = bundle.layers[4]
     directions = normalize(arrays.directions, dim=1).unflatten(0, (-1, heads))
@@ -38,9 +38,9 @@ def measure(bench: Bench) -> dict:
     for neuron in ranked[:_NEURONS].tolist():
         pairs = strength[neuron].topk(min(_PAIRS, heads)).indices.tolist()
         examples.append(
-            {"neuron": neuron, "pairs": [_pair(bench, book, neuron, head) for head in pairs]}
+            {"neuron": neuron, "pairs": [_pair(context, book, neuron, head) for head in pairs]}
         )
-    shared = _shared_images(arrays.top_images.unflatten(0, (-1, heads))[ranked[:128]])
+    shared = _shared_images(arrays.top_activating_images.unflatten(0, (-1, heads))[ranked[:128]])
     return {
         "heads": heads,
         "same": float(same.mean()),
@@ -51,15 +51,18 @@ def measure(bench: Bench) -> dict:
     }
 
 
-def _pair(bench: Bench, book: Dictionary, neuron: int, head: int) -> dict:
+def _pair(context: EvaluationContext, book: Dictionary, neuron: int, head: int) -> dict:
     unit = neuron * book.bundle.config.units_per_neuron + head
     card = book.card(4, unit, phrases=4)
-    kept = [i for i, _ in card.images if i in bench.bundle.examples][:_IMAGES]
+    kept = [i for i, _ in card.images if i in context.bundle.examples][:_IMAGES]
     return {
         "head": head,
         "phrases": [[text, value] for text, value in card.phrases],
         "images": [
-            {"uri": webp_uri(bench.bundle.examples[i]), "words": bench.bundle.examples.caption(i)}
+            {
+                "uri": webp_uri(context.bundle.examples[i]),
+                "words": context.bundle.examples.caption(i),
+            }
             for i in kept
         ],
     }

@@ -18,7 +18,7 @@ from clipneurons.analysis.omp import by_magnitude, omp
 from clipneurons.bundle.bundle import Bundle, LayerArrays
 from clipneurons.bundle.config import BundleConfig, DataSet, Pool
 from clipneurons.lens.make import Lens
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import centre, embed_texts
 from clipneurons.text.pools import TextPool
 from export.common.settings import Settings
@@ -42,23 +42,23 @@ def assemble(
     embeddings: Float[Tensor, "text embed"],
 ) -> Bundle:
     """The bundle, with neither figures nor card; `model` is what `config.json` calls the model."""
-    tower, whole = lens.tower, MeanPass.from_state(merged)
+    clip, whole = lens.clip, MeanPass.from_state(merged)
     half = settings.storage == "float16"
     embeddings = rounded(embeddings.cpu(), half)
     top = next(iter(statistics.values())).top_norms.shape[1]
     config = BundleConfig(
-        kind=tower.kind,
+        kind=clip.kind,
         model=model,
         pretrained=settings.pretrained,
-        weights_sha256=weights_sha256(tower, settings),
-        activation=tower.activation,
-        image_size=tuple(tower.image_size),
-        image_mean=tuple(tower.image_mean),
-        image_std=tuple(tower.image_std),
-        embed_dim=tower.embed_dim,
-        heads=tower.heads,
+        weights_sha256=weights_sha256(clip, settings),
+        activation=clip.activation,
+        image_size=tuple(clip.image_size),
+        image_mean=tuple(clip.image_mean),
+        image_std=tuple(clip.image_std),
+        embed_dim=clip.embed_dim,
+        heads=clip.heads,
         layers=tuple(lens.layers),
-        units_per_neuron=tower.heads if tower.kind == "resnet" else 1,
+        units_per_neuron=clip.heads if clip.kind == "resnet" else 1,
         top_k=top,
         percentile=settings.percentile,
         shared_bias=settings.shared_bias,
@@ -73,11 +73,11 @@ def assemble(
         versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
     )
     layers = {
-        layer: layer_arrays(mine, embeddings, config, tower.device, f"phrases of layer {layer}")
+        layer: layer_arrays(mine, embeddings, config, clip.device, f"phrases of layer {layer}")
         for layer, mine in statistics.items()
     }
     ranked = choose(statistics, settings.gallery)
-    examples = gallery(tower, source, ranked, int(settings.gallery_mb * 1e6))
+    examples = gallery(clip, source, ranked, int(settings.gallery_mb * 1e6))
     return Bundle(config, layers, list(pool.texts), embeddings, examples, metrics={})
 
 
@@ -102,9 +102,9 @@ def layer_arrays(
         threshold=statistics.threshold.cpu().clone(),
         explained_variance=statistics.explained_variance.cpu(),
         top_norms=top_norms,
-        top_images=statistics.top_images.cpu().int(),
+        top_activating_images=statistics.top_activating_images.cpu().int(),
         norm_histogram=statistics.norm_histogram.cpu(),
-        effective_share=statistics.effective_share.cpu(),
+        participation_ratio=statistics.participation_ratio.cpu(),
         indices=indices,
         coefficients=coefficients,
     )
@@ -129,7 +129,7 @@ def decompose(
     return indices.int().cpu(), coefficients.float().cpu()
 
 
-def embed_pool(tower: Tower, pool: TextPool, folder: Path) -> Float[Tensor, "text embed"]:
+def embed_pool(clip: ClipModel, pool: TextPool, folder: Path) -> Float[Tensor, "text embed"]:
     """Embeddings of the pool, kept in the work folder as they come."""
     path, step = folder / "texts.safetensors", 4096
     kept = State.load(path)
@@ -138,7 +138,7 @@ def embed_pool(tower: Tower, pool: TextPool, folder: Path) -> Float[Tensor, "tex
     with tqdm(total=len(pool), initial=first, desc="texts", unit="texts", disable=None) as bar:
         for start in range(first, len(pool), step):
             texts = pool.texts[start : start + step]
-            done.append(embed_texts(tower, texts, progress=bar.update).cpu())
+            done.append(embed_texts(clip, texts, progress=bar.update).cpu())
             State({"texts": torch.cat(done)}, {"pool": pool.sha256}).save(path)
     return torch.cat(done)
 

@@ -1,4 +1,4 @@
-"""From what a user typed to a tower, a lens, images and texts; mistakes become `UserError`."""
+"""From what a user typed to a model, a lens, images and texts; mistakes become `UserError`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clipneurons.bundle.config import BUNDLE_FILES, MODEL_FILES
 from clipneurons.bundle.folders import CHECKSUMS
 from clipneurons.lens.make import Lens, make_lens
 from clipneurons.lens.second_order import SecondOrderLens
-from clipneurons.models.clip import Tower, load_tower
+from clipneurons.models.clip import ClipModel, load_clip
 from clipneurons.synthetic.pictograms import ARTIFACTS
 from clipneurons.text.pools import VOCABULARY, TextPool, text_pool
 from export.common.errors import UserError
@@ -25,21 +25,21 @@ from export.pipeline import distributed
 SHALLOW = 6  # blocks
 
 
-def prepare(args: argparse.Namespace) -> tuple[Tower, Settings]:
+def prepare(args: argparse.Namespace) -> tuple[ClipModel, Settings]:
     """The model, and the settings with the defaults that depend on it."""
     values = {f.name: getattr(args, f.name) for f in fields(Settings)}
     values["layers"] = tuple(values["layers"] or ())
     device = distributed.local_device(args.device)
-    tower = open_tower(args.model, args.pretrained, device, args.precision)
+    clip = open_clip_model(args.model, args.pretrained, device, args.precision)
     if not values["layers"]:
-        last = tower.layers - 1
-        # The papers read the last three; in a tower of few blocks the early ones do the most.
-        few = range(last) if tower.layers <= SHALLOW else range(last)[-3:]
-        values["layers"] = (4,) if tower.kind == "resnet" else tuple(few)
+        last = clip.layers - 1
+        # The papers read the last three; in a model of few blocks the early ones do the most.
+        few = range(last) if clip.layers <= SHALLOW else range(last)[-3:]
+        values["layers"] = (4,) if clip.kind == "resnet" else tuple(few)
     values["texts"] = values["texts"] or default_texts(args.model, args.images)
     if not 0 <= values["percentile"] <= 100:
         raise UserError(f"--percentile {values['percentile']}: expected 0 to 100")
-    return tower, Settings(**values)
+    return clip, Settings(**values)
 
 
 def default_texts(model: str, images: str) -> str:
@@ -48,18 +48,18 @@ def default_texts(model: str, images: str) -> str:
     return VOCABULARY if bundled or is_scenes(images) else "common-30k"
 
 
-def open_tower(
+def open_clip_model(
     model: str,
     pretrained: str | None = None,
     device: str | None = None,
     precision: str = "fp32",
-) -> Tower:
-    """`load_tower`, with the user's mistakes as `UserError`."""
+) -> ClipModel:
+    """`load_clip`, with the user's mistakes as `UserError`."""
     if device and device.partition(":")[0] == "mps":
         raise UserError(f"--device {device} has no float64, which sums need: expected cpu or cuda")
     check_device(device)
     try:
-        return load_tower(model, pretrained, device, precision)
+        return load_clip(model, pretrained, device, precision)
     except (KeyError, ValueError) as error:
         raise UserError(error.args[0] if isinstance(error, KeyError) else str(error)) from None
 
@@ -74,31 +74,31 @@ def check_device(name: str | None) -> None:
     raise UserError(f"--device {name} is not on this machine: expected {' or '.join(here)}")
 
 
-def weights_sha256(tower: Tower, settings: Settings) -> str:
+def weights_sha256(clip: ClipModel, settings: Settings) -> str:
     """Digest by which readers know the model; they load it in fp32, whatever made the bundle."""
     if settings.precision != "fp32":
-        tower = open_tower(settings.model, settings.pretrained, "cpu")
-    return tower.sha256()
+        clip = open_clip_model(settings.model, settings.pretrained, "cpu")
+    return clip.sha256()
 
 
-def open_lens(tower: Tower, settings: Settings) -> Lens:
+def open_lens(clip: ClipModel, settings: Settings) -> Lens:
     """The lens of the settings' layers."""
     try:
-        if settings.shared_bias and tower.kind == "vit":
-            return SecondOrderLens(tower, settings.layers, shared_bias=True)
-        return make_lens(tower, settings.layers)
+        if settings.shared_bias and clip.kind == "vit":
+            return SecondOrderLens(clip, settings.layers, shared_bias=True)
+        return make_lens(clip, settings.layers)
     except ValueError as error:
         raise UserError(f"--layers: {error}") from None
 
 
-def open_images(settings: Settings, tower: Tower) -> Source:
+def open_images(settings: Settings, clip: ClipModel) -> Source:
     """The images of a run, of the size that the model takes where they are composed."""
     return open_source(
         settings.images,
         split=settings.split,
         limit=settings.limit,
         seed=settings.seed,
-        image_size=max(tower.image_size),
+        image_size=max(clip.image_size),
     )
 
 

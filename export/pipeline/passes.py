@@ -55,10 +55,10 @@ class Passes:
 
     @property
     def _scores(self) -> ScoreCache:
-        return ScoreCache(self.folder / "scores", self.lens.tower.device)
+        return ScoreCache(self.folder / "scores", self.lens.clip.device)
 
     def _device(self) -> torch.device:
-        return self.lens.tower.device
+        return self.lens.clip.device
 
     def means(self) -> State:
         """Pass 1 over this shard: sums of scores, images read and skipped, their digests."""
@@ -113,7 +113,7 @@ class Passes:
 
     def _batches(self, numbers: Sequence[int]) -> Iterator:
         return batches(
-            self.source, self.lens.tower.preprocess, numbers, self.settings.batch, self.workers
+            self.source, self.lens.clip.preprocess, numbers, self.settings.batch, self.workers
         )
 
     def _size(self, number: int) -> int:

@@ -32,7 +32,7 @@ class Plan:
     images: int
     batches: int
     units: dict[int, int]
-    pairs: dict[int, int]
+    heads: dict[int, int]
     cache: bool
     cache_bytes: int
     disk_bytes: int
@@ -46,7 +46,7 @@ class Plan:
     def lines(self, settings: Settings, source: Source, pool: TextPool, out: Path) -> list[str]:
         """The plan in words."""
         layers = ", ".join(
-            f"{layer} ({self.units[layer]:,} units x {self.pairs[layer]} numbers)"
+            f"{layer} ({self.units[layer]:,} units x {self.heads[layer]} numbers)"
             for layer in self.units
         )
         passes = (
@@ -90,8 +90,8 @@ def make_plan(
     when the disk is too small, or the first two batches hold no image.
     """
     units = {layer: d.units for layer, d in lens.directions.items()}
-    pairs = {layer: d.pairs for layer, d in lens.directions.items()}
-    numbers = sum(units[layer] * pairs[layer] for layer in units)
+    heads = {layer: d.heads for layer, d in lens.directions.items()}
+    numbers = sum(units[layer] * heads[layer] for layer in units)
     mine = -(-len(source) // shard.count)
     cache_bytes = 4 * numbers * mine
     free = shutil.disk_usage(_existing(out)).free
@@ -101,8 +101,8 @@ def make_plan(
         min(settings.top_k, len(source)),
         int(len(source) * (100 - settings.percentile) / 50),
     )
-    kept = sum(n * (4 * pairs[x] * top + 8 * top + 4 * tail + 280) for x, n in units.items())
-    dim, m = lens.tower.embed_dim, min(settings.components, len(pool))
+    kept = sum(n * (4 * heads[x] * top + 8 * top + 4 * tail + 280) for x, n in units.items())
+    dim, m = lens.clip.embed_dim, min(settings.components, len(pool))
     a_unit = 8 * dim + 8 * top + 8 * m + 4 * len(NORM_BINS)
     bundle = sum(units.values()) * a_unit + len(pool) * (4 * dim + 12)
     # Two copies of the state and of the bundle: the new one is complete before the old one goes.
@@ -118,7 +118,7 @@ def make_plan(
         images=len(source),
         batches=-(-len(source) // settings.batch),
         units=units,
-        pairs=pairs,
+        heads=heads,
         cache=cache,
         cache_bytes=cache_bytes,
         disk_bytes=disk,
@@ -134,7 +134,7 @@ def make_plan(
 
 def _measure(lens, source, settings, workers, clock) -> tuple[float, float]:
     """Seconds an image of pass 1, and of the statistics in pass 2."""
-    some = batches(source, lens.tower.preprocess, range(3), settings.batch, workers)
+    some = batches(source, lens.clip.preprocess, range(3), settings.batch, workers)
     start, seen, last = None, 0, None
     for batch in some:
         if start is None:  # the first batch loads libraries and builds directions
@@ -162,14 +162,14 @@ def _measure(lens, source, settings, workers, clock) -> tuple[float, float]:
 def _measure_texts(lens, pool, units, components, clock) -> tuple[float, float]:
     """Seconds for embedding the pool and decomposing all directions, and for the figures'
     decompositions into more texts, from a sample."""
-    tower, sample = lens.tower, list(pool.texts[:64])
-    embed_texts(tower, sample[:2])
+    clip, sample = lens.clip, list(pool.texts[:64])
+    embed_texts(clip, sample[:2])
     start = clock()
-    some = embed_texts(tower, sample)
+    some = embed_texts(clip, sample)
     total = (clock() - start) / len(sample) * len(pool)
     generator = torch.Generator().manual_seed(0)
-    like = torch.randn(len(pool), some.shape[1], generator=generator).to(tower.device)
-    targets = torch.randn(64, some.shape[1], generator=generator).to(tower.device)
+    like = torch.randn(len(pool), some.shape[1], generator=generator).to(clip.device)
+    targets = torch.randn(64, some.shape[1], generator=generator).to(clip.device)
     like = torch.nn.functional.normalize(like, dim=1)
     seconds = []
     for size in (components, min(max(SIZES), *like.shape)):

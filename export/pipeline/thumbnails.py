@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipneurons.analysis.effect_statistics import UnitStatistics
 from clipneurons.bundle.thumbnails import Examples
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from export.data.dataset import Source
 from export.data.loader import read
 
@@ -28,7 +28,9 @@ def choose(statistics: Mapping[int, UnitStatistics], per_unit: int) -> list[int]
     chosen: dict[int, None] = {}
     for rank in range(per_unit):
         columns = [
-            s.top_images[:, rank] for s in statistics.values() if s.top_images.shape[1] > rank
+            s.top_activating_images[:, rank]
+            for s in statistics.values()
+            if s.top_activating_images.shape[1] > rank
         ]
         if columns:
             ids, counts = torch.cat(columns).cpu().unique(return_counts=True)
@@ -37,13 +39,13 @@ def choose(statistics: Mapping[int, UnitStatistics], per_unit: int) -> list[int]
     return list(chosen)
 
 
-def gallery(tower: Tower, source: Source, ranked: list[int], budget: int) -> Examples:
+def gallery(clip: ClipModel, source: Source, ranked: list[int], budget: int) -> Examples:
     """Thumbnails of the first images of `ranked` that fit into `budget` bytes."""
     if not ranked:
         return Examples.build({}, {})
-    trial = _thumbnails(tower, source, ranked[:16])
+    trial = _thumbnails(clip, source, ranked[:16])
     mean = sum(len(webp) for webp, _ in trial.values()) / max(len(trial), 1)
-    found = trial | _thumbnails(tower, source, ranked[16 : int(1.25 * budget / max(mean, 1))])
+    found = trial | _thumbnails(clip, source, ranked[16 : int(1.25 * budget / max(mean, 1))])
     pictures, captions, used = {}, {}, 0
     for image in ranked:
         webp, caption = found.get(image, (b"", ""))
@@ -55,20 +57,20 @@ def gallery(tower: Tower, source: Source, ranked: list[int], budget: int) -> Exa
     return Examples.build(pictures, captions)
 
 
-def _thumbnails(tower: Tower, source: Source, ids: list[int]) -> dict[int, tuple[bytes, str]]:
+def _thumbnails(clip: ClipModel, source: Source, ids: list[int]) -> dict[int, tuple[bytes, str]]:
     found = {}
     for raw in source.raws(sorted(ids)):
         picture = read(raw)
         if picture.image is not None:
-            webp = encode(tower, tower.preprocess(picture.image))
+            webp = encode(clip, clip.preprocess(picture.image))
             found[picture.index] = (webp, picture.caption)
     return found
 
 
-def encode(tower: Tower, pixels: Tensor) -> bytes:
+def encode(clip: ClipModel, pixels: Tensor) -> bytes:
     """WebP of a preprocessed image [3, height, width], at most `LARGEST` pixels on a side."""
-    mean = torch.tensor(tower.image_mean)[:, None, None]
-    std = torch.tensor(tower.image_std)[:, None, None]
+    mean = torch.tensor(clip.image_mean)[:, None, None]
+    std = torch.tensor(clip.image_std)[:, None, None]
     bytes_ = ((pixels.cpu() * std + mean) * 255).round().clamp(0, 255).byte()
     image = Image.fromarray(bytes_.permute(1, 2, 0).numpy())  # [height, width, 3]
     image.thumbnail((LARGEST, LARGEST))

@@ -6,29 +6,29 @@ from dataclasses import replace
 from pathlib import Path
 
 from clipneurons.bundle.bundle import Bundle, load_bundle, save_bundle
-from clipneurons.bundle.config import check_tower
+from clipneurons.bundle.config import check_clip
 from clipneurons.bundle.hub import resolve
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.pipeline.card import render_card
-from export.pipeline.inputs import open_tower
+from export.pipeline.inputs import open_clip_model
 
 SKIPPED = "skipped.csv"
 
 
-def open_reading(source: str | Path, device: str | None = None) -> tuple[Bundle, Tower]:
-    """A bundle, from a folder or the Hub, and the tower it was made with."""
+def open_bundle(source: str | Path, device: str | None = None) -> tuple[Bundle, ClipModel]:
+    """A bundle, from a folder or the Hub, and the model it was made with."""
     bundle = load_bundle(source)
     return bundle, open_model(bundle, source, device)
 
 
-def open_model(bundle: Bundle, source: str | Path, device: str | None = None) -> Tower:
-    """The tower that the bundle at `source` was made with, checked against it."""
+def open_model(bundle: Bundle, source: str | Path, device: str | None = None) -> ClipModel:
+    """The model that the bundle at `source` was made with, checked against it."""
     config = bundle.config
     model = str(resolve(source, weights=True)) if config.model == "." else config.model
-    tower = open_tower(model, config.pretrained, device)
-    check_tower(config, tower)
-    return tower
+    clip = open_clip_model(model, config.pretrained, device)
+    check_clip(config, clip)
+    return clip
 
 
 def rewrite(bundle: Bundle, folder: Path, repository: str | None = None) -> Bundle:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from clipneurons.analysis.effect_statistics import UnitStatistics, collect_statistics
 from clipneurons.bundle.bundle import Bundle, LayerArrays
 from clipneurons.lens.make import make_lens
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.common.settings import Settings
 from export.data.dataset import Content, Raw, Source
@@ -63,12 +63,12 @@ class Chosen:
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class EvaluationContext:
     """A bundle on its model, with the images that `images` names (scenes by default)."""
 
     bundle: Bundle
     folder: Path
-    tower: Tower
+    clip: ClipModel
     options: Options
     images: str | None = None
     split: str | None = None
@@ -86,13 +86,13 @@ class Bench:
     @cached_property
     def usual(self) -> Source:
         """Images for statistics, as many as the options say, chosen by chance."""
-        source = open_images(self.settings, self.tower)
+        source = open_images(self.settings, self.clip)
         return Chosen(source, self._order(len(source))[: self.options.statistics])
 
     @cached_property
     def judged(self) -> Source:
         """Labelled images that conditions are compared on; none of `usual`."""
-        source = heldout_images(self.settings, self.tower)
+        source = heldout_images(self.settings, self.clip)
         order = self._order(len(source))
         if not is_scenes(self.settings.images):
             order = order[self.options.statistics :] or order  # too few to keep them apart
@@ -105,7 +105,7 @@ class Bench:
     @cached_property
     def classifier(self) -> Float[Tensor, "class embed"]:
         """A unit row for each class of the judged images."""
-        return class_embeddings(self.judged.class_names, self.tower, self.bundle)
+        return class_embeddings(self.judged.class_names, self.clip, self.bundle)
 
     @property
     def layer(self) -> int:
@@ -118,11 +118,11 @@ class Bench:
         count = len(source) if limit is None else min(limit, len(source))
         numbers = range(-(-count // self.batch))
         with tqdm(total=count, desc=what, unit="images", disable=None, leave=False) as bar:
-            for batch in batches(source, self.tower.preprocess, numbers, self.batch, self.workers):
+            for batch in batches(source, self.clip.preprocess, numbers, self.batch, self.workers):
                 bar.update(len(batch.ids) + len(batch.skipped))
                 if batch.images is not None:
                     keep = batch.ids < count
-                    device = self.tower.device
+                    device = self.clip.device
                     images = batch.images[keep].to(device)
                     yield batch.ids[keep], images, batch.labels[keep].to(device)
 
@@ -133,13 +133,13 @@ class Bench:
     @cached_property
     def groups(self) -> list[tuple[int, ...]]:
         """All layers with effects, in groups whose scores fit memory."""
-        if self.tower.kind == "resnet":
+        if self.clip.kind == "resnet":
             return [(4,)]
         groups: list[tuple[int, ...]] = []
         room = 0
-        for layer in range(self.tower.layers - 1):
-            pairs = (self.tower.layers - 1 - layer) * self.tower.heads
-            size = 4 * self.tower.neurons * pairs * self.batch
+        for layer in range(self.clip.layers - 1):
+            pairs = (self.clip.layers - 1 - layer) * self.clip.heads
+            size = 4 * self.clip.neurons * pairs * self.batch
             if size > room:
                 groups.append(())
                 room = _BATCH_BYTES
@@ -164,7 +164,7 @@ class Bench:
 
     def _statistics(self, layers: tuple[int, ...]) -> dict[int, UnitStatistics]:
         config = self.bundle.config
-        lens = make_lens(self.tower, layers)
+        lens = make_lens(self.clip, layers)
         count = self.readable(self.usual)
         if not count:
             raise UserError(f"none of the images of {self.usual.name} can be read")
@@ -182,7 +182,7 @@ class Bench:
     def fidelity(self, bundle: Bundle, sizes: tuple[int, ...] = (1,)) -> dict:
         """`export.evaluation.fidelity` of a variant of the bundle on the judged images."""
         return fidelity(
-            bundle, self.tower, self.judged, self.classifier,
+            bundle, self.clip, self.judged, self.classifier,
             sizes=sizes, batch=self.batch, workers=self.workers,
         )  # fmt: skip
 
@@ -197,9 +197,9 @@ def _arrays(found: UnitStatistics) -> LayerArrays:
         threshold=found.threshold.cpu(),
         explained_variance=found.explained_variance.cpu(),
         top_norms=found.top_norms.cpu(),
-        top_images=found.top_images.int().cpu(),
+        top_activating_images=found.top_activating_images.int().cpu(),
         norm_histogram=found.norm_histogram.cpu(),
-        effective_share=found.effective_share.cpu(),
+        participation_ratio=found.participation_ratio.cpu(),
         indices=torch.zeros(count, 1, dtype=torch.int32),
         coefficients=torch.zeros(count, 1),
     )

@@ -19,7 +19,7 @@ def spread(share: float, interval: Sequence[float]) -> str:
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class Metric:
     """What conditions are compared by: `name` is a key of their figures, `base` the model's own."""
 
     name: str
@@ -50,13 +50,13 @@ class Yardstick:
 _ACCURATE = 0.2
 
 
-def yardstick(baseline: Mapping) -> Yardstick:
+def metric(baseline: Mapping) -> Metric:
     """Accuracy; agreement with the unchanged model where it is hardly ever right, or unknown."""
     accuracy = baseline.get("accuracy")
     if accuracy is not None and accuracy >= _ACCURATE:
-        return Yardstick("accuracy", accuracy)
+        return Metric("accuracy", accuracy)
     known = "The images have no labels"
     if accuracy is not None:
         known = f"The unchanged model is right on only {percent(accuracy)} % of these images"
     note = f" {known}, so what is given is the share that keeps the unchanged model's class."
-    return Yardstick("agreement", 1.0, note)
+    return Metric("agreement", 1.0, note)

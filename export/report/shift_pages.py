@@ -59,7 +59,7 @@ def comparison_page(summary: dict, pictures: dict[str, list[str]]) -> str:
 <h2>Said more</h2>{_words(summary["more"])}
 <h2>Said less</h2>{_words(summary["less"], "less")}
 <h2>New images that carry the change</h2>{_gallery(pictures["carriers"])}
-{_closer(summary["closer"], pictures.get("closer", ())) if summary["shift"] else ""}
+{_localised(summary["localised"], pictures.get("localised", ())) if summary["shift"] else ""}
 <h2>Units that changed most</h2>"""
     largest = max((abs(unit["change"]) for unit in summary["units"]), default=1) or 1
     rows = []
@@ -96,8 +96,10 @@ def monitor_page(summary: dict, pictures: Sequence[Sequence[Image.Image]]) -> st
     for window, shown in zip(windows, pictures, strict=True):
         state = "alarm" if window["alarm"] else "quiet"
         words = _listed(window["words"])
-        if window["closer"]:
-            words += f"<br>{where(window['closer']['box'])}: {_listed(window['closer']['words'])}"
+        if window["localised"]:
+            words += (
+                f"<br>{where(window['localised']['box'])}: {_listed(window['localised']['words'])}"
+            )
         thumbnails = _gallery([thumbnail(p, 96) for p in shown]) if window["alarm"] else ""
         body.append(
             f'<tr><td>{window["first"]} to {window["last"]}</td><td class="{state}">'
@@ -145,12 +147,12 @@ def _listed(words: Sequence[tuple[str, float]]) -> str:
     return escape(", ".join(word for word, _ in words[:5]))
 
 
-def _closer(closer: dict | None, pictures: Sequence[str]) -> str:
-    if closer is None:
+def _localised(localised: dict | None, pictures: Sequence[str]) -> str:
+    if localised is None:
         return '<p class="quiet">No single place of the images differs clearly.</p>'
     return (
-        f"<h2>A closer look: {where(closer['box'])}</h2>"
-        f"{_gallery(pictures)}{_words(closer['words'])}"
+        f"<h2>A closer look: {where(localised['box'])}</h2>"
+        f"{_gallery(pictures)}{_words(localised['words'])}"
     )
 
 

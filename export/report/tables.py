@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from export.report.metric import Yardstick, percent, spread
+from export.report.metric import Metric, percent, spread
 from export.report.types import Table
 
 
 def conditions_table(
-    caption: str, by: Yardstick, rows: Mapping[str, Mapping], conditions: Mapping[str, str]
+    caption: str, by: Metric, rows: Mapping[str, Mapping], conditions: Mapping[str, str]
 ) -> Table:
     """Rows of conditions with their figure by the yardstick, and its interval."""
     return Table(

@@ -95,7 +95,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Experiment:
-    """`measure(bench)` gives figures that JSON can hold, `report(figures)` their account.
+    """`measure(context)` gives figures that JSON can hold, `report(figures)` their account.
 
     `kinds` are the towers that it is for, `options` the sizes that change its result.
     """

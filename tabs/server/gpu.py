@@ -8,7 +8,7 @@ from collections.abc import Callable
 def on_gpu(seconds: int = 60) -> Callable[[Callable], Callable]:
     """Decorator for a handler that runs the model: `@spaces.GPU` where that package is.
 
-    It goes outside `@readable`: ZeroGPU runs the handler in another process, from which page
+    It goes outside `@user_errors`: ZeroGPU runs the handler in another process, from which page
     messages come back, but not other errors.
     """
 

@@ -1,7 +1,7 @@
 """Bundles on the Hugging Face Hub that visitors name: fetched within bounds, the last few kept.
 
-Whoever runs the page decides whether there is a shelf. A visitor's word is only ever the name of
-a public repository: no file of this machine is opened because of it, not even from its own cache.
+Whoever runs the page decides whether visitors may. A visitor's word is only ever the name of a
+public repository: no file of this machine is opened because of it, not even from its own cache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from threading import Lock
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.bundle.config import BundleConfig, BundleError
 from clipneurons.bundle.hub import GatedRepository, NoSuchRepository, download
-from tabs.server.session import Reading
+from tabs.server.session import BundleSession
 
 # Each holds its arrays, and once used its model, in memory, and its files in a temporary folder.
 MOST_OPEN = 2
@@ -35,56 +35,56 @@ _LARGEST = {"layers": 64, "image_size": 1024, "context_length": 512}
 _LARGEST_OTHER = 100_000
 
 
-class Shelf:
+class HubBundleCache:
     """The bundles that visitors have opened; the one used longest ago makes room."""
 
     def __init__(self, most: int = MOST_OPEN) -> None:
         self._most = most
-        self._readings: OrderedDict[str, Reading] = OrderedDict()
+        self._readings: OrderedDict[str, BundleSession] = OrderedDict()
         self._lock, self._fetching = Lock(), Lock()
 
     @property
-    def readings(self) -> list[Reading]:
+    def sessions(self) -> list[BundleSession]:
         """What is open now, the latest used last."""
         with self._lock:
             return list(self._readings.values())
 
-    def get(self, name: str) -> Reading | None:
+    def get(self, name: str) -> BundleSession | None:
         """An open bundle; nothing is fetched."""
         with self._lock:
             if name in self._readings:
                 self._readings.move_to_end(name)
             return self._readings.get(name)
 
-    def open(self, name: str) -> Reading:
+    def open(self, name: str) -> BundleSession:
         """The bundle "user/name" or "user/name@revision", fetched unless it is open."""
         with self._fetching:  # one at a time: two would hold twice the bytes
-            reading = self.get(name) or fetch(name)
+            session = self.get(name) or fetch(name)
             with self._lock:
-                self._readings[name] = reading
+                self._readings[name] = session
                 self._readings.move_to_end(name)
                 while len(self._readings) > self._most:
                     self._readings.popitem(last=False)
-        return reading
+        return session
 
 
-def fetch(name: str) -> Reading:
-    """A public bundle with its model, in a folder that goes when the reading goes.
+def fetch(name: str) -> BundleSession:
+    """A public bundle with its model, in a folder that goes when the session goes.
 
     Raises `BundleError` or a subclass, with a message for the visitor.
     """
     cache = tempfile.mkdtemp(prefix="clipneurons-hub-")
     try:
-        reading = _fetched(name, cache)
+        session = _fetched(name, cache)
     except BaseException:
         shutil.rmtree(cache, ignore_errors=True)
         raise
     # Requests that still use an evicted bundle keep its files.
-    weakref.finalize(reading, shutil.rmtree, cache, ignore_errors=True)
-    return reading
+    weakref.finalize(session, shutil.rmtree, cache, ignore_errors=True)
+    return session
 
 
-def _fetched(name: str, cache: str) -> Reading:
+def _fetched(name: str, cache: str) -> BundleSession:
     bounds = dict(cache_dir=cache, most_bytes=MOST_BYTES, anonymous=True)
     try:
         folder = download(name, **bounds)
@@ -102,7 +102,7 @@ def _fetched(name: str, cache: str) -> Reading:
             "user/name@revision; is it spelt like that?"
         ) from None
     check_model(bundle.config, folder)
-    return Reading(name, folder, bundle)
+    return BundleSession(name, folder, bundle)
 
 
 def check_model(config: BundleConfig, folder: Path) -> None:

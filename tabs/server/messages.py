@@ -9,7 +9,7 @@ from functools import wraps
 import gradio as gr
 
 
-def readable(handler: Callable) -> Callable:
+def user_errors(handler: Callable) -> Callable:
     """Turn the errors that name a user's mistake (`ValueError`, `KeyError`) into page messages."""
 
     def message(error: Exception) -> gr.Error:

@@ -13,30 +13,30 @@ import torch
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle, read_bundle
-from clipneurons.bundle.config import check_tower
+from clipneurons.bundle.config import check_clip
 from tabs.server.uploads import open_image
 
 if TYPE_CHECKING:  # open_clip takes seconds to import: never before the page is served
     from clipneurons.lens.make import Lens
-    from clipneurons.models.clip import Tower
+    from clipneurons.models.clip import ClipModel
 
 # Every event that runs a model shares this queue lane; see `app.py` for its width.
 MODEL = "model"
 _KEPT_TEXTS = 4096
 
 
-class Reading:
+class BundleSession:
     """One bundle and, once something needs it, the model it describes.
 
     Everything that is expensive is a cached property behind one lock, so 32 clients that ask
-    at once load one model. A tab may keep its own derived data with `remember`.
+    at once load one model. A tab may keep its own derived data with `cached`.
     """
 
     def __init__(self, key: str, folder: Path, bundle: Bundle | None = None) -> None:
         self.key, self.folder = key, folder
         self.bundle = read_bundle(folder) if bundle is None else bundle
         self._lock = RLock()
-        self._remembered: dict[str, object] = {}
+        self._cached: dict[str, object] = {}
         self._thumbnails: dict[int, Tensor] = {}
         self._texts: dict[str, Tensor] = {}
 
@@ -48,10 +48,10 @@ class Reading:
         return f"{name.strip()} · {config.data.name}"
 
     @property
-    def tower(self) -> Tower:
+    def clip(self) -> ClipModel:
         """The model, loaded on first use and compared with what the bundle says."""
         with self._lock:
-            return self._tower
+            return self._clip
 
     @property
     def lens(self) -> Lens:
@@ -70,7 +70,7 @@ class Reading:
         if new:
             if len(self._texts) > _KEPT_TEXTS:
                 self._texts.clear()
-            self._texts.update(zip(new, self.tower.encode_text(new).cpu(), strict=True))
+            self._texts.update(zip(new, self.clip.encode_text(new).cpu(), strict=True))
         return torch.stack([self._texts[text] for text in texts])
 
     def knows_texts(self, texts: list[str]) -> bool:
@@ -83,7 +83,7 @@ class Reading:
         for start in range(0, len(new), 32):
             part = new[start : start + 32]
             pixels = torch.stack([self.pixels(image) for image in part])
-            vectors = torch.nn.functional.normalize(self.tower.encode_image(pixels).cpu(), dim=1)
+            vectors = torch.nn.functional.normalize(self.clip.encode_image(pixels).cpu(), dim=1)
             self._thumbnails.update(zip(part, vectors, strict=True))
         return torch.stack([self._thumbnails[image] for image in images])
 
@@ -93,7 +93,7 @@ class Reading:
 
     def pixels(self, image: int) -> Tensor:
         """A gallery picture as the model's input [3, height, width]."""
-        return self.tower.preprocess(open_image(BytesIO(self.bundle.examples[image])))
+        return self.clip.preprocess(open_image(BytesIO(self.bundle.examples[image])))
 
     def sample(self, count: int) -> list[int]:
         """Numbers of gallery pictures, spread evenly over all."""
@@ -103,27 +103,27 @@ class Reading:
     @property
     def mean_thumbnail(self) -> Tensor:
         """Mean embedding of a sample of the gallery pictures [embed]."""
-        return self.remember("mean", lambda: self.encode_thumbnails(self.sample(128)).mean(0))
+        return self.cached("mean", lambda: self.encode_thumbnails(self.sample(128)).mean(0))
 
-    def remember(self, name: str, make: Callable[[], object]) -> object:
+    def cached(self, name: str, make: Callable[[], object]) -> object:
         """`make()` on the first call with this name, afterwards what it returned."""
         with self._lock:
-            if name not in self._remembered:
-                self._remembered[name] = make()
-            return self._remembered[name]
+            if name not in self._cached:
+                self._cached[name] = make()
+            return self._cached[name]
 
     @cached_property
-    def _tower(self) -> Tower:
-        from clipneurons.models.clip import load_tower
+    def _clip(self) -> ClipModel:
+        from clipneurons.models.clip import load_clip
 
         config = self.bundle.config
         model = self.folder if config.model == "." else config.model
-        tower = load_tower(model, config.pretrained)
-        check_tower(config, tower)
-        return tower
+        clip = load_clip(model, config.pretrained)
+        check_clip(config, clip)
+        return clip
 
     @cached_property
     def _lens(self) -> Lens:
         from clipneurons.lens.make import make_lens
 
-        return make_lens(self._tower, self.bundle.config.layers)
+        return make_lens(self._clip, self.bundle.config.layers)

@@ -15,7 +15,7 @@ from clipneurons.images.convert import to_rgb
 
 MAX_BYTES = 10 * 2**20
 MAX_PIXELS = 40_000_000
-# Handlers never get more than this many pixels a side: no tower here reads more.
+# Handlers never get more than this many pixels a side: no model here reads more.
 LARGEST = 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MOST_IMAGES = 500

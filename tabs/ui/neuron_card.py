@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clipneurons.analysis.clustering import Cluster
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.explore.dictionary import Card, Dictionary, signed
+from clipneurons.explore.dictionary import Dictionary, NeuronDashboard, signed
 from clipneurons.images.convert import webp_uri
 from tabs.server.uploads import open_image
 from tabs.ui.plots import MINUS, PLUS, Bar, bars, empty, figures, histogram, section
@@ -23,7 +23,7 @@ from tabs.ui.theme import picture_font
 SHOWN = 24  # images of a gallery
 
 
-def place(card: Card) -> str:
+def place(card: NeuronDashboard) -> str:
     """Where the unit is, in words."""
     head = "" if card.head is None else f", head {card.head}"
     return f"Layer {card.layer}, neuron {card.neuron}{head}"
@@ -37,7 +37,7 @@ def says(bundle: Bundle, layer: int, unit: int, count: int = 4) -> str:
 def card_html(
     reading_key: str,
     dictionary: Dictionary,
-    card: Card,
+    card: NeuronDashboard,
     groups: list[Cluster] | None,
     effects: list[tuple[str, float]] | None,
 ) -> str:
@@ -65,7 +65,7 @@ def card_html(
                 "describe this direction",
             ),
             (
-                f"{card.meanings:.1f}", "meanings" if card.meanings >= 1.05 else "meaning",
+                f"{card.effective_concepts:.1f}", "effective concepts",
                 "Effective number of distinct phrases; near 1 when all phrases say the same",
             ),
             (
@@ -146,7 +146,7 @@ def card_html(
     )
 
 
-def heads_html(reading_key: str, dictionary: Dictionary, card: Card) -> str:
+def heads_html(reading_key: str, dictionary: Dictionary, card: NeuronDashboard) -> str:
     """What the neuron says through its other heads; nothing for a ViT."""
     found = dictionary.sub_concepts(card.layer, card.unit)
     if not found:
@@ -169,20 +169,20 @@ def heads_html(reading_key: str, dictionary: Dictionary, card: Card) -> str:
     )
 
 
-def gallery_note(card: Card, groups: list[Cluster] | None) -> str:
+def gallery_note(card: NeuronDashboard, groups: list[Cluster] | None) -> str:
     """What the order of the pictures means."""
     if groups and len(groups) > 1:
         return "Grouped by what they show; below each picture, the size of the effect."
     return "The strongest first; below each picture, the size of the effect."
 
 
-def shown_images(bundle: Bundle, card: Card) -> list[tuple[int, float]]:
+def shown_images(bundle: Bundle, card: NeuronDashboard) -> list[tuple[int, float]]:
     """Top images that have a thumbnail."""
     kept = set(bundle.examples)
     return [(image, norm) for image, norm in card.images if image in kept][:SHOWN]
 
 
-def gallery(bundle: Bundle, card: Card, groups: list[Cluster] | None) -> str:
+def gallery(bundle: Bundle, card: NeuronDashboard, groups: list[Cluster] | None) -> str:
     """The unit's top images, in groups where there are several."""
     images = shown_images(bundle, card)
     if not images:
@@ -207,7 +207,7 @@ def _picture(bundle: Bundle, image: int, norm: float) -> str:
     )
 
 
-def card_data(bundle: Bundle, card: Card) -> dict:
+def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
     """The card as plain data."""
     config = bundle.config
     return {
@@ -231,25 +231,25 @@ def card_data(bundle: Bundle, card: Card) -> dict:
     }  # fmt: skip
 
 
-def json_file(bundle: Bundle, card: Card) -> str:
+def json_file(bundle: Bundle, card: NeuronDashboard) -> str:
     """Name and content of the JSON download, for `cnSave` of `page.js`."""
     text = json.dumps(card_data(bundle, card), indent=1, ensure_ascii=False)
     return _file(card, "json", "application/json", text.encode())
 
 
-def png_file(bundle: Bundle, card: Card) -> str:
+def png_file(bundle: Bundle, card: NeuronDashboard) -> str:
     """Name and content of the PNG download, for `cnSave` of `page.js`."""
     buffer = BytesIO()
     card_picture(bundle, card).save(buffer, "PNG")
     return _file(card, "png", "image/png", buffer.getvalue())
 
 
-def _file(card: Card, ending: str, mime: str, content: bytes) -> str:
+def _file(card: NeuronDashboard, ending: str, mime: str, content: bytes) -> str:
     name = f"layer{card.layer}-neuron{card.unit}.{ending}"
     return json.dumps({"name": name, "uri": f"data:{mime};base64,{b64encode(content).decode()}"})
 
 
-def card_picture(bundle: Bundle, card: Card) -> Image.Image:
+def card_picture(bundle: Bundle, card: NeuronDashboard) -> Image.Image:
     """The card as a picture, 1200 × 675 pixels: title, phrases, top images."""
     ink, soft, paper = "#1e1c1a", "#5a544b", "#fffdfa"
     canvas = Image.new("RGB", (1200, 675), paper)
@@ -260,7 +260,8 @@ def card_picture(bundle: Bundle, card: Card) -> Image.Image:
     draw.text((48, 72), _fit(title, heading(44), 1104), ink, heading(44))
     numbers = (
         f"{card.significant_share:.1%} of images carry it    "
-        f"{card.explained_variance:.0%} along one direction    {card.meanings:.1f} meanings"
+        f"{card.explained_variance:.0%} along one direction    "
+        f"{card.effective_concepts:.1f} effective concepts"
     )
     draw.text((48, 134), numbers, soft, text(22))
     most = max((abs(c) for _, c in card.phrases), default=1.0)

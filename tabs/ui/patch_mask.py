@@ -12,7 +12,7 @@ from PIL import Image
 _DARK = 185
 
 
-def spotlight(values: list[list[float]], size: int = 224) -> str:
+def patch_mask(values: list[list[float]], size: int = 224) -> str:
     """A transparent PNG as the source of an `<img>`; `values` [row, column] in [0, 1].
 
     A map that is zero everywhere leaves the picture as it is.

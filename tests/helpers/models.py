@@ -11,7 +11,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from clipneurons.models.clip import Tower, _describe
+from clipneurons.models.clip import ClipModel, _describe
 
 OFFICIAL = Path(__file__).parent / "official_second_order_vit.safetensors"
 
@@ -23,7 +23,7 @@ def official_numbers() -> tuple[dict, dict]:
     return load_file(OFFICIAL), meta
 
 
-def official_tower() -> Tower:
+def official_clip() -> ClipModel:
     """The seeded model the authors' code was run on."""
     numbers, meta = official_numbers()
     model = open_clip.CLIP(**meta["model_cfg"], quick_gelu=meta["activation"] == "quick_gelu")
@@ -33,13 +33,13 @@ def official_tower() -> Tower:
         if name.startswith("visual.")
     }
     model.visual.load_state_dict(visual)
-    return as_tower(model)
+    return as_clip(model)
 
 
 def tiny_vit(
     *, seed=0, image_size=32, layers=4, width=24, head_width=8, patch_size=8, embed_dim=12,
     quick_gelu=False, **vision,
-) -> Tower:  # fmt: skip
+) -> ClipModel:  # fmt: skip
     """A ViT with random weights, biases and norms, so that no term of a formula vanishes."""
     torch.manual_seed(seed)
     model = open_clip.CLIP(
@@ -52,10 +52,10 @@ def tiny_vit(
         quick_gelu=quick_gelu,
     )  # fmt: skip
     randomise(model)
-    return as_tower(model)
+    return as_clip(model)
 
 
-def tiny_resnet(*, seed=0, image_size=64, width=8, embed_dim=12, heads=4) -> Tower:
+def tiny_resnet(*, seed=0, image_size=64, width=8, embed_dim=12, heads=4) -> ClipModel:
     """A ModifiedResNet with random weights and running statistics."""
     torch.manual_seed(seed)
     model = open_clip.CLIP(
@@ -67,7 +67,7 @@ def tiny_resnet(*, seed=0, image_size=64, width=8, embed_dim=12, heads=4) -> Tow
         text_cfg=dict(context_length=16, vocab_size=49408, width=16, heads=2, layers=1),
     )  # fmt: skip
     randomise(model)
-    return as_tower(model)
+    return as_clip(model)
 
 
 def randomise(model: torch.nn.Module) -> None:
@@ -80,14 +80,14 @@ def randomise(model: torch.nn.Module) -> None:
             buffer += torch.rand_like(buffer)
 
 
-def as_tower(model: torch.nn.Module) -> Tower:
-    """A tower around a model that was built in memory."""
+def as_clip(model: torch.nn.Module) -> ClipModel:
+    """A model around a model that was built in memory."""
     size = model.visual.image_size
     size = size if isinstance(size, tuple) else (size, size)
     preprocess = PreprocessCfg(size=size)
     model = model.eval().requires_grad_(False)
     open_clip.model.set_model_preprocess_cfg(model, asdict(preprocess))
-    return Tower(
+    return ClipModel(
         model=model,
         name="tiny",
         pretrained=None,
@@ -102,12 +102,12 @@ def as_tower(model: torch.nn.Module) -> Tower:
     )
 
 
-def images(count: int, tower: Tower, seed: int = 0) -> torch.Tensor:
+def images(count: int, clip: ClipModel, seed: int = 0) -> torch.Tensor:
     """Seeded noise images."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, 3, *tower.image_size, generator=generator)
+    return torch.randn(count, 3, *clip.image_size, generator=generator)
 
 
-def in_precision(tower: Tower, dtype: torch.dtype) -> Tower:
-    """The tower with its weights in another precision."""
-    return replace(tower, model=deepcopy(tower.model).to(dtype), dtype=dtype)
+def in_precision(clip: ClipModel, dtype: torch.dtype) -> ClipModel:
+    """The model with its weights in another precision."""
+    return replace(clip, model=deepcopy(clip.model).to(dtype), dtype=dtype)

@@ -21,14 +21,14 @@ def gelu(x, quick):
 class NaiveViT:
     """A forward pass of one image that keeps every intermediate value."""
 
-    def __init__(self, tower, image):
-        visual = tower.visual
-        self.tower, self.visual = tower, visual
+    def __init__(self, clip, image):
+        visual = clip.visual
+        self.clip, self.visual = clip, visual
         self.weights = {name: p.double() for name, p in visual.state_dict().items()}
-        self.heads, self.layers = tower.heads, tower.layers
+        self.heads, self.layers = clip.heads, clip.layers
         w = self.weights
         patch = visual.conv1.kernel_size[0]
-        rows, columns = (side // patch for side in tower.image_size)
+        rows, columns = (side // patch for side in clip.image_size)
         tokens = [w["class_embedding"] + w["positional_embedding"][0]]
         for row in range(rows):
             for column in range(columns):
@@ -95,7 +95,7 @@ class NaiveViT:
                 block.ln_2.eps,
             )  # fmt: skip
             hidden = self.block(index, "mlp.c_fc.weight") @ x + self.block(index, "mlp.c_fc.bias")
-            activations.append(gelu(hidden, self.tower.activation == "quick_gelu"))
+            activations.append(gelu(hidden, self.clip.activation == "quick_gelu"))
             written.append(
                 self.block(index, "mlp.c_proj.weight") @ activations[-1]
                 + self.block(index, "mlp.c_proj.bias")
@@ -108,7 +108,7 @@ class NaiveViT:
 
     def second_order_effect(self, layer, neuron, shared_bias=False):
         """φ_n^l(I), summed over later layers, heads and tokens one at a time."""
-        w, neurons = self.weights, self.tower.neurons
+        w, neurons = self.weights, self.clip.neurons
         column = self.block(layer, "mlp.c_proj.weight")[:, neuron]
         mlp_bias = self.block(layer, "mlp.c_proj.bias")
         width = len(column)

@@ -26,7 +26,10 @@ def whole_scores(layers, texts, v):
     v, scores = v.double(), [0.0] * len(texts)
     for arrays in layers.values():
         for row, norms, ids in zip(
-            arrays.directions.double(), arrays.top_norms.double(), arrays.top_images, strict=True
+            arrays.directions.double(),
+            arrays.top_norms.double(),
+            arrays.top_activating_images,
+            strict=True,
         ):
             real = [float(n) ** 2 for n, i in zip(norms, ids, strict=True) if i >= 0]
             for j, text in enumerate(texts.double()):

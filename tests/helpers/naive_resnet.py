@@ -8,10 +8,10 @@ import torch
 class NaivePooling:
     """What each channel of one image's last stage writes through each head of the pooling."""
 
-    def __init__(self, tower, stage):
+    def __init__(self, clip, stage):
         """``stage`` is the last stage's output for one image, [neuron, height, width]."""
-        self.heads = tower.heads
-        self.weights = {n: p.double() for n, p in tower.visual.attnpool.state_dict().items()}
+        self.heads = clip.heads
+        self.weights = {n: p.double() for n, p in clip.visual.attnpool.state_dict().items()}
         spatial = stage.double().flatten(1).T
         tokens = [spatial.mean(0), *spatial]
         self.tokens = [

@@ -49,11 +49,11 @@ def tiny_model_folder(folder: Path, cfg: dict = VIT, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_tower(folder: Path, cfg: dict = VIT, seed: int = 0):
-    """`load_tower` of `tiny_model_folder`, on the CPU."""
-    from clipneurons.models.clip import load_tower
+def tiny_clip(folder: Path, cfg: dict = VIT, seed: int = 0):
+    """`load_clip` of `tiny_model_folder`, on the CPU."""
+    from clipneurons.models.clip import load_clip
 
-    return load_tower(str(tiny_model_folder(folder, cfg, seed)), device="cpu")
+    return load_clip(str(tiny_model_folder(folder, cfg, seed)), device="cpu")
 
 
 def tiny_bundle(
@@ -65,16 +65,16 @@ def tiny_bundle(
     components: int = 3,
     images: int = 20,
     kind: str = "vit",
-    tower=None,
+    clip=None,
     seed: int = 0,
 ) -> Bundle:
-    """A consistent bundle of random numbers; with a tower, one that says it belongs to it.
+    """A consistent bundle of random numbers; with a model, one that says it belongs to it.
 
     For a ResNet a unit is a neuron-head pair, so there are `neurons * heads` units.
     """
     generator = torch.Generator().manual_seed(seed)
-    if tower is not None:
-        kind, neurons, heads, embed = tower.kind, tower.neurons, tower.heads, tower.embed_dim
+    if clip is not None:
+        kind, neurons, heads, embed = clip.kind, clip.neurons, clip.heads, clip.embed_dim
     per_neuron = heads if kind == "resnet" else 1
     if kind == "resnet":
         layers = (4,)
@@ -98,22 +98,22 @@ def tiny_bundle(
             threshold=norms.values[:, top_k - 1].clone(),
             explained_variance=torch.rand(n, generator=generator),
             top_norms=norms.values[:, :top_k].clone(),
-            top_images=norms.indices[:, :top_k].to(torch.int32).contiguous(),
+            top_activating_images=norms.indices[:, :top_k].to(torch.int32).contiguous(),
             norm_histogram=counts,
-            effective_share=torch.rand(n, generator=generator),
+            participation_ratio=torch.rand(n, generator=generator),
             indices=indices.to(torch.int32).contiguous(),
             coefficients=coefficients.gather(1, order),
         )
 
     config = BundleConfig(
         kind=kind,
-        model="." if tower is None else tower.name,
-        pretrained=None if tower is None else tower.pretrained,
-        weights_sha256="0" * 64 if tower is None else tower.sha256(),
-        activation=("relu" if kind == "resnet" else "gelu") if tower is None else tower.activation,
-        image_size=(32, 32) if tower is None else tower.image_size,
-        image_mean=MEAN if tower is None else tuple(tower.image_mean),
-        image_std=STD if tower is None else tuple(tower.image_std),
+        model="." if clip is None else clip.name,
+        pretrained=None if clip is None else clip.pretrained,
+        weights_sha256="0" * 64 if clip is None else clip.sha256(),
+        activation=("relu" if kind == "resnet" else "gelu") if clip is None else clip.activation,
+        image_size=(32, 32) if clip is None else clip.image_size,
+        image_mean=MEAN if clip is None else tuple(clip.image_mean),
+        image_std=STD if clip is None else tuple(clip.image_std),
         embed_dim=embed,
         heads=heads,
         layers=layers,
@@ -144,8 +144,8 @@ def tiny_bundle(
 def tiny_bundle_folder(folder: Path, **options) -> Path:
     """`tiny_bundle` saved beside the weights of the tiny model it says it belongs to."""
     cfg = RESNET if options.get("kind") == "resnet" else VIT
-    tower = tiny_tower(folder, cfg)
-    bundle = tiny_bundle(tower=tower, **options)
+    clip = tiny_clip(folder, cfg)
+    bundle = tiny_bundle(clip=clip, **options)
     return save_bundle(replace(bundle, config=replace(bundle.config, model=".")), folder)
 
 

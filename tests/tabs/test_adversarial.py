@@ -5,48 +5,48 @@ from dataclasses import replace
 
 import pytest
 
-from clipneurons.adversarial.cues import RANDOM_NEURONS, SECOND_ORDER, WHOLE_EFFECTS
+from clipneurons.adversarial.cues import DENSE_EFFECTS, RANDOM_NEURONS, SECOND_ORDER
 from clipneurons.bundle.bundle import save_bundle
 from tabs import adversarial
 from tabs import adversarial_backend as backend
-from tabs.server.session import Reading
+from tabs.server.session import BundleSession
 from tests.helpers.packs import flat_composer
 from tests.helpers.pipelines import chat_folder, painter_folder
-from tests.helpers.tiny import tiny_bundle, tiny_tower
+from tests.helpers.tiny import tiny_bundle, tiny_clip
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
-def reading(tmp_path_factory):
+def session(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tab") / "bundle"
-    tower = tiny_tower(folder)
-    made = tiny_bundle(tower=tower)
+    clip = tiny_clip(folder)
+    made = tiny_bundle(clip=clip)
     texts = ["bone", "leash", "palm tree", "poodle", *made.texts[4:]]
-    embeddings = tower.encode_text(texts)
+    embeddings = clip.encode_text(texts)
     made = replace(
         made, texts=texts, text_embeddings=embeddings, config=replace(made.config, model=".")
     )
-    reading = Reading("tiny", save_bundle(made, folder))
-    reading.remember("composer", lambda: flat_composer(32))
-    return reading
+    session = BundleSession("tiny", save_bundle(made, folder))
+    session.cached("composer", lambda: flat_composer(32))
+    return session
 
 
-def forged(reading, count=12, seed=0):
-    descriptions = backend.descriptions_of(reading, "cat", "dog", ["bone", "leash"], count, seed)
-    batches = list(backend.forge(reading, "cat", "dog", descriptions, seed))
+def forged(session, count=12, seed=0):
+    descriptions = backend.descriptions_of(session, "cat", "dog", ["bone", "leash"], count, seed)
+    batches = list(backend.forge(session, "cat", "dog", descriptions, seed))
     outcomes = tuple(outcome for batch in batches for outcome in batch)
     return backend.Forged("tiny", "cat", "dog", "these cues", outcomes), batches
 
 
-def test_cues_can_be_drawn_and_lead_into_the_dictionary(reading):
+def test_cues_can_be_drawn_and_lead_into_the_dictionary(session):
     # A random model says something drawable towards some names only.
     names = ("dog", "x", "boat", "tree", "car", "sun", "key", "a red hat", "seven", "music")
-    cues = next(c for c in (backend.cues_of(reading, "cat", x) for x in names) if c.words)
+    cues = next(c for c in (backend.cues_of(session, "cat", x) for x in names) if c.words)
     assert set(cues.words) <= {"bone", "leash", "palm tree", "poodle"}
-    less = backend.cues_of(reading, "cat", cues.fooled_class, blocked=cues.words[0])
+    less = backend.cues_of(session, "cat", cues.target_class, blocked=cues.words[0])
     assert less.words == cues.words[1:]
-    page = adversarial.cues_html(reading, cues, backend.similarity_of(reading).name)
+    page = adversarial.cues_html(session, cues, backend.similarity_of(session).name)
     neuron = cues.positive[0].neurons[0]
     assert f"?tab=dictionary&amp;layer={neuron.layer}&amp;unit={neuron.unit}" in page
     assert f">{neuron.layer} · {neuron.unit}</a>" in page
@@ -56,17 +56,17 @@ def test_cues_can_be_drawn_and_lead_into_the_dictionary(reading):
     assert data["toward"][0]["neurons"][0]["unit"] == neuron.unit
 
 
-def test_no_number_of_neurons_is_all_that_they_write(reading):
-    cues = backend.cues_of(reading, "cat", "boat", neurons=0)
-    assert cues.method == WHOLE_EFFECTS
-    assert backend.cues_of(reading, "cat", "boat", neurons=3).method == SECOND_ORDER
-    assert backend.cues_of(reading, "cat", "boat", neurons=0, method=RANDOM_NEURONS).method == (
+def test_no_number_of_neurons_is_all_that_they_write(session):
+    cues = backend.cues_of(session, "cat", "boat", neurons=0)
+    assert cues.method == DENSE_EFFECTS
+    assert backend.cues_of(session, "cat", "boat", neurons=3).method == SECOND_ORDER
+    assert backend.cues_of(session, "cat", "boat", neurons=0, method=RANDOM_NEURONS).method == (
         RANDOM_NEURONS
     )
 
 
-def test_pictures_come_in_batches_with_verdicts_and_are_checked(reading):
-    result, batches = forged(reading)
+def test_pictures_come_in_batches_with_verdicts_and_are_checked(session):
+    result, batches = forged(session)
     assert [len(batch) for batch in batches] == [10, 2]
     gallery = adversarial.gallery_of(result.outcomes, "dog")
     assert len(gallery) == 12
@@ -76,21 +76,21 @@ def test_pictures_come_in_batches_with_verdicts_and_are_checked(reading):
         assert outcome.objects[0] == "cat"
     page = adversarial.rates_html(result, {})
     assert "known exactly" in page
-    again, _ = forged(reading)
+    again, _ = forged(session)
     assert [o.margin for o in again.outcomes] == [o.margin for o in result.outcomes]
 
 
-def test_controls_have_the_same_number_of_pictures(reading):
+def test_controls_have_the_same_number_of_pictures(session):
     shares = []
-    rates = backend.controls(reading, "cat", "dog", 5, 0, progress=shares.append)
+    rates = backend.controls(session, "cat", "dog", 5, 0, progress=shares.append)
     assert set(rates) == set(backend.CONTROLS)
     assert all(rate.count == 5 for name, rate in rates.items() if name != "no cues")
     assert shares == [0.25, 0.5, 0.75, 1.0]
 
 
-def test_the_map_and_the_zip(reading):
-    result, _ = forged(reading, count=3)
-    assert backend.mistake_overlay(reading, result, 2).size == (256, 256)
+def test_the_map_and_the_zip(session):
+    result, _ = forged(session, count=3)
+    assert backend.mistake_overlay(session, result, 2).size == (256, 256)
     with zipfile.ZipFile(backend.zip_file(result)) as archive:
         assert archive.namelist() == ["000.png", "001.png", "002.png", "pictures.csv", "README.txt"]
         rows = list(csv.DictReader(io.StringIO(archive.read("pictures.csv").decode())))
@@ -130,9 +130,9 @@ def test_the_map_and_the_zip(reading):
         ),
     ],
 )
-def test_mistakes_are_told(reading, call, message):
+def test_mistakes_are_told(session, call, message):
     with pytest.raises(ValueError, match=message):
-        call(reading)
+        call(session)
 
 
 def test_words_are_split():
@@ -140,7 +140,7 @@ def test_words_are_split():
     assert backend.split_words(None) == []  # what Gradio gives for an empty field
 
 
-def test_models_are_the_owners_choice(reading, tmp_path, monkeypatch):
+def test_models_are_the_owners_choice(session, tmp_path, monkeypatch):
     line = "a cat with a bone and a leash"
     chat = str(chat_folder(tmp_path / "chat", [line]))
     painter = str(painter_folder(tmp_path / "painter"))
@@ -152,7 +152,7 @@ def test_models_are_the_owners_choice(reading, tmp_path, monkeypatch):
     monkeypatch.setenv(backend.PAINTER_MODEL, painter)
     assert backend.describers() == ["templates", chat]
     assert backend.painters() == ["pictograms", painter]
-    found = backend.descriptions_of(reading, "cat", "dog", ["bone"], 1, 0, chat)
+    found = backend.descriptions_of(session, "cat", "dog", ["bone"], 1, 0, chat)
     assert [d.text for d in found] == [line]
-    ((outcome,),) = backend.forge(reading, "cat", "dog", found, 0, painter)
+    ((outcome,),) = backend.forge(session, "cat", "dog", found, 0, painter)
     assert outcome.presence == "unchecked"

@@ -14,18 +14,18 @@ from clipneurons.models.preprocess import whole
 from clipneurons.segmentation.masks import from_rle
 from clipneurons.segmentation.methods import BEST
 from tabs import segmentation as tab
-from tabs.server.session import Reading
+from tabs.server.session import BundleSession
 from tests.helpers.models import tiny_vit
 from tests.helpers.tiny import tiny_bundle
 
 
 @pytest.fixture(scope="module")
-def reading(tmp_path_factory):
-    tower = tiny_vit(embed_dim=24)
-    bundle = tiny_bundle(tower=tower, neurons=tower.neurons)
-    reading = Reading("tiny", tmp_path_factory.mktemp("none"), bundle)
-    reading.__dict__["_tower"] = tower
-    return reading
+def session(tmp_path_factory):
+    clip = tiny_vit(embed_dim=24)
+    bundle = tiny_bundle(clip=clip, neurons=clip.neurons)
+    session = BundleSession("tiny", tmp_path_factory.mktemp("none"), bundle)
+    session.__dict__["_tower"] = clip
+    return session
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def image():
 
 
 @pytest.fixture(scope="module")
-def found(reading, image):
-    return tab.search(reading, image, "cat, red car,", BEST, False, False)
+def found(session, image):
+    return tab.search(session, image, "cat, red car,", BEST, False, False)
 
 
 def test_search_and_pictures(found):
@@ -58,13 +58,13 @@ def test_regions_do_not_overlap(found):
     assert tab.regions(found, 1.0)[1] == []
 
 
-def test_voters_and_clicks_lead_into_the_dictionary(found, reading):
-    bars = tab.voters(reading, "cat")
+def test_voters_and_clicks_lead_into_the_dictionary(found, session):
+    bars = tab.voters(session, "cat")
     assert bars.count("tab=dictionary") == 12
     assert "“cat”" in bars
     layer, unit = re.search(r"layer=(\d+)&amp;unit=(\d+)", bars).groups()
     assert f">{layer} · {unit} " in bars, "not a decimal number"
-    corner, other = (tab.said_at(found, reading, point) for point in [(0, 0), (59, 39)])
+    corner, other = (tab.said_at(found, session, point) for point in [(0, 0), (59, 39)])
     assert "row 1, column 1 of 4 × 4" in corner
     assert "row 4, column 4" in other
     assert corner.count("tab=dictionary") == 10
@@ -80,11 +80,11 @@ def test_files_hold_the_masks(found):
     assert (mask == found.result.mask(0, 0.5).numpy()).all()
 
 
-def test_names_that_the_whole_image_hardly_speaks_of_are_marked(found, reading, image):
-    embedding = reading.tower.encode_image(whole(reading.tower, image))[0]
-    cosine = torch.cosine_similarity(reading.tower.encode_text(["cat"])[0], embedding, dim=0)
+def test_names_that_the_whole_image_hardly_speaks_of_are_marked(found, session, image):
+    embedding = session.clip.encode_image(whole(session.clip, image))[0]
+    cosine = torch.cosine_similarity(session.clip.encode_text(["cat"])[0], embedding, dim=0)
     assert found.agreement[0][0] == pytest.approx(cosine.item(), abs=1e-5)
-    share = (reading.bundle.text_embeddings @ (embedding / embedding.norm()) > cosine).float()
+    share = (session.bundle.text_embeddings @ (embedding / embedding.norm()) > cosine).float()
     assert found.agreement[0][1] == pytest.approx(share.mean().item())
     page = tab.agreement_html(replace(found, agreement=[(0.3, 0.05), (0.1, 0.7)]))
     assert ">red car (small, or not in the picture)<" in page
@@ -98,10 +98,10 @@ def test_data_has_bounds(found):
         tab.found_data(replace(found, result=many), 0.5)
 
 
-def test_messages(reading, image):
+def test_messages(session, image):
     for arguments, words in [
         ((None, "cat", BEST), "Choose an image"), ((image, " , ", BEST), "Write what"),
         ((image, "cat", "magic"), "no method 'magic'"), ((image, "a,a", BEST), "given twice"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=words):
-            tab.search(reading, *arguments, False, False)
+            tab.search(session, *arguments, False, False)

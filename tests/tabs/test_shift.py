@@ -10,18 +10,18 @@ from PIL import Image
 
 from tabs import shift as tab
 from tabs.server import uploads
-from tabs.server.session import Reading
+from tabs.server.session import BundleSession
 from tests.helpers.models import tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
 
 
 @pytest.fixture(scope="module", params=["vit", "resnet"])
-def reading(request, tmp_path_factory):
-    tower = tiny_vit(embed_dim=24) if request.param == "vit" else tiny_resnet(embed_dim=24)
-    bundle = tiny_bundle(tower=tower)
-    reading = Reading("tiny", tmp_path_factory.mktemp("none"), bundle)
-    reading.__dict__["_tower"] = tower
-    return reading
+def session(request, tmp_path_factory):
+    clip = tiny_vit(embed_dim=24) if request.param == "vit" else tiny_resnet(embed_dim=24)
+    bundle = tiny_bundle(clip=clip)
+    session = BundleSession("tiny", tmp_path_factory.mktemp("none"), bundle)
+    session.__dict__["_tower"] = clip
+    return session
 
 
 def noise(count, tint, seed):
@@ -43,13 +43,13 @@ def zipped(path, entries):
     return str(path)
 
 
-def test_a_tint_is_found_and_its_pictures_shown(reading):
+def test_a_tint_is_found_and_its_pictures_shown(session):
     usual, red = noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1)
-    compared = tab.compare_images(reading, usual, red)
+    compared = tab.compare_images(session, usual, red)
     assert compared.shift.p <= 0.05
     assert "The sets differ" in tab.verdict(compared, 3)
     assert "3 files could not be read" in tab.verdict(compared, 3)
-    assert tab.units(compared, reading).count("tab=dictionary") == 12
+    assert tab.units(compared, session).count("tab=dictionary") == 12
     assert "Said more" in tab.words(compared)
     before, after = tab.pictures(replace(compared, place=None), 0)
     assert all(any(picture is image for image in red) for picture in after)
@@ -61,18 +61,18 @@ def test_a_tint_is_found_and_its_pictures_shown(reading):
     assert len(after) == 12
 
 
-def test_equal_sets_do_not_differ(reading):
+def test_equal_sets_do_not_differ(session):
     usual = noise(20, (60, 60, 60), 0)
-    compared = tab.compare_images(reading, usual, usual)
+    compared = tab.compare_images(session, usual, usual)
     assert "No difference" in tab.verdict(compared)
     assert compared.place is None
 
 
-def test_a_change_at_one_place_is_looked_at_and_framed(reading):
+def test_a_change_at_one_place_is_looked_at_and_framed(session):
     usual, new = noise(30, (60, 60, 60), 0), noise(30, (60, 60, 60), 1)
     for image in new:
         image.paste("red", (26, 26, 40, 40))
-    compared = tab.compare_images(reading, usual, new)
+    compared = tab.compare_images(session, usual, new)
     assert compared.place is not None
     assert "A closer look: " in tab.words(compared)
     framed = np.asarray(tab.pictures(compared, 0)[1][0])
@@ -81,31 +81,31 @@ def test_a_change_at_one_place_is_looked_at_and_framed(reading):
     assert not (np.asarray(new[0]) == [0x00, 0x72, 0xB2]).all(-1).any(), "the image itself is not"
 
 
-def test_a_change_without_a_place_is_said_to_be_spread(reading):
+def test_a_change_without_a_place_is_said_to_be_spread(session):
     usual = noise(30, (60, 60, 60), 0)
-    compared = replace(tab.compare_images(reading, usual, noise(20, (127, 0, 0), 1)), place=None)
+    compared = replace(tab.compare_images(session, usual, noise(20, (127, 0, 0), 1)), place=None)
     assert "the change is spread over them" in tab.words(compared)
-    same = tab.compare_images(reading, usual, usual)
+    same = tab.compare_images(session, usual, usual)
     assert "spread over them" not in tab.words(same)
 
 
-def test_the_least_p_value_is_a_bound(reading):
-    compared = tab.compare_images(reading, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1))
+def test_the_least_p_value_is_a_bound(session):
+    compared = tab.compare_images(session, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1))
     for p, text in ((1 / 301, "≤ 0.0033"), (2 / 301, "0.00664"), (0.5, "0.5")):
         shift = replace(compared.shift, p=p, tests={})
         assert f"<dd>{text}</dd>" in tab.verdict(replace(compared, shift=shift))
 
 
-def test_galleries_name_the_unit(reading):
-    compared = tab.compare_images(reading, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1))
+def test_galleries_name_the_unit(session):
+    compared = tab.compare_images(session, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1))
     assert [side.label for side in tab.galleries(compared, 0)] == ["Reference", "New"]
     layer, unit = compared.names[compared.shift.top_units(12)[1]]
     labels = [side.label for side in tab.galleries(compared, 2)]
     assert labels == [f"Reference · {layer} · {unit}", f"New · {layer} · {unit}"]
 
 
-def test_the_example_marks_its_share(reading):
-    old, new, word = tab.example(reading)
+def test_the_example_marks_its_share(session):
+    old, new, word = tab.example(session)
     assert len(old) == len(new) == 10
     assert isinstance(word, str)
     spread = [np.asarray(image).std((0, 1)).max() for image in new]

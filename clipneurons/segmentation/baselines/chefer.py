@@ -7,24 +7,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.models.clip import Tower
-from clipneurons.models.trace import class_gradients, similarities, to_grid, trace
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.trace import class_gradients, run_with_cache, similarities, to_grid
 from clipneurons.segmentation.baselines.lrp import propagate
 
 
 def chefer(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:
     """``Π_b (1 + mean over heads of (∇A ⊙ R)⁺)`` at the class token's row (equations 13, 14)."""
-    run = trace(tower, images, gradients=True)
+    run = run_with_cache(clip, images, gradients=True)
     attention = [block.attention for block in run.blocks]
     scores = similarities(run.embedding, texts)
     maps = []
     for text, score in zip(texts, scores.unbind(1), strict=True):
         gradients = class_gradients(score, attention)
-        relevance = propagate(tower, run, text).attention
+        relevance = propagate(clip, run, text).attention
         row = None  # the class token's row of the product, from the last block backwards
         for gradient, mine in zip(reversed(gradients), reversed(relevance), strict=True):
             step = (gradient * mine).clamp_min(0).mean(1)
@@ -33,4 +33,4 @@ def chefer(
                 row[..., 0] = 1
             row = row + row @ step
         maps.append(row[:, 0, 1:])
-    return to_grid(tower, torch.stack(maps, 1).detach())
+    return to_grid(clip, torch.stack(maps, 1).detach())

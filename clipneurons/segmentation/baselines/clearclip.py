@@ -3,16 +3,16 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.segmentation.baselines.dense import dense_maps, self_attention
 
 
 def clearclip(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:
     """Cosine of each patch with each class from the last attention's output alone (equation 6)."""
     return dense_maps(
-        tower, images, texts, lambda queries, _: self_attention(queries), keep_residual=False
+        clip, images, texts, lambda queries, _: self_attention(queries), keep_residual=False
     )

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.models.clip import Tower
+from clipneurons.models.clip import ClipModel
 from clipneurons.models.trace import embed_patches, heads_of, read_out, to_grid
 
 Mixing = Callable[[Tensor, Tensor], Tensor]
@@ -15,7 +15,7 @@ Mixing = Callable[[Tensor, Tensor], Tensor]
 
 @torch.no_grad()
 def dense_maps(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
     mixing: Mixing | None,
@@ -27,10 +27,10 @@ def dense_maps(
     takes its place; None lets every token keep its own value. Without ``keep_residual`` the
     block's skip connection and MLP are dropped too.
     """
-    if tower.kind != "vit":
-        raise ValueError(f"this baseline reads a ViT's attention, {tower.name} is a {tower.kind}")
-    blocks = tower.visual.transformer.resblocks
-    tokens = embed_patches(tower, images)
+    if clip.kind != "vit":
+        raise ValueError(f"this baseline reads a ViT's attention, {clip.name} is a {clip.kind}")
+    blocks = clip.visual.transformer.resblocks
+    tokens = embed_patches(clip, images)
     for block in blocks[:-1]:
         tokens = block(tokens)
     last = blocks[-1]
@@ -40,8 +40,8 @@ def dense_maps(
     if keep_residual:
         out = out + tokens
         out = out + last.mlp(last.ln_2(out))
-    features = F.normalize(read_out(tower, out[:, 1:]).float(), dim=-1)
-    return to_grid(tower, (features @ texts.T).mT)
+    features = F.normalize(read_out(clip, out[:, 1:]).float(), dim=-1)
+    return to_grid(clip, (features @ texts.T).mT)
 
 
 def self_attention(tokens: Float[Tensor, "image head token rank"]) -> Tensor:

@@ -8,17 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.models.clip import Tower
-from clipneurons.models.trace import class_gradients, similarities, to_grid, trace
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.trace import class_gradients, run_with_cache, similarities, to_grid
 
 
 def gradcam(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:
     """``ReLU(mean over heads of attention · (gradient averaged over patches))``."""
-    run = trace(tower, images, gradients=True)
+    run = run_with_cache(clip, images, gradients=True)
     attention = run.blocks[-1].attention
     scores = similarities(run.embedding, texts)
     maps = []
@@ -26,4 +26,4 @@ def gradcam(
         (gradient,) = class_gradients(score, [attention])
         weights = gradient[:, :, 0, 1:].mean(-1, keepdim=True)
         maps.append((attention[:, :, 0, 1:] * weights).mean(1).clamp_min(0))
-    return to_grid(tower, torch.stack(maps, 1).detach())
+    return to_grid(clip, torch.stack(maps, 1).detach())

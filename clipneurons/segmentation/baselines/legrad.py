@@ -4,12 +4,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.models.clip import Tower
-from clipneurons.models.trace import class_gradients, read_out, similarities, to_grid, trace
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.trace import (
+    class_gradients,
+    read_out,
+    run_with_cache,
+    similarities,
+    to_grid,
+)
 
 
 def legrad(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:
@@ -18,9 +24,9 @@ def legrad(
     The score of a block is the cosine of its class token, read out as if it were the last,
     with the class; gradients are averaged over heads and queries, then over blocks.
     """
-    run = trace(tower, images, gradients=True)
+    run = run_with_cache(clip, images, gradients=True)
     with torch.enable_grad():
-        scores = [similarities(read_out(tower, block.outputs[:, 0]), texts) for block in run.blocks]
+        scores = [similarities(read_out(clip, block.outputs[:, 0]), texts) for block in run.blocks]
     maps = []
     for index in range(len(texts)):
         total = 0.0
@@ -28,4 +34,4 @@ def legrad(
             (gradient,) = class_gradients(score[:, index], [block.attention])
             total = total + gradient.clamp_min(0).mean((1, 2))[:, 1:]
         maps.append(total / len(run.blocks))
-    return to_grid(tower, torch.stack(maps, 1))
+    return to_grid(clip, torch.stack(maps, 1))

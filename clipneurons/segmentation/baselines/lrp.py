@@ -13,8 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clipneurons.models.clip import Tower
-from clipneurons.models.trace import BlockTrace, Trace, to_grid, trace
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.trace import (
+    ActivationCache,
+    BlockActivations,
+    run_with_cache,
+    to_grid,
+)
 
 _TINY = 1e-9
 
@@ -68,16 +73,16 @@ class Relevance:
 
 @torch.no_grad()
 def propagate(
-    tower: Tower, run: Trace, text: Float[Tensor, " embed"], blocks: int | None = None
+    clip: ClipModel, run: ActivationCache, text: Float[Tensor, " embed"], blocks: int | None = None
 ) -> Relevance:
     """Relevance of a class score, from the embedding back through the last ``blocks`` blocks.
 
     Raises:
-        ValueError: a tower in fp16, whose range the quotients leave.
+        ValueError: a model in fp16, whose range the quotients leave.
     """
-    if tower.dtype == torch.float16:
-        raise ValueError("relevance overflows in fp16: load the tower with fp32 or bf16")
-    visual = tower.visual
+    if clip.dtype == torch.float16:
+        raise ValueError("relevance overflows in fp16: load the model with fp32 or bf16")
+    visual = clip.visual
     final = run.blocks[-1].outputs
     readout = (visual.proj @ text.to(visual.proj))[None]  # one linear layer from the class token
     pooled = visual.ln_post(final[:, 0])
@@ -91,7 +96,7 @@ def propagate(
     return Relevance(attention[::-1], relevance)
 
 
-def _block(block: nn.Module, run: BlockTrace, relevance: Tensor) -> tuple[Tensor, Tensor]:
+def _block(block: nn.Module, run: BlockActivations, relevance: Tensor) -> tuple[Tensor, Tensor]:
     """Relevance of a block's inputs and of its attention maps."""
     skipped, mlp = sum_rule(run.middle, run.mlp, relevance)
     mlp = linear_rule(run.activations, block.mlp.c_proj.weight, mlp)
@@ -109,11 +114,11 @@ def _block(block: nn.Module, run: BlockTrace, relevance: Tensor) -> tuple[Tensor
 
 
 def lrp(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:
-    """Relevance of each embedded patch, followed back through the whole tower."""
-    run = trace(tower, images)
-    maps = [propagate(tower, run, text).start[:, 1:].sum(-1) for text in texts]
-    return to_grid(tower, torch.stack(maps, 1))
+    """Relevance of each embedded patch, followed back through the whole model."""
+    run = run_with_cache(clip, images)
+    maps = [propagate(clip, run, text).start[:, 1:].sum(-1) for text in texts]
+    return to_grid(clip, torch.stack(maps, 1))

@@ -3,15 +3,15 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.models.clip import Tower
-from clipneurons.models.trace import to_grid, trace
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.trace import run_with_cache, to_grid
 
 
 def raw_attention(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:
     """Attention of the last block's class token, averaged over heads; same for all classes."""
-    attention = trace(tower, images).blocks[-1].attention[:, :, 0, 1:].mean(1)
-    return to_grid(tower, attention)[:, None].repeat(1, len(texts), 1, 1)
+    attention = run_with_cache(clip, images).blocks[-1].attention[:, :, 0, 1:].mean(1)
+    return to_grid(clip, attention)[:, None].repeat(1, len(texts), 1, 1)

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.models.clip import Tower
-from clipneurons.models.trace import to_grid, trace
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.trace import run_with_cache, to_grid
 
 
 def rollout_matrix(
@@ -20,11 +20,11 @@ def rollout_matrix(
 
 
 def rollout(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:
     """Share of each patch in the class token after the last block; same for all classes."""
-    attention = [block.attention.float().mean(1) for block in trace(tower, images).blocks]
+    attention = [block.attention.float().mean(1) for block in run_with_cache(clip, images).blocks]
     shares = rollout_matrix(attention)[:, 0, 1:]
-    return to_grid(tower, shares)[:, None].repeat(1, len(texts), 1, 1)
+    return to_grid(clip, shares)[:, None].repeat(1, len(texts), 1, 1)

@@ -7,14 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.first_order import FirstOrderLens
-from clipneurons.models.clip import Tower
-from clipneurons.models.hooks import record
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.hooks import record_activations
 from clipneurons.models.trace import to_grid
 
 
 @torch.no_grad()
 def textspan(
-    tower: Tower,
+    clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
     layers: Sequence[int] | None = None,
@@ -25,8 +25,8 @@ def textspan(
     default), subtracts the mean over all classes, which is to pass ``texts`` centred on the
     other classes, and clips below zero, as is done here.
     """
-    lens = FirstOrderLens(tower)
-    with record(tower.visual, lens.recorded) as tensors:
-        tower.encode_image(images)
+    lens = FirstOrderLens(clip)
+    with record_activations(clip.visual, lens.recorded) as tensors:
+        clip.encode_image(images)
     scores = lens.token_scores(tensors, texts, layers)[:, 1:]
-    return to_grid(tower, scores.mT.clamp_min(0))
+    return to_grid(clip, scores.mT.clamp_min(0))

@@ -4,9 +4,9 @@ from PIL import Image
 
 from clipneurons.adversarial.attack import Outcome, attack, spurious_cues, success_rate, unchecked
 from clipneurons.adversarial.descriptions import Description
-from clipneurons.adversarial.image_generator import Painting
-from clipneurons.adversarial.outcomes import FOOLED_SHOWN, PRESENT, UNCHECKED
-from clipneurons.adversarial.zero_shot import Judge
+from clipneurons.adversarial.image_generator import GeneratedImage
+from clipneurons.adversarial.outcomes import PRESENT, TARGET_SHOWN, UNCHECKED
+from clipneurons.adversarial.zero_shot import ZeroShotClassifier
 from tests.helpers.models import tiny_resnet, tiny_vit
 
 
@@ -15,7 +15,7 @@ def painter(true_class, descriptions, seeds):
     for description, seed in zip(descriptions, seeds, strict=True):
         pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         image = Image.fromarray(pixels).resize((32, 32), Image.Resampling.NEAREST)
-        yield Painting(image, description, seed)
+        yield GeneratedImage(image, description, seed)
 
 
 def outcome(cues, fooled, presence=PRESENT, duplicate=False):
@@ -23,12 +23,15 @@ def outcome(cues, fooled, presence=PRESENT, duplicate=False):
 
 
 def test_outcomes_are_the_judges_verdicts_in_order_whatever_the_batch():
-    tower, other = tiny_vit(), tiny_resnet()
-    judge, second = Judge(tower, "zebra", "x", ["tea"]), Judge(other, "zebra", "x")
+    clip, other = tiny_vit(), tiny_resnet()
+    classifier, second = (
+        ZeroShotClassifier(clip, "zebra", "x", ["tea"]),
+        ZeroShotClassifier(other, "zebra", "x"),
+    )
     descriptions = [Description(f"picture {i}", ()) for i in range(7)]
     seeds = list(range(7))
     found = [
-        [o for batch in attack(judge, painter, descriptions, seeds, transfer={"rn": second},
+        [o for batch in attack(classifier, painter, descriptions, seeds, transfer={"rn": second},
                                batch_size=size) for o in batch]
         for size in (1, 3, 7, 50)
     ]  # fmt: skip
@@ -36,7 +39,7 @@ def test_outcomes_are_the_judges_verdicts_in_order_whatever_the_batch():
         assert [o.description for o in outcomes] == descriptions
         assert [o.seed for o in outcomes] == seeds
         images = [p.image for p in painter("zebra", descriptions, seeds)]
-        verdicts, others = judge(images), second(images)
+        verdicts, others = classifier(images), second(images)
         assert [o.fooled for o in outcomes] == verdicts.fooled.tolist()
         assert [o.margin for o in outcomes] == pytest.approx(verdicts.margin.tolist(), abs=1e-5)
         assert [o.predicted for o in outcomes] == verdicts.predicted
@@ -46,16 +49,16 @@ def test_outcomes_are_the_judges_verdicts_in_order_whatever_the_batch():
 
 
 def test_repeated_pictures_count_once():
-    judge = Judge(tiny_vit(), "zebra", "x")
+    classifier = ZeroShotClassifier(tiny_vit(), "zebra", "x")
     descriptions = [Description("", ())] * 4
-    (outcomes,) = attack(judge, painter, descriptions, [1, 2, 1, 1])
+    (outcomes,) = attack(classifier, painter, descriptions, [1, 2, 1, 1])
     assert [o.duplicate for o in outcomes] == [False, False, True, True]
     assert success_rate(outcomes).count == 2
 
 
 def test_only_pictures_that_show_what_they_should_count():
     outcomes = [
-        outcome((), True), outcome((), False), outcome((), True, FOOLED_SHOWN),
+        outcome((), True), outcome((), False), outcome((), True, TARGET_SHOWN),
         outcome((), True, duplicate=True), outcome((), True, UNCHECKED),
     ]  # fmt: skip
     rate = success_rate(outcomes)
@@ -65,14 +68,16 @@ def test_only_pictures_that_show_what_they_should_count():
 
 
 def test_the_check_sees_every_painting_once():
-    judge, seen = Judge(tiny_vit(), "zebra", "x"), []
+    classifier, seen = ZeroShotClassifier(tiny_vit(), "zebra", "x"), []
 
     def check(paintings):
         seen.extend(p.seed for p in paintings)
-        return [FOOLED_SHOWN] * len(paintings)
+        return [TARGET_SHOWN] * len(paintings)
 
-    batches = attack(judge, painter, [Description("", ())] * 5, range(5), check=check, batch_size=2)
-    assert all(o.presence == FOOLED_SHOWN for batch in batches for o in batch)
+    batches = attack(
+        classifier, painter, [Description("", ())] * 5, range(5), check=check, batch_size=2
+    )
+    assert all(o.presence == TARGET_SHOWN for batch in batches for o in batch)
     assert seen == list(range(5))
 
 
@@ -81,7 +86,7 @@ def test_spurious_cues_are_ordered_by_what_they_add():
         [outcome(("bone", "sky"), True)] * 3
         + [outcome(("bone",), False)]
         + [outcome(("sky",), False)] * 2
-        + [outcome(("bone", "sky"), True, FOOLED_SHOWN)]
+        + [outcome(("bone", "sky"), True, TARGET_SHOWN)]
         + [outcome(("tea",), False)]
     )
     found = spurious_cues(outcomes)

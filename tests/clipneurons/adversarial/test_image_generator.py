@@ -6,8 +6,8 @@ from clipneurons.adversarial.descriptions import Description
 from clipneurons.adversarial.image_generator import (
     SETTINGS,
     Cancelled,
-    DiffusersPainter,
-    PainterError,
+    DiffusersGenerator,
+    ImageGeneratorError,
     picture_seeds,
 )
 from tests.helpers.pipelines import painter_folder
@@ -29,7 +29,7 @@ def pixels(paintings):
 
 
 def test_pictures_are_painted_in_order_with_a_seed_each(folder):
-    paint = DiffusersPainter(folder, device="cpu", steps=2, size=32)
+    paint = DiffusersGenerator(folder, device="cpu", steps=2, size=32)
     paintings = list(paint("cat", DESCRIPTIONS, SEEDS))
     assert [p.description for p in paintings] == DESCRIPTIONS
     assert [p.seed for p in paintings] == SEEDS
@@ -47,15 +47,15 @@ def test_every_picture_has_a_seed_of_its_own():
 
 
 def test_one_picture_can_be_painted_again_alone(folder):
-    paint = DiffusersPainter(folder, device="cpu", steps=1, size=16)
+    paint = DiffusersGenerator(folder, device="cpu", steps=1, size=16)
     painting = list(paint("cat", DESCRIPTIONS, SEEDS))[1]
     alone = paint._paint(painting.description.text, painting.seed)
     assert np.array_equal(np.asarray(alone), np.asarray(painting.image))
 
 
 def test_the_prompt_and_the_number_of_steps_matter(folder):
-    paint = DiffusersPainter(folder, device="cpu", steps=1, size=16)
-    more = DiffusersPainter(folder, device="cpu", steps=3, size=16)
+    paint = DiffusersGenerator(folder, device="cpu", steps=1, size=16)
+    more = DiffusersGenerator(folder, device="cpu", steps=3, size=16)
     first = np.asarray(paint._paint("a cat", 0), float)
     assert not np.array_equal(first, np.asarray(more._paint("a cat", 0)))
     assert paint._options == {"num_inference_steps": 1, "height": 16, "width": 16}
@@ -63,19 +63,19 @@ def test_the_prompt_and_the_number_of_steps_matter(folder):
 
 def test_distilled_models_get_their_own_settings(folder, monkeypatch):
     monkeypatch.setitem(SETTINGS, folder, (1, 0.0))
-    assert DiffusersPainter(folder, device="cpu")._options == {
+    assert DiffusersGenerator(folder, device="cpu")._options == {
         "num_inference_steps": 1,
         "guidance_scale": 0.0,
     }
-    assert DiffusersPainter(folder, device="cpu", steps=2)._options["num_inference_steps"] == 2
+    assert DiffusersGenerator(folder, device="cpu", steps=2)._options["num_inference_steps"] == 2
 
 
 def test_progress_is_reported_and_a_cancelled_picture_stops(folder):
     shares = []
-    paint = DiffusersPainter(folder, device="cpu", steps=4, size=16, progress=shares.append)
+    paint = DiffusersGenerator(folder, device="cpu", steps=4, size=16, progress=shares.append)
     next(paint("cat", DESCRIPTIONS, SEEDS))
     assert shares == [0.25, 0.5, 0.75, 1.0]
-    stop = DiffusersPainter(
+    stop = DiffusersGenerator(
         folder, device="cpu", steps=4, size=16, progress=shares.append,
         cancelled=lambda: len(shares) >= 6,
     )  # fmt: skip
@@ -85,19 +85,19 @@ def test_progress_is_reported_and_a_cancelled_picture_stops(folder):
 
 
 def test_a_missing_painter_and_a_missing_gpu_are_said_at_once(tmp_path, folder, monkeypatch):
-    with pytest.raises(PainterError, match="could not be loaded"):
-        DiffusersPainter(str(tmp_path / "nothing"), device="cpu")
+    with pytest.raises(ImageGeneratorError, match="could not be loaded"):
+        DiffusersGenerator(str(tmp_path / "nothing"), device="cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(PainterError, match="no CUDA device"):
-        DiffusersPainter(folder, device="cuda")
+    with pytest.raises(ImageGeneratorError, match="no CUDA device"):
+        DiffusersGenerator(folder, device="cuda")
 
 
 def test_full_memory_is_said(folder, monkeypatch):
-    paint = DiffusersPainter(folder, device="cpu", steps=1, size=16)
+    paint = DiffusersGenerator(folder, device="cpu", steps=1, size=16)
 
     def full(*_args, **_options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(type(paint._pipeline), "__call__", full)
-    with pytest.raises(PainterError, match="memory is full"):
+    with pytest.raises(ImageGeneratorError, match="memory is full"):
         next(paint("cat", DESCRIPTIONS, SEEDS))

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from clipneurons.adversarial.descriptions import Description
-from clipneurons.adversarial.image_generator import PainterError, Painting
-from clipneurons.adversarial.outcomes import FOOLED_SHOWN, MISSING, PRESENT
+from clipneurons.adversarial.image_generator import GeneratedImage, ImageGeneratorError
+from clipneurons.adversarial.outcomes import MISSING, PRESENT, TARGET_SHOWN
 from clipneurons.adversarial.pictogram_generator import (
     Composer,
     Placement,
@@ -84,7 +84,7 @@ def test_overlap_is_that_of_the_pixels():
         assert _overlap(*places) == pytest.approx((inside[0] & inside[1]).mean(), abs=5e-3)
 
 
-def test_phrases_are_drawable_by_name_and_not_when_they_show_the_fooled_class(composer):
+def test_phrases_are_drawable_by_name_and_not_when_they_show_the_target_class(composer):
     drawable = composer.drawable("dog")
     wanted = {"bone": "bone", "the Bones": "bone", "palm trees": "palm tree", "palm": None,
               "sofa": None, "poodle": None, "pets": None, "a white bone": "bone",
@@ -99,13 +99,13 @@ def test_what_a_picture_shows_is_checked_exactly(composer):
         composer("cat", [Description("", c) for c in ((), ("poodle",), ("bone",))], [0, 0, 0])
     )
     checks = [(composer.check(p, "cat", "dog"), composer.check(p, "bone", "x")) for p in pictures]
-    assert checks == [(PRESENT, MISSING), (FOOLED_SHOWN, MISSING), (PRESENT, PRESENT)]
-    unknown = Painting(pictures[0].image, pictures[0].description, 0)
+    assert checks == [(PRESENT, MISSING), (TARGET_SHOWN, MISSING), (PRESENT, PRESENT)]
+    unknown = GeneratedImage(pictures[0].image, pictures[0].description, 0)
     assert composer.check(unknown, "cat", "dog") == MISSING
 
 
 def test_a_class_without_a_pictogram_is_refused_with_others_to_choose(composer):
-    with pytest.raises(PainterError, match=r"no pictogram of 'cot' .* \(such as cat"):
+    with pytest.raises(ImageGeneratorError, match=r"no pictogram of 'cot' .* \(such as cat"):
         next(composer("cot", [Description("", ())], [0]))
     for sprites, size in (({}, 64), ({"cat": []}, 64), ({"cat": [flat((0, 0, 0))]}, 8)):
         with pytest.raises(ValueError, match="expected"):

@@ -7,8 +7,8 @@ from PIL import Image
 
 from clipneurons.adversarial.cues import CLASS_TEMPLATES
 from clipneurons.adversarial.duplicates import Duplicates
-from clipneurons.adversarial.outcomes import FOOLED_SHOWN, MISSING, PRESENT
-from clipneurons.adversarial.zero_shot import Judge, SecondOpinion, mistake_maps
+from clipneurons.adversarial.outcomes import MISSING, PRESENT, TARGET_SHOWN
+from clipneurons.adversarial.zero_shot import SecondOpinion, ZeroShotClassifier, mistake_maps
 from clipneurons.lens.make import make_lens
 from tests.helpers.models import tiny_resnet, tiny_vit
 
@@ -20,16 +20,16 @@ def noise(count, size=32, seed=0):
 
 
 def test_verdicts_are_those_of_a_loop_over_images_and_prompts():
-    tower, pictures = tiny_vit(), noise(6)
-    verdicts = Judge(tower, "zebra", "whale", others=["boat", "zebra"])(pictures)
+    clip, pictures = tiny_vit(), noise(6)
+    verdicts = ZeroShotClassifier(clip, "zebra", "whale", others=["boat", "zebra"])(pictures)
     assert verdicts.classes == ("zebra", "whale", "boat")
-    scale = tower.model.logit_scale.exp().item()
+    scale = clip.model.logit_scale.exp().item()
     for i, picture in enumerate(pictures):
-        image = tower.encode_image(tower.preprocess(picture)[None])[0].double()
+        image = clip.encode_image(clip.preprocess(picture)[None])[0].double()
         cosines = []
         for name in verdicts.classes:
             text = sum(
-                tower.encode_text([template.replace("{}", name)])[0].double()
+                clip.encode_text([template.replace("{}", name)])[0].double()
                 for template in CLASS_TEMPLATES
             )
             cosines.append(float(image @ text / image.norm() / text.norm()))
@@ -42,27 +42,27 @@ def test_verdicts_are_those_of_a_loop_over_images_and_prompts():
         assert verdicts.predicted[i] == verdicts.classes[int(np.argmax(cosines))]
 
 
-def test_a_second_opinion_wants_the_true_class_above_nothing_and_the_fooled_one():
-    tower, pictures = tiny_vit(), noise(4)
+def test_a_second_opinion_wants_the_true_class_above_nothing_and_the_target_one():
+    clip, pictures = tiny_vit(), noise(4)
     words = ["zebra", "whale", "a red car", "x", "y", "seven", "no", "ox", "tea"]
     neutral, found = ("plain", "dull"), set()
     for true, fooled in itertools.permutations(words, 2):
-        opinion = SecondOpinion(tower, true, fooled, neutral)
+        opinion = SecondOpinion(clip, true, fooled, neutral)
         texts = {
-            name: sum(tower.encode_text([t.replace("{}", name)])[0] for t in CLASS_TEMPLATES)
+            name: sum(clip.encode_text([t.replace("{}", name)])[0] for t in CLASS_TEMPLATES)
             for name in (true, fooled)
-        } | {name: tower.encode_text([name])[0] for name in neutral}
+        } | {name: clip.encode_text([name])[0] for name in neutral}
         expected = []
         for picture in pictures:
-            image = tower.encode_image(tower.preprocess(picture)[None])[0]
+            image = clip.encode_image(clip.preprocess(picture)[None])[0]
             cosine = {name: float(image @ t / t.norm()) for name, t in texts.items()}
             if cosine[true] <= max(cosine[n] for n in neutral):
                 expected.append(MISSING)
             else:
-                expected.append(FOOLED_SHOWN if cosine[fooled] > cosine[true] else PRESENT)
+                expected.append(TARGET_SHOWN if cosine[fooled] > cosine[true] else PRESENT)
         assert opinion(pictures) == expected
         found |= set(expected)
-    assert found == {MISSING, FOOLED_SHOWN, PRESENT}
+    assert found == {MISSING, TARGET_SHOWN, PRESENT}
 
 
 def test_near_copies_are_recognised_and_others_are_not():
@@ -81,13 +81,13 @@ def test_near_copies_are_recognised_and_others_are_not():
 
 @pytest.mark.parametrize("make", [tiny_vit, tiny_resnet])
 def test_the_maps_add_up_to_what_the_neurons_write(make):
-    tower = make()
-    lens = make_lens(tower, [0, 2] if tower.kind == "vit" else [])
-    pictures = noise(3, size=tower.image_size[0])
-    difference = torch.randn(tower.embed_dim, generator=torch.Generator().manual_seed(0))
+    clip = make()
+    lens = make_lens(clip, [0, 2] if clip.kind == "vit" else [])
+    pictures = noise(3, size=clip.image_size[0])
+    difference = torch.randn(clip.embed_dim, generator=torch.Generator().manual_seed(0))
     maps = mistake_maps(lens, pictures, difference)
-    assert maps.shape == (3, *tower.grid)
-    batch = torch.stack([tower.preprocess(picture) for picture in pictures])
+    assert maps.shape == (3, *clip.grid)
+    batch = torch.stack([clip.preprocess(picture) for picture in pictures])
     _, contributions = lens(batch)
     for i in range(3):
         whole = sum(float(c.sum()[i] @ difference) for c in contributions.values())

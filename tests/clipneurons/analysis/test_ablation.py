@@ -5,11 +5,11 @@ from clipneurons.analysis.ablation import ablate
 from clipneurons.analysis.effect_statistics import RunningMean, collect_statistics
 from clipneurons.lens.second_order import SecondOrderLens
 from tests.clipneurons.lens.test_second_order import relative
-from tests.helpers.models import images, official_numbers, official_tower, tiny_vit
+from tests.helpers.models import images, official_clip, official_numbers, tiny_vit
 
 
-def setting(tower, batch, layer, shared_bias, top_k):
-    lens = SecondOrderLens(tower, (layer,), shared_bias)
+def setting(clip, batch, layer, shared_bias, top_k):
+    lens = SecondOrderLens(clip, (layer,), shared_bias)
     representation, contributions = lens(batch)
     mean = RunningMean()
     mean.update(contributions[layer])
@@ -24,7 +24,7 @@ def setting(tower, batch, layer, shared_bias, top_k):
 def test_ablations_are_those_of_the_published_code(layer):
     numbers, meta = official_numbers()
     representation, contributions, mean, statistics = setting(
-        official_tower(), numbers["images"].float(), layer, True, meta["top_k_pca"]
+        official_clip(), numbers["images"].float(), layer, True, meta["top_k_pca"]
     )
     ablations = ablate(
         representation, contributions, mean, statistics.threshold, statistics.directions
@@ -40,13 +40,13 @@ def test_ablations_are_those_of_the_published_code(layer):
 
 
 def test_ablations_are_their_definitions_on_dense_effects():
-    tower = tiny_vit()
-    representation, contributions, mean, statistics = setting(tower, images(20, tower), 1, False, 4)
-    texts = torch.randn(tower.neurons, tower.embed_dim)
+    clip = tiny_vit()
+    representation, contributions, mean, statistics = setting(clip, images(20, clip), 1, False, 4)
+    texts = torch.randn(clip.neurons, clip.embed_dim)
     got = ablate(
         representation, contributions, mean, statistics.threshold, statistics.directions, texts
     )
-    dense = contributions.dense(torch.arange(tower.neurons)).double()
+    dense = contributions.dense(torch.arange(clip.neurons)).double()
     means = dense.mean(0)
     centred = dense - means
     original = 100 * representation.double() / representation.double().norm(dim=-1, keepdim=True)

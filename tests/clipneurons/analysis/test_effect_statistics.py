@@ -13,11 +13,18 @@ from clipneurons.analysis.effect_statistics import (
 from clipneurons.lens.contributions import Contributions
 from clipneurons.lens.make import make_lens
 from tests.clipneurons.lens.test_second_order import relative
-from tests.helpers.models import images, official_numbers, official_tower, tiny_resnet, tiny_vit
+from tests.helpers.models import images, official_clip, official_numbers, tiny_resnet, tiny_vit
 from tests.helpers.naive import principal_direction
 
 COUNT, TOP_K = 40, 6
-FIELDS = ("means", "directions", "explained_variance", "top_norms", "percentile", "effective_share")
+FIELDS = (
+    "means",
+    "directions",
+    "explained_variance",
+    "top_norms",
+    "percentile",
+    "participation_ratio",
+)
 
 
 def batches_of(data, sizes, order=None):
@@ -26,7 +33,7 @@ def batches_of(data, sizes, order=None):
 
 
 def assert_same(one, other):
-    assert torch.equal(one.top_images, other.top_images)
+    assert torch.equal(one.top_activating_images, other.top_activating_images)
     for field in FIELDS:
         assert relative(getattr(one, field), getattr(other, field)) < 1e-5, field
     # A norm that rounds across the edge of a bin moves one count.
@@ -37,8 +44,8 @@ def assert_same(one, other):
 def test_statistics_are_those_of_the_published_code(layer):
     numbers, meta = official_numbers()
     data = numbers["images"].float()
-    lens = make_lens(official_tower(), (layer,))
-    lens = type(lens)(lens.tower, lens.layers, shared_bias=True)
+    lens = make_lens(official_clip(), (layer,))
+    lens = type(lens)(lens.clip, lens.layers, shared_bias=True)
     got = collect_statistics(lens, batches_of(data, 7), len(data), top_k=meta["top_k_pca"])[layer]
     assert relative(got.means, numbers[f"layer{layer}.mean"]) < 1e-5
     assert relative(got.directions, numbers[f"layer{layer}.directions"]) < 1e-5
@@ -48,11 +55,11 @@ def test_statistics_are_those_of_the_published_code(layer):
     assert relative(got.explained_variance, expected) < 1e-5
 
 
-@pytest.mark.parametrize("tower", [tiny_vit(), tiny_resnet(width=2)], ids=["vit", "resnet"])
-def test_statistics_are_the_loops_of_their_definitions(tower):
-    data = images(COUNT, tower)
-    layer = 1 if tower.kind == "vit" else 4
-    lens = make_lens(tower, (layer,))
+@pytest.mark.parametrize("clip", [tiny_vit(), tiny_resnet(width=2)], ids=["vit", "resnet"])
+def test_statistics_are_the_loops_of_their_definitions(clip):
+    data = images(COUNT, clip)
+    layer = 1 if clip.kind == "vit" else 4
+    lens = make_lens(clip, (layer,))
     got = collect_statistics(lens, batches_of(data, 16), COUNT, top_k=TOP_K, percentile=90)[layer]
     contributions = lens(data)[1][layer]
     effects = contributions.dense(torch.arange(contributions.directions.units)).double()
@@ -64,7 +71,7 @@ def test_statistics_are_the_loops_of_their_definitions(tower):
         assert relative(got.means[unit].double(), mean) < 1e-4
         # Norms that differ by less than float32 rounding may change places.
         close = dict(rtol=1e-4, atol=1e-5)
-        assert np.allclose(norms[got.top_images[unit]], norms[order], **close)
+        assert np.allclose(norms[got.top_activating_images[unit]], norms[order], **close)
         assert np.allclose(got.top_norms[unit], norms[order], **close)
         if norms[order[-1]] < 1e-3:
             continue
@@ -80,15 +87,15 @@ def test_statistics_are_the_loops_of_their_definitions(tower):
         assert np.abs(got.norm_histogram[unit].numpy() - histogram).sum() <= 2
         squares = norms**2
         share = squares.sum() ** 2 / (COUNT * (squares**2).sum())
-        assert abs(got.effective_share[unit] - share) < 1e-4
+        assert abs(got.participation_ratio[unit] - share) < 1e-4
 
 
 @pytest.mark.parametrize("shared_bias", [False, True])
 def test_batches_passes_order_and_merging_do_not_matter(shared_bias):
-    tower = tiny_vit()
-    data = images(COUNT, tower)
-    lens = make_lens(tower, (0, 2))
-    lens = type(lens)(tower, (0, 2), shared_bias)
+    clip = tiny_vit()
+    data = images(COUNT, clip)
+    lens = make_lens(clip, (0, 2))
+    lens = type(lens)(clip, (0, 2), shared_bias)
     reference = collect_statistics(lens, batches_of(data, COUNT), COUNT, top_k=TOP_K)
     shuffled = torch.randperm(COUNT, generator=torch.Generator().manual_seed(1))
     for sizes, order, budget in ((1, None, 0), (7, shuffled, 0), (7, shuffled, 2**30)):
@@ -120,9 +127,9 @@ def test_batches_passes_order_and_merging_do_not_matter(shared_bias):
 
 
 def test_state_goes_on_where_it_was_left_bit_for_bit():
-    tower = tiny_vit()
-    data = images(COUNT, tower)
-    lens = make_lens(tower, (1,))
+    clip = tiny_vit()
+    data = images(COUNT, clip)
+    lens = make_lens(clip, (1,))
     ids = torch.arange(COUNT)
 
     def run(stop_at):
@@ -144,38 +151,36 @@ def test_state_goes_on_where_it_was_left_bit_for_bit():
     whole = run(stop_at=None)
     for stop_at in range(5):
         other = run(stop_at)
-        for field in (*FIELDS, "top_images", "norm_histogram"):
+        for field in (*FIELDS, "top_activating_images", "norm_histogram"):
             assert torch.equal(getattr(other, field), getattr(whole, field))
 
 
 def test_equal_images_are_ordered_by_their_numbers():
-    tower = tiny_vit()
-    data = images(4, tower).repeat(5, 1, 1, 1)
-    lens = make_lens(tower, (1,))
+    clip = tiny_vit()
+    data = images(4, clip).repeat(5, 1, 1, 1)
+    lens = make_lens(clip, (1,))
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     got = collect_statistics(lens, batches_of(data, 1, order), 20, top_k=10)[1]
-    for unit in range(0, tower.neurons, 11):
-        images_of_unit = got.top_images[unit].tolist()
+    for unit in range(0, clip.neurons, 11):
+        images_of_unit = got.top_activating_images[unit].tolist()
         assert images_of_unit[:5] == sorted(images_of_unit[:5])
         assert len({image % 4 for image in images_of_unit[:5]}) == 1
 
 
 def test_a_data_set_smaller_than_top_k_is_used_whole():
-    tower = tiny_vit()
-    got = collect_statistics(make_lens(tower, (1,)), batches_of(images(3, tower), 2), 3, top_k=100)[
-        1
-    ]
-    assert got.top_norms.shape == (tower.neurons, 3)
+    clip = tiny_vit()
+    got = collect_statistics(make_lens(clip, (1,)), batches_of(images(3, clip), 2), 3, top_k=100)[1]
+    assert got.top_norms.shape == (clip.neurons, 3)
     assert (got.directions.norm(dim=1) - 1).abs().max() < 1e-5
 
 
 def test_a_unit_without_effect_has_a_zero_direction():
-    tower = tiny_vit()
-    tower.visual.transformer.resblocks[1].mlp.c_proj.weight.data[:, 3] = 0
-    got = collect_statistics(make_lens(tower, (1,)), batches_of(images(8, tower), 4), 8, top_k=4)[1]
+    clip = tiny_vit()
+    clip.visual.transformer.resblocks[1].mlp.c_proj.weight.data[:, 3] = 0
+    got = collect_statistics(make_lens(clip, (1,)), batches_of(images(8, clip), 4), 8, top_k=4)[1]
     assert got.directions[3].abs().max() == 0
     assert got.explained_variance[3] == 0
-    assert got.effective_share[3] == 0
+    assert got.participation_ratio[3] == 0
     assert (got.directions[4].norm() - 1).abs() < 1e-5
 
 
@@ -184,23 +189,23 @@ def test_an_empty_data_set_is_refused():
     with pytest.raises(ValueError, match="data set is empty"):
         collect_statistics(lens, lambda: [], 0)
     mean = RunningMean()
-    mean.update(lens(images(1, lens.tower))[1][1])
+    mean.update(lens(images(1, lens.clip))[1][1])
     with pytest.raises(ValueError, match="at least one image"):
         EffectStatistics(mean.mean(), lens.directions[1], 0)
 
 
 @pytest.mark.parametrize("announced", [3, 5])
 def test_another_number_of_images_than_announced_is_refused(announced):
-    tower = tiny_vit()
+    clip = tiny_vit()
     with pytest.raises(ValueError, match=f"{announced} images were announced, 4 came"):
         collect_statistics(
-            make_lens(tower, (1,)), batches_of(images(4, tower), 4), announced, top_k=2
+            make_lens(clip, (1,)), batches_of(images(4, clip), 4), announced, top_k=2
         )
 
 
 def test_effects_that_are_not_finite_are_refused():
     lens = make_lens(tiny_vit(), (1,))
-    contributions = lens(images(3, lens.tower))[1][1]
+    contributions = lens(images(3, lens.clip))[1][1]
     mean = RunningMean()
     mean.update(contributions)
     scores = contributions.scores.clone()
@@ -218,7 +223,7 @@ def test_statistics_around_different_means_are_not_merged():
     lens = make_lens(tiny_vit(), (1,))
     parts = []
     for seed in range(2):
-        contributions = lens(images(3, lens.tower, seed))[1][1]
+        contributions = lens(images(3, lens.clip, seed))[1][1]
         mean = RunningMean()
         mean.update(contributions)
         parts.append(EffectStatistics(mean.mean(), contributions.directions, 6, 2))

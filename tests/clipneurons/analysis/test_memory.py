@@ -24,9 +24,9 @@ class Watermark(TorchDispatchMode):
         return out
 
 
-def watermark(tower, layers, count, batch):
-    data = images(count, tower)
-    lens = make_lens(tower, layers)
+def watermark(clip, layers, count, batch):
+    data = images(count, clip)
+    lens = make_lens(clip, layers)
     ids = torch.arange(count)
     with Watermark() as mark:
         collect_statistics(
@@ -40,23 +40,23 @@ def watermark(tower, layers, count, batch):
 
 
 def test_vit_never_holds_dense_effects():
-    tower = tiny_vit(width=64, head_width=16, embed_dim=96, layers=3, seed=1)
+    clip = tiny_vit(width=64, head_width=16, embed_dim=96, layers=3, seed=1)
     batch, units = 32, 256
     pairs = 4 * 2
     dense = 4 * batch * units * 96
-    largest = watermark(tower, (0, 1), 64, batch)
+    largest = watermark(clip, (0, 1), 64, batch)
     # What there must be: activations of a batch, scores, Gram matrices, the top rows.
     needed = 4 * max(batch * 17 * units, units * pairs * pairs, 128 * pairs * 96 * 2)
     assert largest <= needed <= dense / 2
 
 
 def test_resnet_never_holds_directions_times_images():
-    tower = tiny_resnet(width=4, embed_dim=64, heads=4)
+    clip = tiny_resnet(width=4, embed_dim=64, heads=4)
     batch, units = 16, 128 * 4
     dense = 4 * batch * units * 64
-    assert watermark(tower, (4,), 64, batch) < dense / 2
+    assert watermark(clip, (4,), 64, batch) < dense / 2
 
 
 def test_memory_does_not_grow_with_the_number_of_images():
-    tower = tiny_vit()
-    assert watermark(tower, (0, 1), 200, 10) == watermark(tower, (0, 1), 50, 10)
+    clip = tiny_vit()
+    assert watermark(clip, (0, 1), 200, 10) == watermark(clip, (0, 1), 50, 10)

@@ -14,8 +14,8 @@ from tests.clipneurons.lens.test_neuron_head import read_varied
 from tests.clipneurons.lens.test_second_order import relative
 from tests.helpers.models import tiny_resnet
 
-TOWER = tiny_resnet(width=2)
-REPRESENTATION, ALL = read_varied(TOWER, 6)
+CLIP = tiny_resnet(width=2)
+REPRESENTATION, ALL = read_varied(CLIP, 6)
 MINE = ALL[4]
 MEAN = MeanEffect(MINE.scores.mean(0))
 UNITS = MINE.directions.units
@@ -55,11 +55,11 @@ def test_a_number_of_pairs_that_there_is_not_is_refused():
 
 
 def test_variance_explained_is_that_of_the_dense_contributions():
-    scores = MINE.scores[..., 0].unflatten(1, (-1, TOWER.heads))
+    scores = MINE.scores[..., 0].unflatten(1, (-1, CLIP.heads))
     directions = MINE.directions.whole.dense()
     got = explained_by_one_direction(scores, directions)
     dense = torch.einsum("bnh,nhd->bnd", scores, directions).double()
-    for neuron in range(0, TOWER.neurons, 5):
+    for neuron in range(0, CLIP.neurons, 5):
         values = torch.linalg.svdvals(dense[:, neuron] - dense[:, neuron].mean(0)) ** 2
         assert got[neuron].item() == pytest.approx((values[0] / values.sum()).item(), rel=1e-4)
     assert got.min() < 0.99

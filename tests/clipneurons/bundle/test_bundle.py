@@ -17,7 +17,7 @@ from clipneurons.bundle.config import (
     BundleDamaged,
     BundleError,
     BundleMismatch,
-    check_tower,
+    check_clip,
 )
 from clipneurons.bundle.folders import CHECKSUMS
 from tests.helpers.tiny import MEAN, STD, tiny_bundle, tiny_webp
@@ -184,10 +184,10 @@ def fake_tower(**changes):
 
 
 def test_a_tower_that_does_not_fit_is_refused_with_both_values():
-    tower = fake_tower()
-    config = replace(tiny_bundle().config, weights_sha256=tower.sha256(), model="ViT-tiny")
-    check_tower(config, tower)
-    check_tower(config, fake_tower(name="the same weights elsewhere"))
+    clip = fake_tower()
+    config = replace(tiny_bundle().config, weights_sha256=clip.sha256(), model="ViT-tiny")
+    check_clip(config, clip)
+    check_clip(config, fake_tower(name="the same weights elsewhere"))
     for changes, words in [
         ({"sha256": lambda: "2" * 64, "name": "ViT-other"}, ("ViT-tiny", "ViT-other")),
         ({"activation": "quick_gelu"}, (" gelu", "quick_gelu")),
@@ -199,7 +199,7 @@ def test_a_tower_that_does_not_fit_is_refused_with_both_values():
         ({"kind": "resnet"}, ("vit", "resnet")),
     ]:
         with pytest.raises(BundleMismatch) as raised:
-            check_tower(config, fake_tower(**changes))
+            check_clip(config, fake_tower(**changes))
         for word in words:
             assert word in str(raised.value)
 

@@ -7,7 +7,14 @@ import torch
 from torch.nn.functional import normalize
 
 from clipneurons.analysis.textspan import TextSpanReader, text_span
-from clipneurons.explore.concepts import PAPER, SIGNED, WHOLE, ConceptReader, compare, top_concepts
+from clipneurons.explore.concepts import (
+    DENSE,
+    SPARSE_NORM,
+    SPARSE_PROJECTION,
+    ConceptReader,
+    compare,
+    top_concepts,
+)
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.token_contributions import unit_token_effects
@@ -15,14 +22,14 @@ from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
 
 
-def made(tower, layers):
-    """A reader over a random bundle whose means and thresholds fit the tower's effects."""
+def made(clip, layers):
+    """A reader over a random bundle whose means and thresholds fit the model's effects."""
     bundle = tiny_bundle(
-        layers=layers, neurons=tower.neurons, heads=tower.heads, embed=tower.embed_dim,
-        kind=tower.kind,
+        layers=layers, neurons=clip.neurons, heads=clip.heads, embed=clip.embed_dim,
+        kind=clip.kind,
     )  # fmt: skip
-    lens = make_lens(tower, layers)
-    pool = images(12, tower, seed=9)
+    lens = make_lens(clip, layers)
+    pool = images(12, clip, seed=9)
     arrays = dict(bundle.layers)
     for layer, mine in lens(pool)[1].items():
         dense = mine.dense(torch.arange(mine.directions.units))  # [image, unit, embed]
@@ -41,9 +48,9 @@ TOWERS = [(tiny_vit, (1, 2)), (tiny_resnet, (4,))]
 @pytest.fixture(scope="module", params=TOWERS, ids=["vit", "resnet"])
 def setting(request):
     make, layers = request.param
-    tower = make()
-    reader, bundle = made(tower, layers)
-    batch = images(3, tower, seed=1)
+    clip = make()
+    reader, bundle = made(clip, layers)
+    batch = images(3, clip, seed=1)
     return reader, bundle, batch, reader(batch)[1]
 
 
@@ -61,7 +68,7 @@ def test_norms_and_projections_are_those_of_the_dense_effects(setting):
         assert torch.equal(mine.activated[clear], (size > arrays.percentile)[clear])
 
 
-@pytest.mark.parametrize("way", [PAPER, SIGNED])
+@pytest.mark.parametrize("way", [SPARSE_NORM, SPARSE_PROJECTION])
 def test_weights_are_the_papers_sum(setting, way):
     reader, bundle, _, effects = setting
     got = reader.weights(effects, way)
@@ -69,7 +76,7 @@ def test_weights_are_the_papers_sum(setting, way):
     for layer, mine in effects.items():
         arrays = bundle.layers[layer]
         for image, unit in mine.activated.nonzero().tolist():
-            size = (mine.projections if way == SIGNED else mine.norms)[image, unit]
+            size = (mine.projections if way == SPARSE_PROJECTION else mine.norms)[image, unit]
             for text, gamma in zip(
                 arrays.indices[unit].tolist(), arrays.coefficients[unit], strict=True
             ):
@@ -80,7 +87,7 @@ def test_weights_are_the_papers_sum(setting, way):
 
 def test_the_whole_is_what_all_units_write(setting):
     reader, bundle, _, effects = setting
-    got = reader.weights(effects, WHOLE)
+    got = reader.weights(effects, DENSE)
     texts = bundle.text_embeddings.double()
     texts = texts / texts.norm(dim=1, keepdim=True)
     expected = torch.zeros_like(got, dtype=torch.float64)
@@ -98,7 +105,7 @@ def test_the_whole_is_what_all_units_write(setting):
         float(unit_token_effects(mine.contributions)[2, 0].double() @ texts[text])
         for mine in effects.values()
     )
-    total = float(reader.patches(effects, text, image=2, way=WHOLE).double().sum())
+    total = float(reader.patches(effects, text, image=2, way=DENSE).double().sum())
     assert total + class_token == pytest.approx(float(maps[text]), rel=1e-3, abs=1e-3)
 
 
@@ -121,7 +128,7 @@ def test_patches_and_class_token_sum_to_the_units_along_their_directions(setting
     reader, bundle, _, effects = setting
     text = int(reader.weights(effects)[2].abs().argmax())
     got = reader.patches(effects, text, image=2)
-    assert tuple(got.shape) == tuple(reader.lens.tower.grid)
+    assert tuple(got.shape) == tuple(reader.lens.clip.grid)
     expected = 0.0
     for layer, mine in effects.items():
         arrays, made_of = bundle.layers[layer], mine.contributions
@@ -167,10 +174,10 @@ def test_unsigned_maps_are_made_of_magnitudes():
         for layer, arrays in bundle.layers.items()
     }
     reader.bundle = replace(bundle, layers=positive)
-    _, effects = reader(images(1, reader.lens.tower, seed=4))
+    _, effects = reader(images(1, reader.lens.clip, seed=4))
     text = int(reader.weights(effects)[0].argmax())
-    assert (reader.patches(effects, text, way=PAPER) >= 0).all()
-    assert (reader.patches(effects, text, way=SIGNED) < 0).any()
+    assert (reader.patches(effects, text, way=SPARSE_NORM) >= 0).all()
+    assert (reader.patches(effects, text, way=SPARSE_PROJECTION) < 0).any()
 
 
 def test_a_bundle_with_the_shared_bias_is_refused():
@@ -182,7 +189,7 @@ def test_a_bundle_with_the_shared_bias_is_refused():
 
 def test_nearest_texts_are_cosines(setting):
     reader, bundle, batch, _ = setting
-    representation = reader.lens.tower.encode_image(batch)
+    representation = reader.lens.clip.encode_image(batch)
     got = reader.nearest_texts(representation)
     for i, one in enumerate(representation):
         for j, text in enumerate(bundle.text_embeddings):
@@ -237,14 +244,14 @@ def test_text_span_stops_when_everything_is_explained():
 
 
 def test_text_span_reader_weighs_each_heads_own_texts():
-    tower = tiny_vit()
+    clip = tiny_vit()
     texts = normalize(torch.randn(9, 12, generator=torch.Generator().manual_seed(6)), dim=1)
-    lens = FirstOrderLens(tower)
-    reader = TextSpanReader.fit(lens, [images(8, tower)], texts, layers=2, count=3)
-    batch = images(2, tower, seed=3)
+    lens = FirstOrderLens(clip)
+    reader = TextSpanReader.fit(lens, [images(8, clip)], texts, layers=2, count=3)
+    batch = images(2, clip, seed=3)
     heads = lens(batch)[1].heads
     expected = torch.zeros(2, 9)
-    means = lens(images(8, tower))[1].heads.mean(0)
+    means = lens(images(8, clip))[1].heads.mean(0)
     for layer, by_head in reader.chosen.items():
         for head, chosen in enumerate(by_head):
             for image in range(2):

@@ -117,14 +117,14 @@ def test_card_of_a_dead_unit_says_so():
     assert card.dead
     assert card.phrases == []
     assert card.neighbours == []
-    assert card.meanings == 0
+    assert card.effective_concepts == 0
 
 
 def test_card_leaves_out_padding_and_names_the_head():
     bundle = tiny_bundle(kind="resnet", neurons=6, heads=2)
-    images = bundle.layers[4].top_images.clone()
+    images = bundle.layers[4].top_activating_images.clone()
     images[7, 4:] = -1
-    arrays = replace(bundle.layers[4], top_images=images)
+    arrays = replace(bundle.layers[4], top_activating_images=images)
     card = Dictionary(replace(bundle, layers={4: arrays})).card(4, 7)
     assert (card.neuron, card.head) == (3, 1)
     assert len(card.images) == 4
@@ -136,14 +136,14 @@ def test_pairs_of_a_neuron_are_grouped_by_what_they_say():
     bundle = tiny_bundle(kind="resnet", neurons=5, heads=4, top_k=3)
     arrays = bundle.layers[4]
     directions, norms, images = (
-        a.clone() for a in (arrays.directions, arrays.top_norms, arrays.top_images)
+        a.clone() for a in (arrays.directions, arrays.top_norms, arrays.top_activating_images)
     )
     insect, clothing = torch.linalg.qr(torch.randn(24, 2))[0].T
     near = normalize(insect + 0.3 * clothing, dim=0)
     directions[8:12] = torch.stack([insect, clothing, near, torch.zeros(24)])
     norms[8:12] = torch.tensor([[3.0, 2, 1], [5, 2, 1], [4, 2, 0], [0, 0, 0]])
     images[8:12] = torch.tensor([[7, 1, 2], [3, 4, 5], [1, 7, -1], [-1, -1, -1]])
-    arrays = replace(arrays, directions=directions, top_norms=norms, top_images=images)
+    arrays = replace(arrays, directions=directions, top_norms=norms, top_activating_images=images)
     book = Dictionary(replace(bundle, layers={4: arrays}))
     found = book.sub_concepts(4, 9, phrases=2)
     assert [c.units for c in found] == [(10, 8), (9,)], "stronger pairs and groups first"
@@ -186,7 +186,9 @@ def test_meanings_count_distinct_phrases():
         indices=torch.cat([indices, layer.indices[3:]]),
         coefficients=torch.cat([coefficients, layer.coefficients[3:]]),
     )
-    found = Dictionary(replace(bundle, layers={1: arrays}, text_embeddings=texts)).meanings
+    found = Dictionary(
+        replace(bundle, layers={1: arrays}, text_embeddings=texts)
+    ).effective_concepts
     assert found[0].item() == pytest.approx(1, abs=1e-3)
     assert found[1].item() == pytest.approx(3, abs=1e-3)
     assert found[2].item() == pytest.approx(1, abs=1e-6)
@@ -248,7 +250,7 @@ def test_the_page_opens_on_a_unit_whose_pictures_show_what_it_says():
     # Another unit's pictures get captions that say its first phrase.
     layer, unit = 1, (opened[1] + 3) % 16
     phrase = next(text for text, c in bundle.phrases(layer, unit, 6) if c > 0)
-    images = bundle.layers[layer].top_images[unit].tolist()
+    images = bundle.layers[layer].top_activating_images[unit].tolist()
     captions = tuple(phrase if i in images else "nothing" for i in bundle.examples.ids.tolist())
     told = replace(bundle, examples=replace(bundle.examples, captions=captions))
     named = Dictionary(told)._named(layer)

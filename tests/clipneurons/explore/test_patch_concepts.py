@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clipneurons.explore.patch_concepts import local_concepts, patch_at
+from clipneurons.explore.patch_concepts import patch_at, patch_concepts
 from clipneurons.images.heatmap import heat_colours, mask_image, overlay, png
 from clipneurons.lens.make import make_lens
 from tests.helpers.models import images, tiny_vit
@@ -13,8 +13,8 @@ from tests.helpers.tiny import tiny_bundle
 
 @pytest.fixture(scope="module")
 def reading():
-    tower = tiny_vit(embed_dim=24, width=16)
-    return tower, tiny_bundle(neurons=tower.neurons, embed=24, tower=tower)
+    clip = tiny_vit(embed_dim=24, width=16)
+    return clip, tiny_bundle(neurons=clip.neurons, embed=24, clip=clip)
 
 
 @pytest.mark.parametrize(
@@ -26,9 +26,9 @@ def test_patch_at(point, patch):
 
 
 def test_local_concepts_against_loops(reading):
-    tower, bundle = reading
-    _, contributions = make_lens(tower, bundle.config.layers)(images(1, tower))
-    found = local_concepts(bundle, contributions, [5, 6], count=4)
+    clip, bundle = reading
+    _, contributions = make_lens(clip, bundle.config.layers)(images(1, clip))
+    found = patch_concepts(bundle, contributions, [5, 6], count=4)
     weights, strengths = dict.fromkeys(bundle.texts, 0.0), []
     for layer, arrays in bundle.layers.items():
         mine = contributions[layer]
@@ -55,9 +55,9 @@ def test_local_concepts_against_loops(reading):
 
 
 def test_the_whole_image_says_nothing_against_itself(reading):
-    tower, bundle = reading
-    _, contributions = make_lens(tower, bundle.config.layers)(images(1, tower))
-    found = local_concepts(bundle, contributions, range(16))
+    clip, bundle = reading
+    _, contributions = make_lens(clip, bundle.config.layers)(images(1, clip))
+    found = patch_concepts(bundle, contributions, range(16))
     assert all(abs(unit.strength) < 1e-4 for unit in found.units)
 
 

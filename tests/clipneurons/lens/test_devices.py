@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clipneurons.analysis.effect_statistics import EffectStatistics, RunningMean
 from clipneurons.analysis.textspan import TextSpanReader
-from clipneurons.explore.concepts import SIGNED, WHOLE, ConceptReader
+from clipneurons.explore.concepts import DENSE, SPARSE_PROJECTION, ConceptReader
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
@@ -24,7 +24,7 @@ from tests.helpers.tiny import tiny_bundle
 
 aten = torch.ops.aten
 tiny_vit, tiny_resnet = partial(models.tiny_vit, layers=2), partial(models.tiny_resnet, width=2)
-towers = pytest.mark.parametrize("make", [tiny_vit, tiny_resnet], ids=["vit", "resnet"])
+clips = pytest.mark.parametrize("make", [tiny_vit, tiny_resnet], ids=["vit", "resnet"])
 # Autograd asks the driver, which is not there.
 NEED_GRADIENTS = ("GradCAM", "Chefer 2021", "LeGrad")
 
@@ -53,67 +53,67 @@ class Values(TorchDispatchMode):
 
 @contextmanager
 def pretended(make):
-    """A tower on a CUDA device."""
+    """A model on a CUDA device."""
     with FakeTensorMode(allow_non_fake_inputs=True), Values():
         with torch.device("cuda"):
-            tower = make()
-        yield replace(tower, device=torch.device("cuda"))
+            clip = make()
+        yield replace(clip, device=torch.device("cuda"))
 
 
 def test_the_second_pass_with_a_shared_bias_goes_on():
-    with pretended(tiny_vit) as tower:
-        lens = SecondOrderLens(tower, (0,), shared_bias=True)
-        mine = lens(images(3, tower))[1][0]
+    with pretended(tiny_vit) as clip:
+        lens = SecondOrderLens(clip, (0,), shared_bias=True)
+        mine = lens(images(3, clip))[1][0]
         mean = RunningMean()
         mean.update(mine)
         parts = [EffectStatistics(mean.mean(), mine.directions, 6, top_k=4) for _ in "ab"]
         parts[0].update(mine, torch.arange(3))
-        # As `State.load` does: everything to the tower's device.
+        # As `State.load` does: everything to the model's device.
         parts[1].load_state_dict({k: v.to("cuda") for k, v in parts[0].state_dict().items()})
         parts[1].count = 3  # tensors without values do not tell
         parts[1].update(mine, torch.arange(3, 6))
         assert parts[1].finish().directions.device.type == "cuda"
 
 
-@towers
+@clips
 def test_every_way_to_segment(make):
-    with pretended(make) as tower:
-        layers = (0,) if tower.kind == "vit" else (4,)
+    with pretended(make) as clip:
+        layers = (0,) if clip.kind == "vit" else (4,)
         directions = {
             layer: torch.zeros(mine.units, mine.embed, device="cpu")
-            for layer, mine in make_lens(tower, layers).directions.items()
+            for layer, mine in make_lens(clip, layers).directions.items()
         }
-        texts = torch.zeros(2, tower.embed_dim, device="cuda")
-        for name, method in segmenters(tower, directions).items():
+        texts = torch.zeros(2, clip.embed_dim, device="cuda")
+        for name, method in segmenters(clip, directions).items():
             if name not in NEED_GRADIENTS:
-                assert method.make(images(2, tower), texts).device.type == "cuda", name
+                assert method.make(images(2, clip), texts).device.type == "cuda", name
 
 
-@towers
+@clips
 def test_concepts_and_profiles(make):
     original = make()
     layers = (0,) if original.kind == "vit" else (4,)
-    bundle = tiny_bundle(layers=layers, tower=original)
-    with pretended(make) as tower:
-        lens = make_lens(tower, bundle.config.layers)
+    bundle = tiny_bundle(layers=layers, clip=original)
+    with pretended(make) as clip:
+        lens = make_lens(clip, bundle.config.layers)
         reader = ConceptReader(lens, bundle)
-        _, effects = reader(images(2, tower))
-        for way in (SIGNED, WHOLE):
+        _, effects = reader(images(2, clip))
+        for way in (SPARSE_PROJECTION, DENSE):
             assert reader.weights(effects, way).device.type == "cpu"
             assert reader.patches(effects, 0, way=way).device.type == "cpu"
-        assert Profiler(lens, bundle)(images(2, tower)).units.device.type == "cpu"
+        assert Profiler(lens, bundle)(images(2, clip)).units.device.type == "cpu"
 
 
 def test_text_span():
-    with pretended(tiny_vit) as tower:
-        lens, texts = FirstOrderLens(tower), torch.zeros(5, tower.embed_dim, device="cpu")
-        reader = TextSpanReader.fit(lens, [images(3, tower)], texts, layers=2, count=2)
-        assert reader(images(2, tower)).device.type == "cpu"
+    with pretended(tiny_vit) as clip:
+        lens, texts = FirstOrderLens(clip), torch.zeros(5, clip.embed_dim, device="cpu")
+        reader = TextSpanReader.fit(lens, [images(3, clip)], texts, layers=2, count=2)
+        assert reader(images(2, clip)).device.type == "cpu"
 
 
-@towers
+@clips
 def test_means_are_found_again(make):
-    with pretended(make) as tower:
-        for mine in make_lens(tower, (0,) if tower.kind == "vit" else ()).directions.values():
+    with pretended(make) as clip:
+        for mine in make_lens(clip, (0,) if clip.kind == "vit" else ()).directions.values():
             means = torch.zeros(mine.units, mine.embed, device="cuda")
             assert MeanEffect.from_dense(means, mine).scores.device.type == "cuda"

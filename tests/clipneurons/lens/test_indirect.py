@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from clipneurons.lens.indirect import indirect_effects, mean_activations
-from clipneurons.models.hooks import record
+from clipneurons.models.hooks import record_activations
 from tests.clipneurons.lens.test_second_order import relative
 from tests.helpers.models import images, tiny_vit
 
 
-def ablated_embedding(tower, image, layer, neuron, means):
+def ablated_embedding(clip, image, layer, neuron, means):
     """The whole forward pass again, with the activation overwritten by a hook."""
 
     def overwrite(_module, _args, output):
@@ -15,42 +15,42 @@ def ablated_embedding(tower, image, layer, neuron, means):
         output[:, :, neuron] = means[:, neuron]
         return output
 
-    handle = tower.visual.transformer.resblocks[layer].mlp.gelu.register_forward_hook(overwrite)
+    handle = clip.visual.transformer.resblocks[layer].mlp.gelu.register_forward_hook(overwrite)
     try:
-        return tower.encode_image(image[None])[0]
+        return clip.encode_image(image[None])[0]
     finally:
         handle.remove()
 
 
 @pytest.mark.parametrize("layer", [0, 2])
 def test_effects_are_those_of_overwriting_the_activation(layer):
-    tower = tiny_vit()
-    batch = images(3, tower)
-    means = mean_activations(tower, batch.split(2), layer)
+    clip = tiny_vit()
+    batch = images(3, clip)
+    means = mean_activations(clip, batch.split(2), layer)
     neurons = torch.tensor([5, 0, 31])
-    effects = indirect_effects(tower, batch, layer, neurons, means, batch_size=4)
+    effects = indirect_effects(clip, batch, layer, neurons, means, batch_size=4)
     for i, image in enumerate(batch):
-        whole = tower.encode_image(image[None])[0]
+        whole = clip.encode_image(image[None])[0]
         for j, neuron in enumerate(neurons.tolist()):
-            ablated = ablated_embedding(tower, image, layer, neuron, means)
+            ablated = ablated_embedding(clip, image, layer, neuron, means)
             expected = 100 / whole.norm() * (whole - ablated)
             # A difference of near equals, whose rounding is that of embeddings of norm 100.
             torch.testing.assert_close(effects[i, j], expected, rtol=1e-3, atol=5e-5)
 
 
 def test_mean_activations_do_not_depend_on_the_batch():
-    tower = tiny_vit()
-    batch = images(5, tower)
-    with record(tower.visual, ["transformer.resblocks.1.mlp.gelu"]) as tensors:
-        tower.encode_image(batch)
+    clip = tiny_vit()
+    batch = images(5, clip)
+    with record_activations(clip.visual, ["transformer.resblocks.1.mlp.gelu"]) as tensors:
+        clip.encode_image(batch)
     expected = tensors["transformer.resblocks.1.mlp.gelu"].double().mean(0).float()
     for size in (1, 3, 5):
-        assert relative(mean_activations(tower, batch.split(size), 1), expected) < 1e-6
+        assert relative(mean_activations(clip, batch.split(size), 1), expected) < 1e-6
 
 
 def test_an_empty_data_set_and_the_last_layer_are_refused():
-    tower = tiny_vit()
+    clip = tiny_vit()
     with pytest.raises(ValueError, match="data set is empty"):
-        mean_activations(tower, [], 1)
+        mean_activations(clip, [], 1)
     with pytest.raises(ValueError, match="last block"):
-        mean_activations(tower, [images(1, tower)], 3)
+        mean_activations(clip, [images(1, clip)], 3)

@@ -5,8 +5,8 @@ from clipneurons.analysis.effect_statistics import EffectStatistics, RunningMean
 from clipneurons.lens.contributions import Contributions, MeanEffect
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.neuron_head import NeuronHeadLens
-from clipneurons.models.clip import load_tower
-from clipneurons.models.hooks import record
+from clipneurons.models.clip import load_clip
+from clipneurons.models.hooks import record_activations
 from tests.clipneurons.lens.test_second_order import relative
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.naive_resnet import NaivePooling
@@ -18,31 +18,31 @@ MODELS = {
 }
 
 
-def read_varied(tower, count, seed=0):
+def read_varied(clip, count, seed=0):
     """Embeddings and contributions of last stages that differ as those of a trained model do.
 
     A ResNet with random weights gives nearly the same features for all images.
     """
     generator = torch.Generator().manual_seed(seed)
-    height, width = tower.grid
-    stages = torch.randn(count, tower.neurons, height, width, generator=generator).relu()
-    representation = tower.visual.attnpool(stages)
-    return representation, NeuronHeadLens(tower).read({"attnpool:input": stages}, representation)
+    height, width = clip.grid
+    stages = torch.randn(count, clip.neurons, height, width, generator=generator).relu()
+    representation = clip.visual.attnpool(stages)
+    return representation, NeuronHeadLens(clip).read({"attnpool:input": stages}, representation)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_contributions_are_the_loops_of_the_formula(name):
-    tower = tiny_resnet(**MODELS[name])
-    batch = images(2, tower)
-    lens = NeuronHeadLens(tower)
-    with record(tower.visual, lens.recorded) as tensors:
-        representation = tower.encode_image(batch)
+    clip = tiny_resnet(**MODELS[name])
+    batch = images(2, clip)
+    lens = NeuronHeadLens(clip)
+    with record_activations(clip.visual, lens.recorded) as tensors:
+        representation = clip.encode_image(batch)
     mine = lens.read(tensors, representation)[4]
-    chosen = [(0, 0), (3, tower.heads - 1), (tower.neurons - 1, tower.heads // 2)]
-    units = torch.tensor([neuron * tower.heads + head for neuron, head in chosen])
+    chosen = [(0, 0), (3, clip.heads - 1), (clip.neurons - 1, clip.heads // 2)]
+    units = torch.tensor([neuron * clip.heads + head for neuron, head in chosen])
     dense = mine.dense(units)
     for index, stage in enumerate(tensors["attnpool:input"]):
-        naive = NaivePooling(tower, stage)
+        naive = NaivePooling(clip, stage)
         assert relative(representation[index].double(), naive.representation) < 1e-5
         expected = torch.stack([naive.contribution(*pair) for pair in chosen])
         assert relative(dense[index].double(), expected) < 1e-5
@@ -50,9 +50,9 @@ def test_contributions_are_the_loops_of_the_formula(name):
                         / naive.representation.norm()) < 1e-5  # fmt: skip
 
 
-def remainder(tower, batch):
+def remainder(clip, batch):
     """Norm of what contributions and bias miss of the embeddings, relative to them."""
-    lens = make_lens(tower)
+    lens = make_lens(clip)
     representation, contributions = lens(batch)
     scale = 100 / representation.norm(dim=-1, keepdim=True)
     return relative(contributions[4].sum() + scale * lens.bias, scale * representation)
@@ -60,40 +60,40 @@ def remainder(tower, batch):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_contributions_and_bias_are_the_embedding(name):
-    tower = tiny_resnet(**MODELS[name])
-    assert remainder(tower, images(5, tower)) < 1e-5
+    clip = tiny_resnet(**MODELS[name])
+    assert remainder(clip, images(5, clip)) < 1e-5
 
 
 def test_contributions_and_bias_are_the_embedding_of_rn50():
-    tower = load_tower("RN50", "random", device="cpu")
-    assert (tower.neurons, tower.heads) == (2048, 32)
+    clip = load_clip("RN50", "random", device="cpu")
+    assert (clip.neurons, clip.heads) == (2048, 32)
     # Random weights leave every bias of the pooling zero: give them something to forget.
     torch.manual_seed(0)
     for name in ("q_proj", "k_proj", "v_proj", "c_proj"):
-        bias = getattr(tower.visual.attnpool, name).bias
+        bias = getattr(clip.visual.attnpool, name).bias
         bias += 0.1 * torch.randn_like(bias)
-    assert remainder(tower, images(1, tower)) < 1e-5
+    assert remainder(clip, images(1, clip)) < 1e-5
 
 
 def test_each_pair_is_rank_one_and_neurons_are_not():
-    tower = tiny_resnet()
-    _, contributions = read_varied(tower, 6)
-    dense = contributions[4].dense(torch.arange(tower.neurons * tower.heads))
+    clip = tiny_resnet()
+    _, contributions = read_varied(clip, 6)
+    dense = contributions[4].dense(torch.arange(clip.neurons * clip.heads))
     by_pair = torch.linalg.svdvals(dense.transpose(0, 1))
     assert (by_pair[:, 1] <= 1e-5 * by_pair[:, 0].max()).all()
-    by_neuron = dense.unflatten(1, (tower.neurons, tower.heads)).sum(2)
+    by_neuron = dense.unflatten(1, (clip.neurons, clip.heads)).sum(2)
     singular = torch.linalg.svdvals(by_neuron.transpose(0, 1))
     assert (singular[:, 1] > 1e-3 * singular[:, 0]).all()
 
 
 def test_norms_projections_and_sums_are_those_of_the_dense_contributions():
-    tower = tiny_resnet(width=4)
-    _, contributions = read_varied(tower, 4)
+    clip = tiny_resnet(width=4)
+    _, contributions = read_varied(clip, 4)
     mine = contributions[4]
     units = mine.directions.units
     dense = mine.dense(torch.arange(units))
     mean = MeanEffect(mine.scores.mean(0))
-    vectors, keep = torch.randn(units, tower.embed_dim), torch.rand(4, units)
+    vectors, keep = torch.randn(units, clip.embed_dim), torch.rand(4, units)
     centred = dense - dense.mean(0)
     assert relative(mean.dense(mine.directions), dense.mean(0)) < 1e-5
     assert relative(mine.norms(), dense.norm(dim=-1)) < 1e-5
@@ -101,14 +101,14 @@ def test_norms_projections_and_sums_are_those_of_the_dense_contributions():
     assert relative(mine.project(vectors, mean), (centred * vectors).sum(-1)) < 1e-5
     assert relative(mine.sum(), dense.sum(1)) < 1e-5
     assert relative(mine.sum(keep), (dense * keep[..., None]).sum(1)) < 1e-5
-    texts = torch.randn(3, tower.embed_dim)
+    texts = torch.randn(3, clip.embed_dim)
     expected = mine.directions.dense()[:, 0] @ texts.T
     assert relative(mine.directions.project(texts)[:, 0], expected) < 1e-5
 
 
 def test_scores_are_the_weighted_sums_of_the_activations_they_carry():
-    tower = tiny_resnet()
-    _, contributions = NeuronHeadLens(tower)(images(2, tower))
+    clip = tiny_resnet()
+    _, contributions = NeuronHeadLens(clip)(images(2, clip))
     mine = contributions[4]
     scores = torch.einsum("bht,btn->bnh", mine.weights, mine.activations)
     assert relative(scores.flatten(1), mine.scores[..., 0]) < 1e-5
@@ -117,8 +117,8 @@ def test_scores_are_the_weighted_sums_of_the_activations_they_carry():
 def test_65536_pairs_stream_in_the_memory_of_the_kept_tops():
     """Per pair: `1.5 · top_k` kept or waiting, 2 · (images · 2 % + 1) of the tail, the bins."""
     units, top_k, count = 65536, 10, 200
-    tower = tiny_resnet(width=2)
-    whole = NeuronHeadLens(tower).neurons
+    clip = tiny_resnet(width=2)
+    whole = NeuronHeadLens(clip).neurons
     inner = torch.randn(16, units // 16, whole.inner.shape[2])
     directions = type(whole)(inner, torch.randn(16, whole.inner.shape[2], 12)).split()
     mean = MeanEffect(torch.zeros(units, 1))
@@ -141,10 +141,10 @@ def _bytes(statistics):
 
 
 def test_the_mean_of_all_pairs_and_the_bias_is_the_mean_embedding():
-    tower = tiny_resnet()
-    lens, running, representations = NeuronHeadLens(tower), RunningMean(), []
+    clip = tiny_resnet()
+    lens, running, representations = NeuronHeadLens(clip), RunningMean(), []
     for seed, count in enumerate((5, 5, 2)):
-        representation, contributions = read_varied(tower, count, seed)
+        representation, contributions = read_varied(clip, count, seed)
         running.update(contributions[4])
         representations.append(representation)
     representation = torch.cat(representations)
@@ -163,8 +163,8 @@ def test_layers_and_towers_without_pairs_are_refused():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_activations_that_are_not_finite_are_refused(value):
-    tower = tiny_resnet()
-    batch = images(2, tower)
+    clip = tiny_resnet()
+    batch = images(2, clip)
     batch[1, 0, 3, 3] = value
     with pytest.raises(ValueError, match="image 1 of the batch"):
-        NeuronHeadLens(tower)(batch)
+        NeuronHeadLens(clip)(batch)

@@ -3,8 +3,8 @@ import torch
 
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.second_order import SecondOrderLens, class_attention
-from clipneurons.models.hooks import record
-from tests.helpers.models import images, official_numbers, official_tower, tiny_resnet, tiny_vit
+from clipneurons.models.hooks import record_activations
+from tests.helpers.models import images, official_clip, official_numbers, tiny_resnet, tiny_vit
 from tests.helpers.naive import NaiveViT
 
 MODELS = {
@@ -24,12 +24,12 @@ def relative(actual, expected):
 @pytest.mark.parametrize("shared_bias", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_effects_are_the_loops_of_the_formula(name, shared_bias):
-    tower = tiny_vit(**MODELS[name])
-    batch = images(2, tower)
-    representation, contributions = SecondOrderLens(tower, (0, 1, 2), shared_bias)(batch)
-    neurons = torch.tensor([0, 7, tower.neurons - 1])
+    clip = tiny_vit(**MODELS[name])
+    batch = images(2, clip)
+    representation, contributions = SecondOrderLens(clip, (0, 1, 2), shared_bias)(batch)
+    neurons = torch.tensor([0, 7, clip.neurons - 1])
     for index, image in enumerate(batch):
-        naive = NaiveViT(tower, image)
+        naive = NaiveViT(clip, image)
         assert relative(representation[index].double(), naive.representation) < 1e-5
         for layer, mine in contributions.items():
             dense = mine.dense(neurons)[index].double()
@@ -42,22 +42,22 @@ def test_effects_are_the_loops_of_the_formula(name, shared_bias):
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_effects_are_those_of_the_published_code(layer):
     numbers, _ = official_numbers()
-    tower = official_tower()
-    lens = SecondOrderLens(tower, (layer,), shared_bias=True)
+    clip = official_clip()
+    lens = SecondOrderLens(clip, (layer,), shared_bias=True)
     representation, contributions = lens(numbers["images"].float())
-    effects = contributions[layer].dense(torch.arange(tower.neurons))
+    effects = contributions[layer].dense(torch.arange(clip.neurons))
     assert relative(representation, numbers["representation"]) < 1e-5
     assert relative(effects, numbers[f"layer{layer}.phi"]) < 1e-5
 
 
 @pytest.mark.parametrize("shared_bias", [False, True])
 def test_norms_projections_and_sums_are_those_of_the_dense_effects(shared_bias):
-    tower = tiny_vit()
-    _, contributions = SecondOrderLens(tower, (0, 2), shared_bias)(images(5, tower))
+    clip = tiny_vit()
+    _, contributions = SecondOrderLens(clip, (0, 2), shared_bias)(images(5, clip))
     for mine in contributions.values():
-        dense = mine.dense(torch.arange(tower.neurons))
-        vectors = torch.randn(tower.neurons, tower.embed_dim)
-        keep = torch.rand(5, tower.neurons)
+        dense = mine.dense(torch.arange(clip.neurons))
+        vectors = torch.randn(clip.neurons, clip.embed_dim)
+        keep = torch.rand(5, clip.neurons)
         assert relative(mine.norms(), dense.norm(dim=-1)) < 1e-5
         assert relative(mine.project(vectors), (dense * vectors).sum(-1)) < 1e-5
         assert relative(mine.sum(), dense.sum(1)) < 1e-5
@@ -70,49 +70,49 @@ def test_norms_projections_and_sums_are_those_of_the_dense_effects(shared_bias):
 
 
 def test_bias_is_the_same_for_all_neurons():
-    tower = tiny_vit()
-    batch, everyone = images(3, tower), torch.arange(tower.neurons)
-    _, plain = SecondOrderLens(tower, (1,))(batch)
-    _, biased = SecondOrderLens(tower, (1,), shared_bias=True)(batch)
+    clip = tiny_vit()
+    batch, everyone = images(3, clip), torch.arange(clip.neurons)
+    _, plain = SecondOrderLens(clip, (1,))(batch)
+    _, biased = SecondOrderLens(clip, (1,), shared_bias=True)(batch)
     difference = biased[1].dense(everyone) - plain[1].dense(everyone)
     assert difference[:, 0].norm() > 0.01
     assert torch.allclose(difference, difference[:, :1].expand_as(difference), atol=1e-5)
 
 
 def test_one_pass_over_all_layers_gives_what_single_layers_give():
-    tower = tiny_vit()
-    batch = images(3, tower)
-    _, together = SecondOrderLens(tower, (2, 0, 1, 1))(batch)
+    clip = tiny_vit()
+    batch = images(3, clip)
+    _, together = SecondOrderLens(clip, (2, 0, 1, 1))(batch)
     assert list(together) == [0, 1, 2]
     for layer in together:
-        _, alone = SecondOrderLens(tower, (layer,))(batch)
+        _, alone = SecondOrderLens(clip, (layer,))(batch)
         assert torch.allclose(together[layer].scores, alone[layer].scores, atol=1e-6)
         assert torch.equal(together[layer].directions.inner, alone[layer].directions.inner)
         assert torch.equal(together[layer].directions.outer, alone[layer].directions.outer)
 
 
 def test_effects_do_not_depend_on_the_batch():
-    tower = tiny_vit()
-    batch = images(6, tower)
-    lens = SecondOrderLens(tower, (1,))
+    clip = tiny_vit()
+    batch = images(6, clip)
+    lens = SecondOrderLens(clip, (1,))
     whole = lens(batch)[1][1].scores
     parts = torch.cat([lens(part)[1][1].scores for part in batch.split(4)])
     assert torch.allclose(whole, parts, rtol=1e-5, atol=1e-6)
 
 
 def test_scores_are_the_weighted_sums_of_the_activations_they_carry():
-    tower = tiny_vit()
-    _, contributions = SecondOrderLens(tower, (0, 1))(images(2, tower))
+    clip = tiny_vit()
+    _, contributions = SecondOrderLens(clip, (0, 1))(images(2, clip))
     for mine in contributions.values():
         scores = torch.einsum("bkt,btn->bnk", mine.weights, mine.activations)
         assert relative(scores, mine.scores) < 1e-5
 
 
 def test_class_attention_is_that_of_the_model():
-    tower = tiny_vit()
-    block = tower.visual.transformer.resblocks[2]
-    with record(tower.visual, ["transformer.resblocks.2.ln_1"]) as tensors:
-        tower.encode_image(images(2, tower))
+    clip = tiny_vit()
+    block = clip.visual.transformer.resblocks[2]
+    with record_activations(clip.visual, ["transformer.resblocks.2.ln_1"]) as tensors:
+        clip.encode_image(images(2, clip))
     tokens = tensors["transformer.resblocks.2.ln_1"]
     _, expected = block.attn(tokens, tokens, tokens, average_attn_weights=False)
     assert relative(class_attention(block, tokens), expected[:, :, 0]) < 1e-5
@@ -133,18 +133,18 @@ def test_layers_without_effects_are_refused(layers, message):
 
 
 def test_images_of_another_size_are_refused():
-    tower = tiny_vit()
+    clip = tiny_vit()
     with pytest.raises(ValueError, match="expected preprocessed images of"):
-        SecondOrderLens(tower, (1,))(torch.zeros(1, 3, 24, 24))
+        SecondOrderLens(clip, (1,))(torch.zeros(1, 3, 24, 24))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_activations_that_are_not_finite_are_refused(value):
-    tower = tiny_vit()
-    batch = images(3, tower)
+    clip = tiny_vit()
+    batch = images(3, clip)
     batch[1, 0, 3, 3] = value
     with pytest.raises(ValueError, match=r"image 1 of the batch .* \(1 of 3 do\)"):
-        SecondOrderLens(tower, (0,))(batch)
+        SecondOrderLens(clip, (0,))(batch)
 
 
 def test_a_resnet_is_told_its_own_lens():

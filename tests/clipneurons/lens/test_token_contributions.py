@@ -5,7 +5,7 @@ import torch
 
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
-from clipneurons.lens.token_contributions import PatchEffects, unit_token_effects
+from clipneurons.lens.token_contributions import PatchAttribution, unit_token_effects
 from clipneurons.segmentation.guided_filter import guided_filter, guided_upsample
 from clipneurons.segmentation.patch_similarity import fit_maps, follow_edges
 from tests.helpers.models import images, tiny_resnet, tiny_vit
@@ -13,23 +13,23 @@ from tests.helpers.naive import NaiveViT
 
 
 @pytest.fixture(scope="module")
-def tower():
+def clip():
     return tiny_vit(image_size=16, layers=3, width=16, embed_dim=8)
 
 
-def test_patch_effects_add_up_to_the_embedding(tower):
-    batch = images(3, tower)
-    representation, first = FirstOrderLens(tower)(batch)
-    effects = PatchEffects(tower)(batch)
+def test_patch_effects_add_up_to_the_embedding(clip):
+    batch = images(3, clip)
+    representation, first = FirstOrderLens(clip)(batch)
+    effects = PatchAttribution(clip)(batch)
     # Biases belong to no token, those of the values are carried by the attention.
     torch.testing.assert_close(effects.sum(1), representation - first.bias, rtol=1e-4, atol=1e-4)
 
 
-def test_patch_effects_against_loops(tower):
-    image = images(1, tower)[0]
-    naive, first = NaiveViT(tower, image), PatchEffects(tower)(image[None])[0]
+def test_patch_effects_against_loops(clip):
+    image = images(1, clip)[0]
+    naive, first = NaiveViT(clip, image), PatchAttribution(clip)(image[None])[0]
     w, tokens = naive.weights, len(first)
-    rank = 16 // tower.heads
+    rank = 16 // clip.heads
 
     def read(x):
         return ((x - x.mean()) / naive.post_sigma * w["ln_post.weight"]) @ w["proj"]
@@ -42,7 +42,7 @@ def test_patch_effects_against_loops(tower):
         bias = naive.block(index, "attn.in_proj_bias")
         out = naive.block(index, "attn.out_proj.weight")
         mixing = [[0.0] * tokens for _ in range(tokens)]
-        for head in range(tower.heads):
+        for head in range(clip.heads):
             part = slice(head * rank, (head + 1) * rank)
             q, k, v = (
                 [weight[o * 16 :][part] @ x + bias[o * 16 :][part] for x in block["normed"]]
@@ -51,7 +51,7 @@ def test_patch_effects_against_loops(tower):
             for i in range(tokens):
                 row = torch.softmax(torch.stack([q[i] @ y for y in k]) / rank**0.5, 0)
                 for j in range(tokens):
-                    mixing[i][j] += float(row[j]) / tower.heads
+                    mixing[i][j] += float(row[j]) / clip.heads
                 if i == 0:
                     for at in range(tokens):
                         effect = read(out[:, part] @ v[at]) * row[at]
@@ -70,9 +70,9 @@ def test_patch_effects_against_loops(tower):
 
 
 def test_unit_token_effects_add_up():
-    tower = tiny_resnet()
-    batch = images(2, tower)
-    lens = make_lens(tower)
+    clip = tiny_resnet()
+    batch = images(2, clip)
+    lens = make_lens(clip)
     representation, contributions = lens(batch)
     effects = unit_token_effects(contributions[4])
     scale = 100 / representation.norm(dim=-1, keepdim=True)
@@ -108,16 +108,16 @@ def test_guided_upsampling_is_the_filter_when_nothing_is_left_out():
     assert coarse.shape == (2, 5, 24, 32)
 
 
-def test_edges_come_from_the_image_before_normalisation(tower):
-    batch = images(1, tower)
-    maps = torch.rand(1, 2, *tower.grid)
-    mean = torch.tensor(tower.image_mean)[:, None, None]
-    std = torch.tensor(tower.image_std)[:, None, None]
-    plain = torch.nn.functional.interpolate(maps, tower.image_size, mode="bilinear")
+def test_edges_come_from_the_image_before_normalisation(clip):
+    batch = images(1, clip)
+    maps = torch.rand(1, 2, *clip.grid)
+    mean = torch.tensor(clip.image_mean)[:, None, None]
+    std = torch.tensor(clip.image_std)[:, None, None]
+    plain = torch.nn.functional.interpolate(maps, clip.image_size, mode="bilinear")
     guided = guided_upsample(batch * std + mean, maps, cells=2).clamp_min(0)
-    torch.testing.assert_close(follow_edges(tower, batch, maps), guided * plain.sqrt())
+    torch.testing.assert_close(follow_edges(clip, batch, maps), guided * plain.sqrt())
     lowered = maps - maps.amin((2, 3), keepdim=True)
     torch.testing.assert_close(
-        follow_edges(tower, batch, lowered - 3), follow_edges(tower, batch, lowered),
+        follow_edges(clip, batch, lowered - 3), follow_edges(clip, batch, lowered),
         rtol=1e-4, atol=1e-5,
     )  # fmt: skip

@@ -14,53 +14,53 @@ from clipneurons.models.clip import (
     UnsupportedModel,
     _why_not_a_plain_vit,
     enlarge,
-    load_tower,
+    load_clip,
 )
-from tests.helpers.models import as_tower, images, tiny_resnet, tiny_vit
+from tests.helpers.models import as_clip, images, tiny_resnet, tiny_vit
 
 TEXT = dict(context_length=16, vocab_size=49408, width=16, heads=2, layers=1)
 VISION = dict(image_size=32, layers=2, width=24, head_width=8, patch_size=8)
 
 
-def save(folder, vision=VISION, tower=None, **config):
+def save(folder, vision=VISION, clip=None, **config):
     folder.mkdir(exist_ok=True)
     model_cfg = dict(embed_dim=12, vision_cfg=vision, text_cfg=TEXT, **config)
     preprocess = dict(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), interpolation="bicubic")
     (folder / CONFIG_FILE).write_text(
         json.dumps(dict(model_cfg=model_cfg, preprocess_cfg=preprocess))
     )
-    tower = tower or tiny_vit(layers=2, quick_gelu=config.get("quick_gelu", False))
-    save_file(dict(tower.model.state_dict()), folder / WEIGHTS_FILE)
-    return tower
+    clip = clip or tiny_vit(layers=2, quick_gelu=config.get("quick_gelu", False))
+    save_file(dict(clip.model.state_dict()), folder / WEIGHTS_FILE)
+    return clip
 
 
 def test_a_folder_is_loaded_with_its_weights_and_preprocessing(tmp_path):
     saved = save(tmp_path)
-    tower = load_tower(tmp_path)
-    batch = images(2, tower)
-    assert torch.equal(tower.encode_image(batch), saved.encode_image(batch))
-    assert tower.sha256() == saved.sha256()
-    assert (tower.image_mean, tower.image_std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert (tower.kind, tower.layers, tower.heads, tower.neurons) == ("vit", 2, 3, 96)
-    assert (tower.image_size, tower.grid, tower.embed_dim) == ((32, 32), (4, 4), 12)
-    assert tower.activation == "gelu"
-    assert not tower.model.training
+    clip = load_clip(tmp_path)
+    batch = images(2, clip)
+    assert torch.equal(clip.encode_image(batch), saved.encode_image(batch))
+    assert clip.sha256() == saved.sha256()
+    assert (clip.image_mean, clip.image_std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert (clip.kind, clip.layers, clip.heads, clip.neurons) == ("vit", 2, 3, 96)
+    assert (clip.image_size, clip.grid, clip.embed_dim) == ((32, 32), (4, 4), 12)
+    assert clip.activation == "gelu"
+    assert not clip.model.training
 
 
 def test_quick_gelu_of_the_configuration_is_used_in_both_towers(tmp_path):
     save(tmp_path, quick_gelu=True)
-    tower = load_tower(tmp_path)
-    assert tower.activation == "quick_gelu"
-    assert type(tower.model.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
+    clip = load_clip(tmp_path)
+    assert clip.activation == "quick_gelu"
+    assert type(clip.model.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
 
 
 def test_a_resnet_folder_is_loaded(tmp_path):
     resnet = tiny_resnet()
     vision = dict(image_size=64, layers=[1, 1, 1, 1], width=8, head_width=64, patch_size=None)
     save(tmp_path, vision, resnet)
-    tower = load_tower(tmp_path)
-    assert (tower.kind, tower.layers, tower.heads, tower.neurons) == ("resnet", 4, 4, 256)
-    assert (tower.grid, tower.activation) == ((2, 2), "relu")
+    clip = load_clip(tmp_path)
+    assert (clip.kind, clip.layers, clip.heads, clip.neurons) == ("resnet", 4, 4, 256)
+    assert (clip.grid, clip.activation) == ((2, 2), "relu")
 
 
 def test_text_embeddings_have_unit_norm_and_depend_on_the_text():
@@ -71,37 +71,37 @@ def test_text_embeddings_have_unit_norm_and_depend_on_the_text():
 
 
 def test_short_texts_are_embedded_as_open_clip_embeds_them_with_all_their_padding():
-    tower = tiny_vit()
+    clip = tiny_vit()
     texts = ["a", "a photo of a cat", "dog " * 40, ""]
-    expected = tower.model.encode_text(tower.tokenizer(texts), normalize=True)
-    assert torch.allclose(tower.encode_text(texts), expected, atol=1e-6)
+    expected = clip.model.encode_text(clip.tokenizer(texts), normalize=True)
+    assert torch.allclose(clip.encode_text(texts), expected, atol=1e-6)
     for text, row in zip(texts, expected, strict=True):
-        assert torch.allclose(tower.encode_text([text])[0], row, atol=1e-6)
+        assert torch.allclose(clip.encode_text([text])[0], row, atol=1e-6)
 
 
 def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    one = load_tower("ViT-S-32-alt", "random")
+    one = load_clip("ViT-S-32-alt", "random")
     assert torch.equal(torch.rand(3), expected)
-    assert one.sha256() == load_tower("ViT-S-32-alt", "random").sha256()
+    assert one.sha256() == load_clip("ViT-S-32-alt", "random").sha256()
 
 
 def test_sha256_sees_every_weight():
-    tower = tiny_vit()
-    before = tower.sha256()
-    tower.visual.proj.data[0, 0] += 1e-6
-    assert tower.sha256() != before
+    clip = tiny_vit()
+    before = clip.sha256()
+    clip.visual.proj.data[0, 0] += 1e-6
+    assert clip.sha256() != before
 
 
 def test_precision_is_that_asked_for(tmp_path):
     save(tmp_path)
-    tower = load_tower(tmp_path, precision="bf16")
-    assert next(tower.visual.parameters()).dtype == torch.bfloat16
-    assert tower.encode_image(images(1, tower)).dtype == torch.float32
+    clip = load_clip(tmp_path, precision="bf16")
+    assert next(clip.visual.parameters()).dtype == torch.bfloat16
+    assert clip.encode_image(images(1, clip)).dtype == torch.float32
     with pytest.raises(ValueError, match="precision must be one of fp32, bf16, fp16, not 'int4'"):
-        load_tower(tmp_path, precision="int4")
+        load_clip(tmp_path, precision="int4")
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ def test_precision_is_that_asked_for(tmp_path):
 )
 def test_unknown_names_are_refused_with_those_that_exist(model, pretrained, message):
     with pytest.raises(KeyError, match=message):
-        load_tower(model, pretrained)
+        load_clip(model, pretrained)
 
 
 def test_a_folder_without_weights_is_refused_not_filled_at_random(tmp_path):
     save(tmp_path)
     (tmp_path / WEIGHTS_FILE).unlink()
     with pytest.raises(ValueError, match=f"holds no {WEIGHTS_FILE}"):
-        load_tower(tmp_path)
+        load_clip(tmp_path)
 
 
 def test_damaged_and_wrong_weights_are_refused(tmp_path):
@@ -129,10 +129,10 @@ def test_damaged_and_wrong_weights_are_refused(tmp_path):
     content = (tmp_path / WEIGHTS_FILE).read_bytes()
     (tmp_path / WEIGHTS_FILE).write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match="could not be loaded"):
-        load_tower(tmp_path)
+        load_clip(tmp_path)
     save(tmp_path, {**VISION, "width": 32})
     with pytest.raises(ValueError, match="could not be loaded"):
-        load_tower(tmp_path)
+        load_clip(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_damaged_and_wrong_weights_are_refused(tmp_path):
 def test_towers_that_would_be_read_wrongly_are_refused_by_name(model, reason):
     for tag in ("random", "nobody"):  # before weights are looked for
         with pytest.raises(UnsupportedModel, match=f"{reason}.*that work"):
-            load_tower(model, tag)
+            load_clip(model, tag)
 
 
 @pytest.mark.parametrize(
@@ -170,38 +170,38 @@ def test_a_norm_that_is_not_a_layer_norm_is_refused():
     visual = tiny_vit().visual
     visual.transformer.resblocks[1].ln_1 = torch.nn.RMSNorm(24)
     assert "normalises with RMSNorm" in _why_not_a_plain_vit(visual)
-    assert as_tower(tiny_vit(no_ln_pre=True).model).kind == "vit"
+    assert as_clip(tiny_vit(no_ln_pre=True).model).kind == "vit"
 
 
 def test_an_enlarged_vit_is_the_one_that_open_clip_makes_of_its_weights():
-    tower = tiny_vit()
-    larger = enlarge(tower, 1.5)
-    assert larger.grid == tuple(3 * side // 2 for side in tower.grid)
-    assert larger.image_size == tuple(3 * side // 2 for side in tower.image_size)
-    weights = dict(tower.model.state_dict())
+    clip = tiny_vit()
+    larger = enlarge(clip, 1.5)
+    assert larger.grid == tuple(3 * side // 2 for side in clip.grid)
+    assert larger.image_size == tuple(3 * side // 2 for side in clip.image_size)
+    weights = dict(clip.model.state_dict())
     resize_pos_embed(weights, larger.model)
     found = larger.visual.positional_embedding
     torch.testing.assert_close(found, weights["visual.positional_embedding"], rtol=0, atol=1e-5)
-    assert larger.encode_image(images(2, larger)).shape == (2, tower.embed_dim)
-    assert tower.grid == tower.visual.grid_size != larger.grid, "the first stays as it was"
-    assert torch.equal(larger.encode_text(["a cat"]), tower.encode_text(["a cat"]))
+    assert larger.encode_image(images(2, larger)).shape == (2, clip.embed_dim)
+    assert clip.grid == clip.visual.grid_size != larger.grid, "the first stays as it was"
+    assert torch.equal(larger.encode_text(["a cat"]), clip.encode_text(["a cat"]))
 
 
 def test_an_enlarged_resnet_is_still_the_sum_of_its_pairs():
-    tower = enlarge(tiny_resnet(), 2)
-    representation, contributions = make_lens(tower)(images(2, tower))
+    clip = enlarge(tiny_resnet(), 2)
+    representation, contributions = make_lens(clip)(images(2, clip))
     mine = contributions[4]
     scale = 100 / representation.norm(dim=-1, keepdim=True)
-    total = mine.dense(torch.arange(mine.directions.units)).sum(1) + scale * make_lens(tower).bias
+    total = mine.dense(torch.arange(mine.directions.units)).sum(1) + scale * make_lens(clip).bias
     torch.testing.assert_close(total, scale * representation, rtol=1e-4, atol=1e-4)
-    assert tower.preprocess(Image.new("RGB", (50, 40))).shape[1:] == tower.image_size
+    assert clip.preprocess(Image.new("RGB", (50, 40))).shape[1:] == clip.image_size
 
 
 def test_enlarging_by_nothing_is_the_same_tower_and_to_nothing_is_refused():
-    tower = tiny_resnet()
-    assert enlarge(tower, 1.0) is tower
+    clip = tiny_resnet()
+    assert enlarge(clip, 1.0) is clip
     with pytest.raises(ValueError, match="leaves no patch"):
-        enlarge(tower, 0.1)
+        enlarge(clip, 0.1)
     for factor in (math.nan, math.inf):
         with pytest.raises(ValueError, match=f"finite number, not {factor}"):
-            enlarge(tower, factor)
+            enlarge(clip, factor)

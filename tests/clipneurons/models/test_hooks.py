@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clipneurons.models.hooks import record
+from clipneurons.models.hooks import record_activations
 from tests.helpers.models import images, tiny_vit
 
 
@@ -10,39 +10,42 @@ def hooks(model):
 
 
 def test_only_the_named_tensors_are_recorded():
-    tower = tiny_vit()
+    clip = tiny_vit()
     names = ["transformer.resblocks.1.mlp.gelu", "ln_post:input"]
-    with record(tower.visual, names) as tensors:
-        tower.encode_image(images(2, tower))
+    with record_activations(clip.visual, names) as tensors:
+        clip.encode_image(images(2, clip))
     assert sorted(tensors) == sorted(names)
-    assert tensors[names[0]].shape == (2, 17, tower.neurons)
+    assert tensors[names[0]].shape == (2, 17, clip.neurons)
     assert tensors[names[1]].shape == (2, 17, 24)
 
 
 def test_input_and_output_of_one_module_are_told_apart():
-    tower = tiny_vit()
-    norm = tower.visual.transformer.resblocks[0].ln_1
+    clip = tiny_vit()
+    norm = clip.visual.transformer.resblocks[0].ln_1
     name = "transformer.resblocks.0.ln_1"
-    with record(tower.visual, [name, f"{name}:input"]) as tensors:
-        tower.encode_image(images(2, tower))
+    with record_activations(clip.visual, [name, f"{name}:input"]) as tensors:
+        clip.encode_image(images(2, clip))
     assert torch.equal(norm(tensors[f"{name}:input"]), tensors[name])
 
 
 def test_hooks_are_removed_after_success_and_after_an_error():
-    tower = tiny_vit()
-    before = hooks(tower.visual)
-    with record(tower.visual, ["ln_post"]):
-        assert hooks(tower.visual) == before + 1
-    assert hooks(tower.visual) == before
-    with pytest.raises(RuntimeError, match="stop"), record(tower.visual, ["ln_post"]):
+    clip = tiny_vit()
+    before = hooks(clip.visual)
+    with record_activations(clip.visual, ["ln_post"]):
+        assert hooks(clip.visual) == before + 1
+    assert hooks(clip.visual) == before
+    with pytest.raises(RuntimeError, match="stop"), record_activations(clip.visual, ["ln_post"]):
         raise RuntimeError("stop")
-    assert hooks(tower.visual) == before
+    assert hooks(clip.visual) == before
 
 
 @pytest.mark.parametrize("name", ["transformer.resblocks.9.mlp", "ln_post:output"])
 def test_unknown_names_are_refused_and_leave_no_hook(name):
-    tower = tiny_vit()
-    before = hooks(tower.visual)
-    with pytest.raises(KeyError, match="cannot record"), record(tower.visual, ["ln_post", name]):
+    clip = tiny_vit()
+    before = hooks(clip.visual)
+    with (
+        pytest.raises(KeyError, match="cannot record"),
+        record_activations(clip.visual, ["ln_post", name]),
+    ):
         pass
-    assert hooks(tower.visual) == before
+    assert hooks(clip.visual) == before

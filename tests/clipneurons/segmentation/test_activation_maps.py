@@ -8,7 +8,7 @@ from clipneurons.lens.second_order import SecondOrderLens
 from clipneurons.lens.token_contributions import additive_maps, at_patches
 from clipneurons.segmentation.activation_maps import choose_neurons, vote_maps
 from clipneurons.segmentation.masks import min_max
-from tests.helpers.models import images, official_numbers, official_tower, tiny_resnet, tiny_vit
+from tests.helpers.models import images, official_clip, official_numbers, tiny_resnet, tiny_vit
 from tests.helpers.naive import NaiveViT
 
 LAYERS = (1, 2)
@@ -20,18 +20,18 @@ def unit_rows(count, width, seed=0):
 
 
 @pytest.fixture(scope="module")
-def tower():
+def clip():
     return tiny_vit(image_size=24, width=16, embed_dim=8)
 
 
-def literal_paper(tower, image, directions, text, count):
+def literal_paper(clip, image, directions, text, count):
     """Section 5.3, one neuron and one patch at a time."""
-    naive = NaiveViT(tower, image)
+    naive = NaiveViT(clip, image)
     ranked = sorted(
         ((abs(float(r @ text)), layer, n) for layer, rows in directions.items()
          for n, r in enumerate(rows)), reverse=True,
     )[:count]  # fmt: skip
-    rows, columns = tower.grid
+    rows, columns = clip.grid
     heat = torch.zeros(rows, columns)
     for row in range(rows):
         for column in range(columns):
@@ -43,39 +43,39 @@ def literal_paper(tower, image, directions, text, count):
 
 
 @pytest.mark.parametrize("count", [1, 7, 20])
-def test_the_papers_method_literally(tower, count):
-    directions = {layer: unit_rows(tower.neurons, 8, layer) for layer in LAYERS}
-    batch, texts = images(2, tower), unit_rows(3, 8, 9)
-    lens = SecondOrderLens(tower, LAYERS)
+def test_the_papers_method_literally(clip, count):
+    directions = {layer: unit_rows(clip.neurons, 8, layer) for layer in LAYERS}
+    batch, texts = images(2, clip), unit_rows(3, 8, 9)
+    lens = SecondOrderLens(clip, LAYERS)
     _, contributions = lens(batch)
     votes = choose_neurons(directions, texts, count)
     activations = {layer: mine.activations for layer, mine in contributions.items()}
-    heat = min_max(vote_maps(activations, votes).unflatten(-1, tower.grid))
+    heat = min_max(vote_maps(activations, votes).unflatten(-1, clip.grid))
     for image in range(2):
         for index, text in enumerate(texts):
-            expected, mask = literal_paper(tower, batch[image], directions, text, count)
+            expected, mask = literal_paper(clip, batch[image], directions, text, count)
             torch.testing.assert_close(heat[image, index], expected, rtol=1e-4, atol=1e-5)
             assert torch.equal(heat[image, index] > 0.5, mask)
 
 
 def test_the_papers_method_on_the_authors_numbers():
-    tower = official_tower()
+    clip = official_clip()
     numbers, _ = official_numbers()
     directions = {layer: numbers[f"layer{layer}.directions"] for layer in LAYERS}
     text, batch = numbers["texts"][:1], numbers["images"][:1]
-    _, contributions = SecondOrderLens(tower, LAYERS)(batch)
+    _, contributions = SecondOrderLens(clip, LAYERS)(batch)
     votes = choose_neurons(directions, text, 12)
     activations = {layer: mine.activations for layer, mine in contributions.items()}
-    heat = min_max(vote_maps(activations, votes).unflatten(-1, tower.grid))
-    expected, mask = literal_paper(tower, batch[0], directions, text[0], 12)
+    heat = min_max(vote_maps(activations, votes).unflatten(-1, clip.grid))
+    expected, mask = literal_paper(clip, batch[0], directions, text[0], 12)
     torch.testing.assert_close(heat[0, 0], expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(heat[0, 0] > 0.5, mask)
     # The shares add up to what the authors' code finds in all neurons together.
     phi = sum(numbers[f"layer{layer}.phi"][:1] for layer in LAYERS)
     shares = additive_maps(contributions, text).sum(-1)
-    _, biased = SecondOrderLens(tower, LAYERS, shared_bias=True)(batch)
+    _, biased = SecondOrderLens(clip, LAYERS, shared_bias=True)(batch)
     bias = sum(mine.bias for mine in biased.values())
-    expected = (phi.sum(1) - tower.neurons * bias) @ text.T
+    expected = (phi.sum(1) - clip.neurons * bias) @ text.T
     torch.testing.assert_close(shares, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -95,10 +95,10 @@ def test_votes_are_sorted_and_named():
         choose_neurons({}, texts)
 
 
-def test_weighted_votes(tower):
-    directions = {2: unit_rows(tower.neurons, 8, 2)}
+def test_weighted_votes(clip):
+    directions = {2: unit_rows(clip.neurons, 8, 2)}
     texts = unit_rows(1, 8, 9)
-    _, contributions = SecondOrderLens(tower, (2,))(images(1, tower))
+    _, contributions = SecondOrderLens(clip, (2,))(images(1, clip))
     activations = {2: contributions[2].activations}
     votes = choose_neurons(directions, texts, 9)
     for weighting, weight in [
@@ -113,14 +113,14 @@ def test_weighted_votes(tower):
         torch.testing.assert_close(found, expected / 9, rtol=1e-4, atol=1e-6)
 
 
-def test_additive_shares_against_loops(tower):
-    image, text = images(1, tower), unit_rows(1, 8, 5)
-    _, contributions = SecondOrderLens(tower, LAYERS)(image)
+def test_additive_shares_against_loops(clip):
+    image, text = images(1, clip), unit_rows(1, 8, 5)
+    _, contributions = SecondOrderLens(clip, LAYERS)(image)
     shares = additive_maps(contributions, text)[0, 0]
-    naive = NaiveViT(tower, image[0])
+    naive = NaiveViT(clip, image[0])
     expected = []
     for token in range(len(shares)):
-        only = NaiveViT(tower, image[0])
+        only = NaiveViT(clip, image[0])
         for layer in LAYERS:
             only.blocks[layer]["activations"] = [
                 a if i == token else torch.zeros_like(a)
@@ -129,7 +129,7 @@ def test_additive_shares_against_loops(tower):
         total = sum(
             only.second_order_effect(layer, neuron) @ text[0].double()
             for layer in LAYERS
-            for neuron in range(0, tower.neurons)
+            for neuron in range(0, clip.neurons)
         )
         expected.append(total)
     torch.testing.assert_close(shares.double(), torch.stack(expected), rtol=1e-3, atol=1e-5)
@@ -137,10 +137,10 @@ def test_additive_shares_against_loops(tower):
 
 @pytest.mark.parametrize("make", [tiny_vit, tiny_resnet])
 def test_additive_shares_add_up(make):
-    tower = make()
-    lens = make_lens(tower, () if tower.kind == "resnet" else LAYERS)
-    _, contributions = lens(images(3, tower))
-    texts = unit_rows(20, tower.embed_dim)
+    clip = make()
+    lens = make_lens(clip, () if clip.kind == "resnet" else LAYERS)
+    _, contributions = lens(images(3, clip))
+    texts = unit_rows(20, clip.embed_dim)
     shares = additive_maps(contributions, texts)
     said = sum(mine.sum() for mine in contributions.values()) @ texts.T
     torch.testing.assert_close(shares.sum(-1), said, rtol=1e-3, atol=1e-4)
@@ -148,17 +148,17 @@ def test_additive_shares_add_up(make):
     torch.testing.assert_close(one[:, 0], shares[:, -1])
 
 
-def test_a_shared_bias_belongs_to_no_patch(tower):
-    _, contributions = SecondOrderLens(tower, (1,), shared_bias=True)(images(1, tower))
+def test_a_shared_bias_belongs_to_no_patch(clip):
+    _, contributions = SecondOrderLens(clip, (1,), shared_bias=True)(images(1, clip))
     with pytest.raises(ValueError, match="shared bias"):
         additive_maps(contributions, unit_rows(1, 8))
 
 
 @pytest.mark.parametrize("make", [tiny_vit, tiny_resnet])
 def test_what_is_said_at_patches_adds_up(make):
-    tower = make()
-    layer = 4 if tower.kind == "resnet" else 1
-    _, contributions = make_lens(tower, (layer,))(images(2, tower))
+    clip = make()
+    layer = 4 if clip.kind == "resnet" else 1
+    _, contributions = make_lens(clip, (layer,))(images(2, clip))
     mine = contributions[layer]
     patches = range(mine.activations.shape[1] - 1)
     parts = torch.stack([at_patches(mine, [patch]).scores for patch in patches])
@@ -167,7 +167,7 @@ def test_what_is_said_at_patches_adds_up(make):
     torch.testing.assert_close(total, mine.scores, rtol=1e-4, atol=1e-5)
     some = at_patches(mine, [0, 2])
     torch.testing.assert_close(some.scores, parts[0] + parts[2])
-    texts = unit_rows(2, tower.embed_dim)
+    texts = unit_rows(2, clip.embed_dim)
     torch.testing.assert_close(
         some.sum() @ texts.T,
         additive_maps([mine], texts)[..., [1, 3]].sum(-1), rtol=1e-4, atol=1e-4,

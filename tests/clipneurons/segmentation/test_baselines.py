@@ -8,8 +8,8 @@ import torch
 
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.second_order import class_attention
-from clipneurons.models.hooks import record
-from clipneurons.models.trace import read_out, trace
+from clipneurons.models.hooks import record_activations
+from clipneurons.models.trace import read_out, run_with_cache
 from clipneurons.segmentation.baselines.chefer import chefer
 from clipneurons.segmentation.baselines.clearclip import clearclip
 from clipneurons.segmentation.baselines.gradcam import gradcam
@@ -35,20 +35,20 @@ SMALL = dict(image_size=16, layers=3, width=16, embed_dim=8)
 
 
 @pytest.fixture(scope="module")
-def tower():
+def clip():
     return tiny_vit(**SMALL)
 
 
 @pytest.fixture(scope="module")
 def double():
-    tower = tiny_vit(**SMALL)
-    return replace(tower, model=tower.model.double(), dtype=torch.float64)
+    clip = tiny_vit(**SMALL)
+    return replace(clip, model=clip.model.double(), dtype=torch.float64)
 
 
-def texts(tower, count=3):
+def texts(clip, count=3):
     generator = torch.Generator().manual_seed(1)
     return torch.nn.functional.normalize(
-        torch.randn(count, tower.embed_dim, generator=generator), dim=-1
+        torch.randn(count, clip.embed_dim, generator=generator), dim=-1
     )
 
 
@@ -58,9 +58,9 @@ class Bumped(NaiveViT):
     Gives the class token of each block, read out as if the block were the last.
     """
 
-    def __init__(self, tower, image, bumps):
+    def __init__(self, clip, image, bumps):
         self.bumps, self.class_tokens = bumps, []
-        super().__init__(tower, image)
+        super().__init__(clip, image)
 
     def _block(self, index, tokens):
         x, block = torch.stack(tokens), self.visual.transformer.resblocks[index]
@@ -82,7 +82,7 @@ class Bumped(NaiveViT):
                 self.heads, len(x), len(x)))[head]) @ v[:, part])  # fmt: skip
         x = x + linear(torch.cat(mixed, 1), "attn.out_proj.")
         hidden = linear(norm(x, "ln_2"), "mlp.c_fc.")
-        x = x + linear(gelu(hidden, self.tower.activation == "quick_gelu"), "mlp.c_proj.")
+        x = x + linear(gelu(hidden, self.clip.activation == "quick_gelu"), "mlp.c_proj.")
         self.class_tokens.append(x[0])
         return list(x)
 
@@ -96,31 +96,31 @@ class Bumped(NaiveViT):
         return float(out @ text.double() / out.norm())
 
 
-def gradient(tower, image, text, block, after=None, step=1e-5):
+def gradient(clip, image, text, block, after=None, step=1e-5):
     """d score / d attention of one block, by central differences."""
-    tokens = math.prod(tower.grid) + 1
-    result = torch.zeros(tower.heads, tokens, tokens, dtype=torch.float64)
+    tokens = math.prod(clip.grid) + 1
+    result = torch.zeros(clip.heads, tokens, tokens, dtype=torch.float64)
     for index in range(result.numel()):
         bump = torch.zeros_like(result).flatten()
         bump[index] = step
         bump = bump.reshape(result.shape)
         up, down = (
-            Bumped(tower, image, {block: sign * bump}).score(text, after) for sign in (1, -1)
+            Bumped(clip, image, {block: sign * bump}).score(text, after) for sign in (1, -1)
         )
         result.view(-1)[index] = (up - down) / (2 * step)
     return result
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_the_one_interface(name, tower):
-    method, batch, some = BASELINES[name], images(2, tower), texts(tower)
-    maps = method(tower, batch, some)
-    assert maps.shape == (2, 3, *tower.grid)
+def test_the_one_interface(name, clip):
+    method, batch, some = BASELINES[name], images(2, clip), texts(clip)
+    maps = method(clip, batch, some)
+    assert maps.shape == (2, 3, *clip.grid)
     assert maps.isfinite().all()
     assert not maps.requires_grad
     assert maps.std() > 0
-    torch.testing.assert_close(method(tower, batch[1:], some)[0], maps[1], rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(method(tower, batch, some[1:2])[:, 0], maps[:, 1])
+    torch.testing.assert_close(method(clip, batch[1:], some)[0], maps[1], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(method(clip, batch, some[1:2])[:, 0], maps[:, 1])
     resnet = tiny_resnet()
     with pytest.raises(ValueError, match="is a resnet"):
         method(resnet, images(1, resnet), texts(resnet))
@@ -128,27 +128,27 @@ def test_the_one_interface(name, tower):
 
 @pytest.mark.parametrize("quick_gelu", [False, True])
 def test_the_open_forward_pass_is_the_closed_one(quick_gelu):
-    tower = tiny_vit(quick_gelu=quick_gelu)
-    batch = images(2, tower)
-    run = trace(tower, batch)
-    torch.testing.assert_close(run.embedding, tower.encode_image(batch), rtol=1e-4, atol=1e-5)
-    for block, traced in zip(tower.visual.transformer.resblocks, run.blocks, strict=True):
+    clip = tiny_vit(quick_gelu=quick_gelu)
+    batch = images(2, clip)
+    run = run_with_cache(clip, batch)
+    torch.testing.assert_close(run.embedding, clip.encode_image(batch), rtol=1e-4, atol=1e-5)
+    for block, traced in zip(clip.visual.transformer.resblocks, run.blocks, strict=True):
         mine = traced.attention[:, :, 0]
         torch.testing.assert_close(class_attention(block, traced.normed), mine)
 
 
-def test_raw_attention_is_the_last_blocks(tower):
-    batch = images(2, tower)
-    naive = NaiveViT(tower, batch[1])
-    expected = torch.stack(naive.blocks[-1]["attention"]).mean(0)[1:].reshape(tower.grid)
-    maps = raw_attention(tower, batch, texts(tower))
+def test_raw_attention_is_the_last_blocks(clip):
+    batch = images(2, clip)
+    naive = NaiveViT(clip, batch[1])
+    expected = torch.stack(naive.blocks[-1]["attention"]).mean(0)[1:].reshape(clip.grid)
+    maps = raw_attention(clip, batch, texts(clip))
     torch.testing.assert_close(maps[1, 0].double(), expected, rtol=1e-4, atol=1e-6)
     assert torch.equal(maps[:, 0], maps[:, 2])
 
 
-def test_rollout_keeps_rows_that_sum_to_one(tower):
-    batch = images(2, tower)
-    attention = [block.attention.mean(1) for block in trace(tower, batch).blocks]
+def test_rollout_keeps_rows_that_sum_to_one(clip):
+    batch = images(2, clip)
+    attention = [block.attention.mean(1) for block in run_with_cache(clip, batch).blocks]
     joint = rollout_matrix(attention)
     torch.testing.assert_close(joint.sum(-1), torch.ones(2, joint.shape[1]))
     product = torch.eye(joint.shape[1])
@@ -156,7 +156,7 @@ def test_rollout_keeps_rows_that_sum_to_one(tower):
         mixed = 0.5 * matrix[0] + 0.5 * torch.eye(len(product))
         product = (mixed / mixed.sum(1, keepdim=True)) @ product
     torch.testing.assert_close(joint[0], product)
-    maps = rollout(tower, batch, texts(tower))
+    maps = rollout(clip, batch, texts(clip))
     torch.testing.assert_close(maps[0, 0].flatten(), product[0, 1:])
     # With attention to itself alone, nothing reaches the class token.
     still = rollout_matrix([torch.eye(4)[None]] * 3)[0]
@@ -187,7 +187,7 @@ def test_lrp_rules_conserve():
 
 def test_lrp_conserves_through_the_whole_tower(double):
     batch = images(2, double)
-    run, text = trace(double, batch), texts(double)[0]
+    run, text = run_with_cache(double, batch), texts(double)[0]
     for blocks in (1, 2, None):
         relevance = propagate(double, run, text, blocks)
         assert len(relevance.attention) == (blocks or double.layers)
@@ -198,66 +198,66 @@ def test_lrp_conserves_through_the_whole_tower(double):
     torch.testing.assert_close(maps.sum((1, 2, 3)), kept)
 
 
-def test_partial_lrp_reads_only_the_last_block(tower):
-    batch = images(2, tower)
-    maps = partial_lrp(tower, batch, texts(tower))
-    whole = propagate(tower, trace(tower, batch), texts(tower)[1]).attention[-1]
+def test_partial_lrp_reads_only_the_last_block(clip):
+    batch = images(2, clip)
+    maps = partial_lrp(clip, batch, texts(clip))
+    whole = propagate(clip, run_with_cache(clip, batch), texts(clip)[1]).attention[-1]
     expected = whole[:, :, 0, 1:].clamp_min(0).mean(1)
     torch.testing.assert_close(maps[:, 1].flatten(1), expected)
 
 
-def test_gradcam_by_finite_differences(tower):
-    batch, some = images(1, tower), texts(tower)
-    last = tower.layers - 1
-    run = trace(tower, batch).blocks[-1].attention[0].double()
-    slope = gradient(tower, batch[0], some[1], last)[:, 0, 1:].mean(1)
+def test_gradcam_by_finite_differences(clip):
+    batch, some = images(1, clip), texts(clip)
+    last = clip.layers - 1
+    run = run_with_cache(clip, batch).blocks[-1].attention[0].double()
+    slope = gradient(clip, batch[0], some[1], last)[:, 0, 1:].mean(1)
     expected = (run[:, 0, 1:] * slope[:, None]).mean(0).clamp_min(0)
-    found = gradcam(tower, batch, some)[0, 1].flatten().double()
+    found = gradcam(clip, batch, some)[0, 1].flatten().double()
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
-    assert torch.cat([gradcam(tower, images(3, tower), some).flatten()]).max() > 0
+    assert torch.cat([gradcam(clip, images(3, clip), some).flatten()]).max() > 0
 
 
-def test_legrad_by_finite_differences(tower):
-    batch, some = images(1, tower), texts(tower)
+def test_legrad_by_finite_differences(clip):
+    batch, some = images(1, clip), texts(clip)
     expected = 0.0
-    for block in range(tower.layers):
-        slope = gradient(tower, batch[0], some[2], block, after=block)
-        expected = expected + slope.clamp_min(0).mean((0, 1))[1:] / tower.layers
-    found = legrad(tower, batch, some)[0, 2].flatten().double()
+    for block in range(clip.layers):
+        slope = gradient(clip, batch[0], some[2], block, after=block)
+        expected = expected + slope.clamp_min(0).mean((0, 1))[1:] / clip.layers
+    found = legrad(clip, batch, some)[0, 2].flatten().double()
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
 
 
-def test_chefer_by_finite_differences(tower):
-    batch, some = images(1, tower), texts(tower)
-    relevance = propagate(tower, trace(tower, batch), some[0]).attention
+def test_chefer_by_finite_differences(clip):
+    batch, some = images(1, clip), texts(clip)
+    relevance = propagate(clip, run_with_cache(clip, batch), some[0]).attention
     product = torch.eye(relevance[0].shape[-1], dtype=torch.float64)
-    for block in range(tower.layers):
-        slope = gradient(tower, batch[0], some[0], block)
+    for block in range(clip.layers):
+        slope = gradient(clip, batch[0], some[0], block)
         step = (slope * relevance[block][0]).clamp_min(0).mean(0)
         product = (torch.eye(len(step)) + step) @ product
-    found = chefer(tower, batch, some)[0, 0].flatten().double()
+    found = chefer(clip, batch, some)[0, 0].flatten().double()
     torch.testing.assert_close(found, product[0, 1:], rtol=1e-3, atol=1e-7)
 
 
-def test_textspan_adds_up_to_the_heads(tower):
-    batch, some = images(2, tower), texts(tower)
-    lens = FirstOrderLens(tower)
+def test_textspan_adds_up_to_the_heads(clip):
+    batch, some = images(2, clip), texts(clip)
+    lens = FirstOrderLens(clip)
     _, effects = lens(batch)
-    with record(tower.visual, lens.recorded) as tensors:
-        tower.encode_image(batch)
+    with record_activations(clip.visual, lens.recorded) as tensors:
+        clip.encode_image(batch)
     for layers in (None, [2]):
         shares = lens.token_scores(tensors, some, layers)
         heads = effects.heads if layers is None else effects.heads[:, layers]
         torch.testing.assert_close(shares.sum(1), heads.sum((1, 2)) @ some.T, rtol=1e-4, atol=1e-5)
-        maps = textspan(tower, batch, some, layers)
+        maps = textspan(clip, batch, some, layers)
         torch.testing.assert_close(maps.flatten(2), shares[:, 1:].mT.clamp_min(0))
 
 
-def last_block(tower, run, attention, keep_residual):
+def last_block(clip, run, attention, keep_residual):
     """The last block of one image, with each token's attention given by ``attention(q, k)``."""
-    block, traced = tower.visual.transformer.resblocks[-1], run.blocks[-1]
+    block, traced = clip.visual.transformer.resblocks[-1], run.blocks[-1]
     out = []
-    for head in range(tower.heads):
+    for head in range(clip.heads):
         q, k, v = (t[0, head] for t in (traced.queries, traced.keys, traced.values))
         rows = []
         for i in range(len(q)):
@@ -268,7 +268,7 @@ def last_block(tower, run, attention, keep_residual):
     if keep_residual:
         x = x + traced.inputs[0]
         x = x + block.mlp(block.ln_2(x))
-    features = read_out(tower, x[1:])
+    features = read_out(clip, x[1:])
     return features / features.norm(dim=1, keepdim=True)
 
 
@@ -284,8 +284,8 @@ def similar(x, i):
         (clearclip, lambda q, k, i: similar(q, i), False),
     ],
 )
-def test_dense_methods_against_loops(method, attention, keep_residual, tower):
-    batch, some = images(1, tower), texts(tower)
-    features = last_block(tower, trace(tower, batch), attention, keep_residual)
-    expected = (features @ some.T).T.reshape(len(some), *tower.grid)
-    torch.testing.assert_close(method(tower, batch, some)[0], expected, rtol=1e-4, atol=1e-5)
+def test_dense_methods_against_loops(method, attention, keep_residual, clip):
+    batch, some = images(1, clip), texts(clip)
+    features = last_block(clip, run_with_cache(clip, batch), attention, keep_residual)
+    expected = (features @ some.T).T.reshape(len(some), *clip.grid)
+    torch.testing.assert_close(method(clip, batch, some)[0], expected, rtol=1e-4, atol=1e-5)

@@ -23,10 +23,10 @@ from clipneurons.segmentation.resnet import pair_maps
 from clipneurons.segmentation.segmenters import (
     BACKGROUND,
     Segmenter,
+    attribution_maps,
     contrasted,
     segment,
     segmenters,
-    shares,
 )
 from clipneurons.segmentation.sliding_window import canvas_size, map_in_windows, starts
 from clipneurons.text.embedding import embed_texts
@@ -35,16 +35,16 @@ from tests.helpers.models import images, in_precision, tiny_resnet, tiny_vit
 
 
 @pytest.fixture(scope="module")
-def tower():
+def clip():
     return tiny_vit()
 
 
 @pytest.fixture(scope="module")
-def directions(tower):
+def directions(clip):
     generator = torch.Generator().manual_seed(0)
     return {
         layer: torch.nn.functional.normalize(
-            torch.randn(tower.neurons, tower.embed_dim, generator=generator), dim=-1
+            torch.randn(clip.neurons, clip.embed_dim, generator=generator), dim=-1
         )
         for layer in (0, 1, 2)
     }
@@ -56,48 +56,48 @@ def picture(width=40, height=28, seed=0):
     return Image.fromarray(data.numpy())
 
 
-def test_every_method_under_one_interface(tower, directions):
-    found = segmenters(tower, directions)
+def test_every_method_under_one_interface(clip, directions):
+    found = segmenters(clip, directions)
     assert sorted(found) == sorted(method_names("vit"))
     assert set(CLASS_AGNOSTIC) < set(found)
-    texts = embed_texts(tower, ["a cat", "a dog"])
+    texts = embed_texts(clip, ["a cat", "a dog"])
     for name, method in found.items():
         assert method.name == name
-        maps = method.make(images(2, tower), texts)
-        assert maps.shape == (2, 2, *(tower.image_size if name == BEST else tower.grid))
+        maps = method.make(images(2, clip), texts)
+        assert maps.shape == (2, 2, *(clip.image_size if name == BEST else clip.grid))
         same = torch.equal(maps[:, 0], maps[:, 1])
         assert same == (name in CLASS_AGNOSTIC), name
-    assert PAPER not in segmenters(tower), "needs a bundle's directions"
+    assert PAPER not in segmenters(clip), "needs a bundle's directions"
 
 
 def test_every_method_of_a_resnet_under_the_same_interface():
-    tower = tiny_resnet()
-    units = tower.neurons * tower.heads
-    rows = torch.nn.functional.normalize(torch.randn(units, tower.embed_dim), dim=-1)
-    texts = embed_texts(tower, ["a cat"])
-    found = segmenters(tower, {4: rows})
+    clip = tiny_resnet()
+    units = clip.neurons * clip.heads
+    rows = torch.nn.functional.normalize(torch.randn(units, clip.embed_dim), dim=-1)
+    texts = embed_texts(clip, ["a cat"])
+    found = segmenters(clip, {4: rows})
     assert sorted(found) == sorted(method_names("resnet"))
     assert method_names("resnet")[0] == BEST
     for name, method in found.items():
         assert method.name == name
-        size = tower.image_size if name == BEST else tower.grid
-        assert method.make(images(1, tower), texts).shape == (1, 1, *size)
+        size = clip.image_size if name == BEST else clip.grid
+        assert method.make(images(1, clip), texts).shape == (1, 1, *size)
     for name in RESNET:
-        result = segment(tower, picture(50, 30), ["a cat", "a dog"], found[name])
+        result = segment(clip, picture(50, 30), ["a cat", "a dog"], found[name])
         assert result.scores.shape == (2, 30, 50)
         assert 0 <= float(result.heat.min()) <= float(result.heat.max()) <= 1
     # What the paper's method is made of, from the library's own functions.
-    pairs = found[PAIRS].make(images(1, tower), texts)
-    torch.testing.assert_close(pairs, pair_maps(NeuronHeadLens(tower), images(1, tower), texts))
+    pairs = found[PAIRS].make(images(1, clip), texts)
+    torch.testing.assert_close(pairs, pair_maps(NeuronHeadLens(clip), images(1, clip), texts))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("make", [tiny_vit, tiny_resnet])
 def test_half_precision_gives_the_same_maps_or_is_refused(make, dtype):
-    tower, halved = make(), in_precision(make(), dtype)
-    texts, batch = embed_texts(tower, ["a cat", "a dog"]), images(2, tower)
+    clip, halved = make(), in_precision(make(), dtype)
+    texts, batch = embed_texts(clip, ["a cat", "a dog"]), images(2, clip)
     texts = torch.cat([texts, -texts])  # GradCAM keeps what speaks for a text
-    expected = segmenters(tower)
+    expected = segmenters(clip)
     for name, method in segmenters(halved).items():
         relevance = name in ("LRP", "Partial-LRP", "Chefer 2021")
         if dtype == torch.float16 and relevance:
@@ -111,20 +111,20 @@ def test_half_precision_gives_the_same_maps_or_is_refused(make, dtype):
         assert relevance or relative(maps, whole) < 0.05, name
 
 
-def test_shares_on_a_resnet_are_its_attention():
+def test_attribution_maps_on_a_resnet_are_its_attention():
     """So that they are offered once, under the baseline's name."""
-    tower = tiny_resnet()
-    texts, batch = embed_texts(tower, ["a cat", "a dog"]), images(2, tower)
-    shared = shares(make_lens(tower), batch, texts)
-    torch.testing.assert_close(shared, segmenters(tower)["attention"].make(batch, texts))
+    clip = tiny_resnet()
+    texts, batch = embed_texts(clip, ["a cat", "a dog"]), images(2, clip)
+    shared = attribution_maps(make_lens(clip), batch, texts)
+    torch.testing.assert_close(shared, segmenters(clip)["attention"].make(batch, texts))
 
 
-def test_segment_puts_the_parts_together(tower):
-    method = segmenters(tower)["MaskCLIP"]
+def test_segment_puts_the_parts_together(clip):
+    method = segmenters(clip)["MaskCLIP"]
     image, names = picture(), ["a cat", " a  dog "]
-    result = segment(tower, image, names, method, templates="none")
+    result = segment(clip, image, names, method, templates="none")
     assert result.names == ("a cat", "a dog")
-    maps = method.make(whole(tower, image), embed_texts(tower, ["a cat", "a dog"]))
+    maps = method.make(whole(clip, image), embed_texts(clip, ["a cat", "a dog"]))
     expected = torch.nn.functional.interpolate(maps, (28, 40), mode="bilinear", antialias=True)
     torch.testing.assert_close(result.scores, expected[0])
     torch.testing.assert_close(result.heat, min_max(result.scores))
@@ -132,26 +132,26 @@ def test_segment_puts_the_parts_together(tower):
     assert torch.equal(result.mask(0, 0.7), result.heat[0] > 0.7)
     labels = result.labels(none=0.5)
     assert labels.unique().tolist() == [-1, 0, 1] or labels.max() <= 1
-    refined = segment(tower, image, names, method, templates="none", refine=True)
+    refined = segment(clip, image, names, method, templates="none", refine=True)
     assert refined.scores.shape == result.scores.shape
     assert not torch.equal(refined.scores, result.scores)
 
 
-def test_contrast_is_against_the_others_and_the_names(tower):
+def test_contrast_is_against_the_others_and_the_names(clip):
     seen = []
 
     def spy(batch, texts):
         seen.append(texts)
-        return torch.zeros(len(batch), len(texts), *tower.grid)
+        return torch.zeros(len(batch), len(texts), *clip.grid)
 
-    segment(tower, picture(), ["cat", "dog"], Segmenter("spy", spy, contrast=True))
-    names = embed_texts(tower, ["cat", "dog"], "photo")
-    others = embed_texts(tower, list(BACKGROUND), "photo")
+    segment(clip, picture(), ["cat", "dog"], Segmenter("spy", spy, contrast=True))
+    names = embed_texts(clip, ["cat", "dog"], "photo")
+    others = embed_texts(clip, list(BACKGROUND), "photo")
     mean = (names.sum(0) + others.sum(0)) / (2 + len(BACKGROUND))
     torch.testing.assert_close(seen[0], names - mean)
-    segment(tower, picture(), ["cat"], Segmenter("spy", spy, contrast=True), others=others[:1])
+    segment(clip, picture(), ["cat"], Segmenter("spy", spy, contrast=True), others=others[:1])
     torch.testing.assert_close(seen[1], names[:1] - (names[0] + others[0]) / 2)
-    segment(tower, picture(), ["cat"], Segmenter("spy", spy))
+    segment(clip, picture(), ["cat"], Segmenter("spy", spy))
     torch.testing.assert_close(seen[2], names[:1])
     torch.testing.assert_close(contrasted(names, names).sum(0), torch.zeros(12), atol=1e-6, rtol=0)
 
@@ -161,14 +161,14 @@ def test_contrast_is_against_the_others_and_the_names(tower):
     [([], "at least one"), (["cat", " "], "name 2 is empty"), (["cat", "a", "cat "], "'cat' is"),
      ([str(i) for i in range(1001)], "at most 1000")],
 )  # fmt: skip
-def test_names_that_make_no_sense(tower, names, message):
+def test_names_that_make_no_sense(clip, names, message):
     with pytest.raises(ValueError, match=message):
-        segment(tower, picture(), names, segmenters(tower)["MaskCLIP"])
+        segment(clip, picture(), names, segmenters(clip)["MaskCLIP"])
 
 
-def test_hundreds_of_labels(tower):
+def test_hundreds_of_labels(clip):
     names = [f"thing {i}" for i in range(300)]
-    result = segment(tower, picture(600, 400), names, segmenters(tower)["MaskCLIP"])
+    result = segment(clip, picture(600, 400), names, segmenters(clip)["MaskCLIP"])
     assert result.scores.numel() <= 2**26
     assert result.mask(299).shape == (400, 600)
     assert 0 <= result.labels(0).max() < 300
@@ -176,23 +176,23 @@ def test_hundreds_of_labels(tower):
 
 @pytest.mark.parametrize("size", [(1, 1), (20000, 10), (10, 20000), (3, 1)])
 @pytest.mark.parametrize("scale", [None, 2.0])
-def test_images_of_any_shape(tower, size, scale):
+def test_images_of_any_shape(clip, size, scale):
     image = Image.new("RGB", size, (200, 30, 60))
-    result = segment(tower, image, ["cat"], segmenters(tower)["MaskCLIP"], scale=scale, refine=True)
+    result = segment(clip, image, ["cat"], segmenters(clip)["MaskCLIP"], scale=scale, refine=True)
     assert result.mask().shape == size[::-1]
     assert max(result.scores.shape[1:]) <= 512
     assert result.scores.isfinite().all()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "L", "CMYK", "I;16", "I", "F"])
-def test_images_of_any_mode(tower, mode):
+def test_images_of_any_mode(clip, mode):
     image = Image.new(mode, (9, 7))
-    assert whole(tower, image).shape == (1, 3, *tower.image_size)
+    assert whole(clip, image).shape == (1, 3, *clip.image_size)
 
 
-def test_whole_is_the_towers_own_preprocessing_for_a_square_of_its_size(tower):
+def test_whole_is_the_towers_own_preprocessing_for_a_square_of_its_size(clip):
     image = picture(32, 32)
-    torch.testing.assert_close(whole(tower, image)[0], tower.preprocess(image))
+    torch.testing.assert_close(whole(clip, image)[0], clip.preprocess(image))
 
 
 @pytest.mark.parametrize(("length", "overlap"), [(64, 0.5), (65, 0.0), (200, 0.5), (31, 0.5)])
@@ -214,7 +214,7 @@ def test_canvas_keeps_the_shape_within_bounds():
     assert canvas_size((1, 1), (32, 32), 0.5) == (32, 32)
 
 
-def test_windows_average_what_they_see(tower, monkeypatch):
+def test_windows_average_what_they_see(clip, monkeypatch):
     """A map maker that returns the image's brightness gives back the enlarged image."""
     monkeypatch.setattr(sliding_window, "_BATCH", 3)
 
@@ -222,8 +222,8 @@ def test_windows_average_what_they_see(tower, monkeypatch):
         return torch.nn.functional.avg_pool2d(batch.mean(1, keepdim=True), 8)
 
     image = picture(40, 40)
-    found = map_in_windows(brightness, tower, image, scale=2.0)
-    canvas = normalise(tower, sliding_window.pixels(image, (64, 64))[None])
+    found = map_in_windows(brightness, clip, image, scale=2.0)
+    canvas = normalise(clip, sliding_window.pixels(image, (64, 64))[None])
     total, seen = torch.zeros(64, 64), torch.zeros(64, 64)
     for top in (0, 16, 32):
         for left in (0, 16, 32):

@@ -6,7 +6,14 @@ import torch
 from safetensors.torch import save_file
 
 from clipneurons.lens.make import make_lens
-from clipneurons.shift.comparison import Profile, Profiler, TextBank, carriers, compare, text_scores
+from clipneurons.shift.comparison import (
+    EmbeddedTextPool,
+    Profile,
+    Profiler,
+    carriers,
+    compare,
+    text_scores,
+)
 from clipneurons.shift.monitor import Monitor
 from clipneurons.stats.two_sample import permuted_labels, unit_tests, without_rounding
 from tests.helpers.models import images, tiny_resnet, tiny_vit
@@ -15,11 +22,11 @@ from tests.helpers.tiny import tiny_bundle
 EMBED, UNITS = 16, 40
 
 
-def bank(count=30, seed=0):
+def pool(count=30, seed=0):
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(count, EMBED, generator=generator)
     texts = tuple(f"word {i}" for i in range(count))
-    return TextBank(texts, torch.nn.functional.normalize(rows, dim=-1))
+    return EmbeddedTextPool(texts, torch.nn.functional.normalize(rows, dim=-1))
 
 
 def profile(count, seed=0, planted=None, share=1.0):
@@ -32,18 +39,18 @@ def profile(count, seed=0, planted=None, share=1.0):
         directions[0] = 5 * planted
         units[:, 0] += 4 * marked
     else:
-        directions[0] = 5 * bank().embeddings[0]
+        directions[0] = 5 * pool().embeddings[0]
     said = units @ torch.nn.functional.normalize(directions, dim=-1)
     return Profile(torch.nn.functional.normalize(said, dim=-1), units, said)
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_profiles_are_projections_of_dense_effects_on_the_directions(kind):
-    tower = tiny_vit() if kind == "vit" else tiny_resnet()
+    clip = tiny_vit() if kind == "vit" else tiny_resnet()
     layers = (0, 2) if kind == "vit" else (4,)
-    bundle = tiny_bundle(layers=layers, tower=tower)
-    lens = make_lens(tower, layers)
-    batch = images(3, tower)
+    bundle = tiny_bundle(layers=layers, clip=clip)
+    lens = make_lens(clip, layers)
+    batch = images(3, clip)
     got = Profiler(lens, bundle)(batch)
     representation, contributions = lens(batch)
     said, expected = 0, []
@@ -54,20 +61,20 @@ def test_profiles_are_projections_of_dense_effects_on_the_directions(kind):
         expected.append(along)
         said = said + (along[..., None] * rows).sum(1)
     assert torch.allclose(got.units, torch.cat(expected, 1), rtol=1e-4, atol=1e-4)
-    assert torch.allclose(got.said, said, rtol=1e-4, atol=1e-3)
+    assert torch.allclose(got.reconstruction, said, rtol=1e-4, atol=1e-3)
     cosine = torch.nn.functional.cosine_similarity(got.embeddings, representation)
     assert torch.allclose(cosine, torch.ones(3))
     assert Profiler(lens, bundle).names[-1] == (layers[-1], len(rows) - 1)
 
 
 def test_text_scores_are_likelihood_ratios_of_a_change_along_each_text():
-    said, texts = profile(20).said, bank().centred
+    said, texts = profile(20).reconstruction, pool().centred
     labels = permuted_labels(8, 12, 15)
     got = text_scores(said, labels, texts)
     centred = (said - said.mean(0)).double().numpy()
     share = EMBED / (EMBED + 20)
     noise = (1 - share) * sum(np.outer(row, row) for row in centred) / 20
-    noise += share * np.trace(noise) / (1 - share) / EMBED * np.eye(EMBED)
+    noise += share * np.run_with_cache(noise) / (1 - share) / EMBED * np.eye(EMBED)
     inverse = np.linalg.inv(noise)
     for index in (0, 7, 29):
         text = texts[index].double().numpy()
@@ -78,7 +85,7 @@ def test_text_scores_are_likelihood_ratios_of_a_change_along_each_text():
 
 
 def test_a_change_along_one_text_is_most_evident_there():
-    texts = bank()
+    texts = pool()
     said = torch.randn(300, EMBED, generator=torch.Generator().manual_seed(3))
     said = said @ torch.diag(torch.logspace(-1, 1, EMBED))
     for word in range(0, 30, 4):
@@ -89,7 +96,7 @@ def test_a_change_along_one_text_is_most_evident_there():
 
 
 def test_words_are_ranked_by_the_change_of_the_mean_embedding():
-    texts, reference, new = bank(), profile(20, 1), profile(30, 2, bank().embeddings[4])
+    texts, reference, new = pool(), profile(20, 1), profile(30, 2, pool().embeddings[4])
     change = {}
     for text, row in zip(texts.texts, texts.centred.double(), strict=True):
         before, after = (
@@ -105,10 +112,12 @@ def test_words_are_ranked_by_the_change_of_the_mean_embedding():
 
 
 def test_words_by_evidence_are_those_of_the_text_scores():
-    texts, reference, new = bank(), profile(20, 1), profile(30, 2, bank().embeddings[4])
+    texts, reference, new = pool(), profile(20, 1), profile(30, 2, pool().embeddings[4])
     shift = compare(reference, new, texts, 20, ranking="evidence")
     labels = permuted_labels(20, 30, 20, 0)
-    scores = text_scores(torch.cat([reference.said, new.said]), labels, texts.centred)[0]
+    scores = text_scores(
+        torch.cat([reference.reconstruction, new.reconstruction]), labels, texts.centred
+    )[0]
     assert shift.more.texts[0] == texts.texts[int(scores.argmax())]
     assert shift.more.scores[0] == pytest.approx(float(scores.max()), rel=1e-4)
     assert shift.p == compare(reference, new, texts, 20).p, "the test is the same"
@@ -117,7 +126,7 @@ def test_words_by_evidence_are_those_of_the_text_scores():
 
 
 def test_a_planted_concept_is_found_named_and_shown():
-    texts = bank()
+    texts = pool()
     reference = profile(200, 1)
     new = profile(200, 2, texts.embeddings[0], share=0.4)
     shift = compare(reference, new, texts, 200)
@@ -134,7 +143,7 @@ def test_a_planted_concept_is_found_named_and_shown():
 def test_without_a_shift_p_values_are_uniform_and_discoveries_rare():
     values, discoveries = [], 0
     for seed in range(60):
-        shift = compare(profile(15, 2 * seed), profile(25, 2 * seed + 1), bank(), 99, seed)
+        shift = compare(profile(15, 2 * seed), profile(25, 2 * seed + 1), pool(), 99, seed)
         values.append(shift.p)
         discoveries += bool((shift.units.q <= 0.05).any())
     values = torch.tensor(values)
@@ -145,7 +154,7 @@ def test_without_a_shift_p_values_are_uniform_and_discoveries_rare():
 
 def test_equal_sets_do_not_differ():
     reference = profile(30)
-    shift = compare(reference, reference, bank(), 50)
+    shift = compare(reference, reference, pool(), 50)
     assert shift.p > 0.9
     assert shift.units.change.abs().max() < 1e-5
 
@@ -157,7 +166,7 @@ def test_one_image_again_and_again_is_no_change(sizes, noise):
     one = profile(1)
     reference, new = (one[[0] * size] for size in sizes)
     new = Profile(*(value * (1 + noise) for value in vars(new).values()))
-    shift = compare(reference, new, bank(), 99)
+    shift = compare(reference, new, pool(), 99)
     assert shift.p == 1
     assert set(shift.tests.values()) == {1.0}
     assert shift.units.q.min() == 1
@@ -186,12 +195,12 @@ def test_without_discoveries_images_are_ranked_by_what_changed_most():
 
 
 def monitor(**options):
-    watched = TextBank(("plant", "other"), bank().embeddings[:2])
-    return Monitor(profile(150, 1), bank(), 60, watched, permutations=99, **options)
+    watched = EmbeddedTextPool(("plant", "other"), pool().embeddings[:2])
+    return Monitor(profile(150, 1), pool(), 60, watched, permutations=99, **options)
 
 
 def test_monitor_windows_do_not_depend_on_how_images_arrive():
-    stream = Profile.cat([profile(60, 5), profile(90, 6, bank().embeddings[0])])
+    stream = Profile.cat([profile(60, 5), profile(90, 6, pool().embeddings[0])])
     whole = monitor()
     windows = whole.update(stream)
     assert [(w.first, w.last) for w in windows] == [(0, 59), (60, 119)]
@@ -215,12 +224,12 @@ def test_monitor_goes_on_in_another_process(tmp_path):
     half = monitor()
     half.update(stream[:100])
     half.save(tmp_path / "monitor.safetensors")
-    again = Monitor.load(tmp_path / "monitor.safetensors", bank(), half.watched)
+    again = Monitor.load(tmp_path / "monitor.safetensors", pool(), half.watched)
     again.update(stream[100:])
     assert again.windows == whole.windows
     assert again.flush().last == 149
     with pytest.raises(ValueError, match="expected the same concepts"):
-        Monitor.load(tmp_path / "monitor.safetensors", bank())
+        Monitor.load(tmp_path / "monitor.safetensors", pool())
 
 
 def test_a_single_image_waits_for_the_next(tmp_path):
@@ -229,7 +238,7 @@ def test_a_single_image_waits_for_the_next(tmp_path):
     assert mine.flush() is None
     assert mine.to_json()["waiting"] == 1
     mine.save(tmp_path / "monitor.safetensors")
-    again = Monitor.load(tmp_path / "monitor.safetensors", bank(), mine.watched)
+    again = Monitor.load(tmp_path / "monitor.safetensors", pool(), mine.watched)
     again.update(profile(3, 6))
     window = again.flush()
     assert (window.first, window.last, again.waiting) == (60, 63, 0)
@@ -240,18 +249,18 @@ def test_a_monitor_goes_on_with_its_own_texts_and_units_only(tmp_path):
     mine = monitor()
     mine.save(path)
     with pytest.raises(ValueError, match="the texts, and their embeddings"):
-        Monitor.load(path, bank(seed=1), mine.watched)
+        Monitor.load(path, pool(seed=1), mine.watched)
     other = profile(4)
-    other = Profile(other.embeddings, other.units[:, 1:], other.said)
+    other = Profile(other.embeddings, other.units[:, 1:], other.reconstruction)
     with pytest.raises(ValueError, match="expected the same bundle"):
         mine.update(other)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="holds no monitor"):
-        Monitor.load(path, bank())
+        Monitor.load(path, pool())
 
 
 def test_monitors_that_could_never_raise_an_alarm_are_refused():
     with pytest.raises(ValueError, match="cannot give a p-value"):
         monitor(level=0.001)
     with pytest.raises(ValueError, match="windows of at least two"):
-        Monitor(profile(10), bank(), window=1)
+        Monitor(profile(10), pool(), window=1)

@@ -9,14 +9,14 @@ from PIL import Image
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.token_contributions import token_effects_of
 from clipneurons.models.preprocess import whole
-from clipneurons.shift.comparison import TextBank
+from clipneurons.shift.comparison import EmbeddedTextPool
 from clipneurons.shift.localisation import (
     by_place,
     changed_boxes,
     cut,
     difference,
     examples,
-    look_closer,
+    localise_change,
     where,
 )
 from tests.helpers.models import images, tiny_resnet, tiny_vit
@@ -25,13 +25,13 @@ TOWERS = {"vit": tiny_vit(), "resnet": tiny_resnet()}
 
 
 @pytest.fixture(params=TOWERS)
-def tower(request):
+def clip(request):
     return TOWERS[request.param]
 
 
-def bank(tower, count=12):
-    rows = torch.randn(count, tower.embed_dim, generator=torch.Generator().manual_seed(3))
-    return TextBank(tuple(f"text {i}" for i in range(count)), F.normalize(rows, dim=-1))
+def pool(clip, count=12):
+    rows = torch.randn(count, clip.embed_dim, generator=torch.Generator().manual_seed(3))
+    return EmbeddedTextPool(tuple(f"text {i}" for i in range(count)), F.normalize(rows, dim=-1))
 
 
 def noise(count, seed, side=64):
@@ -79,43 +79,43 @@ def test_the_difference_of_a_place_is_the_loop_over_images():
     assert changed_boxes(reference, new)[0] == pytest.approx((0.5 / 4, 1.5 / 4, 2.5 / 4, 3.5 / 4))
 
 
-def test_a_change_of_everything_has_no_place(tower):
+def test_a_change_of_everything_has_no_place(clip):
     assert changed_boxes(*effects_with_a_change(slice(0, 8), slice(0, 8))) == []
     dark = [Image.new("RGB", (64, 64), (value, 0, 0)) for value in range(8)]
     light = [Image.new("RGB", (64, 64), (255, 255 - value, 255)) for value in range(8)]
-    place = look_closer(tower, dark, light, bank(tower))
+    place = localise_change(clip, dark, light, pool(clip))
     assert place is None or place.box[2] - place.box[0] < 0.8
 
 
-def test_effects_of_places_add_up_to_those_of_the_tokens(tower):
-    batch = images(2, tower)
-    found = by_place(token_effects_of(tower)(batch), tower.grid)
+def test_effects_of_places_add_up_to_those_of_the_tokens(clip):
+    batch = images(2, clip)
+    found = by_place(token_effects_of(clip)(batch), clip.grid)
     rows, columns = found.shape[1:3]
-    assert (rows, columns) == tower.grid
-    if tower.kind == "resnet":  # whose pairs write all but the bias
-        lens = make_lens(tower)
+    assert (rows, columns) == clip.grid
+    if clip.kind == "resnet":  # whose pairs write all but the bias
+        lens = make_lens(clip)
         representation, contributions = lens(batch)
         mine = contributions[4]
         by_neuron = lens.neurons.inner, lens.neurons.outer
         mean_token = sum(
             mine.weights[:, h, :1] * (mine.activations[:, 0] @ by_neuron[0][h] @ by_neuron[1][h])
-            for h in range(tower.heads)
+            for h in range(clip.heads)
         )
         scale = 100 / representation.norm(dim=-1, keepdim=True)
         total = found.sum((1, 2)) + mean_token + scale * lens.bias
         torch.testing.assert_close(total, scale * representation, rtol=1e-4, atol=1e-3)
 
 
-def test_the_words_are_those_of_the_cuttings(tower):
+def test_the_words_are_those_of_the_cuttings(clip):
     reference, new = noise(12, 0), noise(12, 1)
     for image in new:
         image.paste("red", (40, 40, 64, 64))
-    texts = bank(tower)
-    place = look_closer(tower, reference, new, texts)
+    texts = pool(clip)
+    place = localise_change(clip, reference, new, texts)
     assert where(place.box) == "lower right"
     means = []
     for side in (reference, new):
-        rows = [tower.encode_image(whole(tower, cut(image, place.box)))[0] for image in side]
+        rows = [clip.encode_image(whole(clip, cut(image, place.box)))[0] for image in side]
         means.append(torch.stack([row / row.norm() for row in rows]).mean(0))
     scores = 100 * texts.centred @ (means[1] - means[0])
     best = int(scores.argmax())
@@ -145,14 +145,14 @@ def test_places_have_names(box, words):
     assert where(box) == words
 
 
-def test_too_few_images_are_refused(tower):
+def test_too_few_images_are_refused(clip):
     with pytest.raises(ValueError, match="at least two images a side, not 1 and 3"):
-        look_closer(tower, noise(1, 0), noise(3, 1), bank(tower))
+        localise_change(clip, noise(1, 0), noise(3, 1), pool(clip))
 
 
-def test_where_nothing_differs_there_is_no_place(tower):
+def test_where_nothing_differs_there_is_no_place(clip):
     same = noise(1, 0) * 6
-    assert look_closer(tower, same, same, bank(tower)) is None
+    assert localise_change(clip, same, same, pool(clip)) is None
 
 
 def test_a_difference_is_counted_in_what_chance_gives():

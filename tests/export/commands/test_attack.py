@@ -17,7 +17,7 @@ from export.attack.results import AttackFolder, Cell, check_space
 from export.common.errors import UserError
 from tests.helpers.packs import COLOURS, flat_pack_file
 from tests.helpers.pipelines import chat_folder, painter_folder
-from tests.helpers.tiny import RESNET, WORDS, tiny_bundle, tiny_tower
+from tests.helpers.tiny import RESNET, WORDS, tiny_bundle, tiny_clip
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -26,10 +26,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 def work(tmp_path_factory):
     """A bundle whose phrases can be drawn, a pack, and images for the indirect effects."""
     root = tmp_path_factory.mktemp("attack")
-    tower = tiny_tower(root / "bundle")
-    made = tiny_bundle(tower=tower)
+    clip = tiny_clip(root / "bundle")
+    made = tiny_bundle(clip=clip)
     texts = ["bone", "leash", "palm tree", "poodle", *made.texts[4:]]
-    embeddings = tower.encode_text(texts)
+    embeddings = clip.encode_text(texts)
     made = replace(
         made, texts=texts, text_embeddings=embeddings, config=replace(made.config, model=".")
     )
@@ -69,7 +69,7 @@ def test_all_methods_are_run_with_the_same_budget_and_seeds(work, tmp_path, caps
     for row in found:
         by_method.setdefault(row["method"], []).append((row["seed"], row["picture_seed"]))
         assert row["presence"] == "as wanted"
-        assert "poodle" not in row["cues"]  # its keywords name the fooled class
+        assert "poodle" not in row["cues"]  # its keywords name the target class
         assert size(out / row["file"]) == (32, 32)
     assert len({tuple(seeds) for seeds in by_method.values()}) == 1
     assert set(by_method) == set(METHODS)
@@ -85,7 +85,7 @@ def test_all_methods_are_run_with_the_same_budget_and_seeds(work, tmp_path, caps
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_rows(work, tmp_path, monkeypatch, capsys):
-    arguments = ("--true", "cat", "--fooled", "dog", "--methods", "second-order,no cues")
+    arguments = ("--true", "cat", "--target", "dog", "--methods", "second-order,no cues")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert attack(work, whole, *arguments) == 0
     add, calls = AttackFolder.add, []
@@ -115,10 +115,10 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_rows(work, tmp_path, monke
 
 def test_pairs_come_from_a_file(work, tmp_path):
     file = tmp_path / "pairs.csv"
-    file.write_text("true,fooled\n# a comment\ncat, dog\n\nbone,whale\ncat,dog\n")
+    file.write_text("true,target\n# a comment\ncat, dog\n\nbone,whale\ncat,dog\n")
     out = tmp_path / "out"
     assert attack(work, out, "--pairs", str(file), "--methods", "second-order") == 0
-    assert {(r["true"], r["fooled_class"]) for r in rows(out)} == {
+    assert {(r["true"], r["target_class"]) for r in rows(out)} == {
         ("cat", "dog"),
         ("bone", "whale"),
     }
@@ -127,7 +127,7 @@ def test_pairs_come_from_a_file(work, tmp_path):
 def test_other_models_judge_the_same_pictures(work, tmp_path):
     _, bundle = work
     out = tmp_path / "out"
-    arguments = ("--true", "cat", "--fooled", "dog", "--methods", "second-order,no cues")
+    arguments = ("--true", "cat", "--target", "dog", "--methods", "second-order,no cues")
     assert attack(work, out, *arguments, "--transfer", str(bundle)) == 0
     for row in rows(out):
         assert row["transfer"] == f"{bundle}={row['fooled']}"  # it is the same model
@@ -141,7 +141,7 @@ def test_chat_model_and_text_to_image_model_do_the_same(work, tmp_path):
     painter = painter_folder(tmp_path / "painter")
     out = tmp_path / "out"
     more = (
-        "--true", "cat", "--fooled", "dog", "--methods", "random words", "--images", "2",
+        "--true", "cat", "--target", "dog", "--methods", "random words", "--images", "2",
         "--describer", str(chat), "--painter", str(painter), "--steps", "1", "--size", "32",
         "--device", "cpu",
     )  # fmt: skip
@@ -152,7 +152,7 @@ def test_chat_model_and_text_to_image_model_do_the_same(work, tmp_path):
     again = tmp_path / "again"
     assert attack(work, again, *more, "--second-opinion", str(bundle)) == 0
     assert {row["presence"] for row in rows(again)} <= {
-        "as wanted", "true object missing", "fooled object shown",
+        "as wanted", "true object missing", "target object shown",
     }  # fmt: skip
 
 
@@ -160,22 +160,22 @@ def test_chat_model_and_text_to_image_model_do_the_same(work, tmp_path):
     ("arguments", "message"),
     [
         ((), "expected --true CLASS"),
-        (("--true", "cat", "--fooled", "cats"), "two different classes"),
-        (("--true", "sofa", "--fooled", "dog"), "no pictogram of 'sofa'"),
-        (("--true", "cat", "--fooled", "dog", "--images", "0"), "1 to 10000 pictures"),
-        (("--true", "cat", "--fooled", "dog", "--seeds", "99"), "1 to 20"),
-        (("--true", "cat", "--fooled", "dog", "--methods", "magic"), "expected some of"),
-        (("--true", "cat", "--fooled", "dog", "--layers", "7"), "expected layers among"),
-        (("--true", "cat", "--fooled", "dog", "--layers", "x"), "whole numbers"),
+        (("--true", "cat", "--target", "cats"), "two different classes"),
+        (("--true", "sofa", "--target", "dog"), "no pictogram of 'sofa'"),
+        (("--true", "cat", "--target", "dog", "--images", "0"), "1 to 10000 pictures"),
+        (("--true", "cat", "--target", "dog", "--seeds", "99"), "1 to 20"),
+        (("--true", "cat", "--target", "dog", "--methods", "magic"), "expected some of"),
+        (("--true", "cat", "--target", "dog", "--layers", "7"), "expected layers among"),
+        (("--true", "cat", "--target", "dog", "--layers", "x"), "whole numbers"),
         (("--true", "cat", "--pairs", "x"), "not both"),
         (("--pairs", "nowhere.csv"), "does not exist"),
-        (("--true", "cat", "--fooled", "dog", "--painter", "/nowhere"), "could not be loaded"),
-        (("--true", "cat", "--fooled", "dog", "--describer", "/nowhere"), "could not be loaded"),
-        (("--true", "cat", "--fooled", "dog", "--cues-each", "9"), "0 to 6 cues"),
-        (("--true", "cat", "--fooled", "dog", "--device", "gpu"), "--device gpu is not on this"),
-        (("--true", "cat", "--fooled", "dog", "--pack", "latin.csv"), "no pack of pictograms"),
-        (("--true", "cat", "--fooled", "dog", "--transfer", "ViT-B-32:no"), "not a set of weights"),
-        (("--true", "cat", "--fooled", "dog", "--data", "blank"), "none of its images can be"),
+        (("--true", "cat", "--target", "dog", "--painter", "/nowhere"), "could not be loaded"),
+        (("--true", "cat", "--target", "dog", "--describer", "/nowhere"), "could not be loaded"),
+        (("--true", "cat", "--target", "dog", "--cues-each", "9"), "0 to 6 cues"),
+        (("--true", "cat", "--target", "dog", "--device", "gpu"), "--device gpu is not on this"),
+        (("--true", "cat", "--target", "dog", "--pack", "latin.csv"), "no pack of pictograms"),
+        (("--true", "cat", "--target", "dog", "--transfer", "ViT-B-32:no"), "not a set of weights"),
+        (("--true", "cat", "--target", "dog", "--data", "blank"), "none of its images can be"),
         (("--pairs", "latin.csv"), "latin.csv is not UTF-8 text"),
     ],
 )
@@ -199,15 +199,15 @@ def test_mistakes_are_one_line_and_status_2(
 def test_a_resnet_is_attacked_by_all_methods_it_has(work, tmp_path):
     root, _ = work
     texts = ["bone", "leash", "palm tree", *WORDS[3:]]
-    tower = tiny_tower(tmp_path / "rn", RESNET)
-    made = tiny_bundle(tower=tower)
+    clip = tiny_clip(tmp_path / "rn", RESNET)
+    made = tiny_bundle(clip=clip)
     made = replace(
-        made, texts=texts, text_embeddings=tower.encode_text(texts),
+        made, texts=texts, text_embeddings=clip.encode_text(texts),
         config=replace(made.config, model="."),
     )  # fmt: skip
     bundle = save_bundle(made, tmp_path / "rn")
     out = tmp_path / "out"
-    line = ("--true", "cat", "--fooled", "dog", "--seeds", "1", "--images", "1")
+    line = ("--true", "cat", "--target", "dog", "--seeds", "1", "--images", "1")
     assert attack((root, bundle), out, *line) == 0
     assert {row["method"] for row in rows(out)} == set(METHODS) - {INDIRECT}
 
@@ -215,7 +215,7 @@ def test_a_resnet_is_attacked_by_all_methods_it_has(work, tmp_path):
 def test_a_missing_gpu_and_a_full_disk_are_said_before_anything_is_painted(
     work, tmp_path, capsys, monkeypatch
 ):
-    pair = ("--true", "cat", "--fooled", "dog")
+    pair = ("--true", "cat", "--target", "dog")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert attack(work, tmp_path / "gpu", *pair, "--device", "cuda") == 2
     assert "--device cuda is not on this machine" in capsys.readouterr().err
@@ -229,7 +229,7 @@ def test_a_missing_gpu_and_a_full_disk_are_said_before_anything_is_painted(
 
 def test_another_attack_or_other_files_in_the_folder_are_refused(work, tmp_path, capsys):
     out = tmp_path / "out"
-    pair = ("--true", "cat", "--fooled", "dog", "--methods", "no cues")
+    pair = ("--true", "cat", "--target", "dog", "--methods", "no cues")
     assert attack(work, out, *pair) == 0
     assert attack(work, out, *pair, "--neurons", "7") == 2
     assert "neurons: 100, now 7" in capsys.readouterr().err

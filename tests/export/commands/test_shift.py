@@ -64,16 +64,16 @@ def test_a_change_at_one_place_is_looked_at_closer(bundle, tmp_path, capsys):
     arguments += ["--bundle", bundle, "--permutations", "99"]
     assert main(arguments) == 0
     report = json.loads((out / "report.json").read_text())
-    assert 0 <= report["closer"]["box"][0] < report["closer"]["box"][2] <= 1
-    words = [word for word, _ in report["closer"]["words"][:5]]
-    said = json.loads(capsys.readouterr().out)["closer"]
+    assert 0 <= report["localised"]["box"][0] < report["localised"]["box"][2] <= 1
+    words = [word for word, _ in report["localised"]["words"][:5]]
+    said = json.loads(capsys.readouterr().out)["localised"]
     assert said["words"] == words
     assert said["where"] in (out / "report.html").read_text()
     page = (out / "report.html").read_text()
     assert "A closer look: " in page
     assert main([*arguments, "--window", "12"]) == 0
     windows = json.loads((out / "report.json").read_text())["windows"]
-    assert all((window["closer"] is not None) == window["alarm"] for window in windows)
+    assert all((window["localised"] is not None) == window["alarm"] for window in windows)
     assert any(window["alarm"] for window in windows)
 
 
@@ -83,7 +83,7 @@ def test_no_shift_is_reported_as_none(bundle, tmp_path, capsys):
     assert main([*arguments, "--bundle", bundle, "--permutations", "99"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert not said["shift"]
-    assert said["closer"] is None
+    assert said["localised"] is None
     assert "No single place" not in (tmp_path / "r" / "report.html").read_text()
 
 
@@ -166,7 +166,9 @@ def test_samples_hold_what_their_shift_says():
         assert set(np.unique(sample.new.pixels)) == {0, value}
         assert len(sample.new) == len(sample.reference) == 10
         assert np.asarray(sample.new.pictures([9])[0]).max() == value
-        assert (sample.new.profile.said[:, 0].numpy() == sample.new.pixels[:, 0, 0, 0]).all()
+        assert (
+            sample.new.profile.reconstruction[:, 0].numpy() == sample.new.pixels[:, 0, 0, 0]
+        ).all()
 
 
 def test_the_table_has_a_row_a_cell():

@@ -31,9 +31,9 @@ def test_chance_agrees_with_drawing_texts_at_random():
 
 
 def test_figures_in_one_line():
-    figures = {"recall_at_10": {"second_order": 0.0292, "whole": 0.274}, "chance": 0.0151}
+    figures = {"recall_at_10": {"sparse-norm": 0.0292, "dense": 0.274}, "chance": 0.0151}
     assert in_words(figures) == (
-        "concepts  recall at 10 second order 2.9%, whole 27.4%; chance 1.5%"
+        "concepts  recall at 10 sparse-norm 2.9%, dense 27.4%; chance 1.5%"
     )
 
 

@@ -18,7 +18,7 @@ from export.data.loader import batches
 from export.evaluation.fidelity import Tally, fidelity, in_words
 from export.pipeline.card import render_card
 from export.pipeline.thumbnails import choose, encode, gallery
-from tests.helpers.tiny import WORDS, tiny_bundle, tiny_tower
+from tests.helpers.tiny import WORDS, tiny_bundle, tiny_clip
 
 
 class Colours:
@@ -34,8 +34,8 @@ class Colours:
 
 
 @pytest.fixture(scope="module")
-def tower(tmp_path_factory):
-    return tiny_tower(tmp_path_factory.mktemp("tower"))
+def clip(tmp_path_factory):
+    return tiny_clip(tmp_path_factory.mktemp("tower"))
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,9 @@ def source():
     return SequenceSource(Colours(), "colours", ("one", "two", "three"))
 
 
-def with_means(bundle, lens, source, tower):
+def with_means(bundle, lens, source, clip):
     """The bundle with the true means and thresholds of its units on the source."""
-    images = torch.cat([b.images for b in batches(source, tower.preprocess, range(3), 4)])
+    images = torch.cat([b.images for b in batches(source, clip.preprocess, range(3), 4)])
     _, contributions = lens(images)
     layers = {}
     for layer, mine in contributions.items():
@@ -58,11 +58,11 @@ def with_means(bundle, lens, source, tower):
     return replace(bundle, layers=layers), images
 
 
-def test_conditions_against_loops(tower, source):
-    lens = make_lens(tower, (1, 2))
-    bundle, images = with_means(tiny_bundle(tower=tower), lens, source, tower)
-    classifier = tower.encode_text(["a cat", "a dog", "a car"])
-    figures = fidelity(bundle, tower, source, classifier, sizes=(2, 4), batch=5)
+def test_conditions_against_loops(clip, source):
+    lens = make_lens(clip, (1, 2))
+    bundle, images = with_means(tiny_bundle(clip=clip), lens, source, clip)
+    classifier = clip.encode_text(["a cat", "a dog", "a car"])
+    figures = fidelity(bundle, clip, source, classifier, sizes=(2, 4), batch=5)
     assert figures["count"] == 12
     representation, contributions = lens(images)
     labels = torch.tensor([i % 3 for i in range(12)])
@@ -94,88 +94,88 @@ def test_conditions_against_loops(tower, source):
             assert found["accuracy"] == pytest.approx(float(right), abs=1e-5)
 
 
-def test_all_texts_rebuild_what_they_span(tower, source):
+def test_all_texts_rebuild_what_they_span(clip, source):
     """With as many texts as dimensions, the texts give the first component itself."""
-    lens = make_lens(tower, (1, 2))
-    bundle, _ = with_means(tiny_bundle(tower=tower), lens, source, tower)
+    lens = make_lens(clip, (1, 2))
+    bundle, _ = with_means(tiny_bundle(clip=clip), lens, source, clip)
     span = torch.linalg.qr(torch.randn(24, 24, generator=torch.Generator().manual_seed(0)))[0]
     texts = [f"t{i}" for i in range(24)]
     pool = replace(bundle.config.pool, count=24)
     bundle = replace(
         bundle, texts=texts, text_embeddings=span, config=replace(bundle.config, pool=pool)
     )
-    figures = fidelity(bundle, tower, source, span, sizes=(24,))["layers"]["layer 1"]
+    figures = fidelity(bundle, clip, source, span, sizes=(24,))["layers"]["layer 1"]
     assert figures["24 texts"]["cosine"] == pytest.approx(figures["first component"]["cosine"])
 
 
-def test_images_without_classes_give_agreement_only(tower, source):
-    lens = make_lens(tower, (1, 2))
-    bundle, _ = with_means(tiny_bundle(tower=tower), lens, source, tower)
+def test_images_without_classes_give_agreement_only(clip, source):
+    lens = make_lens(clip, (1, 2))
+    bundle, _ = with_means(tiny_bundle(clip=clip), lens, source, clip)
 
     class Nameless(Colours):
         def __getitem__(self, i):
             return super().__getitem__(i)[0], None
 
     nameless = SequenceSource(Nameless(), "nameless")
-    figures = fidelity(bundle, tower, nameless, bundle.text_embeddings, sizes=(4,))
+    figures = fidelity(bundle, clip, nameless, bundle.text_embeddings, sizes=(4,))
     condition = figures["layers"]["layer 2"]["first component"]
     assert "accuracy" not in condition
     assert 0 <= condition["agreement"] <= 1
     assert figures["baseline"] == {}
 
 
-def test_numbers_without_names_are_no_classes(tower):
+def test_numbers_without_names_are_no_classes(clip):
     """As in many a shard's `.cls`: they would be taken for places in the text pool."""
-    bundle = tiny_bundle(tower=tower)
-    figures = fidelity(bundle, tower, SequenceSource(Colours(), "s"), bundle.text_embeddings)
+    bundle = tiny_bundle(clip=clip)
+    figures = fidelity(bundle, clip, SequenceSource(Colours(), "s"), bundle.text_embeddings)
     assert figures["baseline"] == {}
     assert in_words(figures).startswith("layer 1  agreement 100.0% unchanged; all effects")
     card = render_card(bundle, {"fidelity": figures}, "", "name")
     assert "12 images of s, a choice among the bundle's texts;" in card
 
 
-def test_numbers_beyond_the_names_are_counted(tower, source, tmp_path):
+def test_numbers_beyond_the_names_are_counted(clip, source, tmp_path):
     class More(SequenceSource):
         def _load(self, i):
             return replace(super()._load(i), label=i % 4)
 
-    bundle = tiny_bundle(tower=tower)
+    bundle = tiny_bundle(clip=clip)
     classes = bundle.text_embeddings[:3]
-    figures = fidelity(bundle, tower, More(Colours(), "more", source.class_names), classes)
+    figures = fidelity(bundle, clip, More(Colours(), "more", source.class_names), classes)
     assert figures["without_class"] == 3
     said = "labels   3 of 12 images have no class, or one beyond the 3 names: left out of accuracy"
     assert in_words(figures).splitlines()[-1] == said
     heard = []
     summary(replace(bundle, metrics={"fidelity": figures}), tmp_path, [], [], heard.append)
     assert said in heard
-    assert "without_class" not in fidelity(bundle, tower, source, classes)
+    assert "without_class" not in fidelity(bundle, clip, source, classes)
 
 
-def test_a_pool_smaller_than_all_sizes_is_taken_whole(tower, source):
-    bundle = tiny_bundle(tower=tower)
+def test_a_pool_smaller_than_all_sizes_is_taken_whole(clip, source):
+    bundle = tiny_bundle(clip=clip)
     bundle = replace(bundle, text_embeddings=bundle.text_embeddings[:3])
-    figures = fidelity(bundle, tower, source, bundle.text_embeddings)
+    figures = fidelity(bundle, clip, source, bundle.text_embeddings)
     assert [name for name in figures["layers"]["layer 1"] if "texts" in name] == ["3 texts"]
 
 
-def test_the_shared_bias_is_refused(tower, source):
-    bundle = tiny_bundle(tower=tower)
+def test_the_shared_bias_is_refused(clip, source):
+    bundle = tiny_bundle(clip=clip)
     bundle = replace(bundle, config=replace(bundle.config, shared_bias=True))
     with pytest.raises(UserError, match="shared bias"):
-        fidelity(bundle, tower, source, bundle.text_embeddings)
+        fidelity(bundle, clip, source, bundle.text_embeddings)
 
 
-def test_images_of_which_none_can_be_read(tower, tmp_path):
+def test_images_of_which_none_can_be_read(clip, tmp_path):
     (tmp_path / "empty.png").touch()
-    bundle = tiny_bundle(tower=tower)
+    bundle = tiny_bundle(clip=clip)
     with pytest.raises(UserError, match="none of the images"):
-        fidelity(bundle, tower, FolderSource(tmp_path), bundle.text_embeddings)
+        fidelity(bundle, clip, FolderSource(tmp_path), bundle.text_embeddings)
 
 
-def test_mean_scores_are_found_again(tower):
-    lens = make_lens(tower, (0, 2))
+def test_mean_scores_are_found_again(clip):
+    lens = make_lens(clip, (0, 2))
     for directions in lens.directions.values():
-        scores = torch.randn(directions.units, directions.pairs)
+        scores = torch.randn(directions.units, directions.heads)
         means = torch.einsum("nk,nkd->nd", scores, directions.dense())
         found = MeanEffect.from_dense(means, directions)
         torch.testing.assert_close(found.dense(directions), means, rtol=1e-4, atol=1e-5)
@@ -194,18 +194,18 @@ def test_changes_are_paired():
     assert low < figures["change"] < high
 
 
-def statistics(top_images):
-    n, k = top_images.shape
+def statistics(top_activating_images):
+    n, k = top_activating_images.shape
     zero = torch.zeros(n)
     return UnitStatistics(
         means=torch.zeros(n, 4),
         directions=torch.zeros(n, 4),
         explained_variance=zero,
         top_norms=torch.zeros(n, k),
-        top_images=top_images,
+        top_activating_images=top_activating_images,
         percentile=zero,
         norm_histogram=torch.zeros(n, 2, dtype=torch.int32),
-        effective_share=zero,
+        participation_ratio=zero,
         count=9,
     )
 
@@ -217,14 +217,14 @@ def test_every_units_first_image_comes_before_any_second():
     assert choose(layers, 0) == []
 
 
-def test_thumbnails_show_what_the_model_sees_within_the_budget(tower, source):
-    examples = gallery(tower, source, [4, 2, 9, 0], 10**6)
+def test_thumbnails_show_what_the_model_sees_within_the_budget(clip, source):
+    examples = gallery(clip, source, [4, 2, 9, 0], 10**6)
     assert sorted(examples) == [0, 2, 4, 9]
     pixels = torch.zeros(3, 300, 200)
-    assert 0 < len(encode(tower, pixels)) < 3000
-    small = gallery(tower, source, [4, 2, 9, 0], len(examples[4]) + len(examples[2]))
+    assert 0 < len(encode(clip, pixels)) < 3000
+    small = gallery(clip, source, [4, 2, 9, 0], len(examples[4]) + len(examples[2]))
     assert sorted(small) == [2, 4]
-    assert len(gallery(tower, source, [], 100)) == 0
+    assert len(gallery(clip, source, [], 100)) == 0
 
 
 def test_the_card_says_what_the_bundle_holds():

@@ -127,7 +127,7 @@ def test_coco_panoptic(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def tower():
+def clip():
     return tiny_vit()
 
 
@@ -142,15 +142,15 @@ def masks_of_one(count=4):
     return MaskSet("halves", count, ("cat", "dog"), load)
 
 
-def step(tower, sign):
+def step(clip, sign):
     ramp = torch.linspace(-1, 1, 4).expand(4, 4)
     return lambda images, texts: sign * ramp.expand(len(images), len(texts), 4, 4)
 
 
-def test_figures_by_hand(tower):
+def test_figures_by_hand(clip):
     data = masks_of_one()
-    methods = [Segmenter("right", step(tower, 1)), Segmenter("left", step(tower, -1))]
-    right, left = evaluation.evaluate(tower, data, methods, "none")
+    methods = [Segmenter("right", step(clip, 1)), Segmenter("left", step(clip, -1))]
+    right, left = evaluation.evaluate(clip, data, methods, "none")
     heat = np.asarray(
         torch.nn.functional.interpolate(
             torch.linspace(0, 1, 4).expand(1, 1, 4, 4), (16, 16), mode="bilinear"
@@ -165,7 +165,7 @@ def test_figures_by_hand(tower):
     assert right.rows.shape == (4, 8)
 
 
-def test_the_better_variant_is_chosen(tower):
+def test_the_better_variant_is_chosen(clip):
     def by_text(images, texts):
         """Right when the text was held against the others (its entries sum to less)."""
         good = texts.norm(dim=1) < 0.99
@@ -177,15 +177,15 @@ def test_the_better_variant_is_chosen(tower):
         "cat", 4, data.class_names,
         lambda i: Sample(data.load(i).image, {"cat": data.load(i).masks["cat"]}),
     )  # fmt: skip
-    (chosen,) = evaluation.choose(tower, only_cat, [Segmenter("m", by_text)], "none")
+    (chosen,) = evaluation.choose(clip, only_cat, [Segmenter("m", by_text)], "none")
     assert chosen.contrast
 
 
-def test_report_and_table(tower):
+def test_report_and_table(clip):
     methods = [
-        Segmenter(BEST, step(tower, 1), threshold=0.5), Segmenter(PAPER, step(tower, 1)),
+        Segmenter(BEST, step(clip, 1), threshold=0.5), Segmenter(PAPER, step(clip, 1)),
     ]  # fmt: skip
-    figures = evaluation.report(evaluation.evaluate(tower, masks_of_one(), methods, "none"), "x")
+    figures = evaluation.report(evaluation.evaluate(clip, masks_of_one(), methods, "none"), "x")
     json.dumps(figures)
     assert figures["methods"][PAPER]["behind best"]["low"] == [0, 0, 0]
     text = evaluation.in_words(figures)

@@ -88,7 +88,7 @@ def two_sets(size=64):
 
 def test_every_method_is_measured_with_what_it_chose():
     figures = measure(tiny_resnet(), *two_sets(), templates="none")
-    plain = {"neuron-head pairs", "MaskCLIP", "attention", "GradCAM", "patch effects"}
+    plain = {"neuron-head pairs", "MaskCLIP", "attention", "GradCAM", "patch attribution"}
     edges = {"MaskCLIP + edges", "attention + edges", "GradCAM + edges"}
     assert set(figures) == plain | edges | {BEST}
     assert figures["neuron-head pairs"]["count"] >= 1

@@ -19,7 +19,7 @@ from export.experiments import (
 )
 from export.pipeline.update_bundle import open_model
 from export.report import published
-from export.report.context import Bench
+from export.report.context import EvaluationContext
 from export.report.types import Options
 from tests.export.experiments.test_vit import folders  # noqa: F401  (the fixture's images)
 from tests.helpers.tiny import tiny_bundle_folder
@@ -30,34 +30,38 @@ SMALL = Options(
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory, folders):  # noqa: F811
+def context(tmp_path_factory, folders):  # noqa: F811
     bundle = tiny_bundle_folder(tmp_path_factory.mktemp("pairs") / "tiny", kind="resnet")
     loaded = load_bundle(bundle)
-    return Bench(loaded, bundle, open_model(loaded, bundle), SMALL, str(folders[1]), batch=4)
+    return EvaluationContext(
+        loaded, bundle, open_model(loaded, bundle), SMALL, str(folders[1]), batch=4
+    )
 
 
-def test_a_pair_has_one_direction_and_a_neuron_has_not(bench):
-    result = pair_rank.measure(bench)
+def test_a_pair_has_one_direction_and_a_neuron_has_not(context):
+    result = pair_rank.measure(context)
     assert min(result["pair"]) == pytest.approx(1)
     assert min(result["neuron"]) < 0.999
     assert result["accuracy"]["unchanged"]["agreement"] == 1
     assert pair_rank.report(result).claims[0].holds is True
 
 
-def test_one_direction_a_neuron_is_what_a_loop_keeps(bench, monkeypatch):
+def test_one_direction_a_neuron_is_what_a_loop_keeps(context, monkeypatch):
     kept = []
     monkeypatch.setattr(pair_rank.Tally, "add", lambda self, e, *_: kept.append(e))
     monkeypatch.setattr(pair_rank.Tally, "figures", lambda self: {})
-    lens = NeuronHeadLens(bench.tower)
-    images = torch.cat([i for _, i, _ in bench.pass_over(bench.judged, "test", limit=4)])
+    lens = NeuronHeadLens(context.clip)
+    images = torch.cat([i for _, i, _ in context.pass_over(context.judged, "test", limit=4)])
     scores = pair_rank._scores(lens, images)
     neurons_, heads = scores.shape[1:]
     mean = torch.randn(neurons_, heads)
-    vectors = torch.nn.functional.normalize(torch.randn(neurons_, lens.tower.embed_dim), dim=1)
+    vectors = torch.nn.functional.normalize(torch.randn(neurons_, lens.clip.embed_dim), dim=1)
     monkeypatch.setattr(
-        Bench, "pass_over", lambda *_: [(torch.arange(4), images, torch.zeros(4).long())]
+        EvaluationContext,
+        "pass_over",
+        lambda *_: [(torch.arange(4), images, torch.zeros(4).long())],
     )
-    pair_rank._accuracy(bench, lens, mean, vectors)
+    pair_rank._accuracy(context, lens, mean, vectors)
     unchanged, one, none = kept
     dense = lens.neurons.dense(torch.arange(neurons_)).double()
     expected = unchanged.double().clone()
@@ -71,9 +75,9 @@ def test_one_direction_a_neuron_is_what_a_loop_keeps(bench, monkeypatch):
     assert torch.allclose(one.double(), expected, atol=1e-3)
 
 
-def test_components_are_those_of_the_dense_effects(bench):
-    lens = NeuronHeadLens(bench.tower)
-    images = torch.cat([i for _, i, _ in bench.pass_over(bench.usual, "test")])
+def test_components_are_those_of_the_dense_effects(context):
+    lens = NeuronHeadLens(context.clip)
+    images = torch.cat([i for _, i, _ in context.pass_over(context.usual, "test")])
     scores = pair_rank._scores(lens, images)
     centred = scores - scores.mean(0)
     found = pair_rank._components(centred, lens)
@@ -83,8 +87,8 @@ def test_components_are_those_of_the_dense_effects(bench):
         assert abs(float(first @ found[neuron].double())) == pytest.approx(1, abs=1e-5)
 
 
-def test_sparsity_ends_at_the_unchanged_model_and_starts_at_ablation(bench):
-    result = pair_sparsity.measure(bench)
+def test_sparsity_ends_at_the_unchanged_model_and_starts_at_ablation(context):
+    result = pair_sparsity.measure(context)
     ways = result["ways"]
     assert all(mine["1.0"]["agreement"] == 1 for mine in ways.values())
     assert len({mine["0.0"]["cosine"] for mine in ways.values()}) == 1
@@ -112,9 +116,9 @@ def test_the_sparsity_claim_follows_the_figures():
     assert pair_sparsity.claims(result([0.8] * 11), shares)[0].holds is None
 
 
-def test_sub_concepts_and_units(bench):
-    result = subconcepts.measure(bench)
-    arrays = bench.bundle.layers[4]
+def test_sub_concepts_and_units(context):
+    result = subconcepts.measure(context)
+    arrays = context.bundle.layers[4]
     heads = result["heads"]
     rows = arrays.directions[:heads]
     first = (rows @ rows.T)[~torch.eye(heads, dtype=torch.bool)].mean()
@@ -122,7 +126,7 @@ def test_sub_concepts_and_units(bench):
     assert first.abs() <= 1
     assert 1 <= result["distinct"] <= heads
     assert len(subconcepts.report(result).parts[0].rows) == 4 * min(3, heads)
-    assert "head" in neurons.report(neurons.measure(bench)).parts[0].rows[0][0]
+    assert "head" in neurons.report(neurons.measure(context)).parts[0].rows[0][0]
 
 
 def test_shared_images():
@@ -131,11 +135,11 @@ def test_shared_images():
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_adversarial_table(bench, tmp_path, folders, monkeypatch):  # noqa: F811
+def test_adversarial_table(context, tmp_path, folders, monkeypatch):  # noqa: F811
     pair = ("ship", "truck")
     monkeypatch.setattr(published, "ADVERSARIAL", {pair: published.ADVERSARIAL[pair]})
     bundle = load_bundle(folders[0])
-    mine = Bench(
+    mine = EvaluationContext(
         bundle, folders[0], open_model(bundle, folders[0]), SMALL, str(folders[1]),
         work=tmp_path / "work",
     )  # fmt: skip
@@ -157,8 +161,8 @@ def replace_rates(result, ours, theirs):
     return result | {"success": result["success"] | {"overall": overall, "comparison": comparison}}
 
 
-def test_dataset_shift(bench):
-    result = dataset_shift.measure(replace(bench))
+def test_dataset_shift(context):
+    result = dataset_shift.measure(replace(context))
     assert {name.rpartition(" ")[0] for name in result["cells"]} >= {"none", "style"}
     section = dataset_shift.report(result)
     assert len(section.parts[1].rows) == len(result["cells"])
@@ -166,8 +170,8 @@ def test_dataset_shift(bench):
 
 
 def test_a_closer_look_counts_where_a_watermark_is_noticed():
-    def cell(ours, closer):
-        named = {"named": 0, "named by mean embedding": 0, "named on a closer look": closer}
+    def cell(ours, localised):
+        named = {"named": 0, "named by mean embedding": 0, "named by localisation": localised}
         return {"runs": 2, "ours": ours, "MMD": 0, "classifier": 0} | named
 
     cells = {"none 9": cell(0, None), "mark:0.2 9": cell(1, 0.9), "mark:0.01 9": cell(0.1, 0)}
@@ -179,9 +183,9 @@ def test_a_closer_look_counts_where_a_watermark_is_noticed():
     assert dataset_shift.report({"size": 9, "cells": cells}).claims[2].holds is None
 
 
-def test_semantic_segmentation(bench):
+def test_semantic_segmentation(context):
     options = replace(SMALL, masked_images=4, chosen_on=2)
-    result = semantic.measure(replace(bench, options=options))
+    result = semantic.measure(replace(context, options=options))
     assert set(semantic.METHODS) <= set(result["methods"])
     section = semantic.report(result)
     ElementTree.fromstring(section.parts[0].svg)

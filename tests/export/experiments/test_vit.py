@@ -29,8 +29,8 @@ from export.experiments import (
 from export.pipeline.update_bundle import open_model
 from export.report import published
 from export.report.charts import Bar, Line, bar_chart, line_chart, nice_ticks
-from export.report.context import Bench, Chosen
-from export.report.metric import yardstick
+from export.report.context import Chosen, EvaluationContext
+from export.report.metric import metric
 from export.report.types import Options
 from tests.helpers.tiny import tiny_bundle_folder
 
@@ -57,31 +57,33 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bench(folders):
+def context(folders):
     bundle, images, masked = folders
     loaded = load_bundle(bundle)
     options = replace(SMALL, masks=str(masked), pools=("words",))
-    return Bench(loaded, bundle, open_model(loaded, bundle), options, str(images), batch=5)
+    return EvaluationContext(
+        loaded, bundle, open_model(loaded, bundle), options, str(images), batch=5
+    )
 
 
-def judged(bench):
-    batches = list(bench.pass_over(bench.judged, "test"))
+def judged(context):
+    batches = list(context.pass_over(context.judged, "test"))
     return torch.cat([images for _, images, _ in batches]), torch.cat([b[2] for b in batches])
 
 
-def accuracy(bench, embeddings, labels):
-    return float(((embeddings @ bench.classifier.T).argmax(1) == labels).float().mean())
+def accuracy(context, embeddings, labels):
+    return float(((embeddings @ context.classifier.T).argmax(1) == labels).float().mean())
 
 
-def test_images_are_kept_apart_and_renumbered(bench):
-    usual, kept = bench.usual, bench.judged
+def test_images_are_kept_apart_and_renumbered(context):
+    usual, kept = context.usual, context.judged
     assert isinstance(kept, Chosen)
     assert not set(usual.numbers) & set(kept.numbers)
     assert len(usual) == len(kept) == 12
     assert [raw.index for raw in kept.raws([3, 5])] == [3, 5]
-    ids = torch.cat([ids for ids, _, _ in bench.pass_over(usual, "test", limit=7)])
+    ids = torch.cat([ids for ids, _, _ in context.pass_over(usual, "test", limit=7)])
     assert ids.tolist() == list(range(7))
-    _, labels = judged(bench)
+    _, labels = judged(context)
     assert set(labels.tolist()) == {0, 1}
 
 
@@ -101,19 +103,19 @@ def test_composed_images_are_composed_once():
     assert made == [7, 3]
 
 
-def test_mean_ablation_of_every_layer_is_that_of_a_loop(bench):
-    result = mean_ablation.measure(bench)
-    assert list(result["layers"]) == [str(layer) for layer in range(bench.tower.layers - 1)]
-    images, labels = judged(bench)
-    layer = next(layer for layer in range(4) if layer not in bench.bundle.layers)
-    lens = make_lens(bench.tower, (layer,))
+def test_mean_ablation_of_every_layer_is_that_of_a_loop(context):
+    result = mean_ablation.measure(context)
+    assert list(result["layers"]) == [str(layer) for layer in range(context.clip.layers - 1)]
+    images, labels = judged(context)
+    layer = next(layer for layer in range(4) if layer not in context.bundle.layers)
+    lens = make_lens(context.clip, (layer,))
     representation, contributions = lens(images)
-    effects = contributions[layer].dense(torch.arange(bench.tower.neurons)).double()
-    means = bench.wide((layer,)).layers[layer].means.double()
+    effects = contributions[layer].dense(torch.arange(context.clip.neurons)).double()
+    means = context.wide((layer,)).layers[layer].means.double()
     original = (SCALE * representation / representation.norm(dim=1, keepdim=True)).double()
     ablated = original - (effects - means).sum(1)
     found = result["layers"][str(layer)]["all effects mean-ablated"]
-    assert found["accuracy"] == pytest.approx(accuracy(bench, ablated.float(), labels), abs=1e-6)
+    assert found["accuracy"] == pytest.approx(accuracy(context, ablated.float(), labels), abs=1e-6)
     expected = torch.cosine_similarity(ablated, original).mean()
     assert found["cosine"] == pytest.approx(float(expected), abs=2e-5)
     section = mean_ablation.report(result)
@@ -121,36 +123,36 @@ def test_mean_ablation_of_every_layer_is_that_of_a_loop(bench):
     ElementTree.fromstring(section.parts[0].svg)
 
 
-def test_layers_beyond_the_bundle_get_the_statistics_of_their_own(bench):
-    layers = tuple(range(bench.tower.layers - 1))
-    assert set(layers) > set(bench.bundle.layers)
-    wide = bench.wide(layers)
-    own = next(iter(bench.bundle.layers))
-    assert wide.layers[own] is bench.bundle.layers[own]
-    other = next(layer for layer in layers if layer not in bench.bundle.layers)
-    batches = bench.pass_over(bench.usual, "test")
+def test_layers_beyond_the_bundle_get_the_statistics_of_their_own(context):
+    layers = tuple(range(context.clip.layers - 1))
+    assert set(layers) > set(context.bundle.layers)
+    wide = context.wide(layers)
+    own = next(iter(context.bundle.layers))
+    assert wide.layers[own] is context.bundle.layers[own]
+    other = next(layer for layer in layers if layer not in context.bundle.layers)
+    batches = context.pass_over(context.usual, "test")
     effects = torch.cat(
         [
-            make_lens(bench.tower, (other,))(images)[1][other].dense(torch.arange(4))
+            make_lens(context.clip, (other,))(images)[1][other].dense(torch.arange(4))
             for _, images, _ in batches
         ]
     )
     assert torch.allclose(wide.layers[other].means[:4], effects.mean(0), atol=1e-5)
 
 
-def test_all_activations_at_their_mean_is_what_a_hook_does(bench):
-    tower, layer = bench.tower, bench.layer
-    images, _ = judged(bench)
-    means = torch.randn(tower.grid[0] * tower.grid[1] + 1, tower.neurons)
-    original, ablated = indirect.all_at_mean(tower, images, layer, means)
-    module = tower.visual.get_submodule(activation_name(layer))
+def test_all_activations_at_their_mean_is_what_a_hook_does(context):
+    clip, layer = context.clip, context.layer
+    images, _ = judged(context)
+    means = torch.randn(clip.grid[0] * clip.grid[1] + 1, clip.neurons)
+    original, ablated = indirect.all_at_mean(clip, images, layer, means)
+    module = clip.visual.get_submodule(activation_name(layer))
     handle = module.register_forward_hook(lambda *_: means.expand(len(images), -1, -1))
     try:
-        expected = tower.encode_image(images)
+        expected = clip.encode_image(images)
     finally:
         handle.remove()
     assert torch.allclose(ablated, expected, atol=1e-5)
-    assert torch.allclose(original, tower.encode_image(images), atol=1e-6)
+    assert torch.allclose(original, clip.encode_image(images), atol=1e-6)
     assert not torch.allclose(original, expected, atol=1e-2)
 
 
@@ -164,37 +166,37 @@ def test_variance_of_the_first_component():
     assert second == pytest.approx(8 / 10)
 
 
-def test_indirect_table(bench):
-    result = indirect.measure(bench)
+def test_indirect_table(context):
+    result = indirect.measure(context)
     assert len(result["indirect"]["variance"]) == len(result["second-order"]["variance"]) == 3
     table = indirect.report(result).parts[0]
     assert [row[2] for row in table.rows] == ["52.3", "29.6"]
     assert [row[4] for row in table.rows] == ["11.0", "48.2"]
 
 
-def test_selectivity_ends_at_ablation_and_at_the_unchanged_model(bench):
-    result = selectivity.measure(bench)
+def test_selectivity_ends_at_ablation_and_at_the_unchanged_model(context):
+    result = selectivity.measure(context)
     assert result["shares"]["1.0"]["agreement"] == 1.0
     assert result["shares"]["1.0"]["cosine"] == pytest.approx(1, abs=1e-5)
-    ablated = bench.fidelity(bench.wide((bench.layer,)))["layers"][f"layer {bench.layer}"]
+    ablated = context.fidelity(context.wide((context.layer,)))["layers"][f"layer {context.layer}"]
     ablated = ablated["all effects mean-ablated"]
     assert result["shares"]["0.0"]["cosine"] == pytest.approx(ablated["cosine"], abs=2e-5)
     assert sum(result["effective"]["counts"]) <= result["units"]
     assert len(selectivity.report(result).claims) == 2
 
 
-def test_texts_reach_from_ablation_to_the_first_component(bench):
-    result = sparse_texts.measure(bench)
+def test_texts_reach_from_ablation_to_the_first_component(context):
+    result = sparse_texts.measure(context)
     figures = result["pools"]["words"]["figures"]
     assert {"4 texts", "8 texts"} <= set(figures)
     ElementTree.fromstring(sparse_texts.report(result).parts[0].svg)
 
 
-def test_first_order_effects_are_ablated_one_layer_after_the_other(bench):
-    result = first_order.measure(bench)
-    lens, layers = FirstOrderLens(bench.tower), bench.tower.layers
-    usual = torch.cat([images for _, images, _ in bench.pass_over(bench.usual, "test")])
-    images, labels = judged(bench)
+def test_first_order_effects_are_ablated_one_layer_after_the_other(context):
+    result = first_order.measure(context)
+    lens, layers = FirstOrderLens(context.clip), context.clip.layers
+    usual = torch.cat([images for _, images, _ in context.pass_over(context.usual, "test")])
+    images, labels = judged(context)
     means = lens(usual)[1]
     representation, effects = lens(images)
     ablated = representation.clone()
@@ -203,35 +205,35 @@ def test_first_order_effects_are_ablated_one_layer_after_the_other(bench):
         found = result["kinds"]["mlps"][layer]
         expected = torch.cosine_similarity(ablated, representation).mean()
         assert found["cosine"] == pytest.approx(float(expected), abs=2e-5)
-        assert found["accuracy"] == pytest.approx(accuracy(bench, ablated, labels), abs=1e-6)
+        assert found["accuracy"] == pytest.approx(accuracy(context, ablated, labels), abs=1e-6)
     assert len(first_order.report(result).claims) == 2
 
 
-def test_example_units_and_concepts(bench):
-    result = neurons.measure(bench)
+def test_example_units_and_concepts(context):
+    result = neurons.measure(context)
     example = result["units"]["clearest"][0]
     assert example["images"][0]["uri"].startswith("data:image/webp;base64,")
     assert neurons.report(result).parts[0].rows
-    clear = result["meanings"] | {"several": 0.9, "median": 3.0, "chance": 9.0}
+    clear = result["effective_concepts"] | {"several": 0.9, "median": 3.0, "chance": 9.0}
     for change, holds in (({}, True), ({"several": 0.2}, False), ({"median": 8.9}, None)):
-        claim = neurons.report(result | {"meanings": clear | change}).claims[0]
+        claim = neurons.report(result | {"effective_concepts": clear | change}).claims[0]
         assert claim.holds is holds
-    found = concepts.measure(bench)
+    found = concepts.measure(context)
     assert len(found["examples"]) == 6
     assert found["labelled"] == found["count"] == 12
     assert concepts.naming_texts("dog", ["a dog", "two dogs", "dogma", "hotdog"]) == {0, 1}
     assert concepts.report(found).parts[1].rows[0][1]
 
 
-def test_segmentation_table_has_the_papers_values(bench):
-    result = segmentation.measure(bench)
+def test_segmentation_table_has_the_papers_values(context):
+    result = segmentation.measure(context)
     section = segmentation.report(result)
     rows = {row[0]: row for row in section.parts[1].rows}
     assert rows["second-order votes (the paper's)"][4] == "78.1 / 59 / 84.9"
     assert len(result["examples"]) == 2
 
 
-BY = yardstick({"accuracy": 0.8})
+BY = metric({"accuracy": 0.8})
 
 
 def figures(value):
@@ -261,10 +263,10 @@ def test_claims_follow_the_figures():
 
 def test_what_conditions_are_compared_by():
     assert BY({"accuracy": 0.3, "accuracy_interval": [0.2, 0.4]}) == (0.3, [0.2, 0.4])
-    weak = yardstick({"accuracy": 0.05})
+    weak = metric({"accuracy": 0.05})
     assert (weak.name, weak.base) == ("agreement", 1.0)
     assert "only 5.0 %" in weak.note
-    assert "no labels" in yardstick({}).note
+    assert "no labels" in metric({}).note
     apart = ((0.2, [0.1, 0.3]), (0.5, [0.4, 0.6]))
     assert indirect._lower(*apart) is True
     assert indirect._lower(*apart[::-1]) is False

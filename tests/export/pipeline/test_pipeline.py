@@ -34,7 +34,7 @@ from export.pipeline import passes as pipeline
 from export.pipeline.checkpoints import ScoreCache, State
 from export.pipeline.inputs import default_texts
 from export.pipeline.passes import Passes, merge_effects, merge_means
-from tests.helpers.tiny import RESNET, VIT, WORDS, tiny_model_folder, tiny_tower
+from tests.helpers.tiny import RESNET, VIT, WORDS, tiny_clip, tiny_model_folder
 
 ROOT = Path(__file__).parents[3]
 
@@ -106,7 +106,7 @@ def test_a_run_gives_a_whole_bundle(place, tmp_path, capsys):
     assert main(["info", str(out), "--layer", "2"]) == 2
     assert "add --unit" in capsys.readouterr().err
     assert main(["info", str(out), "--layer", "2", "--unit", "3"]) == 0
-    best = int(bundle.layers[2].top_images[3, 0])
+    best = int(bundle.layers[2].top_activating_images[3, 0])
     assert f"largest in images {best} ({bundle.examples.caption(best)})" in capsys.readouterr().out
 
 
@@ -122,11 +122,11 @@ def test_texts_are_words_that_the_model_knows():
 def test_statistics_are_those_of_the_library(place, tmp_path):
     """The export's two passes against `collect_statistics`, which is held to naive loops."""
     assert main(arguments(place, tmp_path / "b", "--quiet")) == 0
-    tower = tiny_tower(tmp_path / "model")
-    lens, source = make_lens(tower, (1, 2)), FolderSource(place / "pictures")
+    clip = tiny_clip(tmp_path / "model")
+    lens, source = make_lens(clip, (1, 2)), FolderSource(place / "pictures")
 
     def stream():
-        for batch in batches(source, tower.preprocess, range(11), 4):
+        for batch in batches(source, clip.preprocess, range(11), 4):
             yield batch.ids, batch.images
 
     expected = collect_statistics(lens, stream, 40, top_k=7)
@@ -134,9 +134,11 @@ def test_statistics_are_those_of_the_library(place, tmp_path):
         torch.testing.assert_close(found.directions, expected[layer].directions)
         torch.testing.assert_close(found.means, expected[layer].means)
         torch.testing.assert_close(found.percentile, expected[layer].percentile)
-        assert torch.equal(found.top_images.long(), expected[layer].top_images)
+        assert torch.equal(
+            found.top_activating_images.long(), expected[layer].top_activating_images
+        )
         error = found.directions - sum(
-            found.coefficients[:, j : j + 1] * tower.encode_text(WORDS)[found.indices[:, j].long()]
+            found.coefficients[:, j : j + 1] * clip.encode_text(WORDS)[found.indices[:, j].long()]
             for j in range(3)
         )
         assert float(error.norm(dim=1).max()) < 1
@@ -149,8 +151,8 @@ class Stopped(Exception):
 @pytest.mark.parametrize("cache", [True, False])
 def test_stopped_after_any_batch_it_ends_the_same(place, tmp_path, cache, monkeypatch):
     monkeypatch.setattr(pipeline, "EVERY", 0.0)
-    tower = tiny_tower(tmp_path / "model")
-    lens, source = make_lens(tower, (1, 2)), FolderSource(place / "pictures")
+    clip = tiny_clip(tmp_path / "model")
+    lens, source = make_lens(clip, (1, 2)), FolderSource(place / "pictures")
     settings = Settings(batch=16, top_k=7)
 
     def passes(folder, **options):
@@ -245,7 +247,7 @@ def assert_close(a, b):
         x, y = first.layers[layer], second.layers[layer]
         for name in ("directions", "means", "percentile", "top_norms", "coefficients"):
             torch.testing.assert_close(getattr(x, name), getattr(y, name), rtol=1e-4, atol=1e-5)
-        assert torch.equal(x.top_images, y.top_images)
+        assert torch.equal(x.top_activating_images, y.top_activating_images)
         assert torch.equal(x.indices, y.indices)
 
 
@@ -419,7 +421,7 @@ def test_a_bundle_made_in_another_precision_is_its_models(place, tmp_path):
     """The passes may run in half precision; whoever reads the bundle has the model in full."""
     out = tmp_path / "b"
     assert main(arguments(place, out, "--quiet", "--precision", "bf16")) == 0
-    assert load_bundle(out).config.weights_sha256 == tiny_tower(tmp_path / "m").sha256()
+    assert load_bundle(out).config.weights_sha256 == tiny_clip(tmp_path / "m").sha256()
     assert main(["verify", str(out), "--device", "cpu"]) == 0
 
 
@@ -523,8 +525,8 @@ def test_the_bundle_files_are_all_there():
 
 
 def test_merging_wants_every_batch_once(place, tmp_path):
-    tower = tiny_tower(tmp_path / "model")
-    lens, source = make_lens(tower, (1,)), FolderSource(place / "pictures")
+    clip = tiny_clip(tmp_path / "model")
+    lens, source = make_lens(clip, (1,)), FolderSource(place / "pictures")
     settings = Settings(batch=16, top_k=7)
     parts = [
         Passes(lens, source, settings, tmp_path / str(i), Shard(i, 2), cache=False)

@@ -19,10 +19,10 @@ import app
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import BundleDamaged, BundleError
 from clipneurons.bundle.hub import GatedRepository, NoNetwork, NoSuchRepository
-from tabs.server import hub_bundles as shelf_module
-from tabs.server.hub_bundles import Shelf, check_model
-from tabs.server.library import Library
-from tabs.server.session import Reading
+from tabs.server import hub_bundles as hub_bundles
+from tabs.server.hub_bundles import HubBundleCache, check_model
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import BundleSession
 from tests.helpers.hub_standin import TOKEN, Hub, Repository, serve
 from tests.helpers.tiny import tiny_bundle, tiny_bundle_folder
 
@@ -72,15 +72,15 @@ def kept() -> list[Path]:
 
 
 def test_an_opened_bundle_is_whole_and_has_its_model(hub, made):
-    shelf = Shelf()
-    reading = shelf.open(REPO)
+    hub_cache = HubBundleCache()
+    session = hub_cache.open(REPO)
     local = load_bundle(made)
-    assert reading.key == REPO
-    assert torch.equal(reading.bundle.layers[1].directions, local.layers[1].directions)
-    assert reading.tower.sha256() == local.config.weights_sha256
+    assert session.key == REPO
+    assert torch.equal(session.bundle.layers[1].directions, local.layers[1].directions)
+    assert session.clip.sha256() == local.config.weights_sha256
     hub.log.clear()
-    assert shelf.open(REPO) is reading
-    assert shelf.get(REPO) is reading
+    assert hub_cache.open(REPO) is session
+    assert hub_cache.get(REPO) is session
     assert hub.log == [], "what is open is not asked for again"
 
 
@@ -88,52 +88,52 @@ def test_a_revision_can_be_named(hub, folder):
     first = hub.repositories[REPO].commits[-1][0]
     save_bundle(replace(load_bundle(folder), metrics={"fidelity": {}, "new": 1}), folder)
     put(hub, REPO, folder)
-    shelf = Shelf()
-    assert shelf.open(REPO).bundle.metrics["new"] == 1
-    assert "new" not in shelf.open(f"{REPO}@{first}").bundle.metrics
+    hub_cache = HubBundleCache()
+    assert hub_cache.open(REPO).bundle.metrics["new"] == 1
+    assert "new" not in hub_cache.open(f"{REPO}@{first}").bundle.metrics
 
 
 def test_the_one_used_longest_ago_makes_room_on_disk_too(hub, made):
     for name in ("user/b", "user/c"):
         put(hub, name, made)
-    shelf = Shelf(most=2)
+    hub_cache = HubBundleCache(most=2)
     for name in (REPO, "user/b"):
-        shelf.open(name)
-    shelf.get(REPO)
-    shelf.open("user/c")
-    assert [reading.key for reading in shelf.readings] == [REPO, "user/c"]
-    assert shelf.get("user/b") is None
+        hub_cache.open(name)
+    hub_cache.get(REPO)
+    hub_cache.open("user/c")
+    assert [session.key for session in hub_cache.sessions] == [REPO, "user/c"]
+    assert hub_cache.get("user/b") is None
     assert len(kept()) == 2
 
 
 def test_reasons_are_told_to_the_visitor(hub, folder, monkeypatch):
-    shelf = Shelf()
+    hub_cache = HubBundleCache()
     with pytest.raises(NoSuchRepository, match="no public repository user/nothing"):
-        shelf.open("user/nothing")
+        hub_cache.open("user/nothing")
     with pytest.raises(NoSuchRepository, match="spelt"):
-        shelf.open(f"{REPO}@v9")
+        hub_cache.open(f"{REPO}@v9")
     hub.repositories[REPO].gated = True
     with pytest.raises(GatedRepository, match="is gated"):
-        shelf.open(REPO)
+        hub_cache.open(REPO)
     hub.repositories[REPO].gated = False
     hub.repositories[REPO].private = True
     with pytest.raises(NoSuchRepository, match="no public repository"):
-        shelf.open(REPO)  # the token of who runs the server is not lent to visitors
+        hub_cache.open(REPO)  # the token of who runs the server is not lent to visitors
     hub.repositories["user/other"] = Repository()
     hub.repositories["user/other"].commit({"README.md": b"# A model"})
     with pytest.raises(BundleDamaged, match="no bundle"):
-        shelf.open("user/other")
+        hub_cache.open("user/other")
     (folder / "texts.txt").write_text("other\n")
     put(hub, "user/damaged", folder)
     with pytest.raises(BundleDamaged, match=r"texts\.txt"):
-        shelf.open("user/damaged")
+        hub_cache.open("user/damaged")
     hub.broken = True
     with pytest.raises(NoNetwork, match="did not give"):
-        shelf.open("user/third")
+        hub_cache.open("user/third")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(NoNetwork, match="cannot be reached"):
-        shelf.open("user/third")
-    assert shelf.readings == []
+        hub_cache.open("user/third")
+    assert hub_cache.sessions == []
     assert kept() == [], "nothing is left of what was refused"
 
 
@@ -142,7 +142,7 @@ def test_without_a_route_the_message_says_so(hub, monkeypatch):
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
         with pytest.raises(NoNetwork, match=REPO):
-            Shelf().open(REPO)
+            HubBundleCache().open(REPO)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_without_a_route_the_message_says_so(hub, monkeypatch):
 def test_only_names_of_repositories_are_names(hub, name):
     hub.log.clear()
     with pytest.raises(BundleError, match="expected 'user/name'"):
-        Shelf().open(name)
+        HubBundleCache().open(name)
     assert hub.log == []
 
 
@@ -166,22 +166,22 @@ def test_a_local_folder_of_that_name_is_not_opened(hub, folder, monkeypatch):
     folder.rename(folder.parent / "here" / "bundle")
     monkeypatch.chdir(folder.parent)
     with pytest.raises(NoSuchRepository):
-        Shelf().open("here/bundle")
+        HubBundleCache().open("here/bundle")
 
 
 def test_the_hubs_own_cache_is_not_read(hub):
     """It may hold what only the person who runs the server may see."""
-    app.open_reading(REPO)
+    app.open_bundle(REPO)
     hub.repositories[REPO].private = True
     with pytest.raises(NoSuchRepository):
-        Shelf().open(REPO)
+        HubBundleCache().open(REPO)
 
 
 def test_what_is_too_large_is_refused_before_it_is_fetched(hub, monkeypatch):
-    monkeypatch.setattr(shelf_module, "MOST_BYTES", 5000)
+    monkeypatch.setattr(hub_bundles, "MOST_BYTES", 5000)
     hub.log.clear()
     with pytest.raises(BundleError, match="expected at most"):
-        Shelf().open(REPO)
+        HubBundleCache().open(REPO)
     assert not any("/resolve/" in line for line in hub.log)
 
 
@@ -272,20 +272,20 @@ def test_a_known_model_passes():
 
 
 def test_only_what_was_opened_can_be_chosen(hub, made):
-    library = Library([Reading("tiny", made)], Shelf())
+    registry = BundleRegistry([BundleSession("tiny", made)], HubBundleCache())
     with pytest.raises(gr.Error, match="open it from the Hub"):
-        library[REPO]
-    library.shelf.open(REPO)
-    assert library[REPO].key == REPO
-    assert [key for _, key in library.choices] == ["tiny", REPO]
-    assert library[""] is library.first
+        registry[REPO]
+    registry.hub_cache.open(REPO)
+    assert registry[REPO].key == REPO
+    assert [key for _, key in registry.choices] == ["tiny", REPO]
+    assert registry[""] is registry.first
 
 
 def test_the_owner_can_name_a_repository(hub):
-    library = app.open_library([REPO])
-    assert library.first.key == REPO
-    assert library.first.tower.kind == "vit"
-    assert library.shelf is None
+    registry = app.open_library([REPO])
+    assert registry.first.key == REPO
+    assert registry.first.clip.kind == "vit"
+    assert registry.hub_cache is None
 
 
 @pytest.mark.parametrize(
