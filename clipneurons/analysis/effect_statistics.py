@@ -27,7 +27,7 @@ class RunningMean:
 
     def __init__(self) -> None:
         self.count = 0
-        self.scores: Float64[Tensor, "unit pair"] | None = None
+        self.scores: Float64[Tensor, "unit head"] | None = None
         self.bias: Float64[Tensor, " embed"] | None = None
 
     def update(self, batch: Contributions) -> None:

@@ -6,12 +6,12 @@ from torch import Tensor
 
 from clipneurons.lens.contributions import Directions
 
-# Units decomposed at once: bounds the [unit, k, k] and [unit, pair, embed] temporaries.
+# Units decomposed at once: bounds the [unit, k, k] and [unit, head, embed] temporaries.
 _CHUNK = 128
 
 
 def principal_directions(
-    rows: Float[Tensor, "unit k pair"],
+    rows: Float[Tensor, "unit k head"],
     directions: Directions,
     biases: Float[Tensor, "unit k embed"] | None = None,
 ) -> tuple[Float[Tensor, "unit embed"], Float[Tensor, " unit"]]:
@@ -36,15 +36,15 @@ def principal_directions(
 
 
 def _principal(
-    rows: Float[Tensor, "unit k pair"],
-    dense: Float[Tensor, "unit pair embed"],
+    rows: Float[Tensor, "unit k head"],
+    dense: Float[Tensor, "unit head embed"],
     biases: Float[Tensor, "unit k embed"] | None,
 ) -> tuple[Float[Tensor, "unit embed"], Float[Tensor, " unit"]]:
     if biases is None and rows.shape[2] < rows.shape[1]:
-        # X = rows · dense has rank at most `pair`: with dense = Rᵀ Q, Q orthonormal, the right
+        # X = rows · dense has rank at most `head`: with dense = Rᵀ Q, Q orthonormal, the right
         # singular vectors of X are those of the small rows · Rᵀ, rotated by Q.
         basis, triangle = torch.linalg.qr(dense.mT)
-        small = rows @ triangle.mT  # [unit, k, pair]
+        small = rows @ triangle.mT  # [unit, k, head]
     else:
         basis = None
         small = rows @ dense if biases is None else rows @ dense + biases

@@ -1,8 +1,8 @@
 """Effects of units on the image embedding, kept as scores along fixed directions.
 
-A unit is a ViT neuron, whose *pairs* are the later (layer, head) that carry its effect, or a
+A unit is a ViT neuron, whose *heads* are those of all later layers, which carry its effect, or a
 ResNet neuron-head pair, which has exactly one. The effect of a unit on an image is
-``Σ_pair score · direction``: a few numbers instead of a vector of the embedding's size.
+``Σ_head score · direction``: a few numbers instead of a vector of the embedding's size.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class HeadDirections:
-    """The vector that each pair of each neuron writes to the embedding, in factors.
+    """The vector that each head of each neuron writes to the embedding, in factors.
 
     ``direction[neuron, head] = inner[head, neuron] @ outer[head]``, where ``inner`` is what a
     head reads of the neuron (its value weights) and ``outer`` is what the head writes.
     """
 
-    inner: Float[Tensor, "pair neuron rank"]
-    outer: Float[Tensor, "pair rank embed"]
+    inner: Float[Tensor, "head neuron rank"]
+    outer: Float[Tensor, "head rank embed"]
 
     @property
     def units(self) -> int:
@@ -34,7 +34,7 @@ class HeadDirections:
 
     @property
     def heads(self) -> int:
-        """Number of pairs of each unit."""
+        """Number of heads of each unit."""
         return self.inner.shape[0]
 
     @property
@@ -44,16 +44,16 @@ class HeadDirections:
 
     def dense(
         self, units: Int[Tensor, " chosen"] | slice = slice(None)
-    ) -> Float[Tensor, "chosen pair embed"]:
+    ) -> Float[Tensor, "chosen head embed"]:
         """Directions of the chosen units."""
         return torch.matmul(self.inner[:, units], self.outer).transpose(0, 1)
 
-    def project(self, vectors: Float[Tensor, "vector embed"]) -> Float[Tensor, "unit pair vector"]:
+    def project(self, vectors: Float[Tensor, "vector embed"]) -> Float[Tensor, "unit head vector"]:
         """Inner product of every direction with each vector."""
         return torch.matmul(self.inner, torch.matmul(self.outer, vectors.T)).transpose(0, 1)
 
     @cached_property
-    def gram(self) -> Float[Tensor, "unit pair pair"]:
+    def gram(self) -> Float[Tensor, "unit head head"]:
         """Inner products between the directions of each unit."""
         gram = self.inner.new_empty(self.units, self.heads, self.heads)
         for start in range(0, self.units, _CHUNK):
@@ -63,13 +63,13 @@ class HeadDirections:
         return gram
 
     def split(self) -> "SplitDirections":
-        """The same directions with every neuron-pair a unit of its own."""
+        """The same directions with every neuron-head pair a unit of its own."""
         return SplitDirections(self)
 
 
 @dataclass(frozen=True)
 class SplitDirections:
-    """Directions of neuron-head pairs as units: unit = neuron · heads + head, one pair each."""
+    """Directions of neuron-head pairs as units: unit = neuron · heads + head, one head each."""
 
     whole: HeadDirections
 
@@ -116,19 +116,20 @@ Directions = HeadDirections | SplitDirections
 class Contributions:
     """Effects of all units of a layer on a batch of images.
 
-    ``scores`` are what each pair carries; ``bias``, where asked for, is a vector that every
-    unit of the layer shares. ``activations`` and ``weights`` are what the
-    scores were summed from, so that an effect can be traced to positions of the image:
+    ``scores`` are what each head carries; ``bias``, where asked for, is a vector that every unit
+    of the layer shares. ``activations`` and ``weights`` are what the scores were summed from, so
+    that an effect can be traced to positions of the image:
     ``scores[image, neuron, head] = Σ_token weights · activations``; token 0 of a ViT is the
     class token, of a ResNet the mean position. ``weights`` have a row a head that reads the
-    neurons: in a ViT of every later layer, which are the pairs; in a ResNet of the pooling.
+    neurons: in a ViT of every later layer, which are the heads of the scores; in a ResNet of the
+    pooling.
     """
 
-    scores: Float[Tensor, "image unit pair"]
+    scores: Float[Tensor, "image unit head"]
     directions: Directions
     bias: Float[Tensor, "image embed"] | None = None
     activations: Float[Tensor, "image token neuron"] | None = None
-    weights: Float[Tensor, "image head token"] | None = None
+    weights: Float[Tensor, "image reader token"] | None = None
 
     def dense(self, units: Int[Tensor, " chosen"]) -> Float[Tensor, "image chosen embed"]:
         """Effects of the chosen units as vectors."""
@@ -167,7 +168,7 @@ class Contributions:
 
     def token_scores(
         self, image: int, units: Int[Tensor, " chosen"]
-    ) -> Float[Tensor, "chosen token pair"]:
+    ) -> Float[Tensor, "chosen token head"]:
         """Each token's part of the scores of the chosen units; the sum over tokens is the score."""
         activations, weights = self.activations[image], self.weights[image]
         if isinstance(self.directions, SplitDirections):
@@ -180,7 +181,7 @@ class Contributions:
 class MeanEffect:
     """Mean over a data set of the scores, and of the shared bias where it is in use."""
 
-    scores: Float[Tensor, "unit pair"]
+    scores: Float[Tensor, "unit head"]
     bias: Float[Tensor, " embed"] | None = None
 
     @classmethod
@@ -188,7 +189,7 @@ class MeanEffect:
         """The inverse of :meth:`dense` without bias: least squares, in float64."""
         parts = []
         for chunk in _chunks(directions.units):
-            dense = directions.dense(chunk).double()  # [unit, pair, embed]
+            dense = directions.dense(chunk).double()  # [unit, head, embed]
             inverse = torch.linalg.pinv(dense @ dense.mT, hermitian=True)
             parts.append((inverse @ (dense @ means[chunk].double()[..., None]))[..., 0].float())
         return cls(torch.cat(parts))
@@ -206,8 +207,8 @@ class MeanEffect:
 
 def along(
     vectors: Float[Tensor, "unit embed"], directions: Directions
-) -> Float[Tensor, "unit pair"]:
-    """Inner product of each unit's own vector with the vector that each of its pairs writes."""
+) -> Float[Tensor, "unit head"]:
+    """Inner product of each unit's own vector with the vector that each of its heads writes."""
     return torch.cat(
         [
             torch.einsum("nkd,nd->nk", directions.dense(chunk), vectors[chunk])
@@ -221,7 +222,7 @@ def _chunks(units: int) -> list[slice]:
 
 
 def _sum_over_units(
-    scores: Float[Tensor, "image unit pair"], directions: Directions
+    scores: Float[Tensor, "image unit head"], directions: Directions
 ) -> Float[Tensor, "image embed"]:
     if isinstance(directions, SplitDirections):
         directions = directions.whole

@@ -86,7 +86,7 @@ class SecondOrderLens(RecordingLens):
         return self.clip.visual.transformer.resblocks
 
     @cached_property
-    def _outer(self) -> Float[Tensor, "pair rank embed"]:
+    def _outer(self) -> Float[Tensor, "head rank embed"]:
         """What each head of each block after the first chosen layer writes to the embedding."""
         visual, heads = self.clip.visual, self.clip.heads
         readout = visual.ln_post.weight.float()[:, None] * visual.proj.float()  # [width, embed]
@@ -139,7 +139,7 @@ class SecondOrderLens(RecordingLens):
             attention = class_attention(self._blocks[index], tensors[name])
             reads.append((attention, sigma.reciprocal(), mean))
         weights = torch.cat([attention * inverse[:, None] for attention, inverse, _ in reads], 1)
-        weights = weights * (scale / post_sigma)[:, None, None]  # [image, pair, token]
+        weights = weights * (scale / post_sigma)[:, None, None]  # [image, head, token]
         result = {}
         for layer in self.layers:
             later = layer - self.layers[0]
@@ -179,8 +179,8 @@ class SecondOrderLens(RecordingLens):
             read = read + block.ln_1.bias.float() / terms  # [image, head, width]
             values, value_bias = value_weights(block)
             carried = torch.einsum("bhw,hrw->bhr", read, values) + value_bias / terms
-            pairs = slice((first + offset) * heads, (first + offset + 1) * heads)
-            out = torch.einsum("bhr,hrd->bd", carried, self._outer[pairs])
+            mine = slice((first + offset) * heads, (first + offset + 1) * heads)
+            out = torch.einsum("bhr,hrd->bd", carried, self._outer[mine])
             out = out + (gain * block.attn.out_proj.bias.float() / terms) @ proj
             out = out - heads * post_mean[:, None] / terms_post * (gain @ proj)
             total = total + out / post_sigma[:, None]

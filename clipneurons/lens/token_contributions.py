@@ -22,7 +22,7 @@ from clipneurons.lens.second_order import moments
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.trace import run_with_cache
 
-# Classes whose [image, token, pair, class] shares are held at once.
+# Classes whose [image, token, head, class] shares are held at once.
 _CLASSES = 16
 
 
@@ -117,12 +117,12 @@ def _attribution_maps(
 
 def token_logits(
     mine: Contributions, texts: Float[Tensor, "class embed"]
-) -> Float[Tensor, "image token pair class"]:
-    """What each token's neurons would say about each class if a pair read that token alone."""
+) -> Float[Tensor, "image token head class"]:
+    """What each token's neurons would say about each class if a head read that token alone."""
     directions = mine.directions
     if isinstance(directions, SplitDirections):
         directions = directions.whole
-    along = directions.project(texts)  # [neuron, pair, class]
+    along = directions.project(texts)  # [neuron, head, class]
     said = mine.activations @ along.flatten(1)
     return said.unflatten(-1, along.shape[1:])
 
@@ -142,7 +142,7 @@ def at_patches(mine: Contributions, patches: Sequence[int]) -> Contributions:
         raise ValueError(f"patch {outside[0]} is outside the image: expected 0 to {count - 1}")
     tokens = torch.tensor(patches, dtype=torch.long, device=mine.scores.device) + 1
     activations, weights = mine.activations[:, tokens], mine.weights[..., tokens]
-    scores = torch.bmm(activations.mT, weights.mT)  # [image, neuron, pair]
+    scores = torch.bmm(activations.mT, weights.mT)  # [image, neuron, head]
     scores = scores.reshape(mine.scores.shape)
     return Contributions(scores, mine.directions, None, activations, weights)
 

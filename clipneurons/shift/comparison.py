@@ -69,7 +69,7 @@ class Profiler:
             device = next(iter(lens.directions.values())).dense(slice(0, 1)).device
             rows = arrays.directions.to(device)
             self.directions[layer] = rows
-            # ⟨direction of each pair, r_n⟩: with it an image costs a sum over pairs.
+            # ⟨direction of each head, r_n⟩: with it an image costs a sum over heads.
             self._along[layer] = along(rows, lens.directions[layer])
         self.names = [
             (layer, u) for layer, rows in self.directions.items() for u in range(len(rows))

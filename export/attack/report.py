@@ -101,7 +101,7 @@ def _compare(rates, overall, pairs, methods, seeds) -> dict:
     best = max(baselines, key=lambda m: overall[m]["mean"], default=None)
     return {
         "ratios": ratios.get(SECOND_ORDER, {}),
-        "ratios of whole effects": ratios.get(DENSE_EFFECTS, {}),
+        "ratios of dense effects": ratios.get(DENSE_EFFECTS, {}),
         "best baseline": best,
     }
 
@@ -204,7 +204,7 @@ def _measured(measure: Mapping) -> list[str]:
     lines += [_row("all pictures, Wilson 95 %", intervals), ""]
     best = measure["comparison"].get("best baseline")
     if best:
-        for ours, key in (("Second-order", "ratios"), ("Whole-effect", "ratios of whole effects")):
+        for ours, key in (("Second-order", "ratios"), ("Dense-effect", "ratios of dense effects")):
             ratios = measure["comparison"][key]
             if not ratios:
                 continue

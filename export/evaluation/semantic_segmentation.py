@@ -170,7 +170,7 @@ class Guess:
         return confusion(predicted.numpy(), self.truth, classes)
 
 
-class Bench:
+class ScaledMethods:
     """The methods at every scale; scores of a data set under a setting."""
 
     def __init__(self, clip: ClipModel, bundle: Bundle | None, names: str | None, templates: str):
@@ -224,15 +224,15 @@ def measure(
 
     With 95 % bootstrap intervals over images, of the ratio to MaskCLIP's mean IoU too.
     """
-    bench = Bench(clip, bundle, names, templates)
+    methods = ScaledMethods(clip, bundle, names, templates)
     weights = resamples(data.count)
     result, samples = {}, {}
-    for name in bench.names:
-        chosen_at, setting = bench.choose(name, validation)
+    for name in methods.names:
+        chosen_at, setting = methods.choose(name, validation)
         counts = np.stack(
             [
                 g.counts(setting.bound, len(data.class_names))
-                for g in bench.guesses(name, setting, data)
+                for g in methods.guesses(name, setting, data)
             ]
         )
         samples[name] = mean_iou(np.tensordot(weights, counts, 1), counts.sum((0, 2)) > 0)

@@ -126,7 +126,7 @@ class EvaluationContext:
                     images = batch.images[keep].to(device)
                     yield batch.ids[keep], images, batch.labels[keep].to(device)
 
-    def readable(self, source: Source) -> int:
+    def count_readable(self, source: Source) -> int:
         """Images of a source that can be read."""
         return sum(len(ids) for ids, _, _ in self.pass_over(source, "reading"))
 
@@ -165,7 +165,7 @@ class EvaluationContext:
     def _statistics(self, layers: tuple[int, ...]) -> dict[int, UnitStatistics]:
         config = self.bundle.config
         lens = make_lens(self.clip, layers)
-        count = self.readable(self.usual)
+        count = self.count_readable(self.usual)
         if not count:
             raise UserError(f"none of the images of {self.usual.name} can be read")
         # The same share of the images as in the bundle.

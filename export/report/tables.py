@@ -11,7 +11,7 @@ from export.report.types import Table
 def conditions_table(
     caption: str, by: Metric, rows: Mapping[str, Mapping], conditions: Mapping[str, str]
 ) -> Table:
-    """Rows of conditions with their figure by the yardstick, and its interval."""
+    """Rows of conditions with their figure by the metric, and its interval."""
     return Table(
         f"{by.name.capitalize()} in per cent{caption}. Unchanged model: {percent(by.base)}.",
         ["", *conditions.values()],
