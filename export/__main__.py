@@ -23,6 +23,7 @@ COMMANDS = {
     "attack": "make adversarial images from a bundle's phrases",
     "shift": "compare two sets of images unit by unit",
     "papers": "compare with the figures of the papers",
+    "mini": "train the small CLIPs that ship with the project",
 }
 # Words of earlier versions.
 FORMER = {"reseal": "refresh-card", "describe": "describe-classes"}

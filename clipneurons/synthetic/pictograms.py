@@ -1,8 +1,8 @@
 """Packed pictograms: everyday concepts, each drawn in several open emoji styles.
 
 A pack is one safetensors file: WebP bytes end to end, their offsets, and JSON metadata
-in the header (names, styles, licences). Nothing is unpickled. `python -m
-export.mini_clip.build_pictograms` rebuilds the packs.
+in the header (names, styles, licences). Nothing is unpickled. `python -m export mini
+pictograms` rebuilds the packs.
 """
 
 import functools
@@ -90,7 +90,7 @@ def load_pictograms(path: str | Path | None = None, heldout: bool = False) -> Pi
         )
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"no pictogram pack at {path}; python -m export.mini_clip.build_pictograms makes it"
+            f"no pictogram pack at {path}; python -m export mini pictograms makes it"
         )
     with safe_open(str(path), framework="numpy") as file:
         metadata = file.metadata() or {}

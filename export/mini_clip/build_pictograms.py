@@ -1,25 +1,20 @@
 """Rebuild the pictogram packs.
 
-    python -m export.mini_clip.build_pictograms [--work FOLDER] [--extra FILE]
-
 Fetches pinned npm packages of icons (npm must be on the path), draws the concepts of
-`concepts.txt` at 64 px, and packs them: the training styles, the two held-out styles, and
-with --extra the line icons that only training uses. Writes `artifacts/NOTICE`.
+`concepts.txt` at 64 px, and packs them: the training styles, the two held-out styles, and the
+line icons that only training uses. Writes `artifacts/NOTICE`.
 """
 
-import argparse
 import io
 import json
 import re
 import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from PIL import Image
 
-from clipneurons.synthetic.pictograms import ARTIFACTS, SIZE, save_pictograms
-from export.common.errors import reported
+from clipneurons.synthetic.pictograms import SIZE, save_pictograms
 
 EMOJI = {
     "noto": "1.2.9", "noto-v1": "1.2.5", "twemoji": "1.2.5", "fluent-emoji": "1.2.7",
@@ -198,31 +193,36 @@ def notice(licences: dict[str, dict]) -> str:
             "",
             *rows,
             "",
+            *PHOTOGRAPHS,
+            "",
         ]
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("out/npm"), help="where npm installs")
-    parser.add_argument("--out", type=Path, default=ARTIFACTS)
-    parser.add_argument("--extra", type=Path, help="also write the training-only line icons here")
-    parser.add_argument("--no-fetch", action="store_true", help="packages are already there")
-    args = parser.parse_args()
-    if not args.no_fetch:
-        fetch(args.work)
+PHOTOGRAPHS = (
+    "photographs.safetensors holds photographs of Caltech-101 (Fei-Fei Li, Marco Andreetto,",
+    "Marc'Aurelio Ranzato, Pietro Perona; California Institute of Technology, 2004; CaltechDATA,",
+    "doi 10.22002/D1.20086), CC BY 4.0, reduced to at most 64 px. No training saw them.",
+)
+
+
+def build(work: Path, out: Path, extra: Path) -> None:
+    """Write the shipped packs and NOTICE into `out`, the training-only one to `extra`; npm
+    installs into `work`, what is there already is not fetched again."""
+    if not (work / "node_modules").is_dir():
+        fetch(work)
     groups, emoji, synonyms = read_concepts()
-    labels = read_labels(args.work)
+    labels = read_labels(work)
     packs, licences, jobs = {"emoji": set(EMOJI), "heldout": set(HELDOUT), "lines": set()}, {}, []
     for style in [*EMOJI, *HELDOUT, *LINES]:
-        drawings, chars, licences[style] = read_set(args.work, style)
+        drawings, chars, licences[style] = read_set(work, style)
         if style in LINES:
             packs["lines"].add(style)
             chosen = pick_lines(drawings, groups, synonyms)
         else:
             chosen = pick_emoji(drawings, chars, emoji, labels)
         jobs += [(concept, style, drawings[icon]) for concept, icon in chosen]
-    folder = args.work / "node_modules" / FLUENT_3D[0]
+    folder = work / "node_modules" / FLUENT_3D[0]
     files = {path.stem.replace("-fe0f", ""): str(path) for path in folder.glob("assets/*.webp")}
     jobs += [
         (c, "fluent-emoji-3d", files[code]) for c in emoji for code in emoji[c] if code in files
@@ -246,20 +246,14 @@ def main() -> None:
     kept = {c for c, styles in styles_of.items() if len(styles) >= MIN_STYLES and c in tested}
     groups = {concept: group for concept, group in groups.items() if concept in kept}
     synonyms = {concept: synonyms[concept] for concept in groups}
-    targets = {"emoji": args.out / "pictograms.safetensors",
-               "heldout": args.out / "pictograms-heldout.safetensors",
-               "lines": args.extra}  # fmt: skip
+    targets = {"emoji": out / "pictograms.safetensors",
+               "heldout": out / "pictograms-heldout.safetensors",
+               "lines": extra}  # fmt: skip
     for name, path in targets.items():
-        if path is None:
-            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         mine = [item for item in drawn if item[0] in kept and item[1] in packs[name]]
         save_pictograms(path, mine, groups, synonyms, licences)
         print(f"{path}: {len(groups)} concepts, {len(mine)} drawings, "
               f"{path.stat().st_size / 1e6:.1f} MB", flush=True)  # fmt: skip
     shown = {s if s not in LINES else f"{s} (training only)": c for s, c in licences.items()}
-    (args.out / "NOTICE").write_text(notice(shown))
-
-
-if __name__ == "__main__":
-    sys.exit(reported(main))
+    (out / "NOTICE").write_text(notice(shown))

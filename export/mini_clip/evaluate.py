@@ -1,26 +1,25 @@
-"""What the shipped small CLIPs can do: python -m export.mini_clip.evaluate [--write]
+"""What the small CLIPs can do, from files of the repository; photographs that do not ship are
+measured where their packs are given.
 
-Uses only files of the repository (and photographs, where `--photographs` names some); everything
-is seeded, so the same weights give the same table. `--write` puts the table into the model
-cards MODEL.md between their markers; a test holds them to it.
+Everything is seeded, so the same weights give the same table; it stands in the model cards
+MODEL.md between their markers, and a test holds them to it.
 """
 
-import argparse
 import json
-import sys
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import safe_open
 from torch.nn import functional as F
 
 from clipneurons.synthetic.captions import PROMPTS, Facts, article, write_caption
-from clipneurons.synthetic.pictograms import ARTIFACTS, Pictograms, load_pictograms
+from clipneurons.synthetic.photographs import FILE, Photographs, load_photographs
+from clipneurons.synthetic.pictograms import Pictograms, load_pictograms
 from clipneurons.synthetic.scenes import Placed, SceneConfig, Scenes, compose, relation
-from export.common.errors import reported
+from export.common.errors import UserError
+from export.mini_clip.class_names import plain
+from export.mini_clip.photographs import kept_out, open_packs
 
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TOWERS = ("mini-vit", "mini-rn")
@@ -96,7 +95,7 @@ def retrieval(clip: MiniClip, pack: Pictograms, count: int = 256) -> tuple[float
     return tuple(100 * (similarity.argmax(d) == own).float().mean().item() for d in (1, 0))
 
 
-def evaluate(folder: Path) -> dict[str, list[float]]:
+def evaluate(folder: Path, packs: list[Photographs]) -> dict[str, tuple[float, ...]]:
     """The table's rows: name -> percentages."""
     clip, pack, heldout = MiniClip(folder), load_pictograms(), load_pictograms(heldout=True)
     concepts, rows = pack.concepts, {}
@@ -122,28 +121,24 @@ def evaluate(folder: Path) -> dict[str, list[float]]:
     rows["retrieval, 256 two-object scenes: R@1 image to text / text to image"] = retrieval(
         clip, pack
     )
+    for photographs_pack in packs:
+        rows |= photographs(clip, photographs_pack)
     return rows
 
 
-def photographs(clip: MiniClip, path: Path, source: str) -> tuple[float, float]:
-    """Top-1 and top-5 in percent on photographs of one data set: far outside of
-    what the small CLIPs were trained on."""
-    with safe_open(str(path), "np") as file:
-        classes = json.loads(file.metadata()["classes"])
-        label, split, offsets = (file.get_tensor(key) for key in ("label", "split", "offsets"))
-        own = [i for i, entry in enumerate(classes) if entry["source"] == source]
-        rows = np.flatnonzero(np.isin(label, own))
-        held = rows[split[rows] == 1]
-        # Training saw no photograph at all, so that of CIFAR-10 any will do.
-        rows = held if len(held) else np.random.default_rng(0).choice(rows, 5000, replace=False)
-        packed = file.get_slice("webp")
-        images = []
-        for row in rows:
-            data = packed[int(offsets[row]) : int(offsets[row + 1])].tobytes()
-            images.append(np.asarray(Image.open(BytesIO(data)).convert("RGB")))
-    names = [classes[i]["name"].split(",")[0] for i in own]
-    labels = [own.index(label[row]) for row in rows]
-    return top(clip.images(images), clip.classes(names), labels)
+def photographs(clip: MiniClip, pack: Photographs) -> dict[str, tuple[float, float]]:
+    """Top-1 and top-5 in percent on the photographs of each data set that no training saw, among
+    the names of that data set."""
+    rows, found = np.flatnonzero(kept_out(pack)), {}
+    names = [plain(entry["name"]) for entry in pack.classes]
+    for source in dict.fromkeys(pack.sources[rows]):
+        own = rows[pack.sources[rows] == source]
+        classes = sorted({names[c] for c in np.unique(pack.label[pack.sources == source])})
+        labels = [classes.index(names[pack.label[row]]) for row in own]
+        images = clip.images([pack.image(row) for row in own])
+        row = f"{source}, photographs no training saw, {len(classes)} names: top-1 / top-5"
+        found[row] = top(images, clip.classes(classes), labels)
+    return found
 
 
 def table(results: dict[str, dict]) -> str:
@@ -162,28 +157,16 @@ def write_cards(text: str, out: Path) -> None:
         path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--artifacts", type=Path, default=ARTIFACTS)
-    parser.add_argument("--write", action="store_true", help="update the cards' tables")
-    parser.add_argument("--photographs", type=Path, metavar="FILE",
-        help="pack of CIFAR-10 and Tiny ImageNet pictures, measured too")  # fmt: skip
-    args = parser.parse_args()
-    folders = [args.artifacts / tower for tower in TOWERS]
-    results = {f.name: evaluate(f) for f in folders if (f / "open_clip_config.json").is_file()}
-    text = table(results)
+def run(artifacts: Path, packs: list[Path], write: bool) -> None:
+    """Print the table of the towers in a folder; with `write`, put it into their cards."""
+    opened = open_packs(packs) or ([load_photographs()] if FILE.is_file() else [])
+    folders = [artifacts / tower for tower in TOWERS]
+    folders = [folder for folder in folders if (folder / "open_clip_config.json").is_file()]
+    if not folders:
+        raise UserError(f"{artifacts} holds neither {' nor '.join(TOWERS)}")
+    text = table({folder.name: evaluate(folder, opened) for folder in folders})
     print(text)
-    if args.photographs:
-        print("\nPhotographs, top-1 / top-5 (no part of the cards' tables):")
-        for source in ("cifar-10", "tiny-imagenet"):
-            for folder in folders:
-                one, five = photographs(MiniClip(folder), args.photographs, source)
-                print(f"{source}, {folder.name}: {one:.1f} / {five:.1f} %")
-    if args.write:
-        write_cards(text, args.artifacts)
+    if write:
+        write_cards(text, artifacts)
         print("Cards written. Their bundles are sealed: `make bundles` after new weights, else "
               "`python -m export refresh-card --bundle FOLDER`.")  # fmt: skip
-
-
-if __name__ == "__main__":
-    sys.exit(reported(main))

@@ -45,7 +45,8 @@ def features(pack: Pictograms, styles, describe) -> tuple[np.ndarray, np.ndarray
     return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-6), np.array(labels)
 
 
-def main() -> None:
+def run() -> None:
+    """Print the accuracy on drawings of styles that are not among the training drawings."""
     pack, heldout = load_pictograms(), load_pictograms(heldout=True)
     known = [style for style in pack.styles if style != VALIDATION_STYLE]
     for describe in (pixels, gradients):
@@ -55,7 +56,3 @@ def main() -> None:
             images, truth = features(source, (style,), describe)
             guess = labels[(images @ rows.T).argmax(1)]
             print(f"{describe.__name__} nearest neighbour, {style}: {np.mean(guess == truth):.1%}")
-
-
-if __name__ == "__main__":
-    main()

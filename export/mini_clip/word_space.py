@@ -1,31 +1,31 @@
 """The space both image towers are trained into, and captions as points of it.
 
-Every word (concept, colour, pattern, common English word) gets a unit vector: its
-all-MiniLM-L6-v2 sentence embedding, centred, reduced to `DIM` principal components and
-partly whitened. A caption is the normalised sum of the vectors of what it says, and who is
-left of whom is bound by fixed rotations. The text tower learns caption -> point; the image
-towers learn scene -> point at the same time, and only then meet.
+Every word (class names of pictograms and photographs, their synonyms and hypernyms, colours,
+patterns, 20,000 common English words) gets a unit vector: its all-MiniLM-L6-v2 sentence embedding,
+centred, reduced to `DIM` principal components and partly whitened; class names are then moved
+apart until a classifier can tell siblings. A caption is the normalised sum of the vectors of what
+it says, and who is left of whom is bound by fixed rotations. The text tower learns
+caption -> point; the image towers learn image -> point at the same time, and only then meet.
 """
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from torch.nn import functional as F
 
-from clipneurons.synthetic.captions import (
-    COLOURS,
-    PATTERNS,
-    PROMPTS,
-    RELATIONS,
-    Facts,
-    write_caption,
-)
+from clipneurons.synthetic.captions import COLOURS, PATTERNS, RELATIONS
 from export.common.errors import UserError
+from export.mini_clip.class_names import describe, hypernyms, plain, read_wordnet, synset
 
 DIM = 128
-COMMON_WORDS = 6000
-WEIGHT = {"colour": 0.35, "background": 0.3, "pattern": 0.2, "relation": 0.3}
+COMMON_WORDS = 20_000
+WEIGHT = {"colour": 0.35, "background": 0.3, "pattern": 0.2, "relation": 0.3, "medium": 0.15}
+MEDIA = {"photograph": ("photo", "photograph"), "drawing": ("drawing", "icon", "pictogram")}
+CLOSEST = 0.45  # cosine that no two class names exceed by much
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -39,14 +39,16 @@ def sentence_embeddings(texts: list[str]) -> np.ndarray:
 
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
     model = AutoModel.from_pretrained(get_model_path()).eval()
-    rows = []
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    rows = np.zeros((len(texts), 384), np.float32)
     with torch.inference_mode():
         for start in range(0, len(texts), 256):
-            batch = tokenizer(texts[start : start + 256], padding=True, return_tensors="pt")
+            chosen = order[start : start + 256]
+            batch = tokenizer([texts[i] for i in chosen], padding=True, return_tensors="pt")
             hidden = model(**batch).last_hidden_state
             mask = batch["attention_mask"][..., None]
-            rows.append(((hidden * mask).sum(1) / mask.sum(1)).numpy())
-    return unit(np.concatenate(rows))
+            rows[chosen] = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
+    return unit(rows)
 
 
 def binding_rotations() -> np.ndarray:
@@ -56,123 +58,92 @@ def binding_rotations() -> np.ndarray:
     return np.stack(turns).astype(np.float32)
 
 
-class Space:
-    """Word vectors float32 [words, DIM] by name, and the binding rotations."""
+def spread(vectors: np.ndarray, limit: float = CLOSEST, steps: int = 300) -> np.ndarray:
+    """Unit rows moved as little as it takes until hardly any two have a cosine above `limit`."""
+    start = torch.from_numpy(vectors)
+    moved = start.clone().requires_grad_(True)
+    optimiser = torch.optim.Adam([moved], lr=0.01)
+    for _ in range(steps):
+        rows = F.normalize(moved, dim=1)
+        crowded = (rows @ rows.T - 2 * torch.eye(len(rows)) - limit).clamp(min=0)
+        loss = crowded.square().sum() + 0.05 * (rows - start).square().sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return F.normalize(moved, dim=1).detach().numpy()
 
-    def __init__(self, words: list[str], vectors: np.ndarray, rotations: np.ndarray):
+
+def common_words(count: int = COMMON_WORDS) -> list[str]:
+    """Frequent English words of plain letters, most frequent first."""
+    from wordfreq import top_n_list
+
+    words = (w for w in top_n_list("en", 2 * count) if w.isalpha() and w.isascii() and len(w) > 2)
+    return list(islice(words, count))
+
+
+def whitened(vectors: np.ndarray) -> np.ndarray:
+    """Unit rows [n, DIM]: centred principal components, half-way to equal variance."""
+    vectors = vectors - vectors.mean(0)
+    _, scale, basis = np.linalg.svd(vectors, full_matrices=False)
+    return unit(vectors @ basis[:DIM].T / np.sqrt(scale[:DIM])).astype(np.float32)
+
+
+class Space:
+    """Word vectors float32 [words, DIM] and the binding rotations.
+
+    `words` begins with the names of classes, then their synonyms: the first `things` of them name
+    something that can be seen.
+    """
+
+    def __init__(self, words, classes: int, things: int, vectors, rotations):
         self.words, self.vectors, self.rotations = words, vectors, rotations
+        self.classes, self.things = words[:classes], things
         self.index = {word: i for i, word in enumerate(words)}
 
     def __getitem__(self, word: str) -> np.ndarray:
         return self.vectors[self.index[word]]
 
     @classmethod
-    def build(cls, pack) -> "Space":
-        """From a pack's concepts and synonyms, colours, patterns, groups, common words."""
-        from wordfreq import top_n_list
-
-        names = list(pack.concepts)
-        synonyms = [s for c in names for s in pack.synonyms[c]]
-        plain = [w for w in top_n_list("en", 12000) if w.isalpha() and w.isascii() and len(w) > 2]
-        fixed = [*COLOURS, *PATTERNS.values(), "background"]
-        words = list(dict.fromkeys([*names, *synonyms, *fixed, *plain[:COMMON_WORDS]]))
-        senses = [", ".join([c, *pack.synonyms[c], pack.groups[c]]) for c in names]
-        raw = sentence_embeddings(words + senses)
-        vectors, senses = raw[: len(words)], raw[len(words) :]
-        vectors[: len(names)] = unit(vectors[: len(names)] + 0.8 * senses)
-        # The sense of a concept decides where its synonyms lie, unless two concepts share one.
-        owner = {s: c for c in names for s in pack.synonyms[c] if s not in names}
-        for i, word in enumerate(words):
-            if word in owner and synonyms.count(word) == 1:
-                vectors[i] = unit(vectors[i] + 2 * vectors[names.index(owner[word])])
-        vectors = vectors - vectors.mean(0)
-        _, scale, basis = np.linalg.svd(vectors, full_matrices=False)
-        vectors = unit(vectors @ basis[:DIM].T / np.sqrt(scale[:DIM])).astype(np.float32)
-        return cls(words, vectors, binding_rotations())
-
-    @classmethod
-    def of_tower(cls, model, pack) -> "Space":
-        """As the text tower of an open_clip model has it: where a word's prompts lie on average."""
-        from open_clip import SimpleTokenizer
-
-        tokenizer = SimpleTokenizer(context_length=model.context_length)
-        words = list(
-            dict.fromkeys(
-                [*pack.concepts, *(s for c in pack.concepts for s in pack.synonyms[c]),
-                 *COLOURS, *PATTERNS.values(), "background"]
-            )
-        )  # fmt: skip
-        vectors = np.zeros((len(words), DIM), np.float32)
-        with torch.inference_mode():
-            for prompt in ("{}", *PROMPTS):
-                texts = [prompt.format(word) for word in words]
-                for start in range(0, len(texts), 256):
-                    out = model.encode_text(tokenizer(texts[start : start + 256]), normalize=True)
-                    vectors[start : start + 256] += out.numpy()
-        return cls(words, unit(vectors), binding_rotations())
+    def build(cls, pack, entries: list[dict]) -> "Space":
+        """From a pack's concepts, the photographs' classes (`entries`, may be empty), colours,
+        patterns and common words."""
+        senses = {c: ", ".join([c, *pack.synonyms[c], pack.groups[c]]) for c in pack.concepts}
+        synonyms = {s: c for c in pack.concepts for s in pack.synonyms[c]}
+        others: list[str] = []
+        nouns = read_wordnet() if entries else {}
+        for entry in entries:
+            name, offset = plain(entry["name"]), synset(entry)
+            senses.setdefault(name, describe(entry, nouns))
+            if offset in nouns:
+                synonyms |= {lemma.lower(): name for lemma in nouns[offset].lemmas}
+                others += [word.lower() for word in hypernyms(nouns, offset, 8)]
+        names = list(senses)
+        synonyms = {s: c for s, c in synonyms.items() if s not in senses}
+        fixed = [*COLOURS, *PATTERNS.values(), "background", *MEDIA]
+        words = list(dict.fromkeys([*names, *synonyms, *fixed, *others, *common_words()]))
+        raw = sentence_embeddings(words + list(senses.values()))
+        vectors, meant = raw[: len(words)], raw[len(words) :]
+        vectors[: len(names)] = unit(vectors[: len(names)] + 0.8 * meant)
+        vectors = whitened(vectors)
+        vectors[: len(names)] = spread(vectors[: len(names)])
+        # The sense of a class decides where its synonyms lie.
+        for word, owner in synonyms.items():
+            at = words.index(word)
+            vectors[at] = unit(vectors[at] + 2 * vectors[names.index(owner)])
+        return cls(words, len(names), len(names) + len(synonyms), vectors, binding_rotations())
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".txt").write_text("\n".join(self.words))
-        save_file({"vectors": self.vectors, "rotations": self.rotations}, str(path))
+        head = {"words": "\n".join(self.words), "classes": str(len(self.classes))}
+        arrays = {"vectors": self.vectors, "rotations": self.rotations}
+        save_file(arrays, str(path), metadata={**head, "things": str(self.things)})
 
     @classmethod
     def load(cls, path: Path) -> "Space":
         if not path.is_file():
-            raise UserError(f"{path} is missing: run `train_mini space` with this --run first")
-        arrays = load_file(str(path))
-        words = path.with_suffix(".txt").read_text().split("\n")
-        return cls(words, arrays["vectors"], arrays["rotations"])
-
-    def target(self, facts: Facts) -> np.ndarray:
-        """A caption's point [DIM]."""
-        things = np.stack([self[word] for word in facts.objects])
-        point = things.mean(0)
-        colours = [self[colour] for colour in facts.colours if colour]
-        if colours:
-            point = point + WEIGHT["colour"] * np.mean(colours, 0)
-        if facts.background:
-            pattern, colour = facts.background
-            point = point + WEIGHT["background"] * self[colour]
-            if pattern != "solid":
-                point = point + WEIGHT["pattern"] * self[PATTERNS[pattern]]
-        if facts.relation and len(facts.objects) > 1:
-            turn = RELATIONS.index(facts.relation)
-            point = point + WEIGHT["relation"] * (
-                self.rotations[turn] @ things[0] + self.rotations[turn ^ 1] @ things[1]
-            )
-        return unit(point)
-
-
-def random_facts(pack, rng: np.random.Generator, words: list[str] | None = None) -> Facts:
-    """A caption's content; objects are concepts or, if given, any of `words`."""
-    count = int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))
-    objects = []
-    for concept in rng.choice(words if words else pack.concepts, count, replace=False):
-        synonyms = pack.synonyms.get(concept, ())
-        use = synonyms and rng.random() < 0.25
-        objects.append(str(synonyms[rng.integers(len(synonyms))] if use else concept))
-    names = list(COLOURS)
-    colours = tuple(str(rng.choice(names)) if rng.random() < 0.35 else None for _ in objects)
-    relation = str(rng.choice(RELATIONS)) if count > 1 and rng.random() < 0.5 else None
-    background = None
-    if rng.random() < 0.4:
-        background = (str(rng.choice(list(PATTERNS))), str(rng.choice(names)))
-    return Facts(tuple(objects), colours, relation, background)
-
-
-def text_batch(space: Space, pack, rng, count: int) -> tuple[list[str], torch.Tensor]:
-    """Captions and their points [count, DIM]: scenes, single concepts and bare common words."""
-    texts, points = [], []
-    for _ in range(count):
-        kind = rng.random()
-        if kind < 0.55:
-            facts = random_facts(pack, rng)
-            texts.append(write_caption(facts, rng))
-        else:
-            word = str(rng.choice(pack.concepts if kind < 0.75 else space.words))
-            facts = Facts((word,), (None,))
-            prompt = PROMPTS[rng.integers(len(PROMPTS))] if rng.random() < 0.5 else "{}"
-            texts.append(prompt.format(word))
-        points.append(space.target(facts))
-    return texts, torch.from_numpy(np.stack(points).astype(np.float32))
+            raise UserError(f"{path} is missing: run `python -m export mini space` first")
+        with safe_open(str(path), framework="numpy") as file:
+            head = file.metadata()
+            vectors, rotations = file.get_tensor("vectors"), file.get_tensor("rotations")
+        words = head["words"].split("\n")
+        return cls(words, int(head["classes"]), int(head["things"]), vectors, rotations)

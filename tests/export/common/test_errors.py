@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
+from export.__main__ import main
 from export.common.errors import UserError, reported
 from export.evaluation import neuron_head_pairs, semantic_segmentation, shift_power
-from export.mini_clip import build_pictograms, evaluate, train
 from tests.helpers.tiny import tiny_bundle_folder
 
 
@@ -33,8 +33,6 @@ def test_a_bundle_that_is_none_is_one_line(module, tmp_path, monkeypatch, capsys
         (semantic_segmentation, ["--bundle", "{vit}", "--dataset", "{tmp}"], "no names.txt"),
         (shift_power, ["--bundle", "{vit}", "--shift-pool", "99"], "twice the largest"),
         (shift_power, ["--bundle", "{vit}", "--shift-sizes", "1"], "at least two images"),
-        (train, ["text", "--run", "{tmp}"], "run `train_mini space`"),
-        (train, ["export", "--run", "{tmp}"], "holds no trained tower"),
     ],
 )
 def test_mistakes_are_one_line(module, arguments, message, vit, tmp_path, monkeypatch, capsys):
@@ -81,5 +79,19 @@ def test_a_bug_is_not_hidden():
         reported(lambda: 1 // 0)
 
 
-def test_every_command_is_a_module_with_a_main():
-    assert all(callable(m.main) for m in (evaluate, build_pictograms))
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["text", "--run", "{tmp}"], "run `python -m export mini space`"),
+        (["vit", "--run", "{tmp}"], "run `python -m export mini space`"),
+        (["export", "--run", "{tmp}"], "holds no trained image tower"),
+        (["prepare", "--run", "{tmp}"], "needs --photographs"),
+        (["pack", "--photographs", "{tmp}/none"], "no photographs at"),
+        (["evaluate", "--out", "{tmp}"], "holds neither mini-vit nor mini-rn"),
+    ],
+)
+def test_mistakes_in_training_are_one_line(arguments, message, tmp_path, capsys):
+    assert main(["mini", *(part.format(tmp=tmp_path) for part in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

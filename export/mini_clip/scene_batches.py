@@ -1,20 +1,24 @@
 """Training scenes in batches, on torch: drawings restyled, placed and blended at random.
 
-The shipped composer (`clipneurons.synthetic.scenes`) makes one exact scene at a time; this one
-makes a batch in a few tensor operations and varies *style*, because the gap between drawing styles
-is what limits the small model: outlines, hue, flat fills, edges only, posterised, tinted.
+`clipneurons.synthetic.scenes` composes one exact scene at a time; this makes a
+batch in a few tensor operations and varies *style*, because the gap between drawing styles is
+what limits the small model: outlines, hue, flat fills, edges only, posterised, tinted.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
+from tqdm import tqdm
 
-from clipneurons.synthetic.captions import BACKGROUNDS, COLOURS, PATTERNS, RELATIONS, colour_word
+from clipneurons.synthetic.captions import BACKGROUNDS, COLOURS
 from clipneurons.synthetic.pictograms import Pictograms
-from export.mini_clip.word_space import WEIGHT, Space
+from export.common.errors import UserError
+from export.mini_clip.word_space import WEIGHT
 
 SIZE = 64
 
@@ -138,7 +142,7 @@ def place(rgba, scale, centre, mirror, wild: float = 1.0):
 
 
 def backgrounds(n: int, plain: float):
-    """Random grounds [n, 3, s, s] with their pattern and colour names."""
+    """Random grounds [n, 3, s, s] with indices of their pattern and colour."""
     names, base = list(COLOURS), torch.tensor(list(COLOURS.values())) / 255
     first, second = torch.randint(len(names), (2, n))
     white = torch.rand(n) < max(0.3, plain - 0.3)
@@ -156,40 +160,37 @@ def backgrounds(n: int, plain: float):
     noise = torch.rand(n, SIZE, SIZE)
     fields = torch.stack([torch.zeros_like(u), (u + 1.4) / 2.8, wave.float(), check.float(), noise])
     t = fields[kind, torch.arange(n)].clamp(0, 1)[:, None]
-    return one * (1 - t) + two * t, [BACKGROUNDS[k] for k in kind], [names[k] for k in first]
+    return one * (1 - t) + two * t, kind, first
 
 
 @dataclass
-class Batch:
-    """image [n, 3, 64, 64] in 0..1; points [n, DIM], their captions'; shown [n, objects]
-    concepts; cover [n, 1, 64, 64], how much of each pixel objects cover."""
+class Facts:
+    """What scenes show and which of it a caption says; -1 is nothing.
 
-    image: torch.Tensor
-    points: torch.Tensor
+    shown, colour [n, 3]: class indices, and colour words said of them; ground [n, 2]: pattern and
+    colour said of the background; relation [n]: how the first object lies to the second.
+    """
+
     shown: torch.Tensor
-    cover: torch.Tensor
+    colour: torch.Tensor
+    ground: torch.Tensor
+    relation: torch.Tensor
+
+    def __getitem__(self, rows) -> "Facts":
+        return Facts(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 @torch.no_grad()
-def batch(
-    sprites: Sprites,
-    space: Space,
-    concepts,
-    n: int,
-    objects: int,
-    rng,
-    easy: float,
-    vary: float = 1.0,
-    emoji: float = 0.7,
-):
-    """`n` scenes of `objects` objects.
+def compose_batch(
+    sprites: Sprites, n: int, objects: int, rng, easy: float, vary: float = 1.0, emoji: float = 0.7
+) -> tuple[torch.Tensor, Facts]:
+    """`n` scenes of `objects` objects: uint8 [n, 3, 64, 64] and what they show.
 
     `easy` in 0..1: 1 is large, centred and on plain ground. `vary`: the share of drawings
     whose style is changed; `emoji`: the share of drawings from the first pack.
     """
-    image, patterns, grounds = backgrounds(n, 0.4 + 0.55 * easy)
-    cover = torch.zeros(n, 1, SIZE, SIZE)
-    shown, points = [], np.zeros((n, space.vectors.shape[1]), np.float32)
+    image, pattern, ground = backgrounds(n, 0.4 + 0.55 * easy)
+    shown, colour = torch.full((2, n, 3), -1)
     vertical = torch.rand(n) < 0.4
     swap = 1 - 2 * (torch.rand(n) < 0.5).float()
     for j in range(objects):
@@ -214,25 +215,94 @@ def batch(
         mirrored = torch.rand(n) < 0.5 * (1 - easy)
         rgba = place(torch.cat([rgb * alpha, alpha], 1), scale, centre, 1 - 2 * mirrored.float())
         image = rgba[:, :3] + image * (1 - rgba[:, 3:])
-        cover = torch.maximum(cover, rgba[:, 3:])
-        shown.append(sprites.concept[ids])
+        shown[:, j] = sprites.concept[ids]
         mean = (rgb * alpha).sum((2, 3)) / alpha.sum((2, 3)).clamp(min=1)
-        for i, (concept, said) in enumerate(zip(shown[-1].tolist(), rng.random(n), strict=True)):
-            points[i] += space[concepts[concept]] / objects
-            if said < 0.35:
-                points[i] += WEIGHT["colour"] * space[colour_word(mean[i] * 255)] / objects
-    for i, (said, related) in enumerate(rng.random((n, 2))):
-        if said < 0.4:
-            points[i] += WEIGHT["background"] * space[grounds[i]]
-            if patterns[i] != "solid":
-                points[i] += WEIGHT["pattern"] * space[PATTERNS[patterns[i]]]
-        if objects > 1 and related < 0.5:
-            name = ("above" if swap[i] > 0 else "below") if vertical[i] else (
-                "left of" if swap[i] > 0 else "right of")  # fmt: skip
-            turn = RELATIONS.index(name)
-            first, second = (space[concepts[shown[j][i]]] for j in (0, 1))
-            points[i] += WEIGHT["relation"] * (
-                space.rotations[turn] @ first + space.rotations[turn ^ 1] @ second
+        colour[:, j] = torch.where(torch.rand(n) < 0.35, colour_indices(mean), -1)
+    ground = torch.where(torch.rand(n, 1) < 0.4, torch.stack([pattern, ground], 1), -1)
+    # RELATIONS are left of, right of, above, below.
+    relation = 2 * vertical.long() + (swap < 0).long()
+    related = torch.rand(n) < (0.5 if objects > 1 else 0.0)
+    relation = torch.where(related, relation, -1)
+    return (image.clamp(0, 1) * 255).round().byte(), Facts(shown, colour, ground, relation)
+
+
+def colour_indices(rgb: torch.Tensor) -> torch.Tensor:
+    """Which of `COLOURS` is the name of each colour [n, 3] in 0..1: `captions.colour_word`, for
+    many at once."""
+    names = {name: i for i, name in enumerate(COLOURS)}
+    high, low = rgb.amax(1), rgb.amin(1)
+    light, chroma = (high + low) / 2, high - low
+    red, green, blue = ((high[:, None] - rgb) / chroma.clamp(min=1e-6)[:, None]).unbind(1)
+    sector = torch.where(rgb[:, 1] == high, 2 + red - blue, 4 + green - red)
+    sector = torch.where(rgb[:, 0] == high, blue - green, sector)
+    degrees = sector / 6 % 1 * 360
+    found = torch.full_like(degrees, names["pink"], dtype=torch.long)
+    for limit, name in ((295, "purple"), (255, "blue"), (165, "green"), (70, "yellow")):
+        found[degrees < limit] = names[name]
+    warm, bright = degrees < 45, light >= 0.42
+    found[warm & bright], found[warm & ~bright] = names["orange"], names["brown"]
+    reddish = (degrees < 18) | (degrees >= 335)
+    found[reddish], found[reddish & (light > 0.7)] = names["red"], names["pink"]
+    dull = chroma < 0.15
+    found[dull] = names["gray"]
+    found[dull & (light > 0.85)], found[dull & (light < 0.22)] = names["white"], names["black"]
+    return found
+
+
+def points_of(facts: Facts, classes, colours, patterns, rotations) -> torch.Tensor:
+    """The captions' points [n, DIM], unit rows.
+
+    classes, colours, patterns [., DIM]: the words' vectors; rotations [4, DIM, DIM].
+    """
+
+    def look_up(table, index):
+        return torch.where(index[..., None] >= 0, table[index.clamp(min=0)], 0.0)
+
+    count = (facts.shown >= 0).sum(1, keepdim=True)
+    things = look_up(classes, facts.shown)
+    point = (things + WEIGHT["colour"] * look_up(colours, facts.colour)).sum(1) / count
+    pattern, ground = facts.ground.unbind(1)
+    point += WEIGHT["background"] * look_up(colours, ground)
+    point += WEIGHT["pattern"] * look_up(patterns, torch.where(pattern > 0, pattern, -1))
+    turn = facts.relation.clamp(min=0)
+    bound = torch.einsum("nij,nj->ni", rotations[turn], things[:, 0])
+    bound += torch.einsum("nij,nj->ni", rotations[turn ^ 1], things[:, 1])
+    point += torch.where(facts.relation[:, None] >= 0, WEIGHT["relation"] * bound, 0.0)
+    return F.normalize(point, dim=1)
+
+
+SCENES, FACTS = "scenes.npy", "scenes.safetensors"
+
+
+def make_bank(
+    packs: list[Pictograms], exclude: tuple[str, ...], run: Path, count: int, device: str
+):
+    """Compose `count` scenes once, into `run`: easy and hard ones, one to three objects."""
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    images = np.lib.format.open_memmap(
+        run / "scenes.tmp.npy", mode="w+", dtype=np.uint8, shape=(count, 3, SIZE, SIZE)
+    )
+    made = []
+    with torch.device(device):
+        sprites = Sprites.load(packs, exclude)
+        for start in tqdm(range(0, count, 256), "composing", disable=None):
+            objects = int(rng.choice([1, 2, 3], p=[0.75, 0.2, 0.05]))
+            size = min(256, count - start)
+            emoji = 0.75 if packs[1:] else 1.0
+            image, facts = compose_batch(
+                sprites, size, objects, rng, rng.random() ** 0.7, 0.6, emoji
             )
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    return Batch(image.clamp(0, 1), torch.from_numpy(points), torch.stack(shown, 1), cover)
+            images[start : start + size] = image.cpu().numpy()
+            made.append(facts)
+    images.flush()
+    (run / "scenes.tmp.npy").replace(run / SCENES)
+    columns = {f.name: torch.cat([getattr(m, f.name) for m in made]).cpu() for f in fields(Facts)}
+    save_file(columns, str(run / FACTS))
+
+
+def load_facts(run: Path) -> Facts:
+    """What the scenes of a bank show; `UserError` where there is none."""
+    if not (run / FACTS).is_file():
+        raise UserError(f"{run / FACTS} is missing: run `python -m export mini scenes` first")
+    return Facts(**load_file(str(run / FACTS)))

@@ -1,0 +1,113 @@
+"""Forward passes of the image towers that training uses: any size, some patches, and what is
+written into a ViT's class token on the way."""
+
+import copy
+from contextlib import contextmanager
+
+import torch
+from torch.nn import functional as F
+
+
+@contextmanager
+def explicit_attention(enabled: bool = True):
+    """softmax(QKᵀ)V in the working precision inside the context: on CPUs its backward pass is far
+    cheaper than the flash kernel's."""
+    kept = F.scaled_dot_product_attention
+
+    def attend(q, k, v, *_, **__):
+        return torch.softmax((q * q.shape[-1] ** -0.5) @ k.mT, -1) @ v
+
+    if enabled:
+        F.scaled_dot_product_attention = attend
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = kept
+
+
+class BFloat16Copy:
+    """A bf16 working copy of a float32 model: forward and backward run on the copy, the optimiser
+    on the model."""
+
+    def __init__(self, model):
+        self.work = copy.deepcopy(model).bfloat16()
+        self.pairs = list(zip(model.parameters(), self.work.parameters(), strict=True))
+
+    def gradients(self):
+        """After the backward pass: move the copy's gradients to the model."""
+        for mine, works in self.pairs:
+            mine.grad, works.grad = None if works.grad is None else works.grad.float(), None
+
+    @torch.no_grad()
+    def refresh(self):
+        """After the model has changed."""
+        for mine, works in self.pairs:
+            works.copy_(mine)
+
+
+def stretched(places: torch.Tensor, side: int) -> torch.Tensor:
+    """Position embeddings [grid², width] of a square grid, for another side."""
+    grid = int(len(places) ** 0.5)
+    if side == grid:
+        return places
+    maps = places.T.reshape(1, -1, grid, grid)
+    return F.interpolate(maps, size=(side, side), mode="bilinear").flatten(2)[0].T
+
+
+def vit(visual, images, listens_from: int, keep: int = 0):
+    """Embeddings [image, embed] and the penalty on what the class token does before, and besides,
+    listening.
+
+    Penalty: batch variance of what every MLP, and the attention of the blocks before
+    `listens_from`, writes into the class token, over the (detached) batch variance of the final
+    class token. `keep`: this many patches by chance, all if 0.
+    """
+
+    def variance(update):
+        return update[:, 0].float().var(0).sum()
+
+    tokens = F.conv2d(images, visual.conv1.weight, stride=visual.patch_size[0])
+    side = tokens.shape[-1]
+    places = visual.positional_embedding
+    tokens = tokens.flatten(2).mT + stretched(places[1:], side)
+    if keep:
+        kept = torch.rand(tokens.shape[:2], device=tokens.device).topk(keep, 1).indices
+        tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+    first = (visual.class_embedding + places[0]).expand(len(tokens), 1, -1)
+    x = visual.ln_pre(torch.cat([first, tokens], 1))
+    penalty, last = 0.0, len(visual.transformer.resblocks) - 1
+    for index, block in enumerate(visual.transformer.resblocks):
+        attended = block.attention(q_x=block.ln_1(x))
+        x = x + attended
+        if index == last:  # only the class token is read from here on
+            x = x[:, :1]
+        written = block.mlp(block.ln_2(x))
+        x = x + written
+        penalty = penalty + variance(written)
+        if index < listens_from:
+            penalty = penalty + variance(attended)
+    penalty = penalty / (variance(x).detach() + 1e-4)
+    return visual.ln_post(x[:, 0]) @ visual.proj, penalty
+
+
+def resnet(visual, images):
+    """Embeddings [image, embed] of images of any side; the pooling's positions are stretched."""
+    x = visual.stem(images)
+    for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+        x = stage(x)
+    pool, side = visual.attnpool, x.shape[-1]
+    tokens = x.flatten(2).permute(2, 0, 1)
+    tokens = torch.cat([tokens.mean(0, keepdim=True), tokens])
+    places = pool.positional_embedding
+    places = torch.cat([places[:1], stretched(places[1:], side)])
+    tokens = tokens + places[:, None].to(tokens.dtype)
+    out, _ = F.multi_head_attention_forward(
+        query=tokens[:1], key=tokens, value=tokens, embed_dim_to_check=tokens.shape[-1],
+        num_heads=pool.num_heads, q_proj_weight=pool.q_proj.weight,
+        k_proj_weight=pool.k_proj.weight, v_proj_weight=pool.v_proj.weight, in_proj_weight=None,
+        in_proj_bias=torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
+        bias_k=None, bias_v=None, add_zero_attn=False, dropout_p=0.0,
+        out_proj_weight=pool.c_proj.weight, out_proj_bias=pool.c_proj.bias,
+        use_separate_proj_weight=True, training=False, need_weights=False,
+    )  # fmt: skip
+    return out[0]
