@@ -29,7 +29,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     clip = load_clip(args.model, "random" if args.random_weights else args.pretrained)
-    every = tuple(range(clip.layers - 1))
+    every = tuple(clip.anatomy.readable_blocks)
     chosen = tuple(layer for layer in (8, 9, 10) if layer in every) or every[-3:]
     count = args.batch * args.batches
     images = torch.randn(count, 3, *clip.image_size, device=clip.device)

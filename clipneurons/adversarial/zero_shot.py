@@ -120,4 +120,4 @@ def mistake_maps(
     batch = torch.stack([clip.preprocess(image.convert("RGB")) for image in images])
     _, contributions = lens(batch.to(clip.device))
     shares = additive_maps(contributions, difference[None].to(clip.device))
-    return shares[:, 0, 1:].unflatten(-1, clip.grid).cpu()
+    return shares[:, 0, clip.prefix :].unflatten(-1, clip.grid).cpu()

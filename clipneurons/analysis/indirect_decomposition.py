@@ -13,7 +13,6 @@ from torch import Tensor
 
 from clipneurons.analysis.omp import by_magnitude, omp
 from clipneurons.lens.indirect import indirect_effects, mean_activations
-from clipneurons.lens.second_order import activation_name
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
 
@@ -81,10 +80,11 @@ def _top_effects(
 ) -> Float[Tensor, "neuron top embed"]:
     means = mean_activations(clip, images.split(batch_size), layer)
     deviations = []
-    with record_activations(clip.visual, [activation_name(layer)]) as tensors:
+    name = clip.anatomy.mlp(layer).path
+    with record_activations(clip.visual, [name]) as tensors:
         for batch in images.split(batch_size):
             clip.encode_image(batch)
-            deviations.append((tensors[activation_name(layer)].float() - means).norm(dim=1))
+            deviations.append((tensors[name].float() - means).norm(dim=1))
     chosen = torch.cat(deviations).topk(top, dim=0).indices  # [top, neuron]
     effects = torch.empty(clip.neurons, top, clip.embed_dim)
     for image in range(len(images)):

@@ -148,8 +148,11 @@ class ConceptReader:
         value, as the paper's weights have norms. What the class token itself carries belongs to no
         patch.
         """
-        total = torch.zeros(1 + self.lens.clip.grid[0] * self.lens.clip.grid[1])
+        clip = self.lens.clip
+        total = torch.zeros(clip.prefix + clip.grid[0] * clip.grid[1])
         for layer, mine in effects.items():
+            if not mine.contributions.placed:
+                continue
             if way == DENSE:
                 written = unit_token_effects(mine.contributions)[image]
                 total += written.cpu() @ self.unit_texts[text]
@@ -165,7 +168,7 @@ class ConceptReader:
             share = torch.einsum("utk,uk->ut", scores, self._along[layer][units])
             share = share if way == SPARSE_PROJECTION else share.abs()
             total += (gamma.to(self.device)[units] @ share).cpu()
-        return total[1:].reshape(self.lens.clip.grid)
+        return total[clip.prefix :].reshape(clip.grid)
 
     @cached_property
     def unit_texts(self) -> Float[Tensor, "text embed"]:

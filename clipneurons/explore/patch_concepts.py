@@ -52,6 +52,8 @@ def patch_concepts(
     weights = torch.zeros(len(bundle.texts))
     units = []
     for layer, mine in contributions.items():
+        if not mine.placed:
+            continue
         arrays = bundle.layers[layer]
         strength = _strength(mine, patches, arrays.directions.to(mine.scores)).cpu()
         weights.index_add_(
@@ -68,7 +70,7 @@ def patch_concepts(
 def _strength(
     mine: Contributions, patches: Sequence[int], directions: Float[Tensor, "unit embed"]
 ) -> Float[Tensor, " unit"]:
-    every = range(mine.activations.shape[1] - 1)
+    every = range(mine.activations.shape[1] - mine.prefix)
     here, everywhere = at_patches(mine, patches), at_patches(mine, every)
     scores = here.scores - everywhere.scores * (len(patches) / len(every))
     return replace(here, scores=scores).project(directions)[0]

@@ -119,10 +119,11 @@ class Contributions:
     ``scores`` are what each head carries; ``bias``, where asked for, is a vector that every unit
     of the layer shares. ``activations`` and ``weights`` are what the scores were summed from, so
     that an effect can be traced to positions of the image:
-    ``scores[image, neuron, head] = Σ_token weights · activations``; token 0 of a ViT is the
-    class token, of a ResNet the mean position. ``weights`` have a row a head that reads the
-    neurons: in a ViT of every later layer, which are the heads of the scores; in a ResNet of the
-    pooling.
+    ``scores[image, neuron, head] = Σ_token weights · activations``; the first ``prefix`` tokens
+    are no patches: a ViT's class token, a ResNet's mean position. ``weights`` have a row a head
+    that reads the neurons: in a ViT of every later layer, or of its probe, which are the heads of
+    the scores; in a ResNet of the pooling. Units of no place, those of a pooling's own MLP, have
+    neither.
     """
 
     scores: Float[Tensor, "image unit head"]
@@ -130,6 +131,12 @@ class Contributions:
     bias: Float[Tensor, "image embed"] | None = None
     activations: Float[Tensor, "image token neuron"] | None = None
     weights: Float[Tensor, "image reader token"] | None = None
+    prefix: int = 1
+
+    @property
+    def placed(self) -> bool:
+        """Whether the effects can be traced to positions of the image."""
+        return self.activations is not None
 
     def dense(self, units: Int[Tensor, " chosen"]) -> Float[Tensor, "image chosen embed"]:
         """Effects of the chosen units as vectors."""

@@ -1,8 +1,9 @@
-"""First-order effects of a ViT: what each head and MLP writes to the class token.
+"""First-order effects of a ViT: what each head and MLP writes to the tokens that are pooled.
 
-The decomposition is exact: with the final layer norm's scale of the image taken as given, the
-image embedding is a sum over heads, MLP layers, the input of the first block and biases
-(Gandelsman, Efros, Steinhardt: *Interpreting CLIP's Image Representation*, 2310.05916).
+The decomposition is exact: with the scales of the norms of the image taken as given, and the
+attention of a probe, the image embedding is a sum over heads, MLP layers, the input of the first
+block and biases (Gandelsman, Efros, Steinhardt: *Interpreting CLIP's Image Representation*,
+2310.05916, for a class token).
 """
 
 from collections.abc import Sequence
@@ -14,17 +15,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.base import check_finite
-from clipneurons.lens.second_order import class_attention, moments, value_weights
+from clipneurons.lens.pooling import (
+    PooledReading,
+    carry,
+    pooled_constant,
+    pooling_names,
+    read_pooling,
+)
+from clipneurons.lens.second_order import attention_names, carried_block
+from clipneurons.models.anatomy import Attention, Block, Mlp
+from clipneurons.models.attention import centred_heads
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
 
 
 @dataclass(frozen=True)
 class FirstOrderEffects:
-    """Terms that sum to the image embedding: ``heads + mlps + embedding + bias``."""
+    """Terms that sum to the image embedding: ``heads + mlps + embedding + bias``.
+
+    ``mlps`` are those of the blocks, and last the pooling's own where it has one.
+    """
 
     heads: Float[Tensor, "image layer head embed"]
-    mlps: Float[Tensor, "image layer embed"]
+    mlps: Float[Tensor, "image mlp embed"]
     embedding: Float[Tensor, "image embed"]
     bias: Float[Tensor, "image embed"]
 
@@ -50,20 +63,16 @@ class FirstOrderLens:
     @cached_property
     def recorded(self) -> list[str]:
         """Names of the tensors that :meth:`read` and :meth:`token_scores` need."""
-        blocks = [f"transformer.resblocks.{index}" for index in range(self.clip.layers)]
-        return (
-            [f"{block}.ln_1" for block in blocks]
-            + [f"{block}.mlp" for block in blocks]
-            + [f"{blocks[0]}.ln_1:input", "ln_post:input"]
-        )
+        anatomy = self.clip.anatomy
+        names = pooling_names(anatomy)
+        for block in anatomy.blocks:
+            names += [*attention_names(block), block.mlp.path]
+        return names if anatomy.pooling.mlp is None else [*names, anatomy.pooling.mlp.path]
 
     @cached_property
-    def _readout(self) -> Float[Tensor, "width embed"]:
-        """From the class token to the embedding, but for the final norm's 1/σ."""
-        visual = self.clip.visual
-        readout = visual.ln_post.weight.float()[:, None] * visual.proj.float()
-        # Subtracting the mean over coordinates is linear, so each term may do it for itself.
-        return readout - readout.mean(0)
+    def _carry(self) -> Float[Tensor, "reader width embed"]:
+        """From a final token to the embedding, but for the norms' 1/σ."""
+        return carry(self.clip.anatomy, centred=True)
 
     @torch.no_grad()
     def __call__(
@@ -77,27 +86,59 @@ class FirstOrderLens:
 
     def read(self, tensors: dict[str, Tensor]) -> FirstOrderEffects:
         """Effects from the :attr:`recorded` tensors of a forward pass."""
-        visual, heads = self.clip.visual, self.clip.heads
-        sigma = moments(visual.ln_post, tensors["ln_post:input"][:, 0])[1][:, None]
+        anatomy = self.clip.anatomy
+        reading = read_pooling(anatomy, tensors)
         by_head, by_mlp = [], []
-        bias = (visual.ln_post.bias.float() @ visual.proj.float()).expand(len(sigma), -1)
-        for index, block in enumerate(visual.transformer.resblocks):
-            name = f"transformer.resblocks.{index}"
-            tokens = tensors[f"{name}.ln_1"].float()
-            mixed = class_attention(block, tokens) @ tokens  # [image, head, width]
-            values, value_bias = value_weights(block)
-            carried = torch.einsum("bhw,hrw->bhr", mixed, values) + value_bias
-            outer = (block.attn.out_proj.weight.float().T @ self._readout).unflatten(0, (heads, -1))
-            by_head.append(torch.einsum("bhr,hrd->bhd", carried, outer) / sigma[..., None])
-            by_mlp.append(tensors[f"{name}.mlp"][:, 0].float() @ self._readout / sigma)
-            bias = bias + block.attn.out_proj.bias.float() @ self._readout / sigma
-        start = tensors["transformer.resblocks.0.ln_1:input"][:, 0].float()
+        bias = pooled_constant(anatomy, reading)
+        for block in anatomy.blocks:
+            by_head.append(self._heads(block, tensors, reading.weights))
+            by_mlp.append(self._mlp(block.mlp, tensors, reading.weights))
+            bias = bias + self._everywhere(_constant(block.attention), reading)
+        if anatomy.pooling.mlp is not None:
+            mlp = anatomy.pooling.mlp
+            activations = _normed(mlp, tensors)[:, 0]
+            by_mlp.append(activations @ mlp.output.weight.float().T @ anatomy.pooling.readout)
+        start = tensors[f"{anatomy.blocks[0].norm.path}:input"]
         return FirstOrderEffects(
             heads=torch.stack(by_head, 1),
             mlps=torch.stack(by_mlp, 1),
-            embedding=start @ self._readout / sigma,
+            embedding=self._pooled(start, reading.weights),
             bias=bias,
         )
+
+    def _heads(
+        self, block: Block, tensors: dict[str, Tensor], weights: Float[Tensor, "image reader query"]
+    ) -> Float[Tensor, "image head embed"]:
+        """What each head of a block writes."""
+        tokens = tensors[block.norm.path].float()
+        carried = carried_block(block, tensors, weights)  # [image, reader, head, token]
+        mixed = torch.einsum("bqht,btw->bqhw", carried, tokens)
+        read = torch.einsum("bqhw,hrw->bqhr", mixed, block.attention.values)
+        read = read + carried.sum(-1)[..., None] * block.attention.value_bias
+        written = torch.einsum("bqhr,hrw->bqhw", read, centred_heads(block.attention))
+        return torch.einsum("bqhw,qwd->bhd", written, self._carry)
+
+    def _mlp(
+        self, mlp: Mlp, tensors: dict[str, Tensor], weights: Float[Tensor, "image reader query"]
+    ) -> Float[Tensor, "image embed"]:
+        """What an MLP writes, its output bias included."""
+        activations = _normed(mlp, tensors)[:, : weights.shape[-1]]
+        written = (weights @ activations) @ mlp.output.weight.float().T
+        written = written + weights.sum(-1, keepdim=True) * mlp.output.offset
+        return torch.einsum("bqw,qwd->bd", written, self._carry)
+
+    def _pooled(
+        self, stream: Float[Tensor, "image token width"], weights: Tensor
+    ) -> Float[Tensor, "image embed"]:
+        """What vectors in the tokens write."""
+        read = weights @ stream[:, : weights.shape[-1]].float()
+        return torch.einsum("bqw,qwd->bd", read, self._carry)
+
+    def _everywhere(
+        self, vector: Float[Tensor, " width"], reading: PooledReading
+    ) -> Float[Tensor, "image embed"]:
+        """What the same vector in every token writes."""
+        return torch.einsum("bq,w,qwd->bd", reading.weights.sum(-1), vector, self._carry)
 
     def token_scores(
         self,
@@ -110,19 +151,32 @@ class FirstOrderLens:
         Summed over tokens this is the inner product of the heads' effects with the vector.
         By default all layers are used; TextSpan's segmentation uses the last four.
         """
-        visual, heads = self.clip.visual, self.clip.heads
-        sigma = moments(visual.ln_post, tensors["ln_post:input"][:, 0])[1]
+        anatomy = self.clip.anatomy
+        reading = read_pooling(anatomy, tensors).weights
+        onto = self._carry @ vectors.T  # [reader, width, vector]
         total = 0.0
         for index in range(self.clip.layers) if layers is None else layers:
-            block = visual.transformer.resblocks[index]
-            tokens = tensors[f"transformer.resblocks.{index}.ln_1"].float()
-            written = block.attn.out_proj.weight.float().T @ (self._readout @ vectors.T)
-            written = written.unflatten(0, (heads, -1))  # [head, rank, vector]
-            values, value_bias = value_weights(block)
-            read = torch.einsum("hrw,hrv->hwv", values, written)
-            constant = torch.einsum("hr,hrv->hv", value_bias, written)
-            attention = class_attention(block, tokens)
-            for head in range(heads):  # [image, token, vector] at a time, not all heads
-                scores = tokens @ read[head] + constant[head]
-                total = total + attention[:, head, :, None] * scores
-        return total / sigma[:, None, None]
+            block = anatomy.blocks[index]
+            tokens = tensors[block.norm.path].float()
+            written = torch.einsum("hrw,qwv->qhrv", centred_heads(block.attention), onto)
+            read = torch.einsum("hrw,qhrv->qhwv", block.attention.values, written)
+            constant = torch.einsum("hr,qhrv->qhv", block.attention.value_bias, written)
+            carried = carried_block(block, tensors, reading)
+            for reader in range(len(onto)):
+                for head in range(anatomy.heads):  # [image, token, vector] at a time
+                    scores = tokens @ read[reader, head] + constant[reader, head]
+                    total = total + carried[:, reader, head, :, None] * scores
+        return total
+
+
+def _normed(mlp: Mlp, tensors: dict[str, Tensor]) -> Float[Tensor, "image token neuron"]:
+    """Activations as the output weights take them."""
+    activations = tensors[mlp.path]
+    return (activations if mlp.inner is None else mlp.inner(activations)).float()
+
+
+def _constant(attention: Attention) -> Float[Tensor, " width"]:
+    """What attention writes whatever it attends to, but for the values' biases."""
+    if attention.inner is None:
+        return attention.output.offset
+    return attention.output.offset + attention.output.weight.float() @ attention.inner.bias

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipneurons.lens.base import SCALE
-from clipneurons.lens.second_order import activation_name, check_layers
+from clipneurons.lens.second_order import check_layers
+from clipneurons.models.anatomy import Mlp
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
 
@@ -21,8 +22,8 @@ def mean_activations(clip: ClipModel, batches, layer: int) -> Float[Tensor, "tok
     Raises:
         ValueError: no images, or a layer without later blocks.
     """
-    check_layers(clip, [layer])
-    name, total, count = activation_name(layer), 0.0, 0
+    _check_block(clip, layer)
+    name, total, count = clip.anatomy.mlp(layer).path, 0.0, 0
     with record_activations(clip.visual, [name]) as tensors:
         for images in batches:
             clip.encode_image(images)
@@ -47,23 +48,42 @@ def indirect_effects(
     ``batch_size`` is the number of (image, neuron) pairs that run through the later blocks at
     once. Raises ValueError for a layer without later blocks.
     """
-    check_layers(clip, [layer])
-    visual = clip.visual
-    name, after = activation_name(layer), f"transformer.resblocks.{layer + 1}:input"
-    with record_activations(visual, [name, after]) as tensors:
+    _check_block(clip, layer)
+    anatomy = clip.anatomy
+    mlp, after = anatomy.mlp(layer), anatomy.blocks[layer].path
+    with record_activations(clip.visual, [mlp.path, after]) as tensors:
         representation = clip.encode_image(images)
-    written = visual.transformer.resblocks[layer].mlp.c_proj.weight  # [width, neuron]
-    change = means[:, neurons].to(clip.device) - tensors[name][:, :, neurons].float()
     pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(neurons)))
     effects = []
     for image, chosen in (part.T for part in pairs.split(batch_size)):
-        columns = written[:, neurons[chosen]].T.float()  # [pair, width]
-        stream = tensors[after][image] + (
-            change[image, :, chosen][..., None] * columns[:, None]
-        ).to(clip.dtype)
-        for block in visual.transformer.resblocks[layer + 1 :]:
-            stream = block(stream)
-        ablated = visual.ln_post(stream[:, 0]) @ visual.proj
-        effects.append(representation[image] - ablated.float())
+        activations, columns = tensors[mlp.path][image], neurons[chosen].to(clip.device)
+        change = _change(mlp, activations, columns, means[:, columns.to(means.device)])
+        stream = tensors[after][image] + change.to(clip.dtype)
+        for block in anatomy.blocks[layer + 1 :]:
+            stream = block.run(stream)
+        effects.append(representation[image] - anatomy.read_out(stream).float())
     scale = SCALE / representation.norm(dim=-1)
     return torch.cat(effects).unflatten(0, (len(images), -1)) * scale[:, None, None]
+
+
+def _change(
+    mlp: Mlp,
+    activations: Float[Tensor, "pair token neuron"],
+    neurons: Int[Tensor, " pair"],
+    means: Float[Tensor, "token pair"],
+) -> Float[Tensor, "pair token width"]:
+    """What changes in the stream when each pair's neuron has its mean at every token."""
+    means = means.T.to(activations.device)
+    rows = torch.arange(len(activations))
+    if mlp.inner is None:
+        change = means - activations[rows, :, neurons].float()
+        return change[..., None] * mlp.output.weight.T[neurons].float()[:, None]
+    changed = activations.clone()  # the norm takes part: all neurons are divided by its σ
+    changed[rows, :, neurons] = means.to(activations.dtype)
+    return mlp(changed).float() - mlp(activations).float()
+
+
+def _check_block(clip: ClipModel, layer: int) -> None:
+    check_layers(clip, [layer])
+    if layer == clip.anatomy.pooling_layer:
+        raise ValueError(f"layer {layer} is the pooling's own MLP: expected the layer of a block")

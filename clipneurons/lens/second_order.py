@@ -6,55 +6,57 @@ from functools import cached_property
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipneurons.lens.base import SCALE, RecordingLens, check_finite
 from clipneurons.lens.contributions import Contributions, HeadDirections
+from clipneurons.lens.pooling import (
+    PooledReading,
+    after_pooling,
+    carry,
+    pooling_names,
+    read_pooling,
+)
+from clipneurons.models.anatomy import Anatomy, Attention, Block, Norm
+from clipneurons.models.attention import carried_attention
 from clipneurons.models.clip import ClipModel
-
-
-def activation_name(layer: int) -> str:
-    """Where the activations of a layer's neurons are recorded."""
-    return f"transformer.resblocks.{layer}.mlp.gelu"
 
 
 def check_layers(clip: ClipModel, layers: Sequence[int]) -> tuple[int, ...]:
     """The layers, sorted and checked to have second-order effects.
 
     Raises:
-        ValueError: no layer, a layer out of range, or the last one.
+        ValueError: no layer, a layer out of range, or the last one where no probe reads it.
     """
-    last = clip.layers - 1
+    readable, blocks = clip.anatomy.readable, clip.layers
+    last = readable[-1]
     if not layers:
-        raise ValueError(f"no layer given: expected some of 0 to {last - 1}")
+        raise ValueError(f"no layer given: expected some of 0 to {last}")
     for layer in layers:
-        if layer == last:
+        if layer == blocks - 1 and layer not in readable:
             raise ValueError(
-                f"layer {last} is the last block of {clip.name}: no later attention reads its "
-                f"neurons, so they have no second-order effect. Expected layers 0 to {last - 1}"
+                f"layer {layer} is the last block of {clip.name}: no later attention reads its "
+                f"neurons, so they have no second-order effect. Expected layers 0 to {last}"
             )
-        if not 0 <= layer < last:
+        if layer not in readable:
             raise ValueError(
-                f"layer {layer} is out of range: {clip.name} has blocks 0 to {last}, and second-"
-                f"order effects in 0 to {last - 1}"
+                f"layer {layer} is out of range: {clip.name} has blocks 0 to {blocks - 1}, and "
+                f"second-order effects in 0 to {last}"
             )
     return tuple(sorted(set(layers)))
 
 
-def class_attention(
-    block: nn.Module, tokens: Float[Tensor, "image token width"]
-) -> Float[Tensor, "image head token"]:
-    """The class token's attention to each token, from the block's normalised input."""
-    attn = block.attn
-    width = attn.embed_dim
-    # In float32 whatever the model's precision, as everything that is read off its tensors.
-    tokens, weight = tokens.float(), attn.in_proj_weight.float()
-    query_weight, key_weight, _ = weight.split(width)
-    query = tokens[:, 0] @ query_weight.T + attn.in_proj_bias[:width].float()
-    query = query.unflatten(-1, (attn.num_heads, -1)) / attn.head_dim**0.5  # [image, head, rank]
-    # (W_k x + b_k)·q = x·(W_kᵀ q) + const: the keys of all tokens are never formed.
-    folded = torch.einsum("bhr,hrw->bhw", query, key_weight.unflatten(0, (attn.num_heads, -1)))
-    return torch.softmax(folded @ tokens.mT, dim=-1)
+@dataclass(frozen=True)
+class Reader:
+    """Attention that reads the neurons of the layers before it, and what it writes.
+
+    ``first`` is the first layer that it does not read.
+    """
+
+    first: int
+    norm: Norm | None
+    attention: Attention
+    outer: Float[Tensor, "head rank embed"]
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,11 @@ class SecondOrderLens(RecordingLens):
     """Second-order effects of the neurons of chosen layers (2406.04341, equation 7).
 
     Call it with preprocessed images ``[image, 3, height, width]``; it returns the image
-    embeddings (not normalised) and, by layer, the :class:`Contributions` of its neurons. Pairs
-    are ordered by later layer, then head.
+    embeddings (not normalised) and, by layer, the :class:`Contributions` of its neurons. Where
+    the tower reads a class token, or averages its tokens, the later blocks' heads carry the
+    effects, ordered by later layer, then head. Where it attends with a probe, the probe's heads
+    do, for the last block too; the hidden neurons of the pooling's own MLP are one more layer,
+    which writes straight into the embedding.
 
     Effects carry the published scale ``100 / ‖embedding‖``. They are the neuron's own part;
     ``shared_bias=True`` adds the part of biases and layer-norm means that the published code
@@ -80,127 +85,166 @@ class SecondOrderLens(RecordingLens):
                 f"expected a ViT, {self.clip.name} is a {self.clip.kind}: see `make_lens`"
             )
         object.__setattr__(self, "layers", check_layers(self.clip, self.layers))
+        if self.shared_bias:
+            check_plain(self.clip)
 
     @property
-    def _blocks(self) -> nn.ModuleList:
-        return self.clip.visual.transformer.resblocks
+    def _anatomy(self) -> Anatomy:
+        return self.clip.anatomy
+
+    @cached_property
+    def _readers(self) -> list[Reader]:
+        """Every attention that reads neurons of the chosen layers, in the order of the blocks."""
+        anatomy = self._anatomy
+        if anatomy.pooling.kind == "probe":
+            attention = anatomy.pooling.attention
+            outer = attention.written @ after_pooling(anatomy)
+            return [Reader(len(anatomy.blocks), anatomy.pooling.norm, attention, outer)]
+        written = carry(anatomy)[0]
+        return [
+            Reader(index, block.norm, block.attention, block.attention.written @ written)
+            for index, block in enumerate(anatomy.blocks)
+            if index > self.layers[0]
+        ]
 
     @cached_property
     def _outer(self) -> Float[Tensor, "head rank embed"]:
-        """What each head of each block after the first chosen layer writes to the embedding."""
-        visual, heads = self.clip.visual, self.clip.heads
-        readout = visual.ln_post.weight.float()[:, None] * visual.proj.float()  # [width, embed]
-        return torch.cat(
-            [
-                # W_O is [width out, heads · rank in].
-                (block.attn.out_proj.weight.float().T @ readout).unflatten(0, (heads, -1))
-                for block in self._blocks[self.layers[0] + 1 :]
-            ]
-        )
+        """What the heads of all readers write to the embedding."""
+        return torch.cat([reader.outer for reader in self._readers])
 
     @cached_property
     def directions(self) -> dict[int, HeadDirections]:
-        """By layer, what each neuron writes to the embedding through each later head."""
+        """By layer, what each neuron writes to the embedding through each head that reads it."""
         return {layer: self._directions_of(layer) for layer in self.layers}
 
     def _directions_of(self, layer: int) -> HeadDirections:
-        written = self._blocks[layer].mlp.c_proj.weight.float().T  # [neuron, width]
+        anatomy = self._anatomy
+        written = anatomy.mlp(layer).written  # [neuron, width]
+        if layer == anatomy.pooling_layer:
+            return HeadDirections(written[None], anatomy.pooling.readout[None])
+        readers = [reader for reader in self._readers if reader.first > layer]
         inner = [
-            torch.einsum(
-                "nw,hrw->hnr", written * block.ln_1.weight.float(), value_weights(block)[0]
-            )
-            for block in self._blocks[layer + 1 :]
+            torch.einsum("nw,hrw->hnr", _gained(written, reader.norm), reader.attention.values)
+            for reader in readers
         ]
-        skipped = (layer - self.layers[0]) * self.clip.heads
-        return HeadDirections(torch.cat(inner), self._outer[skipped:])
+        return HeadDirections(torch.cat(inner), self._outer[-sum(map(len, inner)) :])
 
     @property
     def recorded(self) -> list[str]:
         """Names of the tensors that :meth:`read` needs."""
-        later = range(self.layers[0] + 1, self.clip.layers)
-        return (
-            [activation_name(layer) for layer in self.layers]
-            + [f"transformer.resblocks.{index}.ln_1:input" for index in later]
-            + [f"transformer.resblocks.{index}.ln_1" for index in later]
-            + ["ln_post:input"]
-        )
+        anatomy = self._anatomy
+        names = [anatomy.mlp(layer).path for layer in self.layers]
+        if anatomy.pooling.kind != "probe":
+            for block in anatomy.blocks[self.layers[0] + 1 :]:
+                names += attention_names(block)
+        return names + pooling_names(anatomy)
 
     def read(
         self, tensors: dict[str, Tensor], representation: Float[Tensor, "image embed"]
     ) -> dict[int, Contributions]:
         """Contributions from the :attr:`recorded` tensors of a forward pass."""
         check_finite(representation)
-        post_mean, post_sigma = moments(self.clip.visual.ln_post, tensors["ln_post:input"][:, 0])
+        anatomy = self._anatomy
+        reading = read_pooling(anatomy, tensors)
         scale = SCALE / representation.norm(dim=-1)
-        reads = []  # per later block: a_i, 1/σ_i, μ_i
-        for index in range(self.layers[0] + 1, self.clip.layers):
-            name = f"transformer.resblocks.{index}.ln_1"
-            mean, sigma = moments(self._blocks[index].ln_1, tensors[f"{name}:input"])
-            attention = class_attention(self._blocks[index], tensors[name])
-            reads.append((attention, sigma.reciprocal(), mean))
-        weights = torch.cat([attention * inverse[:, None] for attention, inverse, _ in reads], 1)
-        weights = weights * (scale / post_sigma)[:, None, None]  # [image, head, token]
+        by_reader = self._weights(tensors, reading)
+        weights = torch.cat(by_reader, 1) * scale[:, None, None]  # [image, head, token]
         result = {}
         for layer in self.layers:
-            later = layer - self.layers[0]
-            mine = weights[:, later * self.clip.heads :]
-            activations = tensors[activation_name(layer)].float()
-            bias = None
-            if self.shared_bias:
-                shared = self._shared_bias(layer, reads[later:], post_mean, post_sigma)
-                bias = scale[:, None] * shared
+            mlp = anatomy.mlp(layer)
+            activations = tensors[mlp.path].float()
+            pooled = layer == anatomy.pooling_layer
+            mine = scale[:, None, None] if pooled else weights[:, -self.directions[layer].heads :]
+            if mlp.inner is not None:
+                mine = mine / mlp.inner.sigma(activations)[:, None]
             result[layer] = Contributions(
                 scores=torch.bmm(activations.mT, mine.mT),
                 directions=self.directions[layer],
-                bias=bias,
-                activations=activations,
-                weights=mine,
+                bias=self._shared_bias(layer, tensors, by_reader, reading, scale),
+                activations=None if pooled else activations,
+                weights=None if pooled else mine,
+                prefix=anatomy.prefix,
             )
         return result
 
+    def _weights(
+        self, tensors: dict[str, Tensor], reading: PooledReading
+    ) -> list[Float[Tensor, "image head token"]]:
+        """How much each head of each reader takes of a vector in each token, norms included."""
+        anatomy = self._anatomy
+        if anatomy.pooling.kind == "probe":
+            return [reading.weights]
+        found = []
+        for block in anatomy.blocks[self.layers[0] + 1 :]:
+            carried = carried_block(block, tensors, reading.weights)[:, 0]
+            sigma = block.norm.sigma(tensors[f"{block.norm.path}:input"])
+            found.append(carried / sigma[:, None])
+        return found
+
     def _shared_bias(
-        self, layer: int, reads: list[tuple[Tensor, Tensor, Tensor]], post_mean, post_sigma
-    ) -> Float[Tensor, "image embed"]:
+        self, layer: int, tensors: dict[str, Tensor], by_reader: list[Tensor],
+        reading: PooledReading, scale: Float[Tensor, " image"],
+    ) -> Float[Tensor, "image embed"] | None:  # fmt: skip
         """Each neuron's equal share of biases and layer-norm means (2406.04341, A.5)."""
-        clip, visual = self.clip, self.clip.visual
-        heads, neurons = clip.heads, clip.neurons
-        gain, proj = visual.ln_post.weight.float(), visual.proj.float()
-        written = self._blocks[layer].mlp.c_proj.bias.float() / neurons
-        first = layer - self.layers[0]
+        if not self.shared_bias:
+            return None
+        anatomy = self._anatomy
+        heads, neurons, blocks = anatomy.heads, anatomy.neurons, len(anatomy.blocks)
+        final = anatomy.pooling.norm or anatomy.pooling.post
+        after, projection = carry(anatomy)[0], anatomy.pooling.readout
+        post_mean = final.moments(tensors[anatomy.blocks[-1].path][:, 0])[0][:, None]
+        post_inverse = reading.weights[:, 0]  # 1/σ_post, [image, 1]
+        written = anatomy.mlp(layer).output.offset / neurons
         total = 0.0
-        for offset, (attention, inverse, mean) in enumerate(reads):
-            block = self._blocks[layer + 1 + offset]
-            terms = (1 + 2 * (layer + 1 + offset)) * neurons
-            terms_post = terms * (1 + 2 * clip.layers) * heads
+        for reader, weights in zip(self._readers, by_reader, strict=True):
+            if reader.first <= layer:
+                continue
+            block = anatomy.blocks[reader.first]
+            terms = (1 + 2 * reader.first) * neurons
+            terms_post = terms * (1 + 2 * blocks) * heads
+            mean = block.norm.moments(tensors[f"{block.norm.path}:input"])[0]
             # Σ_i a_i e_i, with a constant μ_i subtracted from every coordinate.
-            inverse_sum = (attention * inverse[:, None]).sum(-1, keepdim=True)
-            mean_sum = (attention * (mean * inverse)[:, None]).sum(-1, keepdim=True)
-            read = block.ln_1.weight.float() * (written * inverse_sum - mean_sum / terms)
-            read = read + block.ln_1.bias.float() / terms  # [image, head, width]
-            values, value_bias = value_weights(block)
-            carried = torch.einsum("bhw,hrw->bhr", read, values) + value_bias / terms
-            mine = slice((first + offset) * heads, (first + offset + 1) * heads)
-            out = torch.einsum("bhr,hrd->bd", carried, self._outer[mine])
-            out = out + (gain * block.attn.out_proj.bias.float() / terms) @ proj
-            out = out - heads * post_mean[:, None] / terms_post * (gain @ proj)
-            total = total + out / post_sigma[:, None]
-            total = total + heads * (visual.ln_post.bias.float() / terms_post) @ proj
-        return total
+            inverse_sum = weights.sum(-1, keepdim=True)
+            mean_sum = (weights * mean[:, None]).sum(-1, keepdim=True)
+            read = block.norm.weight * (written * inverse_sum - mean_sum / terms)
+            read = read + post_inverse[..., None] * block.norm.bias / terms  # [image, head, width]
+            carried = torch.einsum("bhw,hrw->bhr", read, reader.attention.values)
+            carried = carried + post_inverse[..., None] * reader.attention.value_bias / terms
+            total = total + torch.einsum("bhr,hrd->bd", carried, reader.outer)
+            shared = reader.attention.output.offset / terms - heads * post_mean / terms_post
+            total = total + post_inverse * (shared @ after)
+            total = total + heads * (final.bias / terms_post) @ projection
+        return scale[:, None] * total
 
 
-def value_weights(
-    block: nn.Module,
-) -> tuple[Float[Tensor, "head rank width"], Float[Tensor, "head rank"]]:
-    """Value projection of a block's attention, by head: weights and biases."""
-    attn = block.attn
-    heads = (attn.num_heads, -1)
-    weight = attn.in_proj_weight[2 * attn.embed_dim :].float().unflatten(0, heads)
-    return weight, attn.in_proj_bias[2 * attn.embed_dim :].float().unflatten(0, heads)
+def attention_names(block: Block) -> list[str]:
+    """Tensors to record for `carried_block`."""
+    names = [f"{block.norm.path}:input", block.norm.path]
+    inner = block.attention.inner
+    return names if inner is None else [*names, f"{inner.path}:input"]
 
 
-def moments(
-    norm: nn.LayerNorm, inputs: Float[Tensor, "*token width"]
-) -> tuple[Float[Tensor, "*token"], Float[Tensor, "*token"]]:
-    """Mean and sqrt(variance + eps) of each token, as its layer norm takes them."""
-    variance, mean = torch.var_mean(inputs.float(), dim=-1, unbiased=False)
-    return mean, (variance + norm.eps).sqrt()
+def carried_block(
+    block: Block, tensors: dict[str, Tensor], reading: Float[Tensor, "image reader query"]
+) -> Float[Tensor, "image reader head token"]:
+    """How much of each token's value each head of a block brings to what is read of its output."""
+    inner = block.attention.inner
+    if inner is not None:
+        queries = tensors[f"{inner.path}:input"][:, : reading.shape[-1]]
+        reading = reading / inner.sigma(queries)[:, None]
+    return carried_attention(block.attention, tensors[block.norm.path], reading)
+
+
+def check_plain(clip: ClipModel) -> None:
+    """Raise ValueError unless biases can be shared out as the published code does it."""
+    anatomy = clip.anatomy
+    inner = any(block.attention.inner or block.mlp.inner for block in anatomy.blocks)
+    if anatomy.pooling.kind != "token" or inner:
+        raise ValueError(
+            f"the shared bias is defined for plain ViTs that read a class token, {clip.name} "
+            "is none: leave it out"
+        )
+
+
+def _gained(written: Float[Tensor, "neuron width"], norm: Norm | None) -> Tensor:
+    return written if norm is None else written * norm.weight

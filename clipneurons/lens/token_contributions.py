@@ -18,8 +18,10 @@ from torch import Tensor
 
 from clipneurons.lens.contributions import Contributions, SplitDirections
 from clipneurons.lens.make import Lens, make_lens
-from clipneurons.lens.second_order import moments
+from clipneurons.lens.pooling import carry_factors, pooling_names, read_pooling
+from clipneurons.models.attention import centred_heads
 from clipneurons.models.clip import ClipModel
+from clipneurons.models.hooks import record_activations
 from clipneurons.models.trace import run_with_cache
 
 # Classes whose [image, token, head, class] shares are held at once.
@@ -30,42 +32,73 @@ _CLASSES = 16
 class PatchAttribution:
     """Effect of each input token of a ViT on the embedding, in one pass.
 
-    Call it with preprocessed images for effects ``[image, token, embed]``, the class token
-    first. Summed over tokens: the first-order effects of all heads and MLPs and of the input.
+    Call it with preprocessed images for effects ``[image, token, embed]``, tokens before the
+    patches first. Summed over tokens: the first-order effects of all heads and of the blocks'
+    MLPs and of the input.
     """
 
     clip: ClipModel
 
     @cached_property
-    def _readout(self) -> Float[Tensor, "width embed"]:
-        """From the class token to the embedding, but for the final norm's 1/σ."""
-        readout = self.clip.visual.ln_post.weight[:, None] * self.clip.visual.proj
-        return readout - readout.mean(0)
+    def _factors(self) -> tuple[Tensor, Tensor | None]:
+        """What the pooling reads of a token, and what it writes of that (`carry_factors`)."""
+        reads, writes = carry_factors(self.clip.anatomy, centred=True)
+        return reads.to(self.clip.dtype), None if writes is None else writes.to(self.clip.dtype)
 
     @cached_property
-    def _written(self) -> list[Float[Tensor, "width embed"]]:
-        """What the heads of each block write to the embedding: weights only, made once."""
-        blocks = self.clip.visual.transformer.resblocks
-        return [block.attn.out_proj.weight.T @ self._readout for block in blocks]
+    def _read_of_heads(self) -> list[Float[Tensor, "head rank reader read"]]:
+        """What the pooling reads of each head of each block: weights only, made once."""
+        anatomy, reads = self.clip.anatomy, self._factors[0].float()
+        return [
+            torch.einsum("hrw,qwv->hrqv", centred_heads(block.attention), reads).to(self.clip.dtype)
+            for block in anatomy.blocks
+        ]
 
     @torch.no_grad()
     def __call__(
         self, images: Float[Tensor, "image 3 height width"]
     ) -> Float[Tensor, "image token embed"]:
         """Effects of all tokens."""
-        run = run_with_cache(self.clip, images)
+        anatomy, writes = self.clip.anatomy, self._factors[1]
+        last, *names = pooling_names(anatomy)
+        with record_activations(self.clip.visual, names) as tensors:
+            run = run_with_cache(self.clip, images)
+        tensors = {**tensors, last: run.blocks[-1].outputs}
+        weights = read_pooling(anatomy, tensors).weights.to(run.start.dtype)
         count, tokens = run.start.shape[:2]
         identity = torch.eye(tokens, device=run.start.device, dtype=run.start.dtype)
         origin = identity.expand(count, -1, -1)  # [image, token of the block, input token]
-        total = run.start.new_zeros(count, tokens, self.clip.embed_dim)
-        total[:, 0] = run.start[:, 0] @ self._readout
-        for written, block in zip(self._written, run.blocks, strict=True):
-            carried = block.values * block.attention[:, :, 0, :, None]
-            total = total + origin.mT @ (carried.transpose(1, 2).flatten(2) @ written)
-            origin = (origin + block.attention.mean(1) @ origin) / 2
-            total = total + origin[:, 0, :, None] * (block.mlp[:, :1] @ self._readout)
-        sigma = moments(self.clip.visual.ln_post, run.blocks[-1].outputs[:, 0])[1]
-        return total.float() / sigma[:, None, None]
+        queries = weights.shape[-1]
+        # What the pooling reads that comes from each token: [image, token, reader, read].
+        total = run.start.new_zeros(count, tokens, *self._factors[0].shape[::2])
+        total[:, :queries] = self._read(run.start[:, :queries], weights)
+        for block, read, traced in zip(
+            anatomy.blocks, self._read_of_heads, run.blocks, strict=True
+        ):
+            rows = weights
+            if traced.inner_sigma is not None:
+                rows = weights / traced.inner_sigma[:, None, :queries]
+            for head in range(block.attention.heads):
+                carried = rows @ traced.attention[:, head, :queries]  # [image, reader, token]
+                said = torch.einsum("btr,rqv->btqv", traced.values[:, head], read[head])
+                total = total + _from(origin, said * carried.mT[..., None])
+            origin = (origin + traced.attention.mean(1) @ origin) / 2
+            written = self._read(traced.mlp[:, :queries], weights)
+            total = total + _from(origin[:, :queries], written)
+        if writes is None:
+            return total[:, :, 0].float()
+        return torch.einsum("btqv,qvd->btd", total, writes).float()
+
+    def _read(self, vectors: Tensor, weights: Tensor) -> Float[Tensor, "image query reader read"]:
+        """What the pooling reads of vectors in the final tokens."""
+        return torch.einsum("btw,qwv->btqv", vectors, self._factors[0]) * weights.mT[..., None]
+
+
+def _from(
+    origin: Float[Tensor, "image token source"], read: Float[Tensor, "image token reader read"]
+) -> Float[Tensor, "image source reader read"]:
+    """What is read of tokens, handed to the input tokens that they come from."""
+    return (origin.mT @ read.flatten(2)).unflatten(-1, read.shape[2:])
 
 
 def unit_token_effects(mine: Contributions) -> Float[Tensor, "image token embed"]:
@@ -90,13 +123,14 @@ def additive_maps(
     """Each token's exact share of ``⟨Σ_n φ_n, class⟩`` over all neurons of the layers.
 
     Summed over tokens it is that number (which is the first-order part of later heads that
-    reads these neurons). The class token, token 0, has a share as well.
+    reads these neurons). The class token, token 0, has a share as well. Layers of no place, the
+    pooling's own MLP, are left out.
 
     Raises:
         ValueError: contributions with a shared bias, which belongs to no token.
     """
     layers = contributions.values() if isinstance(contributions, Mapping) else contributions
-    return sum(_attribution_maps(mine, texts) for mine in layers)
+    return sum(_attribution_maps(mine, texts) for mine in layers if mine.placed)
 
 
 def _attribution_maps(
@@ -136,15 +170,15 @@ def at_patches(mine: Contributions, patches: Sequence[int]) -> Contributions:
     Raises:
         ValueError: a patch outside the image.
     """
-    count = mine.activations.shape[1] - 1
+    count = mine.activations.shape[1] - mine.prefix
     outside = [patch for patch in patches if not 0 <= patch < count]
     if outside:
         raise ValueError(f"patch {outside[0]} is outside the image: expected 0 to {count - 1}")
-    tokens = torch.tensor(patches, dtype=torch.long, device=mine.scores.device) + 1
+    tokens = torch.tensor(patches, dtype=torch.long, device=mine.scores.device) + mine.prefix
     activations, weights = mine.activations[:, tokens], mine.weights[..., tokens]
     scores = torch.bmm(activations.mT, weights.mT)  # [image, neuron, head]
     scores = scores.reshape(mine.scores.shape)
-    return Contributions(scores, mine.directions, None, activations, weights)
+    return Contributions(scores, mine.directions, None, activations, weights, prefix=0)
 
 
 def token_effects_of(clip: ClipModel) -> Callable[[Tensor], Float[Tensor, "image token embed"]]:

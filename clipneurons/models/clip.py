@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -12,19 +13,39 @@ import open_clip
 import torch
 from jaxtyping import Float, Int
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
+
+from clipneurons.models.adapters.common import Refused
+from clipneurons.models.adapters.registry import anatomy_of
+from clipneurons.models.anatomy import Anatomy, UnsupportedModel
+from clipneurons.models.configurations import anatomy_of_configuration
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 RANDOM = "random"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_THAT_WORK = "ViT-B-32, ViT-B-16, ViT-L-14 (openai, laion*, datacomp*, metaclip*), RN50, RN101"
+_THAT_WORK = (
+    "ViT-B-32, ViT-B-16, ViT-L-14 (openai, laion*, datacomp*, metaclip*), ViT-*-SigLIP*, "
+    "PE-Core-*, EVA02-*, RN50, RN101"
+)
 
 
-class UnsupportedModel(ValueError):
-    """The model's image tower is not one whose neurons this library reads exactly."""
+@dataclass(frozen=True)
+class Tokenizer:
+    """open_clip's tokenizer of a model, fetched when the first text needs it."""
+
+    name: str
+
+    @cached_property
+    def open_clip(self) -> Callable:
+        """The tokenizer itself."""
+        return open_clip.get_tokenizer(self.name)
+
+    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "text context"]:
+        """Token numbers, cleaned, cut and padded as the model was trained with."""
+        return self.open_clip(list(texts))
 
 
 @dataclass(frozen=True)
@@ -40,7 +61,7 @@ class ClipModel:
     kind: Literal["vit", "resnet"]
     name: str
     pretrained: str | None
-    activation: Literal["gelu", "quick_gelu", "relu"]
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu", "relu"]
     image_size: tuple[int, int]
     image_mean: tuple[float, float, float]
     image_std: tuple[float, float, float]
@@ -58,11 +79,27 @@ class ClipModel:
         """The image tower."""
         return self.model.visual
 
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """What the lenses read of a ViT.
+
+        Raises:
+            ValueError: a ResNet, which has no blocks.
+        """
+        if self.kind != "vit":
+            raise ValueError(f"expected a ViT, {self.name} is a {self.kind}")
+        return anatomy_of(self.visual)
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patches: the class token, a ResNet's mean position, registers."""
+        return self.anatomy.prefix if self.kind == "vit" else 1
+
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of positions that the image tower attends to."""
         if self.kind == "vit":
-            return self.visual.grid_size
+            return self.anatomy.grid
         height, width = self.image_size
         return height // 32, width // 32
 
@@ -94,7 +131,7 @@ def load_clip(
     device: str | torch.device | None = None,
     precision: str = "fp32",
 ) -> ClipModel:
-    """Load a CLIP model whose image tower is a plain ViT or a ModifiedResNet.
+    """Load a CLIP model whose image tower is a ViT (docs/models.md) or a ModifiedResNet.
 
     Args:
         model: an open_clip name (``"ViT-B-32"``), ``"hf-hub:owner/name"``, or a folder with
@@ -139,7 +176,7 @@ def load_clip(
         device=device,
         dtype=_DTYPES[precision],
         preprocess=image_transform_v2(preprocess_cfg, is_train=False),
-        tokenizer=open_clip.get_tokenizer(name),
+        tokenizer=Tokenizer(name),
         **description,
     )
 
@@ -161,15 +198,18 @@ def enlarge(clip: ClipModel, factor: float) -> ClipModel:
     if new == old:
         return clip
     visual = deepcopy(clip.visual)
-    holder = visual if clip.kind == "vit" else visual.attnpool
-    table = holder.positional_embedding  # the class token or the mean first, then rows
-    places = stretch_positions(table[1:].float(), old, new).to(table)
-    holder.positional_embedding = nn.Parameter(torch.cat([table[:1], places]), requires_grad=False)
-    visual.image_size = tuple(
-        side // o * n for side, o, n in zip(clip.image_size, old, new, strict=True)
-    )
-    if clip.kind == "vit":
-        visual.grid_size = new
+    size = tuple(side // o * n for side, o, n in zip(clip.image_size, old, new, strict=True))
+    if isinstance(visual, TimmModel):
+        visual.trunk.set_input_size(img_size=size)
+    else:
+        holder = visual if clip.kind == "vit" else visual.attnpool
+        table = holder.positional_embedding  # the class token or the mean first, then rows
+        places = stretch_positions(table[1:].float(), old, new).to(table)
+        stretched = torch.cat([table[:1], places])
+        holder.positional_embedding = nn.Parameter(stretched, requires_grad=False)
+        if clip.kind == "vit":
+            visual.grid_size = new
+    visual.image_size = size
     model = copy(clip.model)
     model._modules = {**clip.model._modules, "visual": visual}
     config = replace(PreprocessCfg(**visual.preprocess_cfg), size=visual.image_size)
@@ -220,13 +260,10 @@ def _create(name: str, pretrained: str | None = None, **options) -> nn.Module:
 
 
 def _create_named(name: str, pretrained: str | None) -> nn.Module:
-    # What the configuration alone tells is said before gigabytes are fetched.
-    config = open_clip.get_model_config(name)
-    trunk = config["vision_cfg"].get("timm_model_name")
-    if trunk:
-        raise _unsupported(name, f"its image tower is timm's {trunk}")
-    if "multimodal_cfg" in config:
-        raise _unsupported(name, "it pools by attention (CoCa) instead of reading the class token")
+    try:  # what the configuration alone tells is said before gigabytes are fetched
+        anatomy_of_configuration(name)
+    except Refused as refused:
+        raise _unsupported(name, str(refused)) from None
     if pretrained == RANDOM:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -268,18 +305,17 @@ def _describe(network: nn.Module, name: str) -> dict:
             "heads": pool.num_heads,
             "neurons": pool.v_proj.in_features,
         }
-    reason = _why_not_a_plain_vit(visual)
-    if reason:
-        raise _unsupported(name, reason)
-    blocks = visual.transformer.resblocks
-    gelu = blocks[0].mlp.gelu
+    try:
+        anatomy = anatomy_of(visual)
+    except Refused as refused:
+        raise _unsupported(name, str(refused)) from None
     return {
         "kind": "vit",
-        "activation": "quick_gelu" if isinstance(gelu, QuickGELU) else "gelu",
-        "embed_dim": visual.output_dim,
-        "layers": len(blocks),
-        "heads": blocks[0].attn.num_heads,
-        "neurons": blocks[0].mlp.c_fc.out_features,
+        "activation": anatomy.activation,
+        "embed_dim": anatomy.pooling.readout.shape[1],
+        "layers": len(anatomy.blocks),
+        "heads": anatomy.heads,
+        "neurons": anatomy.neurons,
     }
 
 
@@ -287,28 +323,3 @@ def _unsupported(name: str, reason: str) -> UnsupportedModel:
     return UnsupportedModel(
         f"{name} cannot be read exactly: {reason}. Models that work: {_THAT_WORK}"
     )
-
-
-def _why_not_a_plain_vit(visual: nn.Module) -> str | None:
-    if not isinstance(visual, VisionTransformer):
-        inner = type(getattr(visual, "trunk", visual)).__name__
-        return f"its image tower is a {inner}, not a CLIP ViT or ModifiedResNet"
-    if visual.attn_pool is not None:
-        return "it pools by attention (CoCa) instead of reading the class token"
-    if visual.pool_type != "tok":
-        return f"it pools by {visual.pool_type!r} instead of reading the class token"
-    if visual.final_ln_after_pool:
-        return "its last layer norm comes after pooling"
-    if visual.proj is None:
-        return "it has no projection into the joint space"
-    for index, block in enumerate(visual.transformer.resblocks):
-        # Exact type: the custom block adds norms and scales to the residual branches.
-        if type(block) is not ResidualAttentionBlock or block.attn.in_proj_weight is None:
-            return f"block {index} is a {type(block).__name__}, not a plain pre-norm block"
-        if not (isinstance(block.ls_1, nn.Identity) and isinstance(block.ls_2, nn.Identity)):
-            return f"block {index} scales its residual branches (LayerScale)"
-        if not isinstance(block.ln_1, nn.LayerNorm):
-            return f"block {index} normalises with {type(block.ln_1).__name__}, not LayerNorm"
-        if not isinstance(block.mlp.gelu, (nn.GELU, QuickGELU)):
-            return f"block {index} uses {type(block.mlp.gelu).__name__}, not GELU or QuickGELU"
-    return None

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from clipneurons.models.anatomy import Block
+from clipneurons.models.attention import probe_attention
 from clipneurons.models.clip import ClipModel
 
 
@@ -20,10 +22,10 @@ class BlockActivations:
     keys: Float[Tensor, "image head token rank"]
     values: Float[Tensor, "image head token rank"]
     attention: Float[Tensor, "image head token token"]
+    inner_sigma: Float[Tensor, "image token"] | None
     attended: Float[Tensor, "image token width"]
     middle: Float[Tensor, "image token width"]
     mlp_normed: Float[Tensor, "image token width"]
-    hidden: Float[Tensor, "image token neuron"]
     activations: Float[Tensor, "image token neuron"]
     mlp: Float[Tensor, "image token width"]
     outputs: Float[Tensor, "image token width"]
@@ -31,7 +33,7 @@ class BlockActivations:
 
 @dataclass(frozen=True)
 class ActivationCache:
-    """A forward pass: the embedded patches, the blocks, and the embedding of the class token."""
+    """A forward pass: the embedded patches, the blocks, and the embedding."""
 
     start: Float[Tensor, "image token width"]
     blocks: list[BlockActivations]
@@ -48,16 +50,15 @@ def run_with_cache(
     """
     if clip.kind != "vit":
         raise ValueError(f"this baseline reads a ViT's attention, {clip.name} is a {clip.kind}")
-    visual = clip.visual
     with torch.set_grad_enabled(gradients):
         tokens = start = embed_patches(clip, images)
         # Weights have no gradients, so the graph starts here.
         tokens = tokens.requires_grad_(gradients)
         blocks = []
-        for block in visual.transformer.resblocks:
+        for block in clip.anatomy.blocks:
             blocks.append(run_block(block, tokens))
             tokens = blocks[-1].outputs
-        embedding = read_out(clip, tokens[:, 0])
+        embedding = clip.anatomy.read_out(tokens)
     return ActivationCache(start, blocks, embedding)
 
 
@@ -65,48 +66,63 @@ def run_with_cache(
 def embed_patches(
     clip: ClipModel, images: Float[Tensor, "image 3 height width"]
 ) -> Float[Tensor, "image token channel"]:
-    """The input of the first block, class token first."""
-    visual = clip.visual
-    patches = visual.conv1(images.to(clip.device, clip.dtype)).flatten(2).mT
-    first = visual.class_embedding.expand(len(patches), 1, -1)
-    return visual.ln_pre(torch.cat([first, patches], 1) + visual.positional_embedding)
+    """The input of the first block, tokens before the patches first."""
+    return clip.anatomy.embed(images.to(clip.device, clip.dtype))
 
 
 def read_out(
     clip: ClipModel, tokens: Float[Tensor, "*token width"]
 ) -> Float[Tensor, "*token embed"]:
-    """Tokens after the last block, taken to the joint space as the class token is."""
-    return clip.visual.ln_post(tokens) @ clip.visual.proj
+    """Tokens after the last block, each taken to the joint space as if it alone was pooled."""
+    pooling = clip.anatomy.pooling
+    pooled = tokens if pooling.norm is None else pooling.norm(tokens)
+    if pooling.attention is not None:
+        pooled = pooling.attention.output(pooling.attention.value(pooled))
+    if pooling.post is not None:
+        pooled = pooling.post(pooled)
+    if pooling.mlp is not None:
+        mlp = pooling.mlp
+        pooled = pooled + mlp(mlp.hidden(mlp.norm(pooled)))
+    return pooled if pooling.projection is None else pooling.projection(pooled)
 
 
-def run_block(block: nn.Module, inputs: Float[Tensor, "image token width"]) -> BlockActivations:
+def run_block(block: Block, inputs: Float[Tensor, "image token width"]) -> BlockActivations:
     """One residual block, with its attention computed openly."""
-    normed = block.ln_1(inputs)
-    queries, keys, values = heads_of(block, normed)
+    attend, mlp = block.attention, block.mlp
+    normed = block.norm(inputs)
+    queries, keys = attend.queries_keys(normed)
+    values = attend.split(attend.value(normed))
     attention = torch.softmax(queries @ keys.mT / queries.shape[-1] ** 0.5, dim=-1)
-    attended = block.attn.out_proj((attention @ values).transpose(1, 2).flatten(2))
+    mixed, inner_sigma = (attention @ values).transpose(1, 2).flatten(2), None
+    if attend.inner is not None:
+        mixed, inner_sigma = attend.inner(mixed), attend.inner.sigma(mixed).to(mixed.dtype)
+    attended = attend.output(mixed)
     middle = inputs + attended
-    mlp_normed = block.ln_2(middle)
-    hidden = block.mlp.c_fc(mlp_normed)
-    activations = block.mlp.gelu(hidden)
-    mlp = block.mlp.c_proj(activations)
+    mlp_normed = mlp.norm(middle)
+    activations = mlp.hidden(mlp_normed)
+    written = mlp(activations)
     return BlockActivations(
         inputs=inputs, normed=normed, queries=queries, keys=keys, values=values,
-        attention=attention, attended=attended, middle=middle, mlp_normed=mlp_normed,
-        hidden=hidden, activations=activations, mlp=mlp, outputs=middle + mlp,
+        attention=attention, inner_sigma=inner_sigma, attended=attended, middle=middle,
+        mlp_normed=mlp_normed, activations=activations, mlp=written, outputs=middle + written,
     )  # fmt: skip
 
 
-def heads_of(
-    block: nn.Module, normed: Float[Tensor, "image token width"]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values ``[image, head, token, rank]`` of a block's attention."""
-    attn = block.attn
-    projected = F.linear(normed, attn.in_proj_weight, attn.in_proj_bias)
-    return tuple(
-        part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
-        for part in projected.chunk(3, dim=-1)
-    )
+def pooled_share(clip: ClipModel, run: ActivationCache) -> Float[Tensor, "image token"]:
+    """How much of each final token is read: the class token, all alike, or a probe's attention."""
+    pooling, tokens = clip.anatomy.pooling, run.blocks[-1].outputs
+    shares = tokens.new_zeros(tokens.shape[:2])
+    if pooling.kind == "token":
+        shares[:, 0] = 1
+    elif pooling.kind == "mean":
+        shares[:, pooling.start :] = 1 / (tokens.shape[1] - pooling.start)
+    else:
+        read = tokens if pooling.norm is None else pooling.norm(tokens)
+        attention = probe_attention(
+            pooling.attention, pooling.query[None], read[:, pooling.start :]
+        )
+        shares[:, pooling.start :] = attention.mean(1)
+    return shares
 
 
 def to_grid(

@@ -63,8 +63,9 @@ def vote_maps(
     votes: Votes,
     weighting: Weighting = "mean",
     units_per_neuron: int = 1,
+    prefix: int = 1,
 ) -> Float[Tensor, "image class patch"]:
-    """Activation maps of the voting neurons, averaged for each class; token 0 is left out.
+    """Activation maps of the voting neurons, averaged for each class, ``prefix`` tokens left out.
 
     ``"mean"`` is the paper's: every neuron counts the same, also one that speaks against the
     class. ``"signed"`` subtracts those, ``"weighted"`` weighs each by its alignment.
@@ -80,5 +81,5 @@ def vote_maps(
         weights.scatter_add_(
             1, votes.units // units_per_neuron, values.where(votes.layers == layer, 0.0)
         )
-        total = total + weights @ mine[:, 1:].float().mT
+        total = total + weights @ mine[:, prefix:].float().mT
     return total / votes.units.shape[1]

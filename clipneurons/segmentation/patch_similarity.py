@@ -18,7 +18,7 @@ _CELLS = 2
 
 
 def fit_maps(
-    effects: Float[Tensor, "image token embed"],
+    patches: Float[Tensor, "image patch embed"],
     texts: Float[Tensor, "class embed"],
     sharpness: float = SHARPNESS,
 ) -> Float[Tensor, "image class patch"]:
@@ -26,9 +26,8 @@ def fit_maps(
 
     The plain inner product, which TextSpan takes, says nothing where the model is not sure what
     an object is; this keeps objects apart from the ground even then, and classes apart where it
-    is sure. Token 0 is left out.
+    is sure.
     """
-    patches = effects[:, 1:]
     size = patches.norm(dim=-1, keepdim=True)
     cosine = patches @ F.normalize(texts, dim=-1).T / size.clamp_min(1e-12)
     return (size * (sharpness * cosine).exp()).mT

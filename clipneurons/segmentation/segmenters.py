@@ -20,7 +20,7 @@ from clipneurons.segmentation.activation_maps import NEURONS, choose_neurons, vo
 from clipneurons.segmentation.baselines.registry import BASELINES
 from clipneurons.segmentation.guided_filter import guided_filter
 from clipneurons.segmentation.masks import binary_masks, label_map, min_max, upsample
-from clipneurons.segmentation.methods import ATTRIBUTION, BEST, PAPER, PATCH_ATTRIBUTION
+from clipneurons.segmentation.methods import ATTRIBUTION, BEST, PAPER, PATCH_ATTRIBUTION, why_not
 from clipneurons.segmentation.patch_similarity import fit_maps, follow_edges
 from clipneurons.segmentation.resnet import resnet_segmenters
 from clipneurons.segmentation.sliding_window import map_in_windows, resize
@@ -59,6 +59,8 @@ def contrasted(
 def segmenters(clip: ClipModel, directions: Directions | None = None) -> dict[str, Segmenter]:
     """All methods that this model allows, by name; votes need a bundle's neuron directions."""
     found = {}
+    if clip.kind == "vit" and directions:  # the pooling's own neurons are of no place
+        directions = {k: v for k, v in directions.items() if k != clip.anatomy.pooling_layer}
     if directions:
         lens = make_lens(clip, tuple(directions))
         found[PAPER] = Segmenter(PAPER, partial(votes, lens, directions), threshold=0.5)
@@ -75,7 +77,12 @@ def segmenters(clip: ClipModel, directions: Directions | None = None) -> dict[st
         make = partial(fitted, clip, effects, refined=refined)
         found[name] = Segmenter(name, make, contrast=True, threshold=0.3)
     if clip.kind == "vit":
-        others = {name: partial(method, clip) for name, method in BASELINES.items()}
+        pooling, plain = clip.anatomy.pooling.kind, clip.anatomy.plain
+        others = {
+            name: partial(method, clip)
+            for name, method in BASELINES.items()
+            if why_not(name, pooling, plain) is None
+        }
     else:
         others = resnet_segmenters(clip)
     for name, make in others.items():
@@ -102,7 +109,7 @@ def votes(
         next(iter(contributions.values())).scores.shape[1]
         // (next(iter(activations.values())).shape[2])
     )
-    maps = vote_maps(activations, chosen, weighting, per_neuron)
+    maps = vote_maps(activations, chosen, weighting, per_neuron, lens.clip.prefix)
     return maps.unflatten(-1, lens.clip.grid)
 
 
@@ -113,7 +120,9 @@ def attribution_maps(
 ) -> Float[Tensor, "image class row column"]:
     """Each patch's exact share of what all neurons of the lens's layers say about each class."""
     _, contributions = lens(images)
-    return additive_maps(contributions, texts)[..., 1:].unflatten(-1, lens.clip.grid)
+    return additive_maps(contributions, texts)[..., lens.clip.prefix :].unflatten(
+        -1, lens.clip.grid
+    )
 
 
 def fitted(
@@ -127,7 +136,7 @@ def fitted(
 
     ``refined``: at the size of the images, following their edges.
     """
-    maps = fit_maps(effects(images), texts).unflatten(-1, clip.grid)
+    maps = fit_maps(effects(images)[:, clip.prefix :], texts).unflatten(-1, clip.grid)
     return follow_edges(clip, images, maps) if refined else maps
 
 

@@ -68,7 +68,7 @@ def localise_change(
     finer = enlarge(clip, max(1.0, _FEWEST / min(clip.grid)))
     effects = token_effects_of(finer)
     places = [
-        _mapped(lambda batch: by_place(effects(batch), finer.grid), finer, side)
+        _mapped(lambda batch: by_place(effects(batch)[:, finer.prefix :], finer.grid), finer, side)
         for side in (reference, new)
     ]
     found = []
@@ -95,10 +95,10 @@ def examples(images: int, count: int = 32) -> list[int]:
 
 
 def by_place(
-    effects: Float[Tensor, "image token embed"], grid: tuple[int, int]
+    effects: Float[Tensor, "image patch embed"], grid: tuple[int, int]
 ) -> Float[Tensor, "image row column embed"]:
     """What each part of the image contributes to the embedding, at most 8 × 8 parts."""
-    maps = effects[:, 1:].unflatten(1, grid).permute(0, 3, 1, 2)
+    maps = effects.unflatten(1, grid).permute(0, 3, 1, 2)
     size = tuple(min(side, _MOST) for side in grid)
     return F.adaptive_avg_pool2d(maps, size).permute(0, 2, 3, 1)
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from clipneurons.lens.indirect import indirect_effects, mean_activations
 from clipneurons.lens.make import make_lens
-from clipneurons.lens.second_order import activation_name
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
 from export.evaluation.fidelity import Tally
@@ -61,16 +60,16 @@ def all_at_mean(
     means: Float[Tensor, "token neuron"],
 ) -> tuple[Float[Tensor, "image embed"], Float[Tensor, "image embed"]]:
     """Embeddings, and embeddings with all activations of the layer at their per-token means."""
-    visual = clip.visual
-    name, after = activation_name(layer), f"transformer.resblocks.{layer + 1}:input"
-    with record_activations(visual, [name, after]) as tensors:
+    anatomy = clip.anatomy
+    mlp, after = anatomy.mlp(layer), anatomy.blocks[layer].path
+    with record_activations(clip.visual, [mlp.path, after]) as tensors:
         original = clip.encode_image(images)
-    projection = visual.transformer.resblocks[layer].mlp.c_proj
-    change = means.to(tensors[name]) - tensors[name]
-    stream = tensors[after] + change @ projection.weight.T
-    for block in visual.transformer.resblocks[layer + 1 :]:
-        stream = block(stream)
-    return original, visual.ln_post(stream[:, 0]) @ visual.proj
+    activations = tensors[mlp.path]
+    change = mlp(means.to(activations).expand_as(activations)) - mlp(activations)
+    stream = tensors[after] + change
+    for block in anatomy.blocks[layer + 1 :]:
+        stream = block.run(stream)
+    return original, anatomy.read_out(stream)
 
 
 def variances(effects: Float[Tensor, "image unit embed"]) -> list[float]:

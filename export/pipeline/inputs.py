@@ -32,14 +32,20 @@ def prepare(args: argparse.Namespace) -> tuple[ClipModel, Settings]:
     device = distributed.local_device(args.device)
     clip = open_clip_model(args.model, args.pretrained, device, args.precision)
     if not values["layers"]:
-        last = clip.layers - 1
-        # The papers read the last three; in a model of few blocks the early ones do the most.
-        few = range(last) if clip.layers <= SHALLOW else range(last)[-3:]
-        values["layers"] = (4,) if clip.kind == "resnet" else tuple(few)
+        values["layers"] = default_layers(clip)
     values["texts"] = values["texts"] or default_texts(args.model, args.images)
     if not 0 <= values["percentile"] <= 100:
         raise UserError(f"--percentile {values['percentile']}: expected 0 to 100")
     return clip, Settings(**values)
+
+
+def default_layers(clip: ClipModel) -> tuple[int, ...]:
+    """The last three blocks with effects, as the papers read; of a model of few blocks all."""
+    if clip.kind == "resnet":
+        return (4,)
+    readable = clip.anatomy.readable_blocks
+    # In a model of few blocks the early ones do the most.
+    return tuple(readable if clip.layers <= SHALLOW else readable[-3:])
 
 
 def default_texts(model: str, images: str) -> str:

@@ -137,9 +137,8 @@ class EvaluationContext:
             return [(4,)]
         groups: list[tuple[int, ...]] = []
         room = 0
-        for layer in range(self.clip.layers - 1):
-            pairs = (self.clip.layers - 1 - layer) * self.clip.heads
-            size = 4 * self.clip.neurons * pairs * self.batch
+        for layer in self.clip.anatomy.readable_blocks:
+            size = 4 * self.clip.neurons * self.clip.anatomy.readers(layer) * self.batch
             if size > room:
                 groups.append(())
                 room = _BATCH_BYTES

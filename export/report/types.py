@@ -97,8 +97,7 @@ class Section:
 class Experiment:
     """`measure(context)` gives figures that JSON can hold, `report(figures)` their account.
 
-    `kinds` are the towers that it is for, `options` the sizes that change its result, `reads` the
-    part of the bundle's `metrics.json` that it reports, if any.
+    `kinds` are the towers that it is for, `options` the sizes that change its result.
     """
 
     name: str
@@ -106,4 +105,3 @@ class Experiment:
     options: tuple[str, ...]
     measure: Callable[..., dict]
     report: Callable[[Mapping], Section]
-    reads: str | None = None

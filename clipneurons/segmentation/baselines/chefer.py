@@ -32,5 +32,5 @@ def chefer(
                 row = torch.zeros_like(step[:, :1])
                 row[..., 0] = 1
             row = row + row @ step
-        maps.append(row[:, 0, 1:])
+        maps.append(row[:, 0, clip.prefix :])
     return to_grid(clip, torch.stack(maps, 1).detach())

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.models.clip import ClipModel
-from clipneurons.models.trace import embed_patches, heads_of, read_out, to_grid
+from clipneurons.models.trace import embed_patches, read_out, to_grid
 
 Mixing = Callable[[Tensor, Tensor], Tensor]
 
@@ -29,18 +29,20 @@ def dense_maps(
     """
     if clip.kind != "vit":
         raise ValueError(f"this baseline reads a ViT's attention, {clip.name} is a {clip.kind}")
-    blocks = clip.visual.transformer.resblocks
+    *earlier, last = clip.anatomy.blocks
     tokens = embed_patches(clip, images)
-    for block in blocks[:-1]:
-        tokens = block(tokens)
-    last = blocks[-1]
-    queries, keys, values = heads_of(last, last.ln_1(tokens))
-    mixed = values if mixing is None else mixing(queries, keys) @ values
-    out = last.attn.out_proj(mixed.transpose(1, 2).flatten(2))
+    for block in earlier:
+        tokens = block.run(tokens)
+    attend, normed = last.attention, last.norm(tokens)
+    mixed = attend.split(attend.value(normed))
+    if mixing is not None:
+        mixed = mixing(*attend.queries_keys(normed)) @ mixed
+    joined = mixed.transpose(1, 2).flatten(2)
+    out = attend.output(joined if attend.inner is None else attend.inner(joined))
     if keep_residual:
         out = out + tokens
-        out = out + last.mlp(last.ln_2(out))
-    features = F.normalize(read_out(clip, out[:, 1:]).float(), dim=-1)
+        out = out + last.mlp(last.mlp.hidden(last.mlp.norm(out)))
+    features = F.normalize(read_out(clip, out[:, clip.prefix :]).float(), dim=-1)
     return to_grid(clip, (features @ texts.T).mT)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.trace import class_gradients, run_with_cache, similarities, to_grid
+from clipneurons.segmentation.baselines.checks import check_method
 
 
 def gradcam(
@@ -19,11 +20,12 @@ def gradcam(
 ) -> Float[Tensor, "image class row column"]:
     """``ReLU(mean over heads of attention · (gradient averaged over patches))``."""
     run = run_with_cache(clip, images, gradients=True)
+    check_method("GradCAM", clip)
     attention = run.blocks[-1].attention
     scores = similarities(run.embedding, texts)
     maps = []
     for score in scores.unbind(1):
         (gradient,) = class_gradients(score, [attention])
-        weights = gradient[:, :, 0, 1:].mean(-1, keepdim=True)
-        maps.append((attention[:, :, 0, 1:] * weights).mean(1).clamp_min(0))
+        weights = gradient[:, :, 0, clip.prefix :].mean(-1, keepdim=True)
+        maps.append((attention[:, :, 0, clip.prefix :] * weights).mean(1).clamp_min(0))
     return to_grid(clip, torch.stack(maps, 1).detach())

@@ -12,6 +12,7 @@ from clipneurons.models.trace import (
     similarities,
     to_grid,
 )
+from clipneurons.segmentation.baselines.checks import check_method
 
 
 def legrad(
@@ -25,6 +26,7 @@ def legrad(
     with the class; gradients are averaged over heads and queries, then over blocks.
     """
     run = run_with_cache(clip, images, gradients=True)
+    check_method("LeGrad", clip)
     with torch.enable_grad():
         scores = [similarities(read_out(clip, block.outputs[:, 0]), texts) for block in run.blocks]
     maps = []
@@ -32,6 +34,6 @@ def legrad(
         total = 0.0
         for block, score in zip(run.blocks, scores, strict=True):
             (gradient,) = class_gradients(score[:, index], [block.attention])
-            total = total + gradient.clamp_min(0).mean((1, 2))[:, 1:]
+            total = total + gradient.clamp_min(0).mean((1, 2))[:, clip.prefix :]
         maps.append(total / len(run.blocks))
     return to_grid(clip, torch.stack(maps, 1))

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from clipneurons.models.anatomy import Block
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.trace import (
     ActivationCache,
@@ -20,6 +21,7 @@ from clipneurons.models.trace import (
     run_with_cache,
     to_grid,
 )
+from clipneurons.segmentation.baselines.checks import check_method
 
 _TINY = 1e-9
 
@@ -78,39 +80,45 @@ def propagate(
     """Relevance of a class score, from the embedding back through the last ``blocks`` blocks.
 
     Raises:
-        ValueError: a model in fp16, whose range the quotients leave.
+        ValueError: a model in fp16, whose range the quotients leave, or one without class token
+            or of other blocks than CLIP's first.
     """
     if clip.dtype == torch.float16:
         raise ValueError("relevance overflows in fp16: load the model with fp32 or bf16")
-    visual = clip.visual
-    final = run.blocks[-1].outputs
-    readout = (visual.proj @ text.to(visual.proj))[None]  # one linear layer from the class token
-    pooled = visual.ln_post(final[:, 0])
+    check_method("LRP", clip)
+    pooling, final = clip.anatomy.pooling, run.blocks[-1].outputs
+    # One linear layer from the normalised class token.
+    readout = (pooling.readout @ text.to(pooling.readout)).to(final)[None]
+    pooled = (pooling.norm or pooling.post)(final[:, 0])
     relevance = torch.zeros_like(final)
     relevance[:, 0] = linear_rule(pooled, readout, pooled.new_ones(len(pooled), 1))
     attention = []
-    chosen = list(zip(visual.transformer.resblocks, run.blocks, strict=True))
+    chosen = list(zip(clip.anatomy.blocks, run.blocks, strict=True))
     for block, traced in reversed(chosen[-(blocks or len(chosen)) :]):
         relevance, of_attention = _block(block, traced, relevance)
         attention.append(of_attention)
     return Relevance(attention[::-1], relevance)
 
 
-def _block(block: nn.Module, run: BlockActivations, relevance: Tensor) -> tuple[Tensor, Tensor]:
+def _block(block: Block, run: BlockActivations, relevance: Tensor) -> tuple[Tensor, Tensor]:
     """Relevance of a block's inputs and of its attention maps."""
     skipped, mlp = sum_rule(run.middle, run.mlp, relevance)
-    mlp = linear_rule(run.activations, block.mlp.c_proj.weight, mlp)
-    mlp = linear_rule(run.mlp_normed, block.mlp.c_fc.weight, mlp)
+    mlp = linear_rule(run.activations, block.mlp.output.weight.to(mlp), mlp)
+    mlp = linear_rule(run.mlp_normed, block.mlp.input.weight.to(mlp), mlp)
     skipped, attended = sum_rule(run.inputs, run.attended, skipped + mlp)
     mixed = run.attention @ run.values
-    attended = linear_rule(mixed.transpose(1, 2).flatten(2), block.attn.out_proj.weight, attended)
+    attend = block.attention
+    attended = linear_rule(
+        mixed.transpose(1, 2).flatten(2), attend.output.weight.to(mixed), attended
+    )
     attended = attended.unflatten(-1, (mixed.shape[1], -1)).transpose(1, 2)
     of_attention, of_values = product_rule(run.attention, run.values, attended)
     of_queries, of_keys = product_rule(run.queries, run.keys.mT, of_attention)
     projected = torch.cat(
         [part.transpose(1, 2).flatten(2) for part in (of_queries, of_keys.mT, of_values)], -1
     )
-    return skipped + linear_rule(run.normed, block.attn.in_proj_weight, projected), of_attention
+    weights = torch.cat([part.weight for part in (attend.query, attend.key, attend.value)])
+    return skipped + linear_rule(run.normed, weights.to(mixed), projected), of_attention
 
 
 def lrp(
@@ -120,5 +128,5 @@ def lrp(
 ) -> Float[Tensor, "image class row column"]:
     """Relevance of each embedded patch, followed back through the whole model."""
     run = run_with_cache(clip, images)
-    maps = [propagate(clip, run, text).start[:, 1:].sum(-1) for text in texts]
+    maps = [propagate(clip, run, text).start[:, clip.prefix :].sum(-1) for text in texts]
     return to_grid(clip, torch.stack(maps, 1))

@@ -17,7 +17,10 @@ def partial_lrp(
     """Positive relevance of the class token's last attention, averaged over heads."""
     run = run_with_cache(clip, images)
     maps = [
-        propagate(clip, run, text, blocks=1).attention[0][:, :, 0, 1:].clamp_min(0).mean(1)
+        propagate(clip, run, text, blocks=1)
+        .attention[0][:, :, 0, clip.prefix :]
+        .clamp_min(0)
+        .mean(1)
         for text in texts
     ]
     return to_grid(clip, torch.stack(maps, 1))

@@ -1,10 +1,10 @@
-"""Raw attention: what the class token of the last block attends to, whatever the class."""
+"""Raw attention: what is attended to last, by the class token or the probe, for any class."""
 
 from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.models.clip import ClipModel
-from clipneurons.models.trace import run_with_cache, to_grid
+from clipneurons.models.trace import pooled_share, run_with_cache, to_grid
 
 
 def raw_attention(
@@ -12,6 +12,11 @@ def raw_attention(
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:
-    """Attention of the last block's class token, averaged over heads; same for all classes."""
-    attention = run_with_cache(clip, images).blocks[-1].attention[:, :, 0, 1:].mean(1)
-    return to_grid(clip, attention)[:, None].repeat(1, len(texts), 1, 1)
+    """Attention averaged over heads, of the last block's class token or of the tokens that are
+    averaged; where a probe pools, the probe's. Same for all classes.
+    """
+    run = run_with_cache(clip, images)
+    share = pooled_share(clip, run)
+    if clip.anatomy.pooling.kind != "probe":
+        share = (share[:, None] @ run.blocks[-1].attention.mean(1))[:, 0]
+    return to_grid(clip, share[:, clip.prefix :])[:, None].repeat(1, len(texts), 1, 1)

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.models.clip import ClipModel
-from clipneurons.models.trace import run_with_cache, to_grid
+from clipneurons.models.trace import pooled_share, run_with_cache, to_grid
 
 
 def rollout_matrix(
@@ -24,7 +24,8 @@ def rollout(
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:
-    """Share of each patch in the class token after the last block; same for all classes."""
-    attention = [block.attention.float().mean(1) for block in run_with_cache(clip, images).blocks]
-    shares = rollout_matrix(attention)[:, 0, 1:]
-    return to_grid(clip, shares)[:, None].repeat(1, len(texts), 1, 1)
+    """Share of each patch in what is pooled after the last block; same for all classes."""
+    run = run_with_cache(clip, images)
+    joint = rollout_matrix([block.attention.float().mean(1) for block in run.blocks])
+    shares = (pooled_share(clip, run).float()[:, None] @ joint)[:, 0]
+    return to_grid(clip, shares[:, clip.prefix :])[:, None].repeat(1, len(texts), 1, 1)

@@ -19,7 +19,7 @@ def textspan(
     texts: Float[Tensor, "class embed"],
     layers: Sequence[int] | None = None,
 ) -> Float[Tensor, "image class row column"]:
-    """What all heads write from each patch to the class token, along each class.
+    """What all heads write from each patch to what is pooled, along each class.
 
     The published evaluation uses all heads of its last four layers (``layers``, all by
     default), subtracts the mean over all classes, which is to pass ``texts`` centred on the
@@ -28,5 +28,5 @@ def textspan(
     lens = FirstOrderLens(clip)
     with record_activations(clip.visual, lens.recorded) as tensors:
         clip.encode_image(images)
-    scores = lens.token_scores(tensors, texts, layers)[:, 1:]
+    scores = lens.token_scores(tensors, texts, layers)[:, clip.prefix :]
     return to_grid(clip, scores.mT.clamp_min(0))

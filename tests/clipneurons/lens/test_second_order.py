@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from clipneurons.lens.contributions import MeanEffect
-from clipneurons.lens.second_order import SecondOrderLens, class_attention
+from clipneurons.lens.second_order import SecondOrderLens
+from clipneurons.models.attention import class_attention
 from clipneurons.models.hooks import record_activations
 from tests.helpers.models import images, official_clip, official_numbers, tiny_resnet, tiny_vit
 from tests.helpers.naive import NaiveViT
@@ -115,7 +116,10 @@ def test_class_attention_is_that_of_the_model():
         clip.encode_image(images(2, clip))
     tokens = tensors["transformer.resblocks.2.ln_1"]
     _, expected = block.attn(tokens, tokens, tokens, average_attn_weights=False)
-    assert relative(class_attention(block, tokens), expected[:, :, 0]) < 1e-5
+    assert (
+        relative(class_attention(clip.anatomy.blocks[2].attention, tokens), expected[:, :, 0])
+        < 1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_unit_token_effects_add_up():
 
 
 def test_fit_by_hand():
-    effects = torch.tensor([[[9.0, 9.0], [3.0, 4.0], [0.0, 2.0], [0.0, 0.0]]])
+    effects = torch.tensor([[[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]]])
     maps = fit_maps(effects, torch.tensor([[2.0, 0.0], [0.0, -1.0]]), sharpness=2.0)
     expected = [
         [5 * torch.tensor(1.2).exp(), 2.0, 0.0],

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipneurons.lens.first_order import FirstOrderLens
-from clipneurons.lens.second_order import class_attention
+from clipneurons.models.attention import class_attention
 from clipneurons.models.hooks import record_activations
 from clipneurons.models.trace import read_out, run_with_cache
 from clipneurons.segmentation.baselines.chefer import chefer
@@ -132,9 +132,9 @@ def test_the_open_forward_pass_is_the_closed_one(quick_gelu):
     batch = images(2, clip)
     run = run_with_cache(clip, batch)
     torch.testing.assert_close(run.embedding, clip.encode_image(batch), rtol=1e-4, atol=1e-5)
-    for block, traced in zip(clip.visual.transformer.resblocks, run.blocks, strict=True):
+    for block, traced in zip(clip.anatomy.blocks, run.blocks, strict=True):
         mine = traced.attention[:, :, 0]
-        torch.testing.assert_close(class_attention(block, traced.normed), mine)
+        torch.testing.assert_close(class_attention(block.attention, traced.normed), mine)
 
 
 def test_raw_attention_is_the_last_blocks(clip):

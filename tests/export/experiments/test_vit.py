@@ -13,7 +13,7 @@ from PIL import Image
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
-from clipneurons.lens.second_order import SCALE, activation_name
+from clipneurons.lens.second_order import SCALE
 from export.__main__ import main
 from export.data.dataset import Content, Raw
 from export.experiments import (
@@ -145,7 +145,7 @@ def test_all_activations_at_their_mean_is_what_a_hook_does(context):
     images, _ = judged(context)
     means = torch.randn(clip.grid[0] * clip.grid[1] + 1, clip.neurons)
     original, ablated = indirect.all_at_mean(clip, images, layer, means)
-    module = clip.visual.get_submodule(activation_name(layer))
+    module = clip.visual.get_submodule(clip.anatomy.mlp(layer).path)
     handle = module.register_forward_hook(lambda *_: means.expand(len(images), -1, -1))
     try:
         expected = clip.encode_image(images)
