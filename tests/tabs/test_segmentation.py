@@ -24,7 +24,7 @@ def session(tmp_path_factory):
     clip = tiny_vit(embed_dim=24)
     bundle = tiny_bundle(clip=clip, neurons=clip.neurons)
     session = BundleSession("tiny", tmp_path_factory.mktemp("none"), bundle)
-    session.__dict__["_tower"] = clip
+    session.__dict__["_clip"] = clip
     return session
 
 

@@ -20,7 +20,7 @@ def session(request, tmp_path_factory):
     clip = tiny_vit(embed_dim=24) if request.param == "vit" else tiny_resnet(embed_dim=24)
     bundle = tiny_bundle(clip=clip)
     session = BundleSession("tiny", tmp_path_factory.mktemp("none"), bundle)
-    session.__dict__["_tower"] = clip
+    session.__dict__["_clip"] = clip
     return session
 
 

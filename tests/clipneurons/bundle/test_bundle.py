@@ -166,7 +166,7 @@ def test_exchange_without_the_system_call(folder, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
-def fake_tower(**changes):
+def fake_clip(**changes):
     values = {
         "sha256": lambda: "1" * 64,
         "kind": "vit",
@@ -183,11 +183,11 @@ def fake_tower(**changes):
     return SimpleNamespace(**(values | changes))
 
 
-def test_a_tower_that_does_not_fit_is_refused_with_both_values():
-    clip = fake_tower()
+def test_a_model_that_does_not_fit_is_refused_with_both_values():
+    clip = fake_clip()
     config = replace(tiny_bundle().config, weights_sha256=clip.sha256(), model="ViT-tiny")
     check_clip(config, clip)
-    check_clip(config, fake_tower(name="the same weights elsewhere"))
+    check_clip(config, fake_clip(name="the same weights elsewhere"))
     for changes, words in [
         ({"sha256": lambda: "2" * 64, "name": "ViT-other"}, ("ViT-tiny", "ViT-other")),
         ({"activation": "quick_gelu"}, (" gelu", "quick_gelu")),
@@ -199,7 +199,7 @@ def test_a_tower_that_does_not_fit_is_refused_with_both_values():
         ({"kind": "resnet"}, ("vit", "resnet")),
     ]:
         with pytest.raises(BundleMismatch) as raised:
-            check_clip(config, fake_tower(**changes))
+            check_clip(config, fake_clip(**changes))
         for word in words:
             assert word in str(raised.value)
 

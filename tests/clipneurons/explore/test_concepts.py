@@ -111,7 +111,7 @@ def test_the_whole_is_what_all_units_write(setting):
 
 def test_another_way_is_refused(setting):
     reader, _, _, effects = setting
-    with pytest.raises(ValueError, match="paper, signed, whole, not 'loud'"):
+    with pytest.raises(ValueError, match="sparse-norm, sparse-projection, dense, not 'loud'"):
         reader.weights(effects, "loud")
 
 
