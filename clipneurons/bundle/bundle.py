@@ -7,7 +7,7 @@ A folder of safetensors, JSON, text and images; nothing is ever unpickled.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from clipneurons.bundle.config import (
     CONFIG,
     DECOMPOSITION,
     EXAMPLES,
+    LABELS,
     METRICS,
     NEURONS,
     OPTIONAL_FILES,
@@ -34,6 +35,7 @@ from clipneurons.bundle.config import (
 from clipneurons.bundle.config import BundleError as BundleError
 from clipneurons.bundle.folders import CHECKSUMS, FolderDamaged, checked_files, replace_folder
 from clipneurons.bundle.hub import is_remote, resolve
+from clipneurons.bundle.labels import LayerLabels, from_tensors, problems, to_bytes
 from clipneurons.bundle.thumbnails import Examples
 
 NEURON_TENSORS = (
@@ -84,7 +86,10 @@ class LayerArrays:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A whole artifact in memory, float32 on the CPU; change one with `dataclasses.replace`."""
+    """A whole artifact in memory, float32 on the CPU; change one with `dataclasses.replace`.
+
+    `labels` is empty where they were not tested (`python -m export evaluate --labels`).
+    """
 
     config: BundleConfig
     layers: dict[int, LayerArrays]
@@ -93,11 +98,24 @@ class Bundle:
     examples: Examples
     metrics: dict[str, Any]
     card: str = ""
+    labels: Mapping[int, LayerLabels] = field(default_factory=dict)
 
     def phrases(self, layer: int, unit: int, count: int = 10) -> list[tuple[str, float]]:
-        """The unit's phrases with their coefficients, largest first; zero coefficients left out."""
-        arrays = self.layers[layer]
-        pairs = zip(arrays.indices[unit].tolist(), arrays.coefficients[unit].tolist(), strict=True)
+        """Phrases of the direction's decomposition (the paper's) with their coefficients.
+
+        The largest first; zero coefficients are left out.
+        """
+        return self._said(self.layers[layer], unit, count)
+
+    def label(self, layer: int, unit: int, count: int = 10) -> list[tuple[str, float]]:
+        """The words that were found to predict the unit best; `phrases` where none were tested."""
+        tested = self.labels.get(layer)
+        return self._said(tested, unit, count) if tested else self.phrases(layer, unit, count)
+
+    def _said(
+        self, words: LayerArrays | LayerLabels, unit: int, count: int
+    ) -> list[tuple[str, float]]:
+        pairs = zip(words.indices[unit].tolist(), words.coefficients[unit].tolist(), strict=True)
         return [(self.texts[i], c) for i, c in pairs if c != 0][:count]
 
 
@@ -134,6 +152,7 @@ def read_bundle(folder: Path, editable: tuple[str, ...] = ()) -> Bundle:
             ),
             metrics=parse_json(_text(files, METRICS), METRICS),
             card=_text(files, CARD),
+            labels=from_tensors(_tensors(files, LABELS), config.layers) if LABELS in files else {},
         )
     except KeyError as error:
         raise BundleDamaged(f"{folder}: no tensor {error}; export the bundle again") from None
@@ -158,7 +177,7 @@ def save_bundle(
     replace_folder(
         Path(folder),
         bundle_files(bundle) | dict(extra or {}),
-        owned=(*BUNDLE_FILES, "skipped.csv", CHECKSUMS),
+        owned=(*BUNDLE_FILES, "skipped.csv", LABELS, CHECKSUMS),
         listed=(*BUNDLE_FILES, *OPTIONAL_FILES),
         scratch=scratch,
     )
@@ -186,7 +205,8 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         "captions": torch.tensor(list(captions), dtype=torch.uint8),
     }
     header = {"schema_version": str(config.schema_version)}
-    return {
+    tested = {LABELS: to_bytes(bundle.labels, config.schema_version)} if bundle.labels else {}
+    return tested | {
         CONFIG: config.to_json().encode(),
         NEURONS: save(neurons, header),
         DECOMPOSITION: save(decomposition, header),
@@ -253,6 +273,10 @@ def _check(bundle: Bundle, folder: Path) -> None:
         norms = a.directions.norm(dim=1)
         if bool((((norms - 1).abs() > 1e-3) & (norms > 0)).any()):
             wrong.append(f"layer {layer} directions are neither unit nor zero rows")
+        if layer in bundle.labels:
+            wrong += [f"layer {layer} {w}" for w in problems(bundle.labels[layer], units, texts)]
+    if bundle.labels and set(bundle.labels) != set(bundle.layers):
+        wrong.append(f"labels of layers {sorted(bundle.labels)}, of {sorted(bundle.layers)}")
     if len(bundle.examples.offsets) != len(bundle.examples) + 1:
         wrong.append("thumbnail offsets do not fit the ids")
     if wrong:
@@ -261,7 +285,7 @@ def _check(bundle: Bundle, folder: Path) -> None:
 
 def _checked(folder: Path, editable: tuple[str, ...]) -> dict[str, bytes]:
     try:
-        return checked_files(folder, BUNDLE_FILES, OPTIONAL_FILES, editable)
+        return checked_files(folder, BUNDLE_FILES, OPTIONAL_FILES, editable, read=(LABELS,))
     except FolderDamaged as error:
         raise BundleDamaged(str(error)) from None
 

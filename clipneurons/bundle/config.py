@@ -12,10 +12,10 @@ import torch
 SCHEMA_VERSION = 1
 CONFIG, NEURONS, DECOMPOSITION = "config.json", "neurons.safetensors", "decomposition.safetensors"
 TEXTS, EXAMPLES, METRICS = "texts.txt", "examples/thumbnails.safetensors", "metrics.json"
-CARD = "README.md"
+CARD, LABELS = "README.md", "labels.safetensors"
 BUNDLE_FILES = (CONFIG, NEURONS, DECOMPOSITION, TEXTS, EXAMPLES, METRICS, CARD)
 MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "MODEL.md")
-OPTIONAL_FILES = (*MODEL_FILES, "skipped.csv")
+OPTIONAL_FILES = (*MODEL_FILES, "skipped.csv", LABELS)
 
 
 class BundleError(ValueError):

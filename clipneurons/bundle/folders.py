@@ -23,15 +23,18 @@ def checked_files(
     required: Iterable[str],
     optional: Iterable[str] = (),
     editable: Iterable[str] = (),
+    read: Iterable[str] = (),
 ) -> dict[str, bytes]:
     """Bytes of the required files, after comparing every listed file with `SHA256SUMS`.
+
+    And of those optional ones in `read` that are there.
 
     A listed optional file may be absent (weights are not needed for browsing), but if it is there
     it must be the one that was listed. Files that are not listed are not read. Those in `editable`
     need not be as they were.
     Raises `FolderDamaged` naming the first file that is wrong.
     """
-    required, editable = tuple(required), tuple(editable)
+    required, editable, read = tuple(required), tuple(editable), tuple(read)
     known = {*required, *optional}
     if not folder.is_dir():
         raise FolderDamaged(f"{folder} is not a folder")
@@ -59,7 +62,7 @@ def checked_files(
                 f"{folder}/{name} has SHA-256 {found[:12]}, {CHECKSUMS} says {expected[:12]}:"
                 " the file was changed or damaged, export or download it again"
             )
-        if name in required:
+        if name in required or name in read:
             contents[name] = data
     return contents
 

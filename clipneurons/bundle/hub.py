@@ -7,7 +7,13 @@ import re
 from contextlib import contextmanager
 from pathlib import Path
 
-from clipneurons.bundle.config import BUNDLE_FILES, MODEL_FILES, BundleDamaged, BundleError
+from clipneurons.bundle.config import (
+    BUNDLE_FILES,
+    LABELS,
+    MODEL_FILES,
+    BundleDamaged,
+    BundleError,
+)
 from clipneurons.bundle.folders import CHECKSUMS
 
 # Neither "." nor "..", no further "/": a name that passes is a part of no path on this machine.
@@ -91,7 +97,7 @@ def _fetch(
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=False if anonymous else None)
-    wanted = [*BUNDLE_FILES, CHECKSUMS, "skipped.csv", *(MODEL_FILES if weights else ())]
+    wanted = [*BUNDLE_FILES, CHECKSUMS, "skipped.csv", LABELS, *(MODEL_FILES if weights else ())]
     if most_bytes is not None:
         # What is counted is what is fetched: the same commit.
         revision = api.model_info(repository, revision=revision).sha

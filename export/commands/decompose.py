@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         texts=texts,
         text_embeddings=embeddings,
         metrics={k: v for k, v in bundle.metrics.items() if k == "command"},
+        labels={},
     )
     out = args.out or folder
     if args.out:

@@ -1,7 +1,8 @@
 """`python -m export evaluate`: what a bundle keeps of its model, into `metrics.json` and the card.
 
 `--concepts` and `--segmentation` are modules of their own, each with flags, `measure(bundle,
-model, args)`, and `in_words(figures)` for the terminal.
+model, args)`, and `in_words(figures)` for the terminal. So is `--labels`, which also gives the
+labels that the bundle keeps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from export.common.flags import positive
 from export.common.settings import DEFAULT_MODEL, Settings
 from export.data.dataset import Limited
 from export.data.open_source import SCENES
-from export.evaluation import concepts, segmentation
+from export.evaluation import concepts, labels, segmentation
 from export.evaluation.fidelity import check_bias, fidelity, in_words
 from export.evaluation.zero_shot import class_embeddings, heldout_images
 from export.pipeline.update_bundle import local_folder, open_model, rewrite
@@ -49,6 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, part in PARTS.items():
         add(f"--{name}", action="store_true", help=f"also measure {name}")
         part.add_arguments(parser)
+    add(
+        "--labels", action="store_true", help="also test the words of every unit, and keep the best"
+    )
+    labels.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,7 +76,12 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name):
             metrics[name] = {"command": command} | part.measure(bundle, clip, args)
             print(part.in_words(metrics[name]))
-    rewrite(replace(bundle, metrics=metrics), folder)
+    tested = bundle.labels
+    if args.labels:
+        found, tested = labels.measure(bundle, clip, folder, args)
+        metrics["labels"] = {"command": command} | found
+        print(labels.in_words(metrics["labels"]))
+    rewrite(replace(bundle, metrics=metrics, labels=tested), folder)
     print(f"written to {folder / METRICS} and the card")
     return 0
 

@@ -47,6 +47,8 @@ def _whole(bundle) -> list[str]:
             f"layer {layer}  {len(arrays.directions):,} units, {alive:,} alive,"
             f" median explained variance {median:.0%}"
         )
+    tested = sum(int(mine.reliable.sum()) for mine in bundle.labels.values())
+    lines.append(f"labels   {tested:,} reliable" if bundle.labels else "labels   not tested")
     return lines + in_words(bundle.metrics.get("fidelity", {})).splitlines()
 
 
@@ -62,7 +64,24 @@ def _unit(bundle, args) -> list[str]:
         f"explained variance {float(arrays.explained_variance[args.unit]):.1%}",
         f"active from norm {float(arrays.percentile[args.unit]):.4g}",
         "largest in images " + ", ".join(_name(bundle, image) for image in images),
+        *_tested(bundle, layer, args.unit),
         *(f"{value:+8.3f}  {text}" for text, value in bundle.phrases(layer, args.unit, 10)),
+    ]
+
+
+def _tested(bundle, layer: int, unit: int) -> list[str]:
+    """A unit's tested label and how well it predicts the unit."""
+    if layer not in bundle.labels:
+        return ["label not tested"]
+    mine = bundle.labels[layer]
+    words = "reliable" if mine.reliable[unit] else "not reliable"
+    said = ", ".join(f"{text} {value:+.2f}" for text, value in bundle.label(layer, unit, 5))
+    return [
+        f"label {words}: {said}",
+        f"predicts the unit {float(mine.simulation[unit]):.3f}"
+        f" ({float(mine.simulation_low[unit]):.3f} to {float(mine.simulation_high[unit]):.3f}),"
+        f" other units' labels up to {float(mine.shuffled_line[unit]):.3f},"
+        f" the decomposition {float(mine.decomposition[unit]):.3f}",
     ]
 
 

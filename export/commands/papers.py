@@ -30,8 +30,8 @@ BUNDLED = ("artifacts/mini-vit", "artifacts/mini-rn")
 # By module, in the order of the page.
 MODULES = (
     "mean_ablation", "indirect", "selectivity", "sparse_texts", "first_order", "neurons",
-    "concepts", "pair_rank", "pair_sparsity", "subconcepts", "adversarial", "segmentation",
-    "semantic", "dataset_shift",
+    "labels", "concepts", "pair_rank", "pair_sparsity", "subconcepts", "adversarial",
+    "segmentation", "semantic", "dataset_shift",
 )  # fmt: skip
 
 
@@ -187,7 +187,8 @@ def _measure(
         if config.kind not in experiment.kinds:
             continue
         settings = {name: asdict(options)[name] for name in experiment.options}
-        digest = hashlib.sha256(json.dumps([basis, settings]).encode()).hexdigest()[:16]
+        read = [bundle.metrics.get(experiment.reads)] if experiment.reads else []
+        digest = hashlib.sha256(json.dumps([basis, settings, *read]).encode()).hexdigest()[:16]
         if not args.again and done.get(experiment.name, {}).get("digest") == digest:
             continue
         if context is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.explore.labels.assess import UPPER
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 
@@ -52,6 +53,7 @@ def render_card(
         if config.shared_bias
         else "Effects are the units' own; biases are left out.",
         fidelity=_fidelity(metrics.get("fidelity")),
+        labels=_labels(metrics.get("labels")),
         sample=_sample(bundle),
         command=command,
         versions=", ".join(f"{name} {value}" for name, value in sorted(config.versions.items())),
@@ -113,6 +115,37 @@ def _fidelity(figures: Mapping | None) -> str:
                 ]
             cells += [f"{f['agreement']:.1%}", f"{f['cosine']:.3f}"]
             lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _labels(found: Mapping | None) -> str:
+    """How well labels predict units, every method beside its rivals."""
+    if not found:
+        return "Not tested; `python -m export evaluate --bundle FOLDER --labels` does."
+    lines = [
+        f"From what {found['judge']} says of an image, a unit's words predict its effect there; the"
+        f" correlation over {found['tested_on']:,} images ({found['images']}) that neither the"
+        f" export nor the choice of the words saw. Means over {found['units_tested']:,} units, 95 %"
+        " intervals.",
+        "",
+        "| labels | correlation | among the top 2 % | better than other units' labels |",
+        "|---|---|---|---|",
+    ]
+    ranked = sorted(found["methods"].items(), key=lambda pair: -pair[1]["simulation"])
+    for name, one in ranked:
+        low, high = one["interval"]
+        shipped = " (in `labels.safetensors`)" if name == found["method"] else ""
+        shipped = " (fitted on the judge: an upper bound)" if name == UPPER else shipped
+        lines.append(
+            f"| {name}{shipped} | {one['simulation']:.3f} ({low:.3f} to {high:.3f}) |"
+            f" {one['top']:.3f} | {one['reliable']:.1%} |"
+        )
+    sure = found["reliable"]
+    lines += ["", f"{sure['units']:,} labels are reliable (Benjamini-Hochberg at 5 %)"]
+    if sure["units"]:
+        low, high = sure["interval"]
+        lines[-1] += f"; mean correlation {sure['simulation']:.3f} ({low:.3f} to {high:.3f})"
+    lines[-1] += f". Measured with `{found['command']}`."
     return "\n".join(lines)
 
 

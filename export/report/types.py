@@ -97,7 +97,8 @@ class Section:
 class Experiment:
     """`measure(context)` gives figures that JSON can hold, `report(figures)` their account.
 
-    `kinds` are the towers that it is for, `options` the sizes that change its result.
+    `kinds` are the towers that it is for, `options` the sizes that change its result, `reads` the
+    part of the bundle's `metrics.json` that it reports, if any.
     """
 
     name: str
@@ -105,3 +106,4 @@ class Experiment:
     options: tuple[str, ...]
     measure: Callable[..., dict]
     report: Callable[[Mapping], Section]
+    reads: str | None = None

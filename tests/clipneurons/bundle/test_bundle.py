@@ -13,6 +13,7 @@ from clipneurons.bundle import folders
 from clipneurons.bundle.bundle import LayerArrays, bundle_files, load_bundle, save_bundle
 from clipneurons.bundle.config import (
     BUNDLE_FILES,
+    LABELS,
     BundleConfig,
     BundleDamaged,
     BundleError,
@@ -20,6 +21,7 @@ from clipneurons.bundle.config import (
     check_clip,
 )
 from clipneurons.bundle.folders import CHECKSUMS
+from clipneurons.bundle.labels import NAMES, LayerLabels
 from tests.helpers.tiny import MEAN, STD, tiny_bundle, tiny_webp
 
 
@@ -255,3 +257,58 @@ def test_a_folder_that_is_no_bundle(tmp_path):
     with pytest.raises(BundleDamaged, match="no exported bundle"):
         load_bundle(tmp_path / "empty")
     shutil.rmtree(tmp_path / "empty")
+
+
+def tiny_labels(bundle, seed=0):
+    """Consistent labels of random numbers for every layer."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for layer, arrays in bundle.layers.items():
+        units = len(arrays.directions)
+        columns = {name: torch.rand(units, generator=generator) for name in NAMES}
+        columns |= {
+            "indices": arrays.indices[:, :2].contiguous(),
+            "coefficients": torch.tensor([[2.0, -1.0]]).repeat(units, 1),
+            "concept": torch.zeros(units, dtype=torch.int32),
+            "phrase_auc": torch.full((units, 2), torch.nan),
+            "phrase_auprc": torch.rand(units, 2, generator=generator),
+        }
+        found[layer] = LayerLabels(**columns)
+    return found
+
+
+def test_tested_labels_come_back_and_are_optional(tmp_path):
+    plain = tiny_bundle()
+    assert load_bundle(save_bundle(plain, tmp_path / "old")).labels == {}
+    assert plain.label(1, 0) == plain.phrases(1, 0), "not tested: the decomposition"
+    bundle = replace(plain, labels=tiny_labels(plain))
+    folder = save_bundle(bundle, tmp_path / "new")
+    back = load_bundle(folder)
+    for layer, mine in bundle.labels.items():
+        for name in NAMES:
+            pair = getattr(back.labels[layer], name), getattr(mine, name)
+            torch.testing.assert_close(*pair, rtol=0, atol=0, equal_nan=True)
+    first = plain.texts[int(plain.layers[1].indices[0, 0])]
+    assert back.label(1, 0)[0] == (first, 2.0)
+    assert back.label(1, 0, 1) != back.phrases(1, 0, 1)
+    save_bundle(plain, folder)
+    assert not (folder / LABELS).exists(), "belongs to other words"
+
+
+def test_labels_that_were_changed_or_do_not_fit_are_refused(tmp_path):
+    plain = tiny_bundle()
+    labels = tiny_labels(plain)
+    folder = save_bundle(replace(plain, labels=labels), tmp_path / "b")
+    data = bytearray((folder / LABELS).read_bytes())
+    data[-1] ^= 1
+    (folder / LABELS).write_bytes(bytes(data))
+    with pytest.raises(BundleDamaged, match=LABELS):
+        load_bundle(folder)
+    for wrong in (
+        {1: labels[1]},
+        labels | {2: tiny_labels(tiny_bundle(neurons=8))[2]},
+        labels | {2: replace(labels[2], concept=labels[2].concept + 999)},
+        labels | {2: replace(labels[2], q_value=labels[2].q_value * torch.nan)},
+    ):
+        with pytest.raises(BundleDamaged, match="labels"):
+            save_bundle(replace(plain, labels=wrong), tmp_path / "c")

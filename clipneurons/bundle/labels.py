@@ -1,0 +1,107 @@
+"""`labels.safetensors`: a bundle's tested labels, and how far each can be trusted.
+
+An optional file; a bundle without it has labels that were not tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import save
+from torch import Tensor
+
+# A label is called reliable where its q-value is at most this.
+RELIABLE = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class LayerLabels:
+    """The tested label of every unit of a layer; N units, p phrases, 2 sides (toward, against).
+
+    Everything is measured on images that neither the export nor the choice of the label saw.
+    What cannot be measured, such as the side of a label that has no such phrase, is NaN.
+
+    indices, coefficients     the label: texts of the bundle, the largest coefficient first; 0 pads
+    simulation                correlation of the unit's effect with what its label predicts
+    simulation_low, _high     its 95 % interval (bootstrap over images)
+    simulation_top            the same among the 2 % of the images with the largest effects
+    shuffled_line             what 95 % of the other units' labels stay below on this unit
+    q_value                   permutation p-value against them, adjusted by Benjamini-Hochberg
+    decomposition             `simulation` of the paper's decomposition of the direction
+    phrase_auc, phrase_auprc  the first phrase of each side as a detector of the unit's 2 %
+                              strongest effects of that sign
+    concept                   text that the unit detects best at its threshold, with its
+    concept_iou, _precision, _recall
+    monosemanticity, clarity  similarity of the unit's top images, weighted by effect or not
+    redundancy                similarity of their mean to that of the unit most like it
+    """
+
+    indices: Int[Tensor, "unit phrase"]
+    coefficients: Float[Tensor, "unit phrase"]
+    simulation: Float[Tensor, " unit"]
+    simulation_low: Float[Tensor, " unit"]
+    simulation_high: Float[Tensor, " unit"]
+    simulation_top: Float[Tensor, " unit"]
+    shuffled_line: Float[Tensor, " unit"]
+    q_value: Float[Tensor, " unit"]
+    decomposition: Float[Tensor, " unit"]
+    phrase_auc: Float[Tensor, "unit side"]
+    phrase_auprc: Float[Tensor, "unit side"]
+    concept: Int[Tensor, " unit"]
+    concept_iou: Float[Tensor, " unit"]
+    concept_precision: Float[Tensor, " unit"]
+    concept_recall: Float[Tensor, " unit"]
+    monosemanticity: Float[Tensor, " unit"]
+    clarity: Float[Tensor, " unit"]
+    redundancy: Float[Tensor, " unit"]
+
+    @property
+    def reliable(self) -> Bool[Tensor, " unit"]:
+        """Units whose label predicts them better than other units' labels do."""
+        return self.q_value <= RELIABLE
+
+
+NAMES = tuple(field.name for field in fields(LayerLabels))
+_WHOLE = ("indices", "concept")
+_SIDES = ("phrase_auc", "phrase_auprc")
+
+
+def to_bytes(labels: Mapping[int, LayerLabels], schema: int) -> bytes:
+    """The file's bytes; the same labels give the same bytes."""
+    tensors = {}
+    for layer, mine in labels.items():
+        for name in NAMES:
+            value = getattr(mine, name)
+            narrow = value.int() if name in _WHOLE else value.float()
+            tensors[f"layer{layer}.{name}"] = narrow.contiguous()
+    return save(tensors, {"schema_version": str(schema)})
+
+
+def from_tensors(tensors: Mapping[str, Tensor], layers: tuple[int, ...]) -> dict[int, LayerLabels]:
+    """The inverse of `to_bytes`; `KeyError` names a tensor that is missing."""
+    return {
+        layer: LayerLabels(**{name: tensors[f"layer{layer}.{name}"] for name in NAMES})
+        for layer in layers
+    }
+
+
+def problems(labels: LayerLabels, units: int, texts: int) -> list[str]:
+    """What is wrong with a layer's labels, in words: shapes, texts that are not there."""
+    wrong, phrases = [], labels.indices.shape[-1]
+    for name in NAMES:
+        shape = (units,)
+        shape = (units, phrases) if name in ("indices", "coefficients") else shape
+        shape = (units, 2) if name in _SIDES else shape
+        if tuple(getattr(labels, name).shape) != shape:
+            found = tuple(getattr(labels, name).shape)
+            wrong.append(f"labels' {name} is {found}, expected {shape}")
+    for name in _WHOLE:
+        value = getattr(labels, name)
+        if value.numel() and not 0 <= int(value.min()) <= int(value.max()) < texts:
+            wrong.append(f"labels' {name} points outside the {texts} texts")
+    for name in ("coefficients", "simulation", "shuffled_line", "q_value"):
+        if not bool(getattr(labels, name).isfinite().all()):
+            wrong.append(f"labels' {name} holds values that are not finite")
+    return wrong

@@ -1,0 +1,194 @@
+"""One pass over images for the test of labels: what units do, and what a judge sees there.
+
+The judge of composed scenes is their ground truth; of other images another CLIP. Every batch is
+kept on disk as it comes, so that a killed run goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn.functional import normalize
+from tqdm import tqdm
+
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.explore.labels.assess import Recordings
+from clipneurons.explore.labels.detection import listed
+from clipneurons.lens.contributions import MeanEffect
+from clipneurons.lens.make import make_lens
+from clipneurons.models.clip import ClipModel
+from clipneurons.synthetic.truth import SceneTruth
+from clipneurons.text.embedding import embed_texts
+from clipneurons.text.untrained_words import untrained_words
+from export.common.errors import UserError
+from export.data.dataset import Source
+from export.data.loader import batches
+from export.pipeline.checkpoints import State
+
+TRUTH = "truth"
+
+
+class Judge(Protocol):
+    """Who says what an image shows; knows nothing of the units.
+
+    `see` gives the rows that are kept on disk, `scores` what they say of every text. `unknown` are
+    texts of which the judge can say nothing.
+    """
+
+    name: str
+    unknown: list[str]
+
+    def see(
+        self, source: Source, number: int, ids: list[int], size: int, workers: int
+    ) -> Float[Tensor, "image space"]: ...
+
+    def scores(self, seen: Float[Tensor, "image space"]) -> Float[Tensor, "image text"]: ...
+
+    def present(self, scores: Float[Tensor, "image text"]) -> Bool[Tensor, "image text"]: ...
+
+
+class TruthJudge:
+    """Ground truth of composed scenes: 1 where a text is true of the scene, else 0."""
+
+    name = "ground truth of the scenes"
+
+    def __init__(self, source: Source, texts: list[str]) -> None:
+        scenes = getattr(source, "scenes", None)
+        if scenes is None:
+            raise UserError(
+                f"of {source.name} nobody knows what is true: give another CLIP as judge, such as"
+                " --judge artifacts/mini-rn, or --judge ViT-B-32 --judge-pretrained openai"
+            )
+        self._truth = SceneTruth(scenes.pack, texts)
+        self.unknown = [t for t, known in zip(texts, self._truth.known, strict=True) if not known]
+
+    def see(
+        self, source: Source, number: int, ids: list[int], size: int, workers: int
+    ) -> Float[Tensor, "image text"]:
+        """What is true of the scenes of a batch."""
+        return torch.from_numpy(self._truth(source.scenes[i] for i in ids))
+
+    def scores(self, seen: Float[Tensor, "image text"]) -> Float[Tensor, "image text"]:
+        """What was seen."""
+        return seen
+
+    def present(self, scores: Float[Tensor, "image text"]) -> Bool[Tensor, "image text"]:
+        """What is true."""
+        return scores > 0.5
+
+
+class ClipJudge:
+    """Another CLIP: its softmax over all texts, at the scale that it was trained with."""
+
+    def __init__(self, clip: ClipModel, texts: list[str]) -> None:
+        self.name = f"{Path(clip.name).name} {clip.pretrained or ''}".strip()
+        self.unknown = untrained_words(clip, texts)
+        self._clip, self._scale = clip, float(clip.model.logit_scale.detach().exp())
+        with tqdm(total=len(texts), desc="judge's texts", unit="texts", disable=None) as bar:
+            self._texts = embed_texts(clip, texts, progress=bar.update).cpu()
+
+    def see(
+        self, source: Source, number: int, ids: list[int], size: int, workers: int
+    ) -> Float[Tensor, "image embed"]:
+        """Embeddings of a batch's images."""
+        (batch,) = batches(source, self._clip.preprocess, [number], size, workers)
+        if batch.images is None or batch.ids.tolist() != ids:
+            raise UserError(f"{source.name} changed while it was read: run the command again")
+        return normalize(self._clip.encode_image(batch.images), dim=1).cpu()
+
+    def scores(self, seen: Float[Tensor, "image embed"]) -> Float[Tensor, "image text"]:
+        """Probabilities of the texts."""
+        return (self._scale * seen @ self._texts.T).softmax(1)
+
+    def present(self, scores: Float[Tensor, "image text"]) -> Bool[Tensor, "image text"]:
+        """The texts that it would list first."""
+        return listed(scores)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where batches are kept until all are there; `digest` tells what they depend on."""
+
+    folder: Path
+    digest: str
+
+    @classmethod
+    def beside(cls, bundle_folder: Path, *basis: object) -> Work:
+        """In a hidden folder beside the bundle's."""
+        folder = bundle_folder.resolve()
+        text = json.dumps(basis, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return cls(folder.parent / f".{folder.name}.labels", digest)
+
+    def get(self, kind: str, number: int) -> State | None:
+        """A batch that was kept for the same basis."""
+        try:
+            state = State.load(self._path(kind, number))
+        except (ValueError, KeyError, OSError, SafetensorError):  # what a kill left of a file
+            return None
+        return state if state and state.note.get("basis") == self.digest else None
+
+    def put(self, kind: str, number: int, tensors: dict[str, Tensor]) -> State:
+        """Keep a batch."""
+        state = State(tensors, {"basis": self.digest})
+        state.save(self._path(kind, number))
+        return state
+
+    def remove(self) -> None:
+        """Clear up."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, kind: str, number: int) -> Path:
+        return self.folder / f"{kind}-{number:06d}.safetensors"
+
+
+@torch.no_grad()
+def record(
+    bundle: Bundle, clip: ClipModel, judge: Judge, source: Source, work: Work, size: int,
+    workers: int,
+) -> Recordings:  # fmt: skip
+    """Effects of all units of all layers, in the bundle's order, and what the judge saw."""
+    lens = make_lens(clip, bundle.config.layers)
+    directions = {la: a.directions.to(clip.device) for la, a in bundle.layers.items()}
+    means = {
+        layer: MeanEffect.from_dense(arrays.means.to(clip.device), lens.directions[layer])
+        for layer, arrays in bundle.layers.items()
+    }
+    numbers = range(-(-len(source) // size))
+    missing = [number for number in numbers if work.get("model", number) is None]
+    with tqdm(total=len(source), desc="model", unit="images", disable=None) as bar:
+        bar.update(len(source) - len(missing) * size if missing else len(source))
+        for batch in batches(source, clip.preprocess, missing, size, workers):
+            kept = {"ids": batch.ids}
+            if batch.images is not None:
+                embeddings, contributions = lens(batch.images.to(clip.device))
+                kept["embeddings"] = normalize(embeddings, dim=1)
+                found = [contributions[la].project(directions[la], means[la]) for la in directions]
+                kept["effects"] = torch.cat(found, dim=1)
+            work.put("model", batch.number, kept)
+            bar.update(len(batch.ids) + len(batch.skipped))
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    with tqdm(total=len(source), desc="judge", unit="images", disable=None) as bar:
+        for number in numbers:
+            own = work.get("model", number).tensors
+            ids = own["ids"].tolist()
+            if ids:
+                state = work.get("judge", number) or work.put(
+                    "judge", number, {"seen": judge.see(source, number, ids, size, workers)}
+                )
+                parts.append((own["effects"], own["embeddings"], state.tensors["seen"]))
+            bar.update(size)
+    if not parts:
+        raise UserError(f"none of the images of {source.name} can be read")
+    effects, embeddings, seen = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    scores = judge.scores(seen)
+    return Recordings(effects, embeddings, scores, judge.present(scores), seen)
