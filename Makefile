@@ -24,6 +24,9 @@ bundles: $(VENV)/.app
 	$(VENV)/bin/python -m export run --model artifacts/mini-vit --out artifacts/mini-vit --overwrite --restart
 	$(VENV)/bin/python -m export run --model artifacts/mini-rn --out artifacts/mini-rn --overwrite --restart \
 	  --storage float16 --gallery-mb 2
+	for bundle in mini-vit mini-rn; do \
+	  $(VENV)/bin/python -m export evaluate --bundle artifacts/$$bundle --no-fidelity --labels || exit 1; \
+	done
 
 # The browser tests drive Debian's Chromium; without root they are skipped, and say so.
 .PHONY: chromium

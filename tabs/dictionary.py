@@ -21,7 +21,10 @@ from tabs.neuron_page import (
 from tabs.search import (
     DECOMPOSITION,
     DIRECTION,
+    MATCH,
     MOST_LETTERS,
+    RELIABLE,
+    TRUST,
     dictionary_of,
     find,
     results_html,
@@ -36,7 +39,11 @@ from tabs.ui.plots import html
 
 TITLE = "Neuron dictionary"
 WAYS = [("its direction", DIRECTION), ("its phrases", DECOMPOSITION)]
-COLUMNS = ["neuron", "says", "one direction", "of images", "effective concepts", "strongest"]
+COLUMNS = [
+    "neuron", "label", "predicts it", "reliable", "direction says", "predicts",
+    "one direction", "of images", "effective concepts", "strongest",
+]  # fmt: skip
+ORDERS = [("best match", MATCH), ("most trusted", TRUST), ("reliable labels only", RELIABLE)]
 _PLACEHOLDER = "boat, -water   (commas between things; a minus before what should not be there)"
 
 
@@ -69,6 +76,10 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
         way = gr.Radio(
             WAYS, value=DIRECTION, label="Compare with", elem_id="dictionary-way", scale=3,
         )  # fmt: skip
+        order = gr.Dropdown(
+            ORDERS, value=MATCH, label="Order", elem_id="dictionary-order", scale=2, min_width=120,
+            filterable=False,
+        )  # fmt: skip
         go = gr.Button("Search", variant="primary", scale=1, min_width=90, elem_id="dictionary-go")
     examples = html(try_html(first), elem_id="dictionary-try")
     results = html(elem_id="dictionary-results")
@@ -97,10 +108,11 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
         as_png = gr.Button("Save as PNG", size="sm", scale=0, min_width=130)
     with gr.Accordion("All neurons of the layer", open=False, elem_id="dictionary-all") as folded:
         table = gr.Dataframe(
-            headers=COLUMNS, datatype=["number", "str", "number", "number", "number", "number"],
+            headers=COLUMNS, datatype=["number", "str", "number", "str", "str", *["number"] * 5],
             interactive=False, label="Click a heading to sort, a row to see the neuron",
             max_height=460, elem_id="dictionary-table", show_search="filter", wrap=False,
-            column_widths=["9%", "44%", "13%", "11%", "11%", "12%"], buttons=[],
+            column_widths=["6%", "24%", "8%", "7%", "21%", "7%", "7%", "7%", "7%", "6%"],
+            buttons=[],
         )  # fmt: skip
     place = gr.Textbox(elem_classes="offstage", label="Permanent link", elem_id="dictionary-here")
     saved = gr.Textbox(elem_classes="offstage", label="Download")
@@ -117,7 +129,9 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
         return user_errors(neuron)(registry, bundle, layer, unit)
 
     @on_gpu()
-    def search_api(bundle: str, query: str, way: str = DIRECTION, top: int = 10) -> dict:
+    def search_api(
+        bundle: str, query: str, way: str = DIRECTION, top: int = 10, order: str = MATCH
+    ) -> dict:
         """Neurons that write toward a query and those that write against it, strongest first.
 
         Args:
@@ -125,8 +139,10 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
             query: phrases with commas between them; a leading minus for what is unwanted.
             way: "direction" (cosine with the text's embedding) or "phrases" (coefficients).
             top: how many of each, at most 100.
+            order: "match", "trust" (of those, the labels that predict best first) or "reliable"
+                (neurons with a reliable label alone).
         """
-        return user_errors(find)(registry, bundle, query, way, top)
+        return user_errors(find)(registry, bundle, query, way, top, order)
 
     gr.api(neuron_api, api_name="neuron")
     gr.api(search_api, api_name="search", concurrency_id=MODEL)
@@ -150,8 +166,8 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
 
     @on_gpu()
     @user_errors
-    def search(bundle: str, query: str, way: str) -> str:
-        return results_html(registry[bundle], query, way)
+    def search(bundle: str, query: str, way: str, order: str) -> str:
+        return results_html(registry[bundle], query, way, order)
 
     @user_errors
     def step(bundle: str, layer: int, unit: int, by: int) -> int:
@@ -200,7 +216,8 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
         source.input(opened, [source], [layer, unit, names, query, results, examples], **private)
     )
     searching = gr.on(
-        [go.click, query.submit, way.input], search, [source, query, way], [results],
+        [go.click, query.submit, way.input, order.input], search, [source, query, way, order],
+        [results],
         concurrency_id=MODEL, **private,
     )  # fmt: skip
     searching.then(address_of, [source, layer, unit, query, way], [place], **private).then(
@@ -232,7 +249,7 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
 
     def then_search(event) -> None:
         event.then(
-            search, [source, query, way], [results], concurrency_id=MODEL,
+            search, [source, query, way, order], [results], concurrency_id=MODEL,
             show_progress="hidden", **private,
         )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from clipneurons.explore.dictionary import Phrase
+from clipneurons.explore.dictionary import TABLE, Phrase
 from tabs.search import DIRECTION, MOST_LETTERS, dictionary_of
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
@@ -87,18 +87,27 @@ def table_rows(session: BundleSession, layer: int) -> list[list]:
     """The table of a layer's neurons, rounded for reading."""
 
     def make() -> list[list]:
-        return [
-            [
-                unit,
-                said,
-                round(explained, 3),
-                round(share, 4),
-                round(effective_concepts, 2),
-                round(norm, 3),
-            ]
-            for unit, said, explained, share, effective_concepts, norm in dictionary_of(
-                session
-            ).table(layer)
-        ]
+        rows = []
+        for values in dictionary_of(session).table(layer):
+            row = dict(zip(TABLE, values, strict=True))
+            rows.append(
+                [
+                    row["unit"],
+                    row["label"],
+                    _rounded(row["simulation"], 3),
+                    {None: "not tested", True: "yes", False: "no"}[row["reliable"]],
+                    row["decomposition"],
+                    _rounded(row["decomposition_simulation"], 3),
+                    round(row["explained_variance"], 3),
+                    round(row["participation_ratio"], 4),
+                    round(row["effective_concepts"], 2),
+                    round(row["top_norm"], 3),
+                ]
+            )
+        return rows
 
     return session.cached(f"table {layer}", make)
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

@@ -14,18 +14,25 @@ from functools import cached_property
 from itertools import accumulate
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.analysis.clustering import linked
 from clipneurons.bundle.bundle import Bundle
 
+# Columns of `Dictionary.table`.
+TABLE = (
+    "unit", "label", "simulation", "reliable", "decomposition", "decomposition_simulation",
+    "explained_variance", "participation_ratio", "effective_concepts", "top_norm",
+)  # fmt: skip
 Embed = Callable[[list[str]], Float[Tensor, "text embed"]]
 # Units whose phrases are compared at once.
 _CHUNK = 1024
 # Phrases of a unit that count as its effective concepts; later ones carry little weight.
 _MEANING_PHRASES = 16
+# Random directions behind `Dictionary.chance_line`, and the share of them below it.
+_RANDOM, _BELOW = 1000, 0.95
 
 
 @dataclass(frozen=True)
@@ -46,10 +53,31 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class LabelTrust:
+    """How far a unit's label can be trusted; see `clipneurons.bundle.labels.LayerLabels`.
+
+    `decomposition` is the correlation of the paper's decomposition, `concept` the text that the
+    unit detects best, with intersection over union.
+    """
+
+    simulation: float
+    low: float
+    high: float
+    shuffled_line: float
+    reliable: bool
+    decomposition: float
+    concept: str
+    concept_iou: float
+    monosemanticity: float
+
+
+@dataclass(frozen=True)
 class NeuronDashboard:
     """What is known of one unit, ready to be shown or saved.
 
-    `phrases` have their coefficients, largest first; `images` their centred effect norms;
+    `phrases` are the unit's tested label, of a bundle without such the decomposition, with their
+    coefficients, largest first; `decomposition` is the paper's; `trust` is None where no label was
+    tested; `images` have their centred effect norms;
     `significant_share` is the share of images that carry the effect (participation ratio);
     `effective_concepts` counts its distinct phrases (see `Dictionary.effective_concepts`).
     """
@@ -59,6 +87,8 @@ class NeuronDashboard:
     neuron: int
     head: int | None
     phrases: list[tuple[str, float]]
+    decomposition: list[tuple[str, float]]
+    trust: LabelTrust | None
     images: list[tuple[int, float]]
     explained_variance: float
     significant_share: float
@@ -258,7 +288,9 @@ class Dictionary:
             unit=unit,
             neuron=unit // heads,
             head=unit % heads if heads > 1 else None,
-            phrases=self.bundle.phrases(layer, unit, phrases),
+            phrases=self.bundle.label(layer, unit, phrases),
+            decomposition=self.bundle.phrases(layer, unit, phrases),
+            trust=self.trust(layer, unit),
             images=[(i, n) for i, n in zip(images, norms, strict=True) if i >= 0],
             explained_variance=float(arrays.explained_variance[unit]),
             significant_share=float(arrays.participation_ratio[unit]),
@@ -269,6 +301,24 @@ class Dictionary:
             ),
             neighbours=self.neighbours(layer, unit, neighbours),
             dead=not bool(self.directions[row].any()),
+        )
+
+    def trust(self, layer: int, unit: int) -> LabelTrust | None:
+        """How far the unit's label can be trusted; None where it was not tested."""
+        self.row(layer, unit)
+        if layer not in self.bundle.labels:
+            return None
+        mine = self.bundle.labels[layer]
+        return LabelTrust(
+            simulation=float(mine.simulation[unit]),
+            low=float(mine.simulation_low[unit]),
+            high=float(mine.simulation_high[unit]),
+            shuffled_line=float(mine.shuffled_line[unit]),
+            reliable=bool(mine.reliable[unit]),
+            decomposition=float(mine.decomposition[unit]),
+            concept=self.bundle.texts[int(mine.concept[unit])],
+            concept_iou=float(mine.concept_iou[unit]),
+            monosemanticity=float(mine.monosemanticity[unit]),
         )
 
     def sub_concepts(
@@ -311,6 +361,39 @@ class Dictionary:
     # -- all units
 
     @cached_property
+    def tested(self) -> bool:
+        """Whether the bundle's labels were tested."""
+        return bool(self.bundle.labels)
+
+    @cached_property
+    def simulation(self) -> Float[Tensor, " row"]:
+        """How well every unit's label predicts it; 0 where labels were not tested."""
+        if not self.tested:
+            return torch.zeros(len(self.directions))
+        return torch.cat([self.bundle.labels[layer].simulation for layer in self.layers])
+
+    @cached_property
+    def reliable(self) -> Bool[Tensor, " row"]:
+        """Units with a reliable label; none where labels were not tested."""
+        if not self.tested:
+            return torch.zeros(len(self.directions), dtype=torch.bool)
+        return torch.cat([self.bundle.labels[layer].reliable for layer in self.layers])
+
+    @cached_property
+    def chance_line(self) -> float:
+        """Cosine that the best unit for a random direction stays below in 95 % of the cases.
+
+        A search whose best unit is not above it has found nothing.
+        """
+        generator = torch.Generator().manual_seed(0)
+        shape = (_RANDOM, self.directions.shape[1])
+        drawn = normalize(torch.randn(shape, generator=generator), dim=1)
+        best = torch.zeros(_RANDOM)
+        for part in self.directions.split(_CHUNK):
+            best = torch.maximum(best, (drawn @ part.T).amax(1))
+        return float(best.quantile(_BELOW))
+
+    @cached_property
     def centred_texts(self) -> Float[Tensor, "text embed"]:
         """The pool's embeddings without what all texts share, as unit rows."""
         texts = self.bundle.text_embeddings
@@ -344,7 +427,7 @@ class Dictionary:
         return torch.cat(parts)
 
     def table(self, layer: int, phrases: int = 4) -> list[list]:
-        """A row a unit: number, phrases, explained variance, images, effective concepts, norm."""
+        """A row a unit, as the columns of `TABLE`; what was not tested is None."""
         arrays, rows = self._arrays(layer), []
         start = self._starts[layer]
         columns = zip(
@@ -359,12 +442,33 @@ class Dictionary:
         for unit, (texts, gammas, explained, share, effective_concepts, norm) in enumerate(columns):
             pairs = zip(texts, gammas, strict=True)
             said = [signed(self.bundle.texts[i], g) for i, g in pairs if g]
-            rows.append([unit, ", ".join(said), explained, share, effective_concepts, norm])
+            trust = self.trust(layer, unit)
+            label = [signed(text, c) for text, c in self.bundle.label(layer, unit, phrases)]
+            rows.append(
+                [
+                    unit,
+                    ", ".join(label),
+                    trust and trust.simulation,
+                    None if trust is None else trust.reliable,
+                    ", ".join(said),
+                    trust and trust.decomposition,
+                    explained,
+                    share,
+                    effective_concepts,
+                    norm,
+                ]
+            )
         return rows
 
     def interesting(self) -> tuple[int, int]:
-        """A unit worth opening with: rarely active, one clear direction, few concepts, strong,
-        and its pictures' captions, where there are any, name what it says."""
+        """A unit worth opening with.
+
+        Of a bundle with tested labels the one whose reliable label predicts it best. Else one that
+        is rarely active, has one clear direction and few concepts, is strong, and whose pictures'
+        captions, where there are any, name what it says.
+        """
+        if bool(self.reliable.any()):
+            return self.place(self.most_trusted(1)[0])
         best, found = -1.0, (self.layers[-1], 0)
         for layer in reversed(self.layers):
             arrays, start = self._arrays(layer), self._starts[layer]
@@ -377,6 +481,14 @@ class Dictionary:
             if float(score.max()) > best:
                 best, found = float(score.max()), (layer, int(score.argmax()))
         return found
+
+    def most_trusted(self, count: int) -> list[int]:
+        """Rows of the units whose reliable labels predict them best, at the interval's low end."""
+        low = [self.bundle.labels[layer].simulation_low for layer in self.layers if self.tested]
+        if not low:
+            return []
+        order = torch.cat(low).where(self.reliable, -torch.inf).argsort(descending=True)
+        return [row for row in order[:count].tolist() if self.reliable[row]]
 
     def _named(self, layer: int) -> Float[Tensor, " unit"]:
         """Of a unit's first nine pictures, those whose caption has one of its first phrases,

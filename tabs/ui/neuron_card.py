@@ -19,8 +19,10 @@ from clipneurons.images.convert import webp_uri
 from tabs.server.uploads import open_image
 from tabs.ui.plots import MINUS, PLUS, Bar, bars, empty, figures, histogram, section
 from tabs.ui.theme import picture_font
+from tabs.ui.trust import trust_html
 
 SHOWN = 24  # images of a gallery
+_LISTS = ("phrases", "decomposition", "images", "neighbours")
 
 
 def place(card: NeuronDashboard) -> str:
@@ -31,7 +33,7 @@ def place(card: NeuronDashboard) -> str:
 
 def says(bundle: Bundle, layer: int, unit: int, count: int = 4) -> str:
     """The unit's first phrases as one line."""
-    return ", ".join(signed(text, c) for text, c in bundle.phrases(layer, unit, count)) or "—"
+    return ", ".join(signed(text, c) for text, c in bundle.label(layer, unit, count)) or "—"
 
 
 def card_html(
@@ -75,18 +77,8 @@ def card_html(
         ]
     )  # fmt: skip
     arrays = bundle.layers[card.layer]
-    left = section(
-        "What it says",
-        bars(
-            [
-                Bar(t, c, link={"tab": "dictionary", "q": t, "bundle": reading_key})
-                for t, c in card.phrases
-            ],
-            label=f"Phrases that {place(card)} writes, with signed weights",
-        ),
-        "When it reacts, CLIP’s description of the image moves toward these phrases, and away from "
-        "those with a minus. Their weighted sum is the neuron’s direction.",
-    )  # fmt: skip
+    unsure = card.trust is not None and not card.trust.reliable
+    left = words_html(reading_key, card)
     right = section(
         "Where it reacts most", gallery(bundle, card, groups), gallery_note(card, groups)
     )
@@ -139,11 +131,48 @@ def card_html(
         f"top {100 - bundle.config.percentile:g} %: there it counts "
         "as activated.",
     )
+    # Of a neuron whose words cannot be trusted the images come first.
+    columns = (
+        f"<div>{right}</div><div>{left}</div>"
+        if unsure
+        else (f"<div>{left}</div><div>{right}</div>")
+    )
     return (
-        f'<article class="cn-card"><header>{where}<h2>{escape(title)}</h2>{rest}</header>{numbers}'
-        f'<div class="cn-columns"><div>{left}</div><div>{right}</div></div>'
+        f'<article class="cn-card{" cn-unsure" * unsure}"><header>{where}'
+        f"<h2>{escape(title)}</h2>{rest}{trust_html(card.trust)}</header>{numbers}"
+        f'<div class="cn-columns">{columns}</div>'
         f'<div class="cn-columns">{reacts}{names}</div></article>'
     )
+
+
+def words_html(reading_key: str, card: NeuronDashboard) -> str:
+    """The tested label, where there is one, and the decomposition of the direction."""
+
+    def phrases(words: list[tuple[str, float]], label: str) -> str:
+        return bars(
+            [
+                Bar(t, c, link={"tab": "dictionary", "q": t, "bundle": reading_key})
+                for t, c in words
+            ],
+            label=f"{label} of {place(card)}, with signed weights",
+        )
+
+    direction = section(
+        "What it says" if card.trust is None else "What its direction says",
+        phrases(card.decomposition, "Phrases of the direction"),
+        "When it reacts, CLIP’s description of the image moves toward these phrases, and away from "
+        "those with a minus. Their weighted sum is the neuron’s direction.",
+    )
+    if card.trust is None:
+        return direction
+    label = section(
+        "What predicts it",
+        phrases(card.phrases, "Phrases of the label"),
+        "The more of this an image shows, the more the neuron does there; of what has a minus, the "
+        "less.",
+    )
+    unsure = "" if card.trust.reliable else " cn-unsure"
+    return f'<div class="cn-words{unsure}">{label}{direction}</div>'
 
 
 def heads_html(reading_key: str, dictionary: Dictionary, card: NeuronDashboard) -> str:
@@ -215,8 +244,9 @@ def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
         "pretrained": config.pretrained,
         "weights_sha256": config.weights_sha256,
         "data": config.data.name,
-        **{k: v for k, v in asdict(card).items() if k not in ("phrases", "images", "neighbours")},
+        **{k: v for k, v in asdict(card).items() if k not in _LISTS},
         "phrases": [{"text": text, "coefficient": c} for text, c in card.phrases],
+        "decomposition": [{"text": text, "coefficient": c} for text, c in card.decomposition],
         "images": [
             {"index": i, "norm": n, "caption": bundle.examples.caption(i)}
             for i, n in shown_images(bundle, card)
@@ -224,7 +254,7 @@ def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
         "neighbours": [
             {
                 "layer": hit.layer, "unit": hit.unit, "cosine": hit.score,
-                "phrases": [text for text, _ in bundle.phrases(hit.layer, hit.unit, 3)],
+                "phrases": [text for text, _ in bundle.label(hit.layer, hit.unit, 3)],
             }
             for hit in card.neighbours
         ],

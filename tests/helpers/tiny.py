@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from clipneurons.bundle.bundle import Bundle, LayerArrays, save_bundle
 from clipneurons.bundle.config import BundleConfig, DataSet, Pool
+from clipneurons.bundle.labels import NAMES, LayerLabels
 from clipneurons.bundle.thumbnails import Examples
 
 VIT = {
@@ -139,6 +140,24 @@ def tiny_bundle(
         metrics={"fidelity": {}},
         card="# A tiny bundle\n",
     )
+
+
+def tiny_labels(bundle: Bundle, seed: int = 0) -> dict[int, LayerLabels]:
+    """Consistent labels of random numbers for every layer."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for layer, arrays in bundle.layers.items():
+        units = len(arrays.directions)
+        columns = {name: torch.rand(units, generator=generator) for name in NAMES}
+        columns |= {
+            "indices": arrays.indices[:, :2].contiguous(),
+            "coefficients": torch.tensor([[2.0, -1.0]]).repeat(units, 1),
+            "concept": torch.zeros(units, dtype=torch.int32),
+            "phrase_auc": torch.full((units, 2), torch.nan),
+            "phrase_auprc": torch.rand(units, 2, generator=generator),
+        }
+        found[layer] = LayerLabels(**columns)
+    return found
 
 
 def tiny_bundle_folder(folder: Path, **options) -> Path:

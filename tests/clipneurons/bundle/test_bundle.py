@@ -21,8 +21,8 @@ from clipneurons.bundle.config import (
     check_clip,
 )
 from clipneurons.bundle.folders import CHECKSUMS
-from clipneurons.bundle.labels import NAMES, LayerLabels
-from tests.helpers.tiny import MEAN, STD, tiny_bundle, tiny_webp
+from clipneurons.bundle.labels import NAMES
+from tests.helpers.tiny import MEAN, STD, tiny_bundle, tiny_labels, tiny_webp
 
 
 @pytest.fixture
@@ -257,24 +257,6 @@ def test_a_folder_that_is_no_bundle(tmp_path):
     with pytest.raises(BundleDamaged, match="no exported bundle"):
         load_bundle(tmp_path / "empty")
     shutil.rmtree(tmp_path / "empty")
-
-
-def tiny_labels(bundle, seed=0):
-    """Consistent labels of random numbers for every layer."""
-    generator = torch.Generator().manual_seed(seed)
-    found = {}
-    for layer, arrays in bundle.layers.items():
-        units = len(arrays.directions)
-        columns = {name: torch.rand(units, generator=generator) for name in NAMES}
-        columns |= {
-            "indices": arrays.indices[:, :2].contiguous(),
-            "coefficients": torch.tensor([[2.0, -1.0]]).repeat(units, 1),
-            "concept": torch.zeros(units, dtype=torch.int32),
-            "phrase_auc": torch.full((units, 2), torch.nan),
-            "phrase_auprc": torch.rand(units, 2, generator=generator),
-        }
-        found[layer] = LayerLabels(**columns)
-    return found
 
 
 def test_tested_labels_come_back_and_are_optional(tmp_path):

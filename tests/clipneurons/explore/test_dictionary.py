@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import normalize
 
 from clipneurons.analysis.clustering import clusters, silhouette
-from clipneurons.explore.dictionary import Dictionary, Phrase, parse_query
-from tests.helpers.tiny import tiny_bundle
+from clipneurons.explore.dictionary import TABLE, Dictionary, Phrase, parse_query, signed
+from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +201,56 @@ def test_table_has_every_unit_with_signed_phrases(dictionary):
         phrases = dictionary.bundle.phrases(1, unit, 4)
         for text, (name, gamma) in zip(row[1].split(", "), phrases, strict=True):
             assert text == (name if gamma > 0 else f"−{name}")
+
+
+@pytest.fixture(scope="module")
+def tested():
+    """A dictionary whose labels were tested: layer 1 has three reliable ones."""
+    bundle = tiny_bundle()
+    labels = tiny_labels(bundle)
+    q = torch.full((16,), 0.5)
+    q[[3, 5, 9]] = 0.01
+    labels[1] = replace(labels[1], q_value=q)
+    labels[2] = replace(labels[2], q_value=torch.ones(16))
+    return Dictionary(replace(bundle, labels=labels))
+
+
+def test_trust_is_what_the_bundle_says(tested, dictionary):
+    mine = tested.bundle.labels[1]
+    card = tested.card(1, 5)
+    assert card.trust == tested.trust(1, 5)
+    assert card.trust.reliable
+    assert not tested.card(1, 6).trust.reliable
+    assert card.trust.simulation == pytest.approx(float(mine.simulation[5]))
+    assert card.phrases == tested.bundle.label(1, 5)
+    assert card.decomposition == tested.bundle.phrases(1, 5)
+    assert dictionary.card(1, 5).trust is None, "not tested"
+    assert dictionary.card(1, 5).phrases == dictionary.card(1, 5).decomposition
+    with pytest.raises(ValueError, match="units 0 to 15"):
+        tested.trust(1, 16)
+
+
+def test_the_table_has_label_and_decomposition_beside_each_other(tested, dictionary):
+    row = dict(zip(TABLE, tested.table(1)[5], strict=True))
+    assert row["label"].split(", ") == [signed(t, c) for t, c in tested.bundle.label(1, 5, 4)]
+    assert row["decomposition"].split(", ")[0] == signed(*tested.bundle.phrases(1, 5, 1)[0])
+    assert (row["reliable"], row["simulation"]) == (True, tested.trust(1, 5).simulation)
+    row = dict(zip(TABLE, dictionary.table(1)[5], strict=True))
+    assert (row["reliable"], row["simulation"]) == (None, None)
+
+
+def test_the_most_trusted_unit_is_the_one_to_open_with(tested, dictionary):
+    low = tested.bundle.labels[1].simulation_low
+    best = max((3, 5, 9), key=lambda unit: float(low[unit]))
+    assert tested.interesting() == (1, best)
+    assert len(tested.most_trusted(10)) == 3
+    assert dictionary.most_trusted(10) == []
+
+
+def test_random_directions_stay_below_the_chance_line(dictionary):
+    drawn = torch.randn(2000, 24, generator=torch.Generator().manual_seed(9))
+    best = (normalize(drawn, dim=1) @ dictionary.directions.T).amax(1)
+    assert float((best < dictionary.chance_line).float().mean()) == pytest.approx(0.95, abs=0.02)
 
 
 def test_clusters_separate_what_the_images_show():

@@ -1,10 +1,12 @@
 """A neuron's card as the page shows it."""
 
+from dataclasses import replace
+
 import pytest
 
 from clipneurons.explore.dictionary import Dictionary
 from tabs.ui.neuron_card import card_html, heads_html
-from tests.helpers.tiny import tiny_bundle
+from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 
 def drawn(bundle, layer, unit):
@@ -25,6 +27,24 @@ def test_a_vits_card_has_no_heads():
     dictionary = Dictionary(bundle)
     assert heads_html("key", dictionary, dictionary.card(1, 3)) == ""
     assert "all its heads" not in drawn(bundle, 1, 3)
+
+
+def test_a_card_says_how_far_its_words_can_be_trusted():
+    bundle = tiny_bundle()
+    assert "not tested" in drawn(bundle, 1, 3)
+    labels = tiny_labels(bundle)
+    q = labels[1].q_value.clone()
+    q[3], q[4] = 0.001, 0.9
+    tested = replace(bundle, labels=labels | {1: replace(labels[1], q_value=q)})
+    sure, unsure = drawn(tested, 1, 3), drawn(tested, 1, 4)
+    assert f"{float(labels[1].simulation[3]):.2f}</b> its words predict it" in sure
+    assert f"--line:{float(labels[1].shuffled_line[3]):.4f}" in sure
+    assert "cn-unsure" not in sure
+    assert "no reliable label" in unsure
+    images, words = "Where it reacts most", "What predicts it"
+    assert sure.index(words) < sure.index(images)
+    assert unsure.index(images) < unsure.index(words), "the images stand first"
+    assert all("What its direction says" in page for page in (sure, unsure))
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])

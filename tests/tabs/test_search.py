@@ -1,0 +1,83 @@
+"""Search results: what is weaker than chance, and by how far labels can be trusted."""
+
+from dataclasses import replace
+
+import pytest
+
+from tabs.search import (
+    DIRECTION,
+    MATCH,
+    RELIABLE,
+    TRUST,
+    dictionary_of,
+    find,
+    results_html,
+    suggestions,
+    try_html,
+)
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import BundleSession
+from tests.helpers.tiny import tiny_bundle, tiny_labels
+
+
+@pytest.fixture
+def session(tmp_path):
+    """Of two layers the second has reliable labels."""
+    bundle = tiny_bundle()
+    labels = tiny_labels(bundle)
+    for layer, q in ((1, 1.0), (2, 0.0)):
+        labels[layer] = replace(labels[layer], q_value=labels[layer].q_value * 0 + q)
+    return BundleSession("b", tmp_path, replace(bundle, labels=labels))
+
+
+@pytest.fixture
+def untested(tmp_path):
+    return BundleSession("b", tmp_path, tiny_bundle())
+
+
+def search(session, order):
+    return find(BundleRegistry([session]), "b", "cat", DIRECTION, 8, order)
+
+
+def test_hits_carry_their_trust(session, untested):
+    for hit in search(session, MATCH)["toward"]:
+        trust = dictionary_of(session).trust(hit["layer"], hit["unit"])
+        assert (hit["simulation"], hit["reliable"]) == (trust.simulation, trust.reliable)
+    assert {hit["reliable"] for hit in search(untested, MATCH)["toward"]} == {None}
+
+
+def test_orders(session, untested):
+    plain, trusted = search(session, MATCH)["toward"], search(session, TRUST)["toward"]
+    assert [hit["score"] for hit in plain] == sorted((h["score"] for h in plain), reverse=True)
+    values = [hit["simulation"] for hit in trusted]
+    assert values == sorted(values, reverse=True)
+    assert {h["unit"] for h in plain} == {h["unit"] for h in trusted}
+    only = search(session, RELIABLE)
+    assert {hit["layer"] for hit in plain} == {1, 2}
+    assert {hit["layer"] for hit in only["toward"] + only["against"]} == {2}
+    with pytest.raises(ValueError, match="not tested"):
+        search(untested, TRUST)
+    with pytest.raises(ValueError, match="Order by"):
+        search(session, "luck")
+
+
+def test_what_random_directions_reach_stands_behind_a_divider(session):
+    page = results_html(session, "cat", DIRECTION)
+    line = dictionary_of(session).chance_line
+    found = search(session, MATCH)["toward"]
+    weak = [hit for hit in found if hit["score"] < line]
+    assert weak, "only a few of 32 random directions are near one text"
+    behind = page.index("Weaker than chance")
+    for hit in found:
+        place = page.index(f"{hit['layer']} · {hit['unit']} ")
+        assert (place > behind) == (hit in weak)
+
+
+def test_examples_are_what_trusted_labels_say(session):
+    dictionary = dictionary_of(session)
+    places = [dictionary.place(row) for row in dictionary.most_trusted(100)]
+    assert {layer for layer, _ in places} == {2}
+    words = {session.bundle.label(layer, unit, 1)[0][0] for layer, unit in places}
+    found = suggestions(session)
+    assert set(found[:-1]) <= words
+    assert found[0] in try_html(session)
