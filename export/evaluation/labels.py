@@ -203,7 +203,7 @@ def in_advance(bundle: Bundle, images: int, judge: Judge) -> str:
             + methods * (sum(SIZES) * 0.2 * images + others * test + 5 * 200 * test)
         )
     )
-    memory = 4 * (images * (2 * units + 3 * texts) + 2 * units * texts)
+    memory = 4 * (images * (3 * units + 4 * texts) + 3 * 1024 * (units + texts))
     disk = 4 * images * (units + embed + (texts if judge.name == TruthJudge.name else embed))
     speed = _speed()
     unknown = f", who cannot tell {len(judge.unknown):,} of the texts" if judge.unknown else ""

@@ -135,7 +135,7 @@ def _labels(found: Mapping | None) -> str:
     for name, one in ranked:
         low, high = one["interval"]
         shipped = " (in `labels.safetensors`)" if name == found["method"] else ""
-        shipped = " (fitted on the judge: an upper bound)" if name == UPPER else shipped
+        shipped = " (fitted on the judge itself: no rival)" if name == UPPER else shipped
         lines.append(
             f"| {name}{shipped} | {one['simulation']:.3f} ({low:.3f} to {high:.3f}) |"
             f" {one['top']:.3f} | {one['reliable']:.1%} |"

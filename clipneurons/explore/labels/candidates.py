@@ -29,6 +29,8 @@ SIZES = (1, 2, 4, 8, 16, 32)
 SCALE = 10.0
 # Directions in which image embeddings vary by less than this share of the largest are noise.
 _RANK = 1e-3
+# Units correlated with all texts at once.
+_UNITS = 1024
 
 Family = dict[int, Labels]
 Pursuit = Callable[..., tuple[Tensor, dict[int, Tensor]]]
@@ -112,10 +114,14 @@ def correlated(
     importance: Float[Tensor, " text"] | None = None,
 ) -> Family:
     """Texts in the order of |correlation · importance|, with their correlations as weights."""
-    found = standardised(effects).T @ standardised(scores)  # [unit, text]
-    ranked = found.abs() if importance is None else found.abs() * importance
-    indices = ranked.topk(min(max(SIZES), scores.shape[1]), dim=1).indices
-    weights = found.gather(1, indices)
+    standard, most = standardised(scores), min(max(SIZES), scores.shape[1])
+    parts = []
+    for some in standardised(effects).split(_UNITS, dim=1):
+        found = some.T @ standard  # [unit, text]
+        ranked = found.abs() if importance is None else found.abs() * importance
+        places = ranked.topk(most, dim=1).indices
+        parts.append((places, found.gather(1, places)))
+    indices, weights = (torch.cat(part) for part in zip(*parts, strict=True))
     return {m: Labels(indices[:, :m], weights[:, :m]) for m in SIZES if m <= indices.shape[1]}
 
 

@@ -14,13 +14,14 @@ from clipneurons.explore.labels.simulation import Labels, standardised
 # CLIP-Dissect's published settings: images behind a label, weight of a text's own frequency, and
 # how sure it is of the first and of the last image.
 _TOP_IMAGES, _FREQUENCY, _FIRST, _LAST = 100, 1.0, 0.998, 0.97
-# Of standardised scores; and units fitted at once.
-_RIDGE, _UNITS = 0.1, 256
+# Of standardised scores; and units and texts taken at once.
+_RIDGE, _UNITS, _TEXTS = 0.1, 256, 1024
 
 
 def nearest_text(evidence: Evidence) -> Labels:
     """The text with the largest cosine to the direction."""
-    best = (evidence.directions @ evidence.texts.T).argmax(1, keepdim=True)
+    parts = evidence.directions.split(_UNITS)
+    best = torch.cat([(part @ evidence.texts.T).argmax(1, keepdim=True) for part in parts])
     return Labels(best, torch.ones_like(best, dtype=torch.float32))
 
 
@@ -31,15 +32,21 @@ def clip_dissect(evidence: Evidence) -> Labels:
     over the texts, s_n(I) falls from 0.998 to 0.97 over the images in the order of the effect, and
     p(t) is the mean of the first term's exponential over the units.
     """
-    given = evidence.probabilities
-    count = min(_TOP_IMAGES, len(given))
+    count = min(_TOP_IMAGES, len(evidence.effects))
     top = evidence.effects.topk(count, dim=0).indices.T  # [unit, rank]
-    total = given.new_zeros(len(top), given.shape[1])
-    for rank in range(count):
-        sure = _FIRST - rank / count * (_FIRST - _LAST)
-        total += torch.log1p(sure * (given - 1))[top[:, rank]]
-    frequency = torch.logsumexp(total, 0) - log(len(total))
-    best = (total - _FREQUENCY * frequency).argmax(1, keepdim=True)
+    best = torch.zeros(len(top), 1, dtype=torch.int64)
+    most = torch.full((len(top), 1), -torch.inf)
+    # Texts in parts: a table of all units and texts would not fit for large models.
+    for start in range(0, len(evidence.texts), _TEXTS):
+        given = evidence.probabilities[:, start : start + _TEXTS]
+        total = given.new_zeros(len(top), given.shape[1])
+        for rank in range(count):
+            sure = _FIRST - rank / count * (_FIRST - _LAST)
+            total += torch.log1p(sure * (given - 1))[top[:, rank]]
+        frequency = torch.logsumexp(total, 0) - log(len(total))
+        found, place = (total - _FREQUENCY * frequency).max(1, keepdim=True)
+        best = torch.where(found > most, start + place, best)
+        most = torch.maximum(found, most)
     return Labels(best, torch.ones_like(best, dtype=torch.float32))
 
 

@@ -7,6 +7,7 @@ from scipy.optimize import nnls
 from torch.nn.functional import normalize
 
 from clipneurons.analysis.nonnegative_pursuit import nonnegative_pursuit
+from clipneurons.explore.labels import candidates, rivals
 from clipneurons.explore.labels.candidates import (
     METHODS,
     Evidence,
@@ -134,6 +135,19 @@ def test_clip_dissect_by_its_formula(evidence):
     # Texts of which one unit has nearly all the mass differ by less than float32 can tell.
     assert (chosen > information.amax(1) - 1e-3).all()
     assert (chosen > information.median(1).values + 0.1).all()
+
+
+def test_parts_that_fit_memory_change_nothing(evidence, monkeypatch):
+    recorded, _ = evidence
+    writers = (nearest_text, clip_dissect, lambda e: correlated(e.effects, e.probabilities)[8])
+    whole = [write(recorded) for write in writers]
+    monkeypatch.setattr(candidates, "_UNITS", 4)
+    monkeypatch.setattr(rivals, "_UNITS", 4)
+    monkeypatch.setattr(rivals, "_TEXTS", 16)
+    for before, write in zip(whole, writers, strict=True):
+        after = write(recorded)
+        assert torch.equal(after.indices, before.indices)
+        torch.testing.assert_close(after.coefficients, before.coefficients)
 
 
 def test_linear_explanation_explains_what_the_judge_sees(evidence):
