@@ -71,7 +71,7 @@ def report(result: Mapping) -> Section:
                     "simulation correlation, mean over units",
                 ),
                 "With 95 % intervals (bootstrap over images and units). The linear explanation is "
-                "fitted on what the judge itself saw: no rival, and with enough images an upper bound.",
+                "fitted on what the judge itself saw: no rival, with enough images a bound.",
             ),
             Figure(
                 line_chart(lines, "simulation correlation of a unit", "units, %", bottom=0),
