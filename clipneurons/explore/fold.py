@@ -1,0 +1,90 @@
+"""An edit made for real: the same factors on the activations, folded into the weights.
+
+A neuron that writes w·p with its activation p replaced by m + f·(p − m) writes f·w·p + (1 − f)·m·w:
+its output weight scaled, and a constant in the bias. So what a deployed model would do needs no
+hooks, and saves as an ordinary model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import copy, deepcopy
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clipneurons.lens.base import SCALE
+from clipneurons.lens.make import make_lens
+from clipneurons.models.clip import ClipModel
+
+
+@torch.no_grad()
+def mean_of_units(
+    clip: ClipModel, batches: Iterable[Tensor], layers: Iterable[int]
+) -> dict[int, Float[Tensor, " unit"]]:
+    """Mean activation m of every unit of the layers, over images.
+
+    `batches` hold images `[image, 3, height, width]`. Of a ViT's neuron it is the mean over
+    tokens too; of a ResNet's neuron-head pair that of what the head reads, Σ_i a_i z_i.
+
+    Raises:
+        ValueError: no images, or layers without effects.
+    """
+    lens, total, count = make_lens(clip, tuple(layers)), {}, 0
+    for images in batches:
+        representation, contributions = lens(images)
+        count += len(images)
+        for layer, mine in contributions.items():
+            if clip.kind == "resnet":
+                read = mine.scores[..., 0] * representation.norm(dim=-1, keepdim=True) / SCALE
+            else:
+                read = mine.activations.mean(1)
+            total[layer] = total.get(layer, 0.0) + read.sum(0, dtype=torch.float64)
+    if count == 0:
+        raise ValueError("the data set is empty: expected at least one image")
+    return {layer: (sums / count).float() for layer, sums in total.items()}
+
+
+@torch.no_grad()
+def fold(
+    clip: ClipModel,
+    factors: Mapping[int, Float[Tensor, " unit"]],
+    means: Mapping[int, Float[Tensor, " unit"]],
+) -> ClipModel:
+    """The model with every activation p replaced by m + f·(p − m); its image tower is copied.
+
+    Args:
+        factors: f, by layer.
+        means: m, by layer; see `mean_of_units`.
+    """
+    visual = deepcopy(clip.visual)
+    for layer, factor in factors.items():
+        factor, mean = factor.to(clip.device), means[layer].to(clip.device)
+        if clip.kind == "resnet":
+            _fold_values(visual.attnpool.v_proj, factor, mean, clip.heads)
+        else:
+            _fold_columns(visual.transformer.resblocks[layer].mlp.c_proj, factor, mean)
+    model = copy(clip.model)
+    model._modules = {**clip.model._modules, "visual": visual}
+    return replace(clip, model=model)
+
+
+def _fold_columns(
+    linear: nn.Linear, factor: Float[Tensor, " unit"], mean: Float[Tensor, " unit"]
+) -> None:
+    weight = linear.weight.double()
+    linear.bias += (weight @ ((1 - factor) * mean).double()).to(linear.bias)
+    linear.weight *= factor.to(linear.weight)
+
+
+def _fold_values(
+    values: nn.Linear, factor: Float[Tensor, " unit"], mean: Float[Tensor, " unit"], heads: int
+) -> None:
+    """Attention weights sum to one, so a constant in the values is a constant in the output."""
+    by_head = values.weight.unflatten(0, (heads, -1)).double()  # [head, rank, neuron]
+    factor, mean = (rows.unflatten(0, (-1, heads)).T.double() for rows in (factor, mean))
+    constant = torch.einsum("hrn,hn->hr", by_head, (1 - factor) * mean)
+    values.bias += constant.flatten().to(values.bias)
+    values.weight *= factor[:, None].expand_as(by_head).flatten(0, 1).to(values.weight)
