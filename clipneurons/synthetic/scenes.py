@@ -9,12 +9,27 @@ Scene i depends on (seed, i) alone, so any part of a set can be made anywhere, i
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
 from .captions import BACKGROUNDS, COLOURS, Facts, colour_word, write_caption
 from .pictograms import Pictograms
+
+
+@runtime_checkable
+class Drawings(Protocol):
+    """What can be pasted: pictograms in several styles, or photographs as a style of their own."""
+
+    def styles_of(self, concept: str) -> list[str]:
+        """The styles that have the concept; an error for one that there is not."""
+
+    def variants(self, concept: str, style: str) -> list[np.ndarray]:
+        """RGBA drawings of a concept in a style."""
+
+    def lookup(self, concept: str, style: str, variant: int = 0) -> np.ndarray:
+        """One drawing, RGBA [64, 64, 4]."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,7 @@ def ground(kind: str, colour, size: int, rng: np.random.Generator) -> np.ndarray
 
 
 def compose(
-    pack: Pictograms,
+    pack: Drawings,
     placed: Sequence[Placed],
     background: str | tuple[str, str] = ("solid", "white"),
     size: int = 64,
