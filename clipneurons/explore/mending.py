@@ -1,0 +1,249 @@
+"""The fewest units whose ablation makes a classifier read its worst-read group better.
+
+A group is a class with a cue that should not matter (dogs in snow). What unit n adds to the margin
+of an image between its class and the strongest other one is linear, so the margin without any set
+of units is known without running the model again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import softplus
+
+
+@dataclass(frozen=True)
+class FindOptions:
+    """How units are looked for; chosen on other pairs of classes than those of the report.
+
+    candidates  units that pass the screening by the difference of group means
+    most        units at most
+    folds       of the cross-validation that chooses their number
+    softness    scale of the logistic loss, of the mean |margin|
+    sharpness   of the soft maximum over the groups' losses
+    kept        share of the best improvement that the fewest units must reach
+    lost        share of images, over groups, that the average may lose
+    """
+
+    candidates: int = 400
+    most: int = 128
+    folds: int = 5
+    softness: float = 0.5
+    sharpness: float = 10.0
+    kept: float = 0.9
+    lost: float = 0.005
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "most"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, not {getattr(self, name)}")
+        if self.folds < 2:
+            raise ValueError(f"folds: expected at least 2, not {self.folds}")
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of units that are compared, about a quarter apart."""
+        sizes = {min(self.most, round(1.25**step)) for step in range(40)}
+        return sorted(sizes)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Units in the order in which they were taken, and what cross-validation says of each number.
+
+    `units` are the chosen ones, maybe none; `worst` and `average` the groups' accuracy on left-out
+    images by the number of units, `sizes`, from 0.
+    """
+
+    units: tuple[int, ...]
+    order: tuple[int, ...]
+    sizes: tuple[int, ...]
+    worst: tuple[float, ...]
+    average: tuple[float, ...]
+
+
+def strongest_rivals(
+    logits: Float[Tensor, "image class"], labels: Int[Tensor, " image"]
+) -> Int[Tensor, " image"]:
+    """The class other than its own that each image is nearest to."""
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.argmax(1)
+
+
+def margins(
+    values: Float[Tensor, "image ... class"],
+    labels: Int[Tensor, " image"],
+    rivals: Int[Tensor, " image"],
+) -> Float[Tensor, "image ..."]:
+    """What speaks for each image's class rather than its rival."""
+    rows = torch.arange(len(labels))
+    return values[rows, ..., labels] - values[rows, ..., rivals]
+
+
+def accuracies(
+    right: Bool[Tensor, " image"], groups: Int[Tensor, " image"]
+) -> Float[Tensor, " group"]:
+    """Share of right images in each group that has images, in the order of their numbers."""
+    return torch.stack([right[groups == g].float().mean() for g in groups.unique()])
+
+
+def group_differences(
+    effects: Float[Tensor, "image unit"],
+    margin: Float[Tensor, " image"],
+    labels: Int[Tensor, " image"],
+    groups: Int[Tensor, " image"],
+) -> Float[Tensor, " unit"]:
+    """How much more each unit adds to a class's best-read group than to its worst-read one.
+
+    The difference of the groups' mean effects along the class direction, over classes.
+    """
+    total = torch.zeros(effects.shape[1])
+    for label in labels.unique():
+        mine = groups[labels == label].unique()
+        read = torch.stack([margin[groups == g].mean() for g in mine])
+        best, worst = mine[read.argmax()], mine[read.argmin()]
+        total += effects[groups == best].mean(0) - effects[groups == worst].mean(0)
+    return total / len(labels.unique())
+
+
+def take_greedily(
+    effects: Float[Tensor, "image unit"],
+    margin: Float[Tensor, " image"],
+    labels: Int[Tensor, " image"],
+    groups: Int[Tensor, " image"],
+    options: FindOptions,
+) -> list[int]:
+    """Units in order: each time the one without which the worst group's loss is least.
+
+    The loss is logistic in the margin, its mean over a group; the soft maximum over groups is
+    log Σ_g exp(sharpness · loss_g) / sharpness.
+    """
+    scale = options.softness * margin.abs().mean().clamp_min(1e-12)
+    difference = group_differences(effects, margin, labels, groups)
+    candidates = difference.topk(min(options.candidates, len(difference))).indices
+    mine = (effects[:, candidates] / scale).contiguous()
+    now = margin / scale
+    share = _one_hot_means(groups)
+    taken = torch.zeros(len(candidates), dtype=torch.bool)
+    order = []
+    for _ in range(min(options.most, len(candidates))):
+        loss = share @ softplus(mine - now[:, None])  # [group, candidate]
+        worst = torch.logsumexp(options.sharpness * loss, 0)
+        best = int(worst.masked_fill(taken, torch.inf).argmin())
+        taken[best] = True
+        now = now - mine[:, best]
+        order.append(int(candidates[best]))
+    return order
+
+
+def find_units(
+    effects: Float[Tensor, "image unit"],
+    margin: Float[Tensor, " image"],
+    labels: Int[Tensor, " image"],
+    groups: Int[Tensor, " image"],
+    options: FindOptions = FindOptions(),
+    seed: int = 0,
+) -> Found:
+    """The fewest units whose ablation helps the worst-read group, by cross-validation.
+
+    Args:
+        effects: what each unit adds to each image's margin, centred: ablation subtracts it.
+        margin: between each image's class and its strongest rival.
+        labels: number of each image's class.
+        groups: number of each image's group, a class with a cue.
+
+    Raises:
+        ValueError: one class only, or a group with fewer images than folds.
+    """
+    check_groups(labels, groups, options.folds)
+    sizes = [0, *(size for size in options.sizes if size <= effects.shape[1])]
+    left_out = torch.empty(len(sizes), len(margin))
+    for fold in _folds(groups, options.folds, seed):
+        rest = ~fold
+        order = take_greedily(effects[rest], margin[rest], labels[rest], groups[rest], options)
+        left_out[:, fold] = without(effects[fold], margin[fold], order, sizes)
+    right = left_out > 0
+    by_group = torch.stack([accuracies(row, groups) for row in right])
+    average, worst = by_group.mean(1), by_group.amin(1)
+    scale = options.softness * margin.abs().mean().clamp_min(1e-12)
+    loss = softplus(-left_out / scale) @ _one_hot_means(groups).T
+    loss = torch.logsumexp(options.sharpness * loss, 1) / options.sharpness
+    order = take_greedily(effects, margin, labels, groups, options)
+    size = _fewest(loss, average >= average[0] - options.lost, sizes, options.kept)
+    return Found(
+        tuple(order[:size]), tuple(order), tuple(sizes),
+        tuple(worst.tolist()), tuple(average.tolist()),
+    )  # fmt: skip
+
+
+def without(
+    effects: Float[Tensor, "image unit"],
+    margin: Float[Tensor, " image"],
+    order: Sequence[int],
+    sizes: Sequence[int],
+) -> Float[Tensor, "size image"]:
+    """Margins without the first so many units of an order."""
+    removed = effects[:, list(order)].cumsum(1)
+    removed = torch.cat([torch.zeros(len(margin), 1), removed], 1)
+    return margin - removed[:, [min(size, len(order)) for size in sizes]].T
+
+
+def fewest_that_turn(
+    effects: Float[Tensor, "unit class"], logits: Float[Tensor, " class"], target: int
+) -> list[int]:
+    """The fewest units without which one image is read as the target; empty if none suffice.
+
+    Each time the unit that adds most to the strongest other class against the target.
+    """
+    now, order = logits.clone(), []
+    left = torch.ones(len(effects), dtype=torch.bool)
+    while int(now.argmax()) != target:
+        rival = int(now.argmax())
+        against = (effects[:, rival] - effects[:, target]).masked_fill(~left, -torch.inf)
+        best = int(against.argmax())
+        if against[best] <= 0:
+            return []
+        left[best] = False
+        order.append(best)
+        now = now - effects[best]
+    return order
+
+
+def check_groups(labels: Int[Tensor, " image"], groups: Int[Tensor, " image"], least: int) -> None:
+    """Refuse one class only, one group a class, and groups of fewer images than `least`."""
+    if len(labels.unique()) < 2:
+        raise ValueError("one class only: expected images of at least two")
+    if len(groups.unique()) == len(labels.unique()):
+        raise ValueError("one group a class: expected a class that is read in at least two ways")
+    fewest = int(groups.unique(return_counts=True)[1].min())
+    if fewest < least:
+        raise ValueError(f"a group of {fewest} images: expected at least {least}, one a fold")
+
+
+def _fewest(
+    loss: Float[Tensor, " size"], allowed: Bool[Tensor, " size"], sizes: list[int], kept: float
+) -> int:
+    loss = loss.masked_fill(~allowed, torch.inf)
+    enough = loss <= loss[0] - kept * (loss[0] - loss.min())
+    return sizes[int(enough.nonzero()[0])]
+
+
+def _folds(groups: Int[Tensor, " image"], count: int, seed: int) -> list[Bool[Tensor, " image"]]:
+    """Which images are left out, by fold; every group is spread over all folds."""
+    rng, fold = np.random.default_rng(seed), torch.empty(len(groups), dtype=torch.long)
+    for group in groups.unique():
+        rows = (groups == group).nonzero().flatten()
+        shuffled = torch.as_tensor(rng.permutation(len(rows)))
+        fold[rows[shuffled]] = torch.arange(len(rows)) % count
+    return [fold == number for number in range(count)]
+
+
+def _one_hot_means(groups: Int[Tensor, " image"]) -> Float[Tensor, "group image"]:
+    """Matrix whose product with values of images is their means over each group."""
+    one_hot = (groups == groups.unique()[:, None]).float()
+    return one_hot / one_hot.sum(1, keepdim=True)
