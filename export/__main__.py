@@ -22,6 +22,7 @@ COMMANDS = {
     "describe-classes": "ask a chat model for descriptions of classes (a text pool)",
     "attack": "make adversarial images from a bundle's phrases",
     "shift": "compare two sets of images unit by unit",
+    "mend": "find the neurons that confuse a classifier, and take them out",
     "papers": "compare with the figures of the papers",
     "mini": "train the small CLIPs that ship with the project",
 }

@@ -15,8 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clipneurons.lens.attribution_patching import mean_of_neurons
 from clipneurons.lens.base import SCALE
 from clipneurons.lens.make import make_lens
+from clipneurons.lens.neuron_head import LAYER
+from clipneurons.models.adapters.registry import anatomy_of
 from clipneurons.models.clip import ClipModel
 
 
@@ -30,21 +33,19 @@ def mean_of_units(
     tokens too; of a ResNet's neuron-head pair that of what the head reads, Σ_i a_i z_i.
 
     Raises:
-        ValueError: no images, or layers without effects.
+        ValueError: no images.
     """
-    lens, total, count = make_lens(clip, tuple(layers)), {}, 0
+    if clip.kind == "vit":
+        return mean_of_neurons(clip, batches, list(layers))
+    lens, total, count = make_lens(clip), 0.0, 0
     for images in batches:
         representation, contributions = lens(images)
+        read = contributions[LAYER].scores[..., 0] * representation.norm(dim=-1, keepdim=True)
+        total = total + (read / SCALE).sum(0, dtype=torch.float64)
         count += len(images)
-        for layer, mine in contributions.items():
-            if clip.kind == "resnet":
-                read = mine.scores[..., 0] * representation.norm(dim=-1, keepdim=True) / SCALE
-            else:
-                read = mine.activations.mean(1)
-            total[layer] = total.get(layer, 0.0) + read.sum(0, dtype=torch.float64)
     if count == 0:
         raise ValueError("the data set is empty: expected at least one image")
-    return {layer: (sums / count).float() for layer, sums in total.items()}
+    return {LAYER: (total / count).float()}
 
 
 @torch.no_grad()
@@ -58,6 +59,9 @@ def fold(
     Args:
         factors: f, by layer.
         means: m, by layer; see `mean_of_units`.
+
+    Raises:
+        ValueError: a tower that normalises or scales what its neurons write.
     """
     visual = deepcopy(clip.visual)
     for layer, factor in factors.items():
@@ -65,10 +69,23 @@ def fold(
         if clip.kind == "resnet":
             _fold_values(visual.attnpool.v_proj, factor, mean, clip.heads)
         else:
-            _fold_columns(visual.transformer.resblocks[layer].mlp.c_proj, factor, mean)
+            _fold_columns(_output_of(clip, visual, layer), factor, mean)
     model = copy(clip.model)
     model._modules = {**clip.model._modules, "visual": visual}
     return replace(clip, model=model)
+
+
+def _output_of(clip: ClipModel, visual: nn.Module, layer: int) -> nn.Linear:
+    """The linear layer of the copied tower that a layer's neurons write with."""
+    mlp = anatomy_of(visual).mlp(layer)
+    for module in visual.modules():
+        plain = isinstance(module, nn.Linear) and module.bias is not None
+        if plain and module.weight is mlp.output.weight and mlp.inner is None:
+            return module
+    raise ValueError(
+        f"{clip.name} normalises or scales what the neurons of layer {layer} write: an edit of its"
+        " activations cannot be folded into weights. Expected a plain MLP, such as ViT-B-32's"
+    )
 
 
 def _fold_columns(

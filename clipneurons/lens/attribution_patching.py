@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.base import SCALE
-from clipneurons.lens.second_order import activation_name
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
 
@@ -67,9 +66,10 @@ def attribute(
 
 
 def _where(clip: ClipModel, layer: int) -> str:
-    return "attnpool:input" if clip.kind == "resnet" else activation_name(layer)
+    return "attnpool:input" if clip.kind == "resnet" else clip.anatomy.mlp(layer).path
 
 
 def _by_place(clip: ClipModel, values: Tensor) -> Float[Tensor, "image place neuron"]:
-    # A ResNet's are [image, neuron, row, column].
-    return (values.flatten(2).mT if clip.kind == "resnet" else values).float()
+    # A ResNet's are [image, neuron, row, column], those of a pooling's own MLP [image, neuron].
+    values = values.flatten(2).mT if clip.kind == "resnet" else values
+    return (values if values.ndim == 3 else values[:, None]).float()

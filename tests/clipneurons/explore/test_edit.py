@@ -16,7 +16,7 @@ from tests.helpers.tiny import tiny_bundle
 SHA = "0" * 64
 
 
-def edited_by_loops(tower, effects, representation, factors, means):
+def edited_by_loops(clip, effects, representation, factors, means):
     """100 y/‖y‖ + Σ (f − 1)(φ − b), one unit at a time in float64."""
     total = 100 * representation.double() / representation.double().norm()
     for layer, factor in factors.items():
@@ -28,9 +28,9 @@ def edited_by_loops(tower, effects, representation, factors, means):
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_an_edit_adds_each_units_scaled_deviation_from_its_mean(kind):
-    tower = tiny_vit(width=16, layers=3) if kind == "vit" else tiny_resnet(width=2, heads=2)
-    lens = make_lens(tower, (0, 1) if kind == "vit" else ())
-    batch = images(2, tower)
+    clip = tiny_vit(width=16, layers=3) if kind == "vit" else tiny_resnet(width=2, heads=2)
+    lens = make_lens(clip, (0, 1) if kind == "vit" else ())
+    batch = images(2, clip)
     representation, contributions = lens(batch)
     generator = torch.Generator().manual_seed(1)
     factors, means = {}, {}
@@ -40,26 +40,24 @@ def test_an_edit_adds_each_units_scaled_deviation_from_its_mean(kind):
         mean = MeanEffect(torch.randn(mine.scores.shape[1:], generator=generator))
         means[layer] = mean.dense(mine.directions)
     got = apply_edit(representation, contributions, factors, means)
-    with record_activations(
-        tower.visual, ["attnpool:input"] if kind == "resnet" else []
-    ) as tensors:
-        tower.encode_image(batch)
+    with record_activations(clip.visual, ["attnpool:input"] if kind == "resnet" else []) as tensors:
+        clip.encode_image(batch)
     for index in range(len(batch)):
         if kind == "vit":
-            naive = NaiveViT(tower, batch[index])
+            naive = NaiveViT(clip, batch[index])
             effects = naive.second_order_effect
         else:
-            naive = NaivePooling(tower, tensors["attnpool:input"][index])
+            naive = NaivePooling(clip, tensors["attnpool:input"][index])
             effects = lambda _, unit, n=naive: n.contribution(unit // 2, unit % 2)  # noqa: E731
-        expected = edited_by_loops(tower, effects, naive.representation, factors, means)
+        expected = edited_by_loops(clip, effects, naive.representation, factors, means)
         assert (got[index].double() - expected).norm() / expected.norm() < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_an_edit_equals_adding_the_dense_effects_again(kind):
-    tower = tiny_vit() if kind == "vit" else tiny_resnet(width=4)
-    lens = make_lens(tower, (0, 2) if kind == "vit" else ())
-    representation, contributions = lens(images(4, tower))
+    clip = tiny_vit() if kind == "vit" else tiny_resnet(width=4)
+    lens = make_lens(clip, (0, 2) if kind == "vit" else ())
+    representation, contributions = lens(images(4, clip))
     factors = {layer: torch.ones(m.directions.units) for layer, m in contributions.items()}
     means = {}
     expected = 100 * torch.nn.functional.normalize(representation, dim=1)

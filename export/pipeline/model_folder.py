@@ -1,0 +1,35 @@
+"""An open_clip folder of a model in memory, which open_clip and `load_clip` load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import open_clip
+from safetensors.torch import save
+
+from clipneurons.bundle.folders import write_atomic
+from clipneurons.models.clip import CONFIG_FILE, WEIGHTS_FILE, ClipModel
+from export.common.errors import UserError
+
+
+def save_model_folder(clip: ClipModel, folder: Path) -> None:
+    """Write configuration and float32 weights; `UserError` where the folder holds other things."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not empty: expected a new folder for the model")
+    tensors = {
+        name: tensor.detach().float().cpu().contiguous()
+        for name, tensor in clip.model.state_dict().items()
+    }
+    config = {"model_cfg": _model_config(clip), "preprocess_cfg": clip.visual.preprocess_cfg}
+    write_atomic(folder / WEIGHTS_FILE, save(tensors))
+    write_atomic(folder / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def _model_config(clip: ClipModel) -> dict:
+    name = f"local-dir:{clip.name}" if Path(clip.name).is_dir() else clip.name
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise UserError(f"{clip.name}: its configuration is not known, so no folder can be made")
+    # OpenAI's weights are named without it.
+    return config | {"quick_gelu": True} if clip.activation == "quick_gelu" else config
