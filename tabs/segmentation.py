@@ -27,6 +27,7 @@ from tabs.ui.image_input import ImageInput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clipneurons.bundle.config import BundleConfig
     from clipneurons.segmentation.segmenters import Segmentation, Segmenter
 
 TITLE = "Segmentation"
@@ -48,6 +49,11 @@ class Found:
     image: Image.Image
     result: Segmentation
     agreement: list[tuple[float, float]]
+
+
+def _methods(config: BundleConfig) -> tuple[str, ...]:
+    """Methods for a bundle's model, the best first."""
+    return method_names(config.kind, config.pooling)
 
 
 def methods(session: BundleSession) -> dict[str, Segmenter]:
@@ -248,7 +254,7 @@ def files(found: Found, threshold: float) -> tuple[str, str]:
 
 def build(registry: BundleRegistry, source: gr.components.Component) -> None:
     """The tab's components and events; ``source`` holds the chosen bundle's key."""
-    names = list(method_names(registry.first.bundle.config.kind))
+    names = list(_methods(registry.first.bundle.config))
     every = list(dict.fromkeys([*method_names("vit"), *method_names("resnet")]))
     state = gr.State()
     gr.Markdown(INTRO, elem_classes="cn-lede")
@@ -421,7 +427,7 @@ def build(registry: BundleRegistry, source: gr.components.Component) -> None:
         ]
 
     def known_methods(bundle: str):
-        names = list(method_names(registry[bundle].bundle.config.kind))
+        names = list(_methods(registry[bundle].bundle.config))
         return gr.Dropdown(names, value=BEST), gr.Dropdown(names, value=names[:4])
 
     @user_errors

@@ -64,7 +64,8 @@ class BundleConfig:
     `weights_sha256` is `clip.sha256()`; `storage` is "float32" or "float16" (directions,
     means, top norms and text embeddings are rounded on disk, always float32 in memory).
     A unit is a neuron (ViT) or a neuron-head pair, `neuron * heads + head` (ResNet), so
-    `units_per_neuron` is 1 or the number of heads. `norm_edges` are the edges of the norm
+    `units_per_neuron` is 1 or the number of heads. `pooling` is how a ViT's tokens become one
+    vector ("token", "mean" or "probe"), `texts` what the model's tokenizer does to a text. `norm_edges` are the edges of the norm
     histogram, in units of effect norm (effects are scaled by 100 / ‖representation‖).
     """
 
@@ -89,6 +90,8 @@ class BundleConfig:
     pool: Pool
     data: DataSet
     storage: str = "float32"
+    pooling: str = "token"
+    texts: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -100,6 +103,7 @@ class BundleConfig:
     def from_json(cls, text: str) -> BundleConfig:
         """The inverse of `to_json`; `BundleDamaged` names a missing or unknown key."""
         values = parse_json(text, CONFIG)
+        values = {"pooling": "token", "texts": ""} | values  # older bundles say neither
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
             raise BundleError(

@@ -21,6 +21,13 @@ from clipneurons.models.adapters.common import Refused
 from clipneurons.models.adapters.registry import anatomy_of
 from clipneurons.models.anatomy import Anatomy, UnsupportedModel
 from clipneurons.models.configurations import anatomy_of_configuration
+from clipneurons.models.transformers_clip import (
+    TransformersVision,
+    fetch,
+    is_checkpoint,
+    is_repository,
+    load_checkpoint,
+)
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -91,6 +98,18 @@ class ClipModel:
         return anatomy_of(self.visual)
 
     @property
+    def tokenizer_notes(self) -> str:
+        """What the tokenizer does to a text, in words: cleaning, and the length it is padded to."""
+        own = getattr(self.tokenizer, "open_clip", self.tokenizer)
+        lower = getattr(own, "lower", False)
+        clean = getattr(getattr(own, "clean_fn", None), "__name__", "").removeprefix("_clean_")
+        cleaned = {
+            "canonicalize": "lower-cased, without punctuation, ",
+            "lower": "lower-cased, ",
+        }.get(clean, "lower-cased, " if lower else "")
+        return f"{cleaned}cut and padded to {own.context_length} tokens"
+
+    @property
     def prefix(self) -> int:
         """Tokens before the patches: the class token, a ResNet's mean position, registers."""
         return self.anatomy.prefix if self.kind == "vit" else 1
@@ -134,8 +153,10 @@ def load_clip(
     """Load a CLIP model whose image tower is a ViT (docs/models.md) or a ModifiedResNet.
 
     Args:
-        model: an open_clip name (``"ViT-B-32"``), ``"hf-hub:owner/name"``, or a folder with
-            ``open_clip_config.json`` and ``open_clip_model.safetensors``.
+        model: an open_clip name (``"ViT-B-32"``), ``"hf-hub:owner/name"`` of an open_clip model,
+            ``"owner/name"`` of a transformers checkpoint, or a folder of either: with
+            ``open_clip_config.json`` and ``open_clip_model.safetensors``, or with ``config.json``,
+            ``model.safetensors``, tokenizer and ``preprocessor_config.json``.
         pretrained: open_clip tag (``"openai"``) or weights file of a named model; ``"random"``
             for seeded random weights, for tests and benchmarks.
         device: by default CUDA where there is one, else the CPU; MPS only when asked for, to run
@@ -150,18 +171,22 @@ def load_clip(
     if precision not in _DTYPES:
         raise ValueError(f"precision must be one of {', '.join(_DTYPES)}, not {precision!r}")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    name = str(model)
+    name, tokenizer = str(model), None
     if name in open_clip.list_models():
         network = _create_named(name, pretrained)
     elif name.startswith("hf-hub:"):
         network = _create(name)
+    elif Path(name).is_dir() and is_checkpoint(Path(name)):
+        network, tokenizer = load_checkpoint(Path(name))
     elif Path(name).is_dir():
         name = _folder(Path(name))
         network = _create(name)
+    elif is_repository(name):
+        network, tokenizer = load_checkpoint(fetch(name))
     else:
         raise KeyError(
             f"{name!r} is neither a folder nor an open_clip model. Some that work: {_THAT_WORK}, "
-            "'hf-hub:owner/name'"
+            "'hf-hub:owner/name' of open_clip, 'owner/name' of transformers"
         )
     description = _describe(network, name)
     network = network.eval().requires_grad_(False).to(device, _DTYPES[precision])
@@ -176,7 +201,7 @@ def load_clip(
         device=device,
         dtype=_DTYPES[precision],
         preprocess=image_transform_v2(preprocess_cfg, is_train=False),
-        tokenizer=Tokenizer(name),
+        tokenizer=tokenizer or Tokenizer(name),
         **description,
     )
 
@@ -201,7 +226,7 @@ def enlarge(clip: ClipModel, factor: float) -> ClipModel:
     size = tuple(side // o * n for side, o, n in zip(clip.image_size, old, new, strict=True))
     if isinstance(visual, TimmModel):
         visual.trunk.set_input_size(img_size=size)
-    else:
+    elif not isinstance(visual, TransformersVision):  # which stretches them as it reads
         holder = visual if clip.kind == "vit" else visual.attnpool
         table = holder.positional_embedding  # the class token or the mean first, then rows
         places = stretch_positions(table[1:].float(), old, new).to(table)

@@ -23,7 +23,7 @@ from clipneurons.former_names import current
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.preprocess import whole
 from clipneurons.segmentation.masks import binary_masks, min_max, upsample
-from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, PAPER
+from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, PAPER, why_not
 from clipneurons.segmentation.metrics import (
     METRICS,
     MaskScore,
@@ -89,7 +89,7 @@ def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
         args.dataset, count=args.count, styles=args.styles, seed=args.seed,
         image_size=clip.image_size[0], images=args.pictures, masks=args.masks,
     )  # fmt: skip
-    chosen = pick(segmenters(clip, directions_of(bundle)), args.methods)
+    chosen = pick(clip, segmenters(clip, directions_of(bundle)), args.methods)
     if args.refined:
         chosen += [refined(clip, method) for method in chosen if method.name != BEST]
     if args.choose:
@@ -109,13 +109,17 @@ def directions_of(bundle: Bundle) -> dict[int, Tensor]:
     return {layer: arrays.directions for layer, arrays in bundle.layers.items()}
 
 
-def pick(known: dict[str, Segmenter], names: str | None) -> list[Segmenter]:
+def pick(clip: ClipModel, known: dict[str, Segmenter], names: str | None) -> list[Segmenter]:
     """The methods that the user names, in the order of the table."""
     if names is None:
         return list(known.values())
     wanted = [current(name.strip()) for name in names.split(",")]
     unknown = [name for name in wanted if name not in known]
     if unknown:
+        if clip.kind == "vit":
+            reason = why_not(unknown[0], clip.anatomy.pooling.kind, clip.anatomy.plain)
+            if reason:
+                raise UserError(f"{reason}; expected some of: {', '.join(known)}")
         raise UserError(f"no method {unknown[0]!r}; expected some of: {', '.join(known)}")
     return [known[name] for name in wanted]
 

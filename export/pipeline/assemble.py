@@ -70,6 +70,8 @@ def assemble(
             source.name, whole.count, len(whole.skipped), whole.fingerprint, source.class_names
         ),
         storage=settings.storage,
+        pooling=clip.anatomy.pooling.kind if clip.kind == "vit" else "attention",
+        texts=clip.tokenizer_notes,
         versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
     )
     layers = {

@@ -125,7 +125,9 @@ def check_centring(centred: bool, texts: int) -> None:
 def default_out(model: str) -> str:
     """Where a bundle goes when nobody says."""
     if Path(model).is_dir():
-        return model
+        # Beside a checkpoint of transformers two files would be called config.json.
+        beside = (Path(model) / MODEL_FILES[0]).exists()
+        return model if beside else f"artifacts/{Path(model).resolve().name.lower()}"
     return f"artifacts/{model.removeprefix('hf-hub:').replace('/', '--').lower()}"
 
 
@@ -153,6 +155,8 @@ def model_files(model: str, out: Path) -> tuple[str, dict[str, Path]]:
     folder = Path(model)
     if not folder.is_dir():
         return model, {}
+    if not (folder / MODEL_FILES[0]).exists():  # a checkpoint of transformers stays where it is
+        return str(folder.resolve()), {}
     if out.exists() and folder.samefile(out):
         return ".", {}
     return ".", {name: folder / name for name in MODEL_FILES if (folder / name).is_file()}

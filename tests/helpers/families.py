@@ -6,9 +6,11 @@ from unittest.mock import patch
 import open_clip
 import timm
 import torch
+import transformers
 from open_clip.timm_model import TimmModel
 
 from clipneurons.models.clip import ClipModel
+from clipneurons.models.transformers_clip import TransformersClip, TransformersVision
 from tests.helpers.models import as_clip, randomise, tiny_vit
 from tests.helpers.naive_tower import NaiveTower, Normed, Weights
 
@@ -66,6 +68,8 @@ def naive(clip: ClipModel, image: torch.Tensor) -> NaiveTower:
     visual = clip.visual
     if isinstance(visual, TimmModel):
         return _naive_timm(clip, image)
+    if isinstance(visual, TransformersVision):
+        return _naive_transformers(clip, image)
     blocks, post = visual.transformer.resblocks, visual.ln_post
     start = _first_input(visual, blocks[0], image)
     projection = Weights(visual.proj.T)
@@ -134,3 +138,71 @@ def _naive_timm(clip, image):
     rope = trunk.rope.get_embed() if getattr(trunk, "rope", None) is not None else None
     start = _first_input(visual, trunk.blocks[0], image)
     return NaiveTower(trunk.blocks, start, pool, projection, rope=rope, prefix=prefix)
+
+
+def transformers_model(kind: str, seed: int = 0):
+    """A small CLIP, SigLIP or SigLIP 2 of transformers with random weights."""
+    torch.manual_seed(seed)
+    sizes = dict(
+        hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=3, num_attention_heads=3,
+        patch_size=8,
+    )  # fmt: skip
+    text = dict(
+        hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=64, max_position_embeddings=16,
+    )  # fmt: skip
+    if kind == "CLIP":
+        config = transformers.CLIPConfig(
+            vision_config=dict(sizes, image_size=32), projection_dim=12,
+            text_config=dict(text, eos_token_id=1, bos_token_id=0, pad_token_id=1),
+        )  # fmt: skip
+        model = transformers.CLIPModel(config)
+    elif kind == "SigLIP":
+        config = transformers.SiglipConfig(
+            vision_config=dict(sizes, image_size=32), text_config=dict(text, projection_size=WIDTH)
+        )
+        model = transformers.SiglipModel(config)
+    else:
+        config = transformers.Siglip2Config(
+            vision_config=dict(sizes, num_patches=16), text_config=dict(text, projection_size=WIDTH)
+        )
+        model = transformers.Siglip2Model(config)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+        elif "vision" in name and "embedding" not in name:
+            parameter.data.normal_(std=parameter.shape[-1] ** -0.5)
+    return model.eval()
+
+
+def tiny_transformers(kind: str) -> ClipModel:
+    """The small model of transformers as the library reads it."""
+    network = TransformersClip(transformers_model(kind))
+    network.context_length = 16
+    return as_clip(network)
+
+
+FAMILIES |= {
+    f"transformers {kind}": partial(tiny_transformers, kind)
+    for kind in ("CLIP", "SigLIP", "SigLIP 2")
+}
+
+
+def _naive_transformers(clip, image):
+    visual, vision = clip.visual, clip.visual.vision
+    blocks, norm = vision.encoder.layers, Normed(vision.post_layernorm)
+    start = _first_input(visual, blocks[0], image)
+    activation = clip.activation
+    if visual.projection is not None:
+        pool = ("token", Normed(None), norm)
+        return NaiveTower(blocks, start, pool, Weights(visual.projection.weight), activation)
+    head = vision.head
+    query, key, value = _mha(head.attention)
+    fc1, fc2 = (Weights(part.weight, part.bias) for part in (head.mlp.fc1, head.mlp.fc2))
+    pool = (
+        "probe", 0, norm, query(head.probe[0, 0].double()), key, value,
+        Weights(head.attention.out_proj.weight, head.attention.out_proj.bias),
+        head.attention.num_heads, Normed(None), Normed(head.layernorm), fc1, fc2,
+    )  # fmt: skip
+    projection = Weights(torch.eye(len(fc2.weight)))
+    return NaiveTower(blocks, start, pool, projection, activation, prefix=0)

@@ -1,0 +1,213 @@
+"""CLIP and SigLIP checkpoints of transformers, with their tokenizer and preprocessing."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from jaxtyping import Float, Int
+from open_clip.model import set_model_preprocess_cfg
+from open_clip.transform import PreprocessCfg
+from torch import Tensor, nn
+from transformers import (
+    AutoTokenizer,
+    CLIPModel,
+    CLIPVisionModelWithProjection,
+    PreTrainedModel,
+    Siglip2Model,
+    SiglipModel,
+)
+
+_CLASSES = {
+    kind.__name__: kind
+    for kind in (CLIPModel, CLIPVisionModelWithProjection, SiglipModel, Siglip2Model)
+}
+_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
+_INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+
+class TransformersVision(nn.Module):
+    """The image tower of a checkpoint: images to embeddings, not normalised."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.vision = model.vision_model
+        self.projection = getattr(model, "visual_projection", None)
+        config = model.config
+        config = getattr(config, "vision_config", config)
+        self.patch_size = config.patch_size
+        side = getattr(config, "image_size", None)
+        if self.naflex:
+            side = round(config.num_patches**0.5) * config.patch_size
+        self.native = self.image_size = (side, side)
+
+    @property
+    def naflex(self) -> bool:
+        """SigLIP 2's tower of any aspect: it takes patches and their grid; here of one square."""
+        return "Siglip2" in type(self.vision).__name__
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        height, width = self.image_size
+        return height // self.patch_size, width // self.patch_size
+
+    def inputs(self, images: Float[Tensor, "image 3 height width"]) -> dict:
+        """What the checkpoint's own model is called with."""
+        if not self.naflex:
+            return {
+                "pixel_values": images,
+                "interpolate_pos_encoding": self.image_size != self.native,
+            }
+        rows, columns = self.grid
+        size = self.patch_size
+        patches = images.unfold(2, size, size).unfold(3, size, size)
+        patches = patches.permute(0, 2, 3, 4, 5, 1).reshape(len(images), rows * columns, -1)
+        shapes = torch.tensor([[rows, columns]], device=images.device)
+        return {"pixel_values": patches, "spatial_shapes": shapes.expand(len(images), 2)}
+
+    def forward(self, images: Float[Tensor, "image 3 height width"]) -> Tensor:
+        """Image embeddings ``[image, embed]``."""
+        inputs = self.inputs(images)
+        if self.naflex:
+            mask = inputs["pixel_values"].new_ones(inputs["pixel_values"].shape[:2])
+            inputs["pixel_attention_mask"] = mask.long()
+        pooled = self.vision(**inputs).pooler_output
+        return pooled if self.projection is None else self.projection(pooled)
+
+
+class TransformersClip(nn.Module):
+    """Both towers of a checkpoint, under open_clip's names."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.visual = TransformersVision(model)
+        # Without a text tower images can be read, texts cannot.
+        self.text = getattr(model, "text_model", None)
+        self.text_projection = getattr(model, "text_projection", None)
+
+    def encode_text(self, tokens: Int[Tensor, "text context"]) -> Float[Tensor, "text embed"]:
+        """Text embeddings, not normalised.
+
+        Raises:
+            ValueError: a checkpoint without text tower.
+        """
+        if self.text is None:
+            raise ValueError(
+                "the checkpoint has no text tower: expected a CLIPModel or SiglipModel"
+            )
+        pooled = self.text(input_ids=tokens).pooler_output
+        return pooled if self.text_projection is None else self.text_projection(pooled)
+
+
+@dataclass(frozen=True)
+class TransformersTokenizer:
+    """The tokenizer saved with a checkpoint; SigLIP's texts are lower-cased, all are padded."""
+
+    folder: Path
+    context_length: int
+    lower: bool
+
+    @cached_property
+    def _own(self):
+        return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+
+    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "text context"]:
+        """Token numbers, cut and padded to the length that the model was trained with."""
+        texts = [text.lower() for text in texts] if self.lower else list(texts)
+        return self._own(
+            texts, padding="max_length", truncation=True, max_length=self.context_length,
+            return_tensors="pt",
+        ).input_ids  # fmt: skip
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a model saved by transformers."""
+    return (folder / "config.json").is_file() and "architectures" in _json(folder / "config.json")
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name looks like ``owner/name`` on the Hub."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
+def fetch(name: str) -> Path:
+    """The folder of a repository on the Hub, weights as safetensors only.
+
+    Raises:
+        KeyError: no such repository.
+        ValueError: the Hub cannot be reached, or refuses.
+    """
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
+    except RepositoryNotFoundError:
+        raise KeyError(
+            f"there is no repository {name!r} on the Hub that you may read: expected 'owner/name' "
+            "of a transformers checkpoint, or 'hf-hub:owner/name' of an open_clip model"
+        ) from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{name!r} could not be fetched from the Hub ({reason})") from None
+
+
+def load_checkpoint(folder: Path) -> tuple[TransformersClip, TransformersTokenizer]:
+    """The model of a folder, in float32 on the CPU, and its tokenizer.
+
+    Raises:
+        ValueError: no CLIP or SigLIP, missing weights, or weights that are no safetensors.
+    """
+    if not is_checkpoint(folder):
+        raise ValueError(
+            f"{folder} holds no config.json of transformers: expected a saved CLIPModel or "
+            "SiglipModel; an open_clip model on the Hub is 'hf-hub:owner/name'"
+        )
+    architecture = (_json(folder / "config.json")["architectures"] or ["nothing"])[0]
+    if architecture not in _CLASSES:
+        raise ValueError(f"{folder} is a {architecture}: expected one of {', '.join(_CLASSES)}")
+    if not list(folder.glob("model*.safetensors")):
+        raise ValueError(f"{folder} holds no model.safetensors; other weights are not opened")
+    model, report = _CLASSES[architecture].from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, output_loading_info=True,
+        dtype=torch.float32,
+    )  # fmt: skip
+    missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+    if missing:
+        raise ValueError(f"the weights in {folder} do not fit its config.json: {missing[0]}")
+    network = TransformersClip(model)
+    preprocess = _preprocessing(folder, network.visual.native)
+    set_model_preprocess_cfg(network, asdict(preprocess))
+    text = getattr(model.config, "text_config", None)
+    length = 77 if text is None else text.max_position_embeddings
+    return network, TransformersTokenizer(folder, length, "Siglip" in architecture)
+
+
+def _preprocessing(folder: Path, size: tuple[int, int]) -> PreprocessCfg:
+    """What the saved image processor does, in open_clip's words."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            saved = _json(folder / name)
+            saved = saved.get("image_processor", saved)
+            break
+    else:
+        raise ValueError(
+            f"{folder} holds no preprocessor_config.json: save the processor there too"
+        )
+    return PreprocessCfg(
+        size=size,
+        mean=tuple(saved["image_mean"]),
+        std=tuple(saved["image_std"]),
+        interpolation=_INTERPOLATIONS.get(saved.get("resample"), "bicubic"),
+        resize_mode="shortest" if saved.get("do_center_crop") else "squash",
+    )
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error})") from None

@@ -1,0 +1,97 @@
+"""From a SigLIP checkpoint of transformers to a bundle, and everything that reads one."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clipneurons.bundle.bundle import load_bundle
+from clipneurons.explore.concepts import DENSE, ConceptReader
+from clipneurons.explore.dictionary import Dictionary
+from clipneurons.explore.patch_concepts import patch_concepts
+from clipneurons.lens.make import make_lens
+from clipneurons.models.clip import load_clip
+from clipneurons.segmentation.baselines.gradcam import gradcam
+from clipneurons.segmentation.methods import method_names
+from clipneurons.segmentation.segmenters import segment, segmenters
+from export.__main__ import main
+from export.common.errors import UserError
+from export.evaluation.segmentation import pick
+from tests.clipneurons.models.test_transformers_clip import saved
+from tests.helpers.models import images
+from tests.helpers.tiny import WORDS
+
+LAYERS = (1, 2, 3)  # the last is the pooling's own MLP
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A checkpoint, pictures, texts and the bundle made of them."""
+    root = tmp_path_factory.mktemp("siglip")
+    (root / "model").mkdir()
+    saved(root / "model", "SigLIP")
+    (root / "pictures").mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(24):
+        pixels = generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "pictures" / f"{i:02d}.png")
+    # The tokenizer knows few words: other texts than these would all be the same.
+    texts = ["a", "photo", "of", "cat", "dog", "a cat", "a dog", "photo of a dog"]
+    assert len(texts) == len(WORDS)
+    (root / "texts.txt").write_text("\n".join(texts))
+    code = main([
+        "run", "--model", str(root / "model"), "--images", str(root / "pictures"),
+        "--texts", str(root / "texts.txt"), "--layers", *map(str, LAYERS), "--top-k", "6",
+        "--batch", "8", "--components", "3", "--device", "cpu", "--out", str(root / "bundle"),
+        "--no-evaluate",
+    ])  # fmt: skip
+    assert code == 0
+    return root
+
+
+def test_the_bundle_says_what_it_is_of(place):
+    config = load_bundle(place / "bundle").config
+    assert (config.kind, config.pooling, config.layers) == ("vit", "probe", LAYERS)
+    assert config.model == str(place / "model")
+    assert config.texts == "lower-cased, cut and padded to 16 tokens"
+    assert main(["verify", str(place / "bundle"), "--device", "cpu"]) == 0
+
+
+def test_what_reads_a_bundle_reads_it(place):
+    bundle, clip = load_bundle(place / "bundle"), load_clip(place / "model", device="cpu")
+    assert Dictionary(bundle).table(3, 2), "the pooling's own neurons are in the dictionary"
+    lens = make_lens(clip, LAYERS)
+    reader = ConceptReader(lens, bundle)
+    _, effects = reader(images(2, clip))
+    weights = reader.weights(effects)
+    assert weights.shape == (2, len(bundle.texts))
+    assert weights.isfinite().all()
+    # Patches have all that the neurons of the blocks write: there is no class token.
+    placed = {layer: mine for layer, mine in effects.items() if mine.contributions.placed}
+    assert sorted(placed) == [1, 2]
+    shares = reader.patches(effects, 3, way=DENSE)
+    written = sum(mine.contributions.sum()[0] for mine in placed.values())
+    assert float(shares.sum()) == pytest.approx(float(written @ reader.unit_texts[3]), rel=1e-4)
+    here = patch_concepts(bundle, {k: v.contributions for k, v in effects.items()}, [5])
+    assert {unit.layer for unit in here.units} <= {1, 2}
+
+
+def test_it_is_segmented_by_the_methods_that_make_sense(place):
+    bundle, clip = load_bundle(place / "bundle"), load_clip(place / "model", device="cpu")
+    found = segmenters(clip, {k: layer.directions for k, layer in bundle.layers.items()})
+    assert sorted(found) == sorted(method_names("vit", "probe"))
+    assert "GradCAM" not in found
+    picture = Image.open(place / "pictures" / "03.png")
+    for name, method in found.items():
+        result = segment(clip, picture, ["cat", "dog"], method, templates="none", others=["photo"])
+        assert result.heat.shape == (2, 32, 32), name
+        assert result.scores.isfinite().all(), name
+        assert torch.std(result.scores) > 0, name
+
+
+def test_a_method_that_cannot_read_it_says_why(place):
+    clip = load_clip(place / "model", device="cpu")
+    with pytest.raises(UserError, match="class token's attention, this model reads none"):
+        pick(clip, segmenters(clip), "LRP")
+    with pytest.raises(ValueError, match="GradCAM follows .* choose another method"):
+        gradcam(clip, images(1, clip), torch.eye(24)[:1])
