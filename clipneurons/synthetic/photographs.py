@@ -70,11 +70,12 @@ class Photographs:
         )
 
 
-def load_photographs(path: str | Path = FILE) -> Photographs:
+def load_photographs(path: str | Path | None = None) -> Photographs:
     """Load a pack, by default the shipped one.
 
     Raises `FileNotFoundError`, or `ValueError` for a file that is no pack or is cut short.
     """
+    path = path or FILE
     if not Path(path).is_file():
         raise FileNotFoundError(f"no photographs at {path}: expected a safetensors pack")
     try:

@@ -24,7 +24,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--images", default=d["images"], help="folder (an image's class is the folder"
         " it lies in), tar files (glob or name-{000..012}.tar; the numbers in .cls are classes if"
         " classnames.txt beside them has their names, one a line), hf:owner/name[@revision],"
-        " cifar10:FOLDER, or scenes:COUNT (default: %(default)s)")  # fmt: skip
+        " cifar10:FOLDER, scenes:COUNT, photographs (those that ship), or both with a + between"
+        " (default: %(default)s)")  # fmt: skip
     data.add_argument("--split", help="of a data set that has splits; of a folder, its subfolder")
     data.add_argument("--limit", type=positive, help="use the first LIMIT images (default: all)")
     data.add_argument("--seed", type=int, default=d["seed"],

@@ -8,8 +8,9 @@ from export.common.errors import SourceError
 from export.data.dataset import Limited, Source
 from export.data.dataset_sources import cifar10, composed_scenes, huggingface
 from export.data.file_sources import FolderSource, TarSource, tar_files
+from export.data.packed_sources import Joined, shipped_photographs
 
-SCENES = "scenes"
+SCENES, PHOTOGRAPHS = "scenes", "photographs"
 
 
 def is_scenes(spec: str) -> bool:
@@ -28,12 +29,21 @@ def open_source(
 ) -> Source:
     """The source that a user's `--images` names.
 
-    `scenes` or `scenes:COUNT` (composed, of `image_size` pixels), a folder, tar files (a path, a
+    `scenes` or `scenes:COUNT` (composed, of `image_size` pixels), `photographs` (those that ship),
+    both (`scenes:3000+photographs`), a folder, tar files (a path, a
     glob or `name-{000..012}.tar`), `cifar10:ROOT`, or `hf:owner/name[@revision]`. `limit` keeps
     the first images. Raises `SourceError`.
     """
     kind, _, rest = spec.partition(":")
-    if is_scenes(spec):
+    if kind in (SCENES, PHOTOGRAPHS) and "+" in spec:
+        parts = [
+            open_source(part, split=split, seed=seed, image_size=image_size, heldout=heldout)
+            for part in spec.split("+")
+        ]
+        source = Joined(parts)
+    elif spec == PHOTOGRAPHS:
+        source = shipped_photographs()
+    elif is_scenes(spec):
         if rest and not rest.isdigit():
             raise SourceError(f"--images {spec!r}: expected scenes:COUNT")
         source = composed_scenes(int(rest or limit or 5000), seed, image_size, heldout)
@@ -50,6 +60,6 @@ def open_source(
         found = "is a file" if Path(spec).exists() else "does not exist"
         raise SourceError(
             f"--images {spec!r} {found}. Expected a folder, tar files, 'scenes:COUNT',"
-            " 'cifar10:FOLDER' or 'hf:owner/name'"
+            " 'photographs', 'cifar10:FOLDER' or 'hf:owner/name'"
         )
     return Limited(source, limit) if limit and limit < len(source) else source

@@ -6,7 +6,7 @@ kept out depends on its own bytes alone, so that the files' number and order cha
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -59,7 +59,11 @@ def shipped(pack: Photographs) -> Photographs | None:
     """The photographs of a pack that the project may publish, all of them kept out of training."""
     allowed = ~np.isin([plain(entry["name"]) for entry in pack.classes], NOT_SHIPPED)
     rows = (pack.sources == "caltech-101") & kept_out(pack) & allowed[pack.label]
-    return pack.subset(np.flatnonzero(rows)) if rows.any() else None
+    if not rows.any():
+        return None
+    chosen = pack.subset(np.flatnonzero(rows))
+    classes = tuple({**entry, "name": plain(entry["name"])} for entry in chosen.classes)
+    return replace(chosen, classes=classes, split=np.ones_like(chosen.split))
 
 
 def decoded(packed: bytes) -> np.ndarray:

@@ -1,0 +1,40 @@
+"""The shipped photographs as a data set, and two data sets as one."""
+
+import numpy as np
+import pytest
+
+from clipneurons.synthetic import photographs
+from export.common.errors import SourceError
+from export.data.open_source import open_source
+
+
+def test_photographs_come_with_their_names():
+    source = open_source("photographs")
+    (raw,) = source.raws([5])
+    content = raw.load()
+    pack = photographs.load_photographs()
+    assert source.class_names[content.label] == pack.name(5)
+    assert content.caption.endswith(pack.name(5))
+    assert "cougar" in source.class_names
+    assert "cougar face" not in source.class_names
+
+
+def test_scenes_and_photographs_are_one_data_set():
+    both, scenes = open_source("scenes:20+photographs"), open_source("scenes:20")
+    alone = open_source("photographs")
+    assert len(both) == 20 + len(alone)
+    found = [raw.load() for raw in both.raws([25, 3, 20])]
+    assert [raw.index for raw in both.raws([25, 3, 20])] == [25, 3, 20]
+    wanted = [next(iter(s.raws([i]))).load() for s, i in ((alone, 5), (scenes, 3), (alone, 0))]
+    for mine, theirs, source in zip(found, wanted, (alone, scenes, alone), strict=True):
+        assert mine.caption == theirs.caption
+        if theirs.label is not None:
+            assert both.class_names[mine.label] == source.class_names[theirs.label]
+    np.testing.assert_array_equal(np.asarray(found[1].data), np.asarray(wanted[1].data))
+    assert found[0].data == wanted[0].data
+
+
+def test_missing_photographs_are_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(photographs, "FILE", tmp_path / "none")
+    with pytest.raises(SourceError, match="no photographs at"):
+        open_source("photographs")
