@@ -65,8 +65,9 @@ class BundleConfig:
     means, top norms and text embeddings are rounded on disk, always float32 in memory).
     A unit is a neuron (ViT) or a neuron-head pair, `neuron * heads + head` (ResNet), so
     `units_per_neuron` is 1 or the number of heads. `pooling` is how a ViT's tokens become one
-    vector ("token", "mean" or "probe"), `texts` what the model's tokenizer does to a text. `norm_edges` are the edges of the norm
-    histogram, in units of effect norm (effects are scaled by 100 / ‖representation‖).
+    vector ("token", "mean" or "probe"), `texts` what the model's tokenizer does to a text.
+    `norm_edges` are the edges of the norm histogram, in units of effect norm (effects are scaled
+    by 100 / ‖representation‖).
     """
 
     kind: str

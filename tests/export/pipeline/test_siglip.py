@@ -93,5 +93,5 @@ def test_a_method_that_cannot_read_it_says_why(place):
     clip = load_clip(place / "model", device="cpu")
     with pytest.raises(UserError, match="class token's attention, this model reads none"):
         pick(clip, segmenters(clip), "LRP")
-    with pytest.raises(ValueError, match="GradCAM follows .* choose another method"):
+    with pytest.raises(ValueError, match=r"GradCAM follows .* choose another method"):
         gradcam(clip, images(1, clip), torch.eye(24)[:1])
