@@ -245,7 +245,8 @@ def checked_metrics(parts: Parts) -> dict:
 
 
 def _source(bundle: Bundle, clip: ClipModel, args: argparse.Namespace):
-    scenes = bundle.config.data.name == "composed scenes"
+    # Where scenes are a part of the data, their truth is the best judge there is.
+    scenes = "composed scenes" in bundle.config.data.name
     if not args.images and not scenes:
         raise UserError("--images is needed: on which images should the labels be tested?")
     spec = args.images or f"{SCENES}:{args.label_images or _SCENES}"

@@ -1,11 +1,12 @@
 """`export evaluate --labels`: refusals, what it leaves in the bundle, killing and going on."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
-from clipneurons.bundle.bundle import load_bundle
+from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.explore.labels.assess import DECOMPOSITION
 from export.__main__ import main
 from export.commands import papers
@@ -141,6 +142,20 @@ def test_too_few_images_and_images_without_truth_are_refused(folder, capsys):
         (folder.parent / "pictures" / f"{number}.png").touch()
     assert evaluate(folder, "--images", str(folder.parent / "pictures")) == 2
     assert "--judge" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", ["composed scenes", "composed scenes and photographs"])
+def test_a_bundle_made_on_scenes_is_tested_on_scenes_it_has_not_seen(folder, data, capsys):
+    bundle = load_bundle(folder)
+    config = replace(bundle.config, data=replace(bundle.config.data, name=data))
+    save_bundle(replace(bundle, config=config), folder)
+    command = ["evaluate", "--bundle", str(folder), "--no-fidelity", "--labels"]
+    assert main([*command, "--label-images", "120"]) == 0
+    assert load_bundle(folder).metrics["labels"]["images"] == "composed scenes"
+    config = replace(config, data=replace(config.data, name="photographs"))
+    save_bundle(replace(load_bundle(folder), config=config), folder)
+    assert main(command) == 2
+    assert "--images is needed" in capsys.readouterr().err
 
 
 def test_the_cost_is_said_first(folder, capsys, monkeypatch):
