@@ -1,5 +1,9 @@
 # Two commands do all the set-up: `make app` and `make test`.
-PYTHON ?= python3.11
+
+# The newest Python here that all wheels exist for; `make PYTHON=...` takes another.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+  $$python -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+    && echo $$python && break; done)
 VENV := .venv
 PIP_FLAGS := --disable-pip-version-check --quiet
 
@@ -38,8 +42,9 @@ chromium:
 	else echo "no chromium: the browser tests will be skipped"; fi
 
 $(VENV)/.app: requirements.txt
-	@$(PYTHON) -m venv $(VENV) || { echo "Python 3.11 with venv is needed: apt-get install python3.11 python3.11-venv"; exit 1; }
-	@echo "Installing into $(VENV) (several GB with PyTorch, a few minutes)"
+	@[ -x $(VENV)/bin/pip ] || $(or $(PYTHON),false) -m venv $(VENV) \
+	  || { echo "Python 3.11 to 3.13 with venv is needed: apt-get install python3 python3-venv"; exit 1; }
+	@echo "Installing into $(VENV) with $$($(VENV)/bin/python --version) (several GB with PyTorch, a few minutes)"
 	$(VENV)/bin/pip install $(PIP_FLAGS) -r requirements.txt
 	@touch $@
 

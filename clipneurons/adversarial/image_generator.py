@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from clipneurons.adversarial.descriptions import Description
+from clipneurons.extras import extra
 
 # Fast; its licence allows research and non-commercial use.
 DEFAULT_PAINTER = "stabilityai/sd-turbo"
@@ -95,7 +96,8 @@ class DiffusersGenerator:
                 f"{model} was asked to run on {device}, but there is no CUDA device: leave the "
                 "device out to paint on the CPU (minutes a picture), or use the offline composer"
             )
-        from diffusers import AutoPipelineForText2Image
+        with extra("attack"):
+            from diffusers import AutoPipelineForText2Image
 
         try:
             self._pipeline = AutoPipelineForText2Image.from_pretrained(

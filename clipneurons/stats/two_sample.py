@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clipneurons.extras import extra
+
 # Columns tested at once: bounds the [permutation, unit] temporaries.
 _CHUNK = 4096
 # Standard deviations from which a value counts as rare.
@@ -184,7 +186,8 @@ def classifier(
     logits of the other half (the test's more powerful form, Liu et al., 2020), whose labels
     alone are permuted.
     """
-    from sklearn.linear_model import LogisticRegression
+    with extra("export"):
+        from sklearn.linear_model import LogisticRegression
 
     truth = labels[0] > 0
     generator = torch.Generator().manual_seed(seed)

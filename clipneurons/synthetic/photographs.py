@@ -77,7 +77,10 @@ def load_photographs(path: str | Path | None = None) -> Photographs:
     """
     path = path or FILE
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no photographs at {path}: expected a safetensors pack")
+        raise FileNotFoundError(
+            f"no photographs at {path}: expected a safetensors pack; the shipped one lies in "
+            "artifacts/ of a checkout, not in the installed package"
+        )
     try:
         with safe_open(str(path), framework="numpy") as file:
             classes = json.loads((file.metadata() or {})["classes"])

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from clipneurons.extras import extra
+
 COMMON_WORDS = {"common-10k": 10_000, "common-30k": 30_000}
 VOCABULARY = "vocabulary"
 DESCRIPTIONS = "imagenet-descriptions"
@@ -97,7 +99,8 @@ def clean_texts(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _common_words(name: str, count: int) -> TextPool:
-    import wordfreq  # reads its lists from disk: only for those who ask for them
+    with extra("text"):
+        import wordfreq  # reads its lists from disk: only for those who ask for them
 
     # A tenth of the list is numbers, contractions, letters and emoji, which say nothing alone.
     frequent = wordfreq.top_n_list("en", 2 * count)
