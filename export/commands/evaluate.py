@@ -1,8 +1,8 @@
 """`python -m export evaluate`: what a bundle keeps of its model, into `metrics.json` and the card.
 
-`--concepts` and `--segmentation` are modules of their own, each with flags, `measure(bundle,
-model, args)`, and `in_words(figures)` for the terminal. So is `--labels`, which also gives the
-labels that the bundle keeps.
+Each further part is a module of its own with flags, `measure(bundle, model, args)`, and
+`in_words(figures)` for the terminal. So is `--labels`, which also gives the labels that the bundle
+keeps.
 """
 
 from __future__ import annotations
@@ -20,12 +20,32 @@ from export.common.flags import positive
 from export.common.settings import DEFAULT_MODEL, Settings
 from export.data.dataset import Limited
 from export.data.open_source import SCENES
-from export.evaluation import concepts, labels, segmentation
+from export.evaluation import (
+    concepts,
+    labels,
+    neuron_head_pairs,
+    segmentation,
+    semantic_segmentation,
+    shift_power,
+)
 from export.evaluation.fidelity import check_bias, fidelity, in_words
 from export.evaluation.zero_shot import class_embeddings, heldout_images
 from export.pipeline.update_bundle import local_folder, open_model, rewrite
 
-PARTS = {"concepts": concepts, "segmentation": segmentation}
+PARTS = {
+    "concepts": concepts,
+    "segmentation": segmentation,
+    "pairs": neuron_head_pairs,
+    "semantic": semantic_segmentation,
+    "shift": shift_power,
+}
+ABOUT = {
+    "concepts": "whether a picture's concepts name what it shows",
+    "segmentation": "every method on images whose masks are known",
+    "pairs": "which neuron-head pairs of a ResNet matter",
+    "semantic": "mean IoU over classes",
+    "shift": "how often a planted change is seen and named",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave these figures as they are",
     )
     for name, part in PARTS.items():
-        add(f"--{name}", action="store_true", help=f"also measure {name}")
+        add(f"--{name}", action="store_true", help=f"also measure {ABOUT[name]}")
         part.add_arguments(parser)
     add(
         "--labels", action="store_true", help="also test the words of every unit, and keep the best"

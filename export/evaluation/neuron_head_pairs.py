@@ -1,17 +1,13 @@
-"""Which neuron-head pairs matter, whether neurons are of rank one, and what their heads mean.
+"""`python -m export evaluate --pairs`: which neuron-head pairs of a ResNet matter.
 
-    python -m export.evaluation.neuron_head_pairs --bundle artifacts/mini-rn
-
-Scenes of one object each, in a style that was trained. All but the largest pairs are set to their
-mean, per image and by one ranking for all images, and the rest has to classify.
+Whether neurons are of rank one, too, and what their heads mean. Scenes of one object each, in a
+style that was trained. All but the largest pairs are set to their mean, per image and by one
+ranking for all images, and the rest has to classify.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,20 +19,36 @@ from clipneurons.analysis.neuron_head_pairs import (
     keep_largest,
     sub_concepts,
 )
+from clipneurons.bundle.bundle import Bundle
 from clipneurons.lens.contributions import Contributions, MeanEffect
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.neuron_head import LAYER
+from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import embed_texts
-from export.common.errors import UserError, reported
+from export.common.errors import UserError
 from export.common.flags import positive
-from export.pipeline.update_bundle import open_bundle
 
 SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _BATCH = 64
 
 
-def measure(bundle, clip, count: int, seed: int = 0) -> dict:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How many scenes to measure on."""
+    parser.add_argument(
+        "--pair-scenes", type=positive, default=500, metavar="N",
+        help="scenes of one object (default: %(default)s)",
+    )  # fmt: skip
+
+
+def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     """Accuracy curves, variance explained, and the sub-concepts of a few neurons."""
+    if clip.kind != "resnet":
+        raise UserError(f"--pairs: {args.bundle} is of a {clip.kind}, expected a ResNet")
+    return measure_on(bundle, clip, args.pair_scenes)
+
+
+def measure_on(bundle: Bundle, clip: ClipModel, count: int, seed: int = 0) -> dict:
+    """The same on a number of scenes."""
     from clipneurons.synthetic.pictograms import load_pictograms
     from clipneurons.synthetic.scenes import SceneConfig, Scenes
 
@@ -145,25 +157,3 @@ def in_words(figures: dict) -> str:
             for group in found["groups"]
         ]
     return "\n".join(lines)
-
-
-def main() -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", default="artifacts/mini-rn", help="folder of a ResNet's bundle")
-    parser.add_argument("--count", type=positive, default=500, help="scenes (default: %(default)s)")
-    parser.add_argument("--device", help="default: cuda where there is one, else cpu")
-    parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
-    args = parser.parse_args()
-    bundle, clip = open_bundle(args.bundle, args.device)
-    if clip.kind != "resnet":
-        raise UserError(f"{args.bundle} is of a {clip.kind}, expected a ResNet")
-    figures = measure(bundle, clip, args.count)
-    print(in_words(figures))
-    if args.out:
-        args.out.write_text(json.dumps(figures, indent=1) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(reported(main))

@@ -1,6 +1,4 @@
-"""Semantic segmentation: mean IoU over classes, ours against the baselines.
-
-    python -m export.evaluation.semantic_segmentation --bundle artifacts/mini-rn
+"""`python -m export evaluate --semantic`: mean IoU over classes, ours against the baselines.
 
 Every method gives each position the class with the highest score, or the background where all
 scores stay below a bound. The bound, the scale of the image, whether texts are held against the
@@ -12,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -34,10 +30,9 @@ from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, PAIRS, PATCH_
 from clipneurons.segmentation.metrics import resamples
 from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenters
 from clipneurons.text.embedding import embed_texts
-from export.common.errors import UserError, reported
+from export.common.errors import UserError
 from export.common.flags import positive
 from export.evaluation.segmentation import EDGES, directions_of, pick, refined
-from export.pipeline.update_bundle import open_bundle
 
 IGNORED = 255
 BACKGROUND = -1
@@ -212,7 +207,55 @@ class ScaledMethods:
         return max(found, key=lambda one: one[0])
 
 
-def measure(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to measure on; --methods and --seed are those of --segmentation."""
+    group = parser.add_argument_group("semantic segmentation")
+    group.add_argument(
+        "--semantic-dataset", type=Path, metavar="FOLDER",
+        help="with names.txt, images/ and masks/ (default: held-out scenes)",
+    )  # fmt: skip
+    group.add_argument(
+        "--semantic-images", type=positive, default=200, metavar="N",
+        help="images to measure on (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--semantic-choose", type=positive, default=100, metavar="N",
+        help="validation scenes to choose settings on (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--semantic-classes", type=positive, default=20, metavar="N",
+        help="classes of the scenes, chosen by chance (default: %(default)s)",
+    )  # fmt: skip
+
+
+def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
+    """Mean IoU of every method on the data set of the arguments, for `metrics.json`."""
+    names = drawn_classes(args.semantic_classes, args.seed)
+    size = max(clip.image_size)
+    validation = scenes(names, args.semantic_choose, "validation", size, args.seed + 1)
+    if args.semantic_dataset:
+        data = folder(args.semantic_dataset, args.semantic_images)
+    else:
+        data = scenes(names, args.semantic_images, "heldout", size, args.seed)
+    templates = args.templates or "photo"
+    return {
+        "data": data.name,
+        "images": data.count,
+        "classes": len(data.class_names),
+        "methods": measure_on(clip, validation, data, bundle, args.methods, templates),
+    }
+
+
+def in_words(figures: dict) -> str:
+    """The data and the table."""
+    images, classes = figures["images"], figures["classes"]
+    return (
+        f"{figures['data']}: {images} images, {classes} classes, in percent\n\n"
+        f"{table(figures['methods'])}"
+    )
+
+
+def measure_on(
     clip: ClipModel,
     validation: Labelled,
     data: Labelled,
@@ -274,7 +317,7 @@ def _methods(clip: ClipModel, bundle: Bundle | None, names: str | None) -> dict[
     """Those that read the text, each also with our edge refinement."""
     known = segmenters(clip, directions_of(bundle) if bundle else None)
     known = {name: method for name, method in known.items() if name not in CLASS_AGNOSTIC}
-    chosen = pick(known, names)
+    chosen = pick(clip, known, names)
     chosen += [
         refined(clip, method)
         for method in chosen
@@ -285,39 +328,6 @@ def _methods(clip: ClipModel, bundle: Bundle | None, names: str | None) -> dict[
 
 def _interval(samples: np.ndarray) -> list[float]:
     return np.percentile(samples, [2.5, 97.5]).round(3).tolist()
-
-
-def main() -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--bundle", default="artifacts/mini-rn", help="the bundle (default: %(default)s)")
-    add("--dataset", help="folder with names.txt, images/ and masks/ (default: scenes)")
-    add("--count", type=positive, default=200, help="images to measure on (default: %(default)s)")
-    add("--choose", type=positive, default=100,
-        help="validation scenes to choose settings on (default: %(default)s)")  # fmt: skip
-    add("--classes", type=positive, default=20,
-        help="classes of the scenes, chosen by chance (default: %(default)s)")  # fmt: skip
-    add("--methods", help="names, separated by commas (default: all)")
-    add("--seed", type=int, default=0)
-    add("--device", help="default: cuda where there is one, else cpu")
-    add("--out", type=Path, help="also write the figures here, as JSON")
-    args = parser.parse_args()
-    bundle, clip = open_bundle(args.bundle, args.device)
-    names = drawn_classes(args.classes, args.seed)
-    size = max(clip.image_size)
-    validation = scenes(names, args.choose, "validation", size, args.seed + 1)
-    data = (
-        folder(Path(args.dataset), args.count)
-        if args.dataset
-        else scenes(names, args.count, "heldout", size, args.seed)
-    )
-    figures = measure(clip, validation, data, bundle, args.methods)
-    print(f"{data.name}: {data.count} images, {len(data.class_names)} classes, in percent\n")
-    print(table(figures))
-    if args.out:
-        args.out.write_text(json.dumps(figures, indent=1) + "\n")
-    return 0
 
 
 def drawn_classes(count: int, seed: int = 0) -> list[str]:
@@ -332,7 +342,3 @@ def drawn_classes(count: int, seed: int = 0) -> list[str]:
         and _STYLES["heldout"] in heldout.styles_of(c)
     )
     return [known[i] for i in np.random.default_rng(seed).permutation(len(known))][:count]
-
-
-if __name__ == "__main__":
-    sys.exit(reported(main))

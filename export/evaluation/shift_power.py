@@ -1,6 +1,4 @@
-"""Power of the shift tests on composed scenes, and how often they name what was planted.
-
-    python -m export.evaluation.shift_power --bundle artifacts/mini-vit
+"""`python -m export evaluate --shift`: how often the shift tests see, and name, a planted change.
 
 Every run draws two samples of the same size, of which the second has a known shift, and asks all
 tests for a p-value; power is the share of runs with p at most 0.05. Without a shift it is the
@@ -12,27 +10,22 @@ last two are what the monitor shows.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from clipneurons.bundle.bundle import Bundle, load_bundle
+from clipneurons.bundle.bundle import Bundle
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import EmbeddedTextPool, Profiler, compare, text_scores
 from clipneurons.shift.localisation import examples, localise_change
 from clipneurons.stats.two_sample import classifier, mmd, p_values, permuted_labels
-from export.common.errors import UserError, reported
+from export.common.errors import UserError
 from export.common.flags import positive
-from export.common.settings import DEFAULT_MODEL
 from export.evaluation.shift_scenes import Pools, Sample, draw, make_pools
-from export.pipeline.update_bundle import local_folder, open_model
 
 SHIFTS = ("none", "style", "background", "vehicles", "mark:0.01", "mark:0.05", "mark:0.2")
 NAMED = 5  # words among which a planted concept counts as named
@@ -52,7 +45,7 @@ class PowerOptions:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the measurement."""
-    add, usual = parser.add_argument, PowerOptions()
+    add, usual = parser.add_argument_group("shift").add_argument, PowerOptions()
     add("--shift-runs", type=positive, default=usual.runs,
         help="runs a cell (default: %(default)s)")  # fmt: skip
     add("--shift-sizes", type=positive, nargs="+", default=list(usual.sizes), metavar="IMAGES",
@@ -65,7 +58,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="(default: %(default)s)")  # fmt: skip
 
 
-def measure(bundle: Bundle, clip: ClipModel, options: PowerOptions) -> dict:
+def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
+    """Power and naming rates with the arguments' options, for `metrics.json`."""
+    chosen = (getattr(args, f"shift_{option.name}") for option in fields(PowerOptions))
+    return measure_on(bundle, clip, PowerOptions(*chosen))
+
+
+def in_words(figures: dict) -> str:
+    """The table, by shift and size."""
+    return table(figures["cells"])
+
+
+def measure_on(bundle: Bundle, clip: ClipModel, options: PowerOptions) -> dict:
     """Power of each test and naming rate of each reading, by shift and size."""
     if min(options.sizes) < 2:
         raise UserError("--shift-sizes: expected at least two images a side")
@@ -171,27 +175,3 @@ def table(cells: dict[str, dict]) -> str:
         values = " | ".join("" if cell.get(c) is None else f"{cell[c]:g}" for c in columns)
         lines.append(f"| {name} | {values} |")
     return "\n".join(lines)
-
-
-def main() -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", default=DEFAULT_MODEL, help="the bundle's folder")
-    parser.add_argument("--device")
-    parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
-    add_arguments(parser)
-    args = parser.parse_args()
-    folder = local_folder(args.bundle)
-    bundle = load_bundle(folder)
-    options = PowerOptions(
-        *(getattr(args, f"shift_{option.name}") for option in fields(PowerOptions))
-    )
-    figures = measure(bundle, open_model(bundle, folder, args.device), options)
-    print(table(figures["cells"]))
-    if args.out:
-        args.out.write_text(json.dumps(figures, indent=1) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(reported(main))

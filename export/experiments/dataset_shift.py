@@ -20,7 +20,8 @@ def measure(context: EvaluationContext) -> dict:
     chosen = shift_power.PowerOptions(
         options.shift_runs, (options.shift_size,), options.shift_pool, marks=4, permutations=100
     )
-    return shift_power.measure(context.bundle, context.clip, chosen) | {"size": options.shift_size}
+    found = shift_power.measure_on(context.bundle, context.clip, chosen)
+    return found | {"size": options.shift_size}
 
 
 def report(result: Mapping) -> Section:

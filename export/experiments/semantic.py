@@ -27,7 +27,7 @@ def measure(context: EvaluationContext) -> dict:
         data = evaluation.scenes(names, options.masked_images, "heldout", size, 0)
     else:
         data = evaluation.folder(Path(options.semantic), options.masked_images)
-    figures = evaluation.measure(clip, validation, data, context.bundle, ",".join(METHODS))
+    figures = evaluation.measure_on(clip, validation, data, context.bundle, ",".join(METHODS))
     return {
         "data": data.name,
         "images": data.count,

@@ -1,6 +1,6 @@
 """The ground to stand on: nearest neighbour among training drawings.
 
-    python -m export.mini_clip.nearest_neighbour
+    python -m export mini nearest
 
 Pixels, and histograms of oriented gradients, of clean drawings on white; no training at all.
 """

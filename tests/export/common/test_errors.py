@@ -1,12 +1,9 @@
-"""Commands that are modules of their own: a mistake is one line and status 2 there too."""
-
-import sys
+"""A mistake is one line and status 2, whatever the command."""
 
 import pytest
 
 from export.__main__ import main
 from export.common.errors import UserError, reported
-from export.evaluation import neuron_head_pairs, semantic_segmentation, shift_power
 from tests.helpers.tiny import tiny_bundle_folder
 
 
@@ -15,10 +12,12 @@ def vit(tmp_path_factory):
     return str(tiny_bundle_folder(tmp_path_factory.mktemp("bundle") / "vit"))
 
 
-@pytest.mark.parametrize("module", [neuron_head_pairs, semantic_segmentation, shift_power])
-def test_a_bundle_that_is_none_is_one_line(module, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["command", "--bundle", str(tmp_path / "none")])
-    assert reported(module.main) == 2
+PARTS = ("--pairs", "--semantic", "--shift")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_bundle_that_is_none_is_one_line(part, tmp_path, capsys):
+    assert main(["evaluate", part, "--bundle", str(tmp_path / "none")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert str(tmp_path / "none") in error
@@ -26,31 +25,29 @@ def test_a_bundle_that_is_none_is_one_line(module, tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments", "message"),
+    ("arguments", "message"),
     [
-        (neuron_head_pairs, ["--bundle", "{vit}"], "is of a vit, expected a ResNet"),
-        (semantic_segmentation, ["--bundle", "{vit}", "--methods", "magic"], "no method 'magic'"),
-        (semantic_segmentation, ["--bundle", "{vit}", "--dataset", "{tmp}"], "no names.txt"),
-        (shift_power, ["--bundle", "{vit}", "--shift-pool", "99"], "twice the largest"),
-        (shift_power, ["--bundle", "{vit}", "--shift-sizes", "1"], "at least two images"),
+        (["--pairs"], "is of a vit, expected a ResNet"),
+        (["--semantic", "--methods", "magic"], "no method 'magic'"),
+        (["--semantic", "--semantic-dataset", "{tmp}"], "no names.txt"),
+        (["--shift", "--shift-pool", "99"], "twice the largest"),
+        (["--shift", "--shift-sizes", "1"], "at least two images"),
     ],
 )
-def test_mistakes_are_one_line(module, arguments, message, vit, tmp_path, monkeypatch, capsys):
-    filled = [part.format(vit=vit, tmp=tmp_path) for part in arguments]
-    monkeypatch.setattr(sys, "argv", ["command", *filled])
-    assert reported(module.main) == 2
+def test_mistakes_are_one_line(arguments, message, vit, tmp_path, capsys):
+    filled = [part.format(tmp=tmp_path) for part in arguments]
+    assert main(["evaluate", "--bundle", vit, "--no-fidelity", *filled]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("module", [neuron_head_pairs, semantic_segmentation])
-def test_counts_are_positive(module, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["command", "--count", "0"])
+@pytest.mark.parametrize("flag", ["--pair-scenes", "--semantic-images", "--shift-runs"])
+def test_counts_are_positive(flag, capsys):
     with pytest.raises(SystemExit) as stopped:
-        module.main()
+        main(["evaluate", flag, "0"])
     assert stopped.value.code == 2
-    assert "--count" in capsys.readouterr().err
+    assert flag in capsys.readouterr().err
 
 
 def test_what_commands_return_is_their_status():

@@ -1,18 +1,18 @@
-"""What `evaluate_pairs` prints is read; all figures go where `--out` says."""
+"""What `evaluate --pairs` prints is read; all figures go into the bundle."""
 
 import json
-import sys
 
-from export.evaluation import neuron_head_pairs
+from export.__main__ import main
 from tests.helpers.tiny import tiny_bundle_folder
 
 
-def test_figures_are_printed_in_words_and_written_as_json(tmp_path, monkeypatch, capsys):
-    bundle, out = tiny_bundle_folder(tmp_path / "rn", kind="resnet"), tmp_path / "f.json"
-    line = ["command", "--bundle", str(bundle), "--count", "6", "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", line)
-    assert neuron_head_pairs.main() == 0
-    figures, said = json.loads(out.read_text()), capsys.readouterr().out
+def test_figures_are_printed_in_words_and_kept_in_the_bundle(tmp_path, capsys):
+    bundle = tiny_bundle_folder(tmp_path / "rn", kind="resnet")
+    line = ["evaluate", "--bundle", str(bundle), "--no-fidelity", "--pairs", "--pair-scenes", "6"]
+    assert main(line) == 0
+    figures = json.loads((bundle / "metrics.json").read_text())["pairs"]
+    said = capsys.readouterr().out
+    assert figures["command"].startswith("python -m export ")
     assert said.startswith(f"6 scenes, {figures['pairs']:,} neuron-head pairs\n")
     everything = figures["accuracy by pairs kept"]["largest of all images"][str(figures["pairs"])]
     assert f"{everything:.1f}\nvariance explained by one direction: " in said

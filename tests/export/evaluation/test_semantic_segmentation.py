@@ -14,7 +14,7 @@ from export.evaluation.semantic_segmentation import (
     confusion,
     folder,
     mean_iou,
-    measure,
+    measure_on,
     scenes,
     table,
 )
@@ -87,7 +87,7 @@ def two_sets(size=64):
 
 
 def test_every_method_is_measured_with_what_it_chose():
-    figures = measure(tiny_resnet(), *two_sets(), templates="none")
+    figures = measure_on(tiny_resnet(), *two_sets(), templates="none")
     plain = {"neuron-head pairs", "MaskCLIP", "attention", "GradCAM", "patch attribution"}
     edges = {"MaskCLIP + edges", "attention + edges", "GradCAM + edges"}
     assert set(figures) == plain | edges | {BEST}
@@ -101,11 +101,11 @@ def test_every_method_is_measured_with_what_it_chose():
 
 
 def test_a_vit_is_measured_by_the_methods_that_are_named(capsys):
-    figures = measure(tiny_vit(), *two_sets(), names="MaskCLIP,GradCAM", templates="none")
+    figures = measure_on(tiny_vit(), *two_sets(), names="MaskCLIP,GradCAM", templates="none")
     assert set(figures) == {"MaskCLIP", "GradCAM", "MaskCLIP + edges", "GradCAM + edges"}
     assert not capsys.readouterr().err, "no progress where nobody looks"
     with pytest.raises(UserError, match="no method 'magic'"):
-        measure(tiny_vit(), *two_sets(), names="magic")
+        measure_on(tiny_vit(), *two_sets(), names="magic")
 
 
 def test_the_bootstrap_counts_images_as_often_as_they_are_drawn():
