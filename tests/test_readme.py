@@ -1,8 +1,8 @@
-"""The README's samples run as they are, on a fresh clone without a network."""
+"""The samples of README and docs run as they are, on a fresh clone without a network."""
 
+import argparse
 import re
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,10 +12,13 @@ from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
 from clipneurons.shift.comparison import EmbeddedTextPool, Profiler
 from clipneurons.shift.monitor import Monitor
+from export.__main__ import COMMANDS
+from export.commands import evaluate
+from export.commands.mini import STAGES
 from tests.helpers.app_server import ROOT
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+BLOCKS = [b for text in PAGES.values() for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "artifacts" / "mini-vit" / "config.json").is_file(), reason="no bundled model"
@@ -62,11 +65,36 @@ def test_the_monitor_sample_runs(monkeypatch, tmp_path):
     assert (tmp_path / "monitor.safetensors").is_file()
 
 
-def test_files_that_it_names_are_there():
-    linked = re.findall(r"\]\((?!http|#)([^)]+)\)", README)
-    assert len(linked) >= 2
-    assert all((ROOT / name).exists() for name in linked)
-    modules = re.findall(r"python -m ((?:export|benchmarks)(?:\.\w+)?)", README)
-    for module in np.unique(modules):
-        path = ROOT / module.replace(".", "/")
-        assert path.is_dir() or path.with_suffix(".py").is_file(), module
+def test_every_sample_is_run():
+    # The endpoints that the last one calls are tested in test_app.py.
+    tested = [block("make_lens", "phrases"), block("segmenters"), block("Monitor("),
+              block("gradio_client")]  # fmt: skip
+    assert sorted(BLOCKS) == sorted(tested)
+
+
+def test_files_that_pages_link_to_are_there():
+    for page, text in PAGES.items():
+        for name in re.findall(r"\]\((?!http|#)([^)#]+)", text):
+            assert (page.parent / name).exists(), (page.name, name)
+    linked = re.findall(r"\]\(docs/(\w[\w-]*)\.md", PAGES[ROOT / "README.md"])
+    assert set(linked) == {path.stem for path in PAGES} - {"README"}, "every page has a way to it"
+
+
+def test_commands_that_pages_name_are_there():
+    for page, text in PAGES.items():
+        for command in re.findall(r"python -m export ([a-z][a-z-]*)", text):
+            assert command in COMMANDS, (page.name, command)
+        for stage in re.findall(r"python -m export mini ([a-z]+)", text):
+            assert stage in STAGES, (page.name, stage)
+        assert "python -m export." not in text, f"{page.name}: one command line"
+        for module in re.findall(r"python -m benchmarks\.(\w+)", text):
+            assert (ROOT / "benchmarks" / f"{module}.py").is_file(), (page.name, module)
+
+
+def test_flags_of_evaluate_that_pages_name_are_there():
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    evaluate.add_arguments(parser)
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    for page, text in PAGES.items():
+        for line in re.findall(r"python -m export evaluate ([^`#\n]*)", text):
+            assert set(re.findall(r"--[a-z-]+", line)) <= known, (page.name, line)

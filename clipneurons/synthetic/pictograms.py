@@ -90,8 +90,8 @@ def load_pictograms(path: str | Path | None = None, heldout: bool = False) -> Pi
         )
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"no pictogram pack at {path}: the packs lie in artifacts/ of a checkout, not in the "
-            "installed package; give the path of one"
+            f"no pictogram pack at {path}: the packs lie in artifacts/ of a checkout (python -m "
+            "export mini pictograms makes them), not in the installed package"
         )
     with safe_open(str(path), framework="numpy") as file:
         metadata = file.metadata() or {}
