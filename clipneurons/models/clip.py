@@ -127,7 +127,9 @@ class ClipModel:
         self, images: Float[Tensor, "image 3 height width"]
     ) -> Float[Tensor, "image embed"]:
         """Image embeddings, not normalised."""
-        return self.visual(images.to(self.device, self.dtype)).float()
+        embeddings = self.visual(images.to(self.device, self.dtype))
+        # CoCa's tower gives its tokens as well.
+        return (embeddings[0] if isinstance(embeddings, tuple) else embeddings).float()
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "text embed"]:

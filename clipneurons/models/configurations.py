@@ -1,4 +1,9 @@
-"""open_clip's configurations by name: is the image tower one that is read, before any weights."""
+"""open_clip's configurations by name: is the image tower one that is read, before any weights.
+
+`python -m clipneurons.models.configurations` prints the table of `docs/models.md`.
+"""
+
+import json
 
 import open_clip
 import torch
@@ -25,3 +30,41 @@ def anatomy_of_configuration(name: str) -> Anatomy | None:
         except RuntimeError as error:  # timm lists what it cannot make on every installation
             raise Refused(f"timm cannot make its image tower ({error})") from None
         return None if isinstance(visual, ModifiedResNet) else anatomy_of(visual)
+
+
+POOLINGS = {"token": "class token", "mean": "average", "probe": "attention of a probe"}
+
+
+def statuses() -> dict[str, str]:
+    """For every configuration of open_clip how it is pooled, or why it is refused."""
+    found, known = {}, {}
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        # Configurations that differ in their texts alone have the same image tower.
+        key = json.dumps([config["vision_cfg"], config["embed_dim"]], sort_keys=True)
+        if key not in known:
+            known[key] = _status(name)
+        found[name] = known[key]
+    return found
+
+
+def _status(name: str) -> str:
+    try:
+        anatomy = anatomy_of_configuration(name)
+    except Refused as refused:
+        return f"refused: {refused}"
+    return "ResNet" if anatomy is None else POOLINGS[anatomy.pooling.kind]
+
+
+def table(found: dict[str, str]) -> str:
+    """The statuses as rows of Markdown: each with the configurations that it is true of."""
+    rows = ["| | configurations |", "|---|---|"]
+    for status in sorted(set(found.values()), key=lambda one: (one.startswith("refused"), one)):
+        names = [name for name, mine in found.items() if mine == status]
+        rows.append(f"| {status} ({len(names)}) | {', '.join(names)} |")
+    read = sum(not status.startswith("refused") for status in found.values())
+    return "\n".join([f"{read} of {len(found)} are read.", "", *rows])
+
+
+if __name__ == "__main__":
+    print(table(statuses()))

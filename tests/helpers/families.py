@@ -46,7 +46,8 @@ FAMILIES = {
     ),
     "average after the norm": partial(tiny_vit, layers=3, pool_type="avg"),
     "CoCa": partial(
-        tiny_vit, layers=3, attentional_pool=True, attn_pooler_heads=3, attn_pooler_queries=5
+        tiny_vit, layers=3, attentional_pool=True, attn_pooler_heads=3, attn_pooler_queries=5,
+        output_tokens=True
     ),
     "SigLIP": partial(tiny_timm, "vit_base_patch16_siglip_224", "map", "none", WIDTH),
     "MobileCLIP-L": partial(tiny_timm, "vit_large_patch14_clip_224", "token", None, 12),
