@@ -193,27 +193,6 @@ def without(
     return margin - removed[:, [min(size, len(order)) for size in sizes]].T
 
 
-def fewest_that_turn(
-    effects: Float[Tensor, "unit class"], logits: Float[Tensor, " class"], target: int
-) -> list[int]:
-    """The fewest units without which one image is read as the target; empty if none suffice.
-
-    Each time the unit that adds most to the strongest other class against the target.
-    """
-    now, order = logits.clone(), []
-    left = torch.ones(len(effects), dtype=torch.bool)
-    while int(now.argmax()) != target:
-        rival = int(now.argmax())
-        against = (effects[:, rival] - effects[:, target]).masked_fill(~left, -torch.inf)
-        best = int(against.argmax())
-        if against[best] <= 0:
-            return []
-        left[best] = False
-        order.append(best)
-        now = now - effects[best]
-    return order
-
-
 def check_groups(labels: Int[Tensor, " image"], groups: Int[Tensor, " image"], least: int) -> None:
     """Refuse one class only, one group a class, and groups of fewer images than `least`."""
     if len(labels.unique()) < 2:

@@ -31,7 +31,7 @@ BUNDLED = ("artifacts/mini-vit", "artifacts/mini-rn")
 MODULES = (
     "mean_ablation", "indirect", "selectivity", "sparse_texts", "first_order", "neurons",
     "labels", "concepts", "pair_rank", "pair_sparsity", "subconcepts", "adversarial",
-    "segmentation", "semantic", "dataset_shift",
+    "segmentation", "semantic", "dataset_shift", "mending",
 )  # fmt: skip
 
 

@@ -30,17 +30,22 @@ def misleading_tasks(
     others: Sequence[str],
     count: int,
     seed: int = 0,
-    pictures: int = 4,
+    pictures: int = 3,
+    names: int = 40,
 ) -> list[SpuriousTask]:
     """Pairs of classes with the companions or grounds that pull them together most.
 
     With μ the mean embeddings of single drawings and t the texts, cue x pulls toward class a by
     ⟨μ_x, t_a − t_b⟩. Pairs are taken by the pull of their two cues relative to the classes' own
     distance, each name once, among the half of the pairs that the model tells apart best; half of
-    the tasks have grounds for cues.
+    the tasks have grounds for cues. Looked through are `names` concepts and as many companions,
+    drawn by chance.
     """
-    texts = embed_texts(clip, list(concepts), TEMPLATES).cpu()
     rng = np.random.default_rng(seed)
+    concepts, others = (
+        [str(name) for name in rng.permutation(list(some))[:names]] for some in (concepts, others)
+    )
+    texts = embed_texts(clip, concepts, TEMPLATES).cpu()
 
     def mean(pack: Drawings, concept: str | None, grounds: Sequence[tuple[str, str]]) -> Tensor:
         scenes = []

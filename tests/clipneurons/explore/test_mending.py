@@ -6,7 +6,6 @@ import torch
 from clipneurons.explore.mending import (
     FindOptions,
     accuracies,
-    fewest_that_turn,
     find_units,
     group_differences,
     margins,
@@ -108,14 +107,6 @@ def test_margins_without_units_are_subtractions():
     torch.testing.assert_close(got[1], margin - effects[:, 4])
     torch.testing.assert_close(got[2], margin - effects[:, 4] - effects[:, 1])
     torch.testing.assert_close(got[3], got[2])
-
-
-def test_one_image_is_turned_by_the_fewest_units():
-    logits = torch.tensor([1.0, 2.0, 0.0])
-    effects = torch.tensor([[0.0, 0.2, 0], [0.0, 0.7, 0], [0.0, 0.6, 0], [0.5, 0.0, 0]])
-    assert fewest_that_turn(effects, logits, 0) == [1, 2]
-    assert fewest_that_turn(effects, logits, 1) == []
-    assert fewest_that_turn(effects[:1], logits, 0) == []
 
 
 @pytest.mark.parametrize(

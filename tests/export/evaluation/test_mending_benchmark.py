@@ -1,0 +1,67 @@
+import torch
+
+from clipneurons.bundle.bundle import load_bundle
+from clipneurons.explore.mending import FindOptions
+from clipneurons.models.clip import load_clip
+from clipneurons.synthetic.pictograms import load_pictograms
+from export.evaluation.mending import OURS, PROBE, REAL
+from export.evaluation.mending_benchmark import (
+    UNCHANGED,
+    BenchmarkOptions,
+    Material,
+    run_benchmark,
+)
+from export.evaluation.spurious_tasks import _chosen, misleading_tasks
+from export.experiments import mending
+from tests.helpers.packs import COLOURS, flat_pack_file
+from tests.helpers.tiny import tiny_bundle_folder
+
+
+def test_the_companions_that_pull_most_are_taken_once():
+    texts = torch.eye(4)
+    cues = torch.tensor([[2.0, 0, 0, 0], [0, 3.0, 0, 0], [0.0, 0, 1, 0], [0, 0, 0, 1.0]])
+    names = ["w", "x", "y", "z"]
+    tasks = _chosen(torch.eye(4), cues, texts, ["a", "b", "c", "d"], names, 2)
+    assert [(task.classes, task.cues) for task in tasks] == [
+        (("a", "b"), ("w", "x")),
+        (("c", "d"), ("y", "z")),
+    ]
+
+
+def test_the_benchmark_measures_every_condition_of_every_task(tmp_path):
+    folder = tiny_bundle_folder(tmp_path / "bundle")
+    bundle, clip = load_bundle(folder), load_clip(folder, device="cpu")
+    pack = load_pictograms(flat_pack_file(tmp_path / "flat.safetensors"))
+    names = tuple(COLOURS)
+    assert len(misleading_tasks(clip, pack, names, pack, names, 2, pictures=1)) == 2
+    material = Material("squares", (pack, pack), names, (pack, pack), names)
+    sizes = BenchmarkOptions(tasks=1, images=100, seeds=1)
+    rows = run_benchmark(bundle, clip, [material], sizes, FindOptions(most=3))
+    assert len(rows) == 1
+    conditions = rows[0]["conditions"]
+    assert {UNCHANGED, OURS, REAL, PROBE, "random neurons"} <= set(conditions)
+    assert all(0 <= one["worst"] <= one["average"] <= 1 for one in conditions.values())
+    section = mending.report({"rows": rows, "images": 100})
+    assert len(section.parts[1].rows) == len(conditions)
+
+
+def figures(worst, average):
+    return {"worst": worst, "average": average}
+
+
+def test_claims_follow_the_figures():
+    names = ("random neurons", "neurons by indirect effect", PROBE, REAL)
+    row = {
+        "pictures": "squares", "task": "a (b), c (d)", "seed": 0, "units": 5,
+        "conditions": {UNCHANGED: figures(0.4, 0.8), OURS: figures(0.7, 0.81)}
+        | {name: figures(0.45, 0.8) for name in names},
+    }  # fmt: skip
+    half, ahead = mending.report({"rows": [row] * 4, "images": 100}).claims
+    assert half.holds is True
+    assert half.evidence.startswith("75 % of 40.0 points closed, 1.0 points")
+    assert ahead.holds is True
+    row["conditions"][OURS] = figures(0.5, 0.7)
+    row["conditions"]["random neurons"] = figures(0.55, 0.8)
+    half, ahead = mending.report({"rows": [row] * 4, "images": 100}).claims
+    assert half.holds is False
+    assert ahead.holds is False
