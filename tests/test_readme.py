@@ -49,6 +49,14 @@ def test_the_segmentation_sample_runs(monkeypatch):
         assert names["found"].mask(0).shape == image.size[::-1]
 
 
+def test_the_edit_sample_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(block("WordFactor"), names)
+    assert names["factors"][4][7] == 0
+    assert all((factor != 1).any() for factor in names["factors"].values())
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_monitor_sample_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -68,7 +76,7 @@ def test_the_monitor_sample_runs(monkeypatch, tmp_path):
 def test_every_sample_is_run():
     # The endpoints that the last one calls are tested in test_app.py.
     tested = [block("make_lens", "phrases"), block("segmenters"), block("Monitor("),
-              block("gradio_client")]  # fmt: skip
+              block("gradio_client"), block("WordFactor")]  # fmt: skip
     assert sorted(BLOCKS) == sorted(tested)
 
 
