@@ -8,8 +8,7 @@ hooks, and saves as an ordinary model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from copy import copy, deepcopy
-from dataclasses import replace
+from copy import deepcopy
 
 import torch
 from jaxtyping import Float
@@ -20,7 +19,7 @@ from clipneurons.lens.base import SCALE
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.neuron_head import LAYER
 from clipneurons.models.adapters.registry import anatomy_of
-from clipneurons.models.clip import ClipModel
+from clipneurons.models.clip import ClipModel, with_visual
 
 
 @torch.no_grad()
@@ -70,9 +69,7 @@ def fold(
             _fold_values(visual.attnpool.v_proj, factor, mean, clip.heads)
         else:
             _fold_columns(_output_of(clip, visual, layer), factor, mean)
-    model = copy(clip.model)
-    model._modules = {**clip.model._modules, "visual": visual}
-    return replace(clip, model=model)
+    return with_visual(clip, visual)
 
 
 def _output_of(clip: ClipModel, visual: nn.Module, layer: int) -> nn.Linear:

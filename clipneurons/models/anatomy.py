@@ -121,17 +121,6 @@ class Attention:
         return weight.unflatten(0, (self.heads, -1))
 
     @property
-    def readable_blocks(self) -> list[int]:
-        """The blocks among them: all but the pooling's own MLP."""
-        return [layer for layer in self.readable if layer != self.pooling_layer]
-
-    def readers(self, layer: int) -> int:
-        """Heads that read the neurons of a layer."""
-        if self.pooling.kind == "probe":
-            return 1 if layer == self.pooling_layer else self.pooling.attention.heads
-        return (len(self.blocks) - 1 - layer) * self.heads
-
-    @property
     def plain(self) -> bool:
         """Queries and keys are linear in the tokens."""
         return self.rotate is None and self.query_norm is None and self.key_norm is None

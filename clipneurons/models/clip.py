@@ -237,15 +237,19 @@ def enlarge(clip: ClipModel, factor: float) -> ClipModel:
         if clip.kind == "vit":
             visual.grid_size = new
     visual.image_size = size
-    model = copy(clip.model)
-    model._modules = {**clip.model._modules, "visual": visual}
     config = replace(PreprocessCfg(**visual.preprocess_cfg), size=visual.image_size)
     return replace(
-        clip,
-        model=model,
+        with_visual(clip, visual),
         image_size=visual.image_size,
         preprocess=image_transform_v2(config, is_train=False),
     )
+
+
+def with_visual(clip: ClipModel, visual: nn.Module) -> ClipModel:
+    """The model with another image tower of the same kind; its text tower is shared, not copied."""
+    model = copy(clip.model)
+    model._modules = {**clip.model._modules, "visual": visual}
+    return replace(clip, model=model)
 
 
 def stretch_positions(

@@ -14,19 +14,9 @@ from jaxtyping import Float, Int
 from open_clip.model import set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
-from transformers import (
-    AutoTokenizer,
-    CLIPModel,
-    CLIPVisionModelWithProjection,
-    PreTrainedModel,
-    Siglip2Model,
-    SiglipModel,
-)
 
-_CLASSES = {
-    kind.__name__: kind
-    for kind in (CLIPModel, CLIPVisionModelWithProjection, SiglipModel, Siglip2Model)
-}
+# Of transformers, which is imported only where a checkpoint of it is opened.
+_CLASSES = ("CLIPModel", "CLIPVisionModelWithProjection", "SiglipModel", "Siglip2Model")
 _FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 _INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
@@ -34,7 +24,7 @@ _INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 class TransformersVision(nn.Module):
     """The image tower of a checkpoint: images to embeddings, not normalised."""
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: nn.Module):
         super().__init__()
         self.vision = model.vision_model
         self.projection = getattr(model, "visual_projection", None)
@@ -84,7 +74,7 @@ class TransformersVision(nn.Module):
 class TransformersClip(nn.Module):
     """Both towers of a checkpoint, under open_clip's names."""
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: nn.Module):
         super().__init__()
         self.visual = TransformersVision(model)
         # Without a text tower images can be read, texts cannot.
@@ -115,6 +105,8 @@ class TransformersTokenizer:
 
     @cached_property
     def _own(self):
+        from transformers import AutoTokenizer
+
         return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
 
     def __call__(self, texts: Sequence[str]) -> Int[Tensor, "text context"]:
@@ -171,7 +163,9 @@ def load_checkpoint(folder: Path) -> tuple[TransformersClip, TransformersTokeniz
         raise ValueError(f"{folder} is a {architecture}: expected one of {', '.join(_CLASSES)}")
     if not list(folder.glob("model*.safetensors")):
         raise ValueError(f"{folder} holds no model.safetensors; other weights are not opened")
-    model, report = _CLASSES[architecture].from_pretrained(
+    import transformers
+
+    model, report = getattr(transformers, architecture).from_pretrained(
         folder, local_files_only=True, use_safetensors=True, output_loading_info=True,
         dtype=torch.float32,
     )  # fmt: skip

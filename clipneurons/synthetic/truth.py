@@ -27,7 +27,6 @@ class SceneTruth:
     """
 
     def __init__(self, pack: Pictograms, texts: Sequence[str]) -> None:
-        self._pack = pack
         self._concepts: dict[str, set[str]] = {}  # by what a text may call them
         for name in pack.concepts:
             for word in (name, *pack.synonyms[name], pack.groups[name]):

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from export.common.errors import UserError
+from export.mini_clip.recipe import RECIPES, Recipe
 
 STAGES = {
     "prepare": "decode the photographs of --photographs",
@@ -22,8 +23,6 @@ STAGES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from export.mini_clip.trainer import Recipe
-
     parser.formatter_class = argparse.RawTextHelpFormatter
     parser.description = "\n".join(f"{name:9}{text}" for name, text in STAGES.items())
     parser.epilog = (
@@ -91,12 +90,11 @@ def look_and_draw(args: argparse.Namespace) -> None:
 
 def train_tower(args: argparse.Namespace, device: str) -> None:
     from export.mini_clip import train
-    from export.mini_clip.trainer import Recipe
 
     given = {f.name: getattr(args, f.name) for f in fields(Recipe)[1:]}
-    recipe = replace(train.RECIPES[args.stage], **{k: v for k, v in given.items() if v is not None})
+    recipe = replace(RECIPES[args.stage], **{k: v for k, v in given.items() if v is not None})
     half = device != "cpu" or train.bfloat16_is_faster()
     trainer = train.open_trainer(recipe, args.folder, device, args.start, half)
-    if getattr(trainer, "photographs", True) is None:
+    if args.stage != "text" and trainer.photographs is None:
         print(f"{args.folder} holds no photographs: the tower learns pictograms only")
     train.train(trainer, say=lambda line: print(line, flush=True))

@@ -21,7 +21,7 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.config import DECOMPOSITION as DECOMPOSITION_FILE
 from clipneurons.bundle.config import NEURONS
 from clipneurons.bundle.folders import file_sha256
-from clipneurons.bundle.labels import LayerLabels
+from clipneurons.bundle.labels import RELIABLE, LayerLabels
 from clipneurons.explore.labels import properties
 from clipneurons.explore.labels.assess import (
     DECOMPOSITION,
@@ -128,7 +128,7 @@ def figures(found: Assessment, parts: Parts, layers: Mapping[int, LayerLabels]) 
     """Everything about all units together."""
     shipped = found.shipped
     every = found.methods | found.rivals
-    reliable = shipped.q_value <= 0.05
+    reliable = shipped.q_value <= RELIABLE
     low, high = mean_interval(shipped.draws, reliable)
     edges = torch.linspace(-1, 1, _HISTOGRAM + 1)
     return {
@@ -347,7 +347,7 @@ def _method(tested: Tested, edges: Tensor) -> dict:
         "quantiles": [_round(q) for q in quantiles],
         "histogram": torch.histogram(tested.simulation, edges).hist.int().tolist(),
         "shuffled_line": _round(tested.shuffled.line.mean()),
-        "reliable": _round((tested.q_value <= 0.05).float().mean()),
+        "reliable": _round((tested.q_value <= RELIABLE).float().mean()),
     }
     if tested.validation is not None:
         result |= {"chosen_on": round(tested.validation, 4), "phrases": tested.sizes}

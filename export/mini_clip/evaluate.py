@@ -20,6 +20,7 @@ from clipneurons.synthetic.scenes import Placed, SceneConfig, Scenes, compose, r
 from export.common.errors import UserError
 from export.mini_clip.class_names import plain
 from export.mini_clip.photographs import kept_out, open_packs
+from export.mini_clip.recipe import VALIDATION_STYLE
 
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TOWERS = ("mini-vit", "mini-rn")
@@ -101,14 +102,14 @@ def evaluate(folder: Path, packs: list[Photographs]) -> dict[str, tuple[float, .
     concepts, rows = pack.concepts, {}
     every, ten = clip.classes(concepts), clip.classes(TEN)
     # fxemoji is in the pack but chose the recipe, unseen in training: a row of its own.
-    styles = tuple(style for style in pack.styles if style != "fxemoji")
+    styles = tuple(style for style in pack.styles if style != VALIDATION_STYLE)
     for name, objects in (("one object", (1, 1)),):
         scenes = Scenes(pack, SceneConfig(objects=objects, styles=styles), 1000, seed=7000)
         images = clip.images([scenes[i].image for i in range(1000)])
         labels = [concepts.index(scenes[i].objects[0].name) for i in range(1000)]
         rows[f"new scenes of trained styles, {name}: top-1 / top-5"] = top(images, every, labels)
     for style, source, role in (
-        ("fxemoji", pack, "validation style"),
+        (VALIDATION_STYLE, pack, "validation style"),
         ("openmoji", heldout, "held out"),
         ("emojione-v1", heldout, "held out, shift"),
     ):

@@ -1,6 +1,5 @@
 """The trainings of the image towers: photographs and composed scenes -> points of the space."""
 
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,13 @@ from clipneurons.synthetic.captions import BACKGROUNDS, COLOURS, PATTERNS
 from clipneurons.synthetic.pictograms import Pictograms
 from export.mini_clip import forward, model, photographs
 from export.mini_clip.augment import vary
-from export.mini_clip.scene_batches import SCENES, Facts, load_facts, points_of
-from export.mini_clip.trainer import SCALE, Recipe, Trainer
+from export.mini_clip.model import SCALE
+from export.mini_clip.recipe import VALIDATION_STYLE, Recipe
+from export.mini_clip.scene_bank import SCENES, load_facts
+from export.mini_clip.scene_batches import points_of
+from export.mini_clip.trainer import Trainer
 from export.mini_clip.word_space import MEDIA, WEIGHT, Space
 
-VALIDATION_STYLE = "fxemoji"
 VALIDATION_IMAGES = 500  # of each data set, while training
 FAR = 0.35  # names of other data sets below this cosine are something else
 
@@ -106,8 +107,7 @@ class ImageTrainer(Trainer):
         count = self.recipe.batch
         scenes = round(count * self.recipe.scenes) if self.photographs else count
         rows = np.sort(self.rng.integers(len(self.scenes), size=scenes))
-        facts = self.facts[torch.from_numpy(rows)]
-        facts = Facts(*(column.to(self.device) for column in astuple(facts)))
+        facts = self.facts[torch.from_numpy(rows)].to(self.device)
         images = [vary(photographs.taken(self.scenes, rows), 0.85, False, size)]
         shown, source = facts.shown, torch.full((scenes,), len(self.rivals) - 1)
         tables = (self.anchors, self.colours, self.patterns, self.rotations)

@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from export.mini_clip.trainer import SCALE
 from export.mini_clip.word_space import DIM
 
 VOCABULARY = 49408
@@ -18,6 +17,7 @@ VISION = {
 }
 STATS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 WEIGHTS = "open_clip_model.safetensors"
+SCALE = 20.0  # logit scale: cosines to logits
 
 
 def model_config(kind: str) -> dict:

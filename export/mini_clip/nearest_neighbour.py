@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from clipneurons.synthetic.pictograms import Pictograms, load_pictograms
-
-VALIDATION_STYLE = "fxemoji"
+from export.mini_clip.recipe import VALIDATION_STYLE
 
 
 def gray(rgba: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ kept out depends on its own bytes alone, so that the files' number and order cha
 """
 
 import hashlib
+import io
 import json
 from dataclasses import dataclass, replace
 from multiprocessing import Pool
@@ -68,8 +69,6 @@ def shipped(pack: Photographs) -> Photographs | None:
 
 def decoded(packed: bytes) -> np.ndarray:
     """uint8 [3, SIZE, SIZE], stretched to a square."""
-    import io
-
     with Image.open(io.BytesIO(packed)) as picture:
         picture = picture.convert("RGB")
         if picture.size != (SIZE, SIZE):

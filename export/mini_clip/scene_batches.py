@@ -7,17 +7,13 @@ what limits the small model: outlines, hue, flat fills, edges only, posterised, 
 
 import math
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from clipneurons.synthetic.captions import BACKGROUNDS, COLOURS
 from clipneurons.synthetic.pictograms import Pictograms
-from export.common.errors import UserError
 from export.mini_clip.word_space import WEIGHT
 
 SIZE = 64
@@ -177,7 +173,14 @@ class Facts:
     relation: torch.Tensor
 
     def __getitem__(self, rows) -> "Facts":
-        return Facts(*(getattr(self, f.name)[rows] for f in fields(self)))
+        return self.each(lambda column: column[rows])
+
+    def to(self, device: str) -> "Facts":
+        return self.each(lambda column: column.to(device))
+
+    def each(self, change) -> "Facts":
+        """The same change of every column."""
+        return Facts(*(change(getattr(self, f.name)) for f in fields(self)))
 
 
 @torch.no_grad()
@@ -269,40 +272,3 @@ def points_of(facts: Facts, classes, colours, patterns, rotations) -> torch.Tens
     bound += torch.einsum("nij,nj->ni", rotations[turn ^ 1], things[:, 1])
     point += torch.where(facts.relation[:, None] >= 0, WEIGHT["relation"] * bound, 0.0)
     return F.normalize(point, dim=1)
-
-
-SCENES, FACTS = "scenes.npy", "scenes.safetensors"
-
-
-def make_bank(
-    packs: list[Pictograms], exclude: tuple[str, ...], run: Path, count: int, device: str
-):
-    """Compose `count` scenes once, into `run`: easy and hard ones, one to three objects."""
-    rng = np.random.default_rng(0)
-    torch.manual_seed(0)
-    images = np.lib.format.open_memmap(
-        run / "scenes.tmp.npy", mode="w+", dtype=np.uint8, shape=(count, 3, SIZE, SIZE)
-    )
-    made = []
-    with torch.device(device):
-        sprites = Sprites.load(packs, exclude)
-        for start in tqdm(range(0, count, 256), "composing", disable=None):
-            objects = int(rng.choice([1, 2, 3], p=[0.75, 0.2, 0.05]))
-            size = min(256, count - start)
-            emoji = 0.75 if packs[1:] else 1.0
-            image, facts = compose_batch(
-                sprites, size, objects, rng, rng.random() ** 0.7, 0.6, emoji
-            )
-            images[start : start + size] = image.cpu().numpy()
-            made.append(facts)
-    images.flush()
-    (run / "scenes.tmp.npy").replace(run / SCENES)
-    columns = {f.name: torch.cat([getattr(m, f.name) for m in made]).cpu() for f in fields(Facts)}
-    save_file(columns, str(run / FACTS))
-
-
-def load_facts(run: Path) -> Facts:
-    """What the scenes of a bank show; `UserError` where there is none."""
-    if not (run / FACTS).is_file():
-        raise UserError(f"{run / FACTS} is missing: run `python -m export mini scenes` first")
-    return Facts(**load_file(str(run / FACTS)))

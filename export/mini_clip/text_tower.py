@@ -19,8 +19,9 @@ from clipneurons.synthetic.captions import (
     write_caption,
 )  # fmt: skip
 from export.mini_clip import model
+from export.mini_clip.recipe import Recipe
 from export.mini_clip.scene_batches import Facts, points_of
-from export.mini_clip.trainer import Recipe, Trainer
+from export.mini_clip.trainer import Trainer
 from export.mini_clip.word_space import MEDIA, WEIGHT, Space
 
 # Openings that say what kind of image it is; the others say nothing.

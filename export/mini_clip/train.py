@@ -12,22 +12,12 @@ from clipneurons.synthetic.photographs import save_photographs
 from clipneurons.synthetic.pictograms import ARTIFACTS, load_pictograms
 from export.common.errors import UserError
 from export.mini_clip import model, photographs, text_tower
-from export.mini_clip.image_towers import (
-    VALIDATION_STYLE,
-    ImageTrainer,
-    ResNetTrainer,
-    ViTTrainer,
-)  # fmt: skip
-from export.mini_clip.scene_batches import make_bank
+from export.mini_clip.image_towers import ImageTrainer, ResNetTrainer, ViTTrainer
+from export.mini_clip.recipe import VALIDATION_STYLE, Recipe
+from export.mini_clip.scene_bank import make_bank
 from export.mini_clip.text_tower import TextTrainer
-from export.mini_clip.trainer import Recipe, Trainer
+from export.mini_clip.trainer import Trainer
 from export.mini_clip.word_space import Space
-
-RECIPES = {
-    "text": Recipe("text", minutes=30, batch=256, muon=0.02),
-    "vit": Recipe("vit"),
-    "rn": Recipe("rn"),
-}
 
 
 def training_packs(run: Path) -> list:

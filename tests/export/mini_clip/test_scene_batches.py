@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from clipneurons.synthetic.captions import COLOURS, colour_word
 from export.common.errors import UserError
-from export.mini_clip import scene_batches
+from export.mini_clip import scene_bank, scene_batches
 from export.mini_clip.scene_batches import Facts, Sprites, compose_batch, points_of
 from export.mini_clip.word_space import WEIGHT
 
@@ -63,13 +63,13 @@ def test_who_is_left_of_whom_can_be_said_either_way():
 
 
 def test_a_bank_is_read_as_it_was_made(pack, tmp_path):
-    scene_batches.make_bank([pack], ("fxemoji",), tmp_path, 300, "cpu")
-    assert np.load(tmp_path / scene_batches.SCENES).shape == (300, 3, 64, 64)
-    facts = scene_batches.load_facts(tmp_path)
+    scene_bank.make_bank([pack], ("fxemoji",), tmp_path, 300, "cpu")
+    assert np.load(tmp_path / scene_bank.SCENES).shape == (300, 3, 64, 64)
+    facts = scene_bank.load_facts(tmp_path)
     assert len(facts.shown) == 300
     assert facts[:4].ground.shape == (4, 2)
     with pytest.raises(UserError, match="export mini scenes"):
-        scene_batches.load_facts(tmp_path / "absent")
+        scene_bank.load_facts(tmp_path / "absent")
 
 
 def test_dilation_is_max_pooling():

@@ -10,7 +10,7 @@ from clipneurons.synthetic.photographs import load_photographs, save_photographs
 from export.common.errors import UserError
 from export.mini_clip import image_towers, model, photographs, train
 from export.mini_clip.class_names import plain
-from export.mini_clip.trainer import Recipe
+from export.mini_clip.recipe import Recipe
 
 
 @pytest.fixture
