@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start", type=Path, help="open_clip folder whose image tower to begin with"
     )
-    parser.add_argument("--count", type=int, default=80_000, help="scenes")
+    parser.add_argument("--count", type=int, default=106_000, help="scenes")
     parser.add_argument("--device", help="default: CUDA where there is one, else the CPU")
     for option in fields(Recipe)[1:]:
         parser.add_argument(

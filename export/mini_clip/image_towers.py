@@ -13,7 +13,7 @@ from export.mini_clip import forward, model, photographs
 from export.mini_clip.augment import vary
 from export.mini_clip.model import SCALE
 from export.mini_clip.recipe import VALIDATION_STYLE, Recipe
-from export.mini_clip.scene_bank import SCENES, load_facts
+from export.mini_clip.scene_bank import SCENES, clean_in, load_facts
 from export.mini_clip.scene_batches import points_of
 from export.mini_clip.trainer import Trainer
 from export.mini_clip.word_space import MEDIA, WEIGHT, Space
@@ -106,7 +106,7 @@ class ImageTrainer(Trainer):
         of their source [n] and their captions' points [n, d]."""
         count = self.recipe.batch
         scenes = round(count * self.recipe.scenes) if self.photographs else count
-        rows = np.sort(self.rng.integers(len(self.scenes), size=scenes))
+        rows = self.scene_rows(scenes)
         facts = self.facts[torch.from_numpy(rows)].to(self.device)
         images = [vary(photographs.taken(self.scenes, rows), 0.85, False, size)]
         shown, source = facts.shown, torch.full((scenes,), len(self.rivals) - 1)
@@ -120,6 +120,13 @@ class ImageTrainer(Trainer):
             source = torch.cat([source, of])
             points = torch.cat([points, self.anchors[label] + self.medium(len(label), 0)])
         return torch.cat(images) * 2 - 1, shown, source.to(self.device), F.normalize(points, dim=1)
+
+    def scene_rows(self, count: int) -> np.ndarray:
+        """Which scenes of the bank, in its order: clean ones at first, a quarter of them later."""
+        clean = self.rng.random(count) < max(0.25, 1 - 5 * self.progress)
+        divide, end = clean_in(len(self.scenes)), len(self.scenes)
+        low, high = np.where(clean, 0, divide), np.where(clean, divide, end)
+        return np.sort(self.rng.integers(low, high))
 
     def medium(self, count: int, which: int) -> Tensor:
         """What "a photo of" (0) or "a drawing of" (1) adds to a caption's point, half the time."""

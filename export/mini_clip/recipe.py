@@ -15,7 +15,7 @@ class Recipe:
     batch: int = 128
     muon: float = 0.01
     adam: float = 2e-3
-    scenes: float = 0.3  # of a batch; the rest are photographs, where there are any
+    scenes: float = 0.4  # of a batch; the rest are photographs, where there are any
     small: float = 0.6  # until then images of half the side
     few: float = 0.85  # until then, and after `small`, half of a ViT's patches
     listens: int = 5  # block of a ViT from which its class token may attend freely

@@ -11,6 +11,7 @@ from export.common.errors import UserError
 from export.mini_clip import image_towers, model, photographs, train
 from export.mini_clip.class_names import plain
 from export.mini_clip.recipe import Recipe
+from export.mini_clip.scene_bank import clean_in
 
 
 @pytest.fixture
@@ -80,6 +81,16 @@ def test_pictograms_alone_can_be_learned(run):
     assert len(trainer.rivals) == 1
     assert np.isfinite(trainer.train_step())
     assert "fxemoji" in trainer.validate()
+
+
+def test_drawings_are_clean_at_first(run):
+    trainer = train.open_trainer(Recipe("vit", batch=8, steps=10), run, "cpu")
+    divide = clean_in(len(trainer.scenes))
+    assert (trainer.facts.shown[:divide] >= 0).sum(1).max() == 1
+    assert trainer.scene_rows(200).max() < divide
+    trainer.step = 9
+    share = (trainer.scene_rows(4000) < divide).mean()
+    assert abs(share - 0.25) < 0.03
 
 
 def test_an_image_tower_begins_where_another_stopped(run, tmp_path):
