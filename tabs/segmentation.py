@@ -23,6 +23,7 @@ from tabs.server.uploads import open_image
 from tabs.ui import plots
 from tabs.ui.former_choices import take_former_names
 from tabs.ui.image_input import ImageInput
+from tabs.ui.neuron_card import unit_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -194,19 +195,13 @@ def voters(session: BundleSession, name: str) -> str:
         votes.layers[0].tolist(), votes.units[0].tolist(), votes.alignments[0].tolist(),
         strict=True,
     )  # fmt: skip
-    bars = [_bar(session, *row) for row in rows]
+    bars = [unit_bar(session.key, bundle, *row) for row in rows]
     return plots.section(
         f"Neurons that agree most with “{name}”",
         plots.bars(bars, label=f"Agreement with {name}", wide=True),
         "Cosine of each neuron's direction with the name; the paper's method averages the maps "
         "of the first 200.",
     )
-
-
-def _bar(session: BundleSession, layer: int, unit: int, value: float) -> plots.Bar:
-    phrases = [phrase for phrase, _ in session.bundle.phrases(layer, unit, 3)]
-    link = {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": session.key}
-    return plots.Bar(f"{layer} · {unit}  {', '.join(phrases)}", value, link=link)
 
 
 def said_at(found: Found, session: BundleSession, point: tuple[int, int]) -> str:
@@ -225,7 +220,10 @@ def said_at(found: Found, session: BundleSession, point: tuple[int, int]) -> str
         digits=3,
     )
     units = plots.bars(
-        [_bar(session, unit.layer, unit.unit, unit.strength) for unit in local.units],
+        [
+            unit_bar(session.key, session.bundle, one.layer, one.unit, one.strength)
+            for one in local.units
+        ],
         label="Neurons that speak at this place",
         digits=3,
         wide=True,

@@ -17,6 +17,7 @@ from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL, BundleSession
 from tabs.server.uploads import MOST_IMAGES, open_image, open_images
 from tabs.ui import plots
+from tabs.ui.neuron_card import unit_bar
 
 if TYPE_CHECKING:
     from clipneurons.shift.comparison import Profile, Shift
@@ -151,14 +152,8 @@ def units(compared: Compared, session: BundleSession) -> str:
     """The units that changed most, as bars that lead into the dictionary."""
     rows = []
     for layer, unit, change, rate in compared.changes():
-        phrases = [phrase for phrase, _ in session.bundle.phrases(layer, unit, 3)]
-        rows.append(
-            plots.Bar(
-                f"{layer} · {unit}  {', '.join(phrases)}", change,
-                f"{change:+.2f} standard deviations, false-discovery rate {rate:.2g}",
-                {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": session.key},
-            )
-        )  # fmt: skip
+        hint = f"{change:+.2f} standard deviations, false-discovery rate {rate:.2g}"
+        rows.append(unit_bar(session.key, session.bundle, layer, unit, change, hint))
     return plots.section(
         "Units that changed most",
         plots.bars(rows, label="Change of each unit", wide=True),

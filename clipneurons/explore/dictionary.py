@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 
 from clipneurons.analysis.clustering import linked
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.unit_words import signed, signed_words
 
 # Columns of `Dictionary.table`.
 TABLE = (
@@ -443,7 +444,7 @@ class Dictionary:
             pairs = zip(texts, gammas, strict=True)
             said = [signed(self.bundle.texts[i], g) for i, g in pairs if g]
             trust = self.trust(layer, unit)
-            label = [signed(text, c) for text, c in self.bundle.label(layer, unit, phrases)]
+            label = signed_words(self.bundle, layer, unit, phrases)
             rows.append(
                 [
                     unit,
@@ -499,11 +500,6 @@ class Dictionary:
             captions = [kept.caption(image) for image in images if image in kept]
             named.append(1.0 + sum(any(word in one for word in words) for one in captions))
         return torch.tensor(named)
-
-
-def signed(text: str, coefficient: float) -> str:
-    """A phrase, with a minus before it when its unit writes against it."""
-    return text if coefficient > 0 else f"−{text}"
 
 
 def _strongest_images(

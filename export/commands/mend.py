@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle, load_bundle
 from clipneurons.bundle.folders import write_atomic
+from clipneurons.bundle.unit_words import signed_words
 from clipneurons.explore.edit import Edit
 from clipneurons.explore.mending import FindOptions
 from clipneurons.lens.make import make_lens
@@ -117,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     report["neurons"] = [
         {
             "layer": one.layer, "unit": one.unit, "factor": one.factor,
-            "words": [word for word, _ in bundle.phrases(one.layer, one.unit, 5)],
+            "words": signed_words(bundle, one.layer, one.unit, 5),
         }
         for one in edit.units
     ]  # fmt: skip

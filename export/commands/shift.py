@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle
+from clipneurons.bundle.unit_words import signed_words
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import (
@@ -152,7 +153,7 @@ def describe(
                 "score": shift.units.score[column].item(),
                 "p": shift.units.p[column].item(),
                 "q": shift.units.q[column].item(),
-                "words": [word for word, _ in bundle.phrases(layer, unit, 5)],
+                "words": signed_words(bundle, layer, unit, 5),
             }
         )
     return {

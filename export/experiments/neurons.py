@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.explore.dictionary import Dictionary, signed
+from clipneurons.bundle.unit_words import signed
+from clipneurons.explore.dictionary import Dictionary
 from clipneurons.images.convert import webp_uri
 from export.report.charts import Bar, bar_chart
 from export.report.context import EvaluationContext

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch.nn.functional import normalize
 
-from clipneurons.explore.dictionary import Dictionary, signed
+from clipneurons.bundle.unit_words import signed
+from clipneurons.explore.dictionary import Dictionary
 from clipneurons.images.convert import webp_uri
 from export.report.context import EvaluationContext
 from export.report.metric import percent

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clipneurons.analysis.clustering import Cluster
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.explore.dictionary import Dictionary, NeuronDashboard, signed
+from clipneurons.bundle.unit_words import signed, signed_words
+from clipneurons.explore.dictionary import Dictionary, NeuronDashboard
 from clipneurons.images.convert import webp_uri
 from tabs.server.uploads import open_image
 from tabs.ui.plots import MINUS, PLUS, Bar, bars, empty, figures, histogram, section
@@ -33,7 +34,13 @@ def place(card: NeuronDashboard) -> str:
 
 def says(bundle: Bundle, layer: int, unit: int, count: int = 4) -> str:
     """The unit's first phrases as one line."""
-    return ", ".join(signed(text, c) for text, c in bundle.label(layer, unit, count)) or "—"
+    return ", ".join(signed_words(bundle, layer, unit, count)) or "—"
+
+
+def unit_bar(key: str, bundle: Bundle, layer: int, unit: int, value: float, hint: str = "") -> Bar:
+    """A unit with its words and a value, as a bar whose label leads to its card."""
+    link = {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": key}
+    return Bar(f"{layer} · {unit}  {says(bundle, layer, unit, 3)}", value, hint, link)
 
 
 def card_html(
@@ -86,14 +93,7 @@ def card_html(
         "Neurons like it",
         bars(
             [
-                Bar(
-                    f"{hit.layer} · {hit.unit}  {says(bundle, hit.layer, hit.unit, 3)}",
-                    hit.score,
-                    link={
-                        "tab": "dictionary", "layer": hit.layer, "unit": hit.unit,
-                        "bundle": reading_key,
-                    },
-                )
+                unit_bar(reading_key, bundle, hit.layer, hit.unit, hit.score)
                 for hit in card.neighbours
             ],
             label="Nearest neurons by direction",
@@ -254,7 +254,7 @@ def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
         "neighbours": [
             {
                 "layer": hit.layer, "unit": hit.unit, "cosine": hit.score,
-                "phrases": [text for text, _ in bundle.label(hit.layer, hit.unit, 3)],
+                "phrases": signed_words(bundle, hit.layer, hit.unit, 3),
             }
             for hit in card.neighbours
         ],

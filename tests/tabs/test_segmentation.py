@@ -15,6 +15,7 @@ from clipneurons.segmentation.masks import from_rle
 from clipneurons.segmentation.methods import BEST
 from tabs import segmentation as tab
 from tabs.server.session import BundleSession
+from tabs.ui.neuron_card import says
 from tests.helpers.models import tiny_vit
 from tests.helpers.tiny import tiny_bundle
 
@@ -68,6 +69,14 @@ def test_voters_and_clicks_lead_into_the_dictionary(found, session):
     assert "row 1, column 1 of 4 × 4" in corner
     assert "row 4, column 4" in other
     assert corner.count("tab=dictionary") == 10
+
+
+def test_neurons_are_listed_with_the_minus_of_their_words(found, session):
+    for page in (tab.voters(session, "cat"), tab.said_at(found, session, (0, 0))):
+        for layer, unit in re.findall(r"layer=(\d+)&amp;unit=(\d+)", page):
+            words = says(session.bundle, int(layer), int(unit), 3)
+            assert f">{layer} · {unit}  {words}</a>" in page
+    assert "−" in re.sub(r'title="[^"]*"|cn-value">[^<]*', "", page), "some have a minus"
 
 
 def test_files_hold_the_masks(found):

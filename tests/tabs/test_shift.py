@@ -11,6 +11,7 @@ from PIL import Image
 from tabs import shift as tab
 from tabs.server import uploads
 from tabs.server.session import BundleSession
+from tabs.ui.neuron_card import says
 from tests.helpers.models import tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
 
@@ -49,7 +50,10 @@ def test_a_tint_is_found_and_its_pictures_shown(session):
     assert compared.shift.p <= 0.05
     assert "The sets differ" in tab.verdict(compared, 3)
     assert "3 files could not be read" in tab.verdict(compared, 3)
-    assert tab.units(compared, session).count("tab=dictionary") == 12
+    units = tab.units(compared, session)
+    assert units.count("tab=dictionary") == 12
+    layer, unit = compared.changes()[0][:2]
+    assert f">{layer} · {unit}  {says(session.bundle, layer, unit, 3)}</a>" in units
     assert "Said more" in tab.words(compared)
     before, after = tab.pictures(replace(compared, place=None), 0)
     assert all(any(picture is image for image in red) for picture in after)

@@ -8,7 +8,8 @@ import torch
 from torch.nn.functional import normalize
 
 from clipneurons.analysis.clustering import clusters, silhouette
-from clipneurons.explore.dictionary import TABLE, Dictionary, Phrase, parse_query, signed
+from clipneurons.bundle.unit_words import signed
+from clipneurons.explore.dictionary import TABLE, Dictionary, Phrase, parse_query
 from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 

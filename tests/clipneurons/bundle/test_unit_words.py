@@ -1,0 +1,16 @@
+from dataclasses import replace
+
+from clipneurons.bundle.unit_words import signed, signed_words
+from tests.helpers.tiny import tiny_bundle
+
+
+def test_what_a_unit_writes_against_has_a_minus():
+    bundle = tiny_bundle()
+    layer, arrays = next(iter(bundle.layers.items()))
+    coefficients = arrays.coefficients.clone()
+    coefficients[3, :3] = coefficients.new_tensor([2.0, -1.0, 0.5])
+    arrays = replace(arrays, coefficients=coefficients)
+    bundle = replace(bundle, layers={**bundle.layers, layer: arrays})
+    first, second, third = (bundle.texts[i] for i in arrays.indices[3, :3].tolist())
+    assert signed_words(bundle, layer, 3, 3) == [first, f"−{second}", third]
+    assert signed("a tree", 0.1) == "a tree"
