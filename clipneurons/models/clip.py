@@ -7,6 +7,7 @@ from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import open_clip
@@ -15,12 +16,19 @@ from jaxtyping import Float, Int
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from clipneurons.models.adapters.common import Refused
 from clipneurons.models.adapters.registry import anatomy_of
 from clipneurons.models.anatomy import Anatomy, UnsupportedModel
 from clipneurons.models.configurations import anatomy_of_configuration
+from clipneurons.models.open_clip_folder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    complete,
+    text_owner,
+)
 from clipneurons.models.transformers_clip import (
     TransformersVision,
     fetch,
@@ -29,8 +37,6 @@ from clipneurons.models.transformers_clip import (
     load_checkpoint,
 )
 
-CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_FILE = "open_clip_model.safetensors"
 RANDOM = "random"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _THAT_WORK = (
@@ -182,7 +188,7 @@ def load_clip(
         network, tokenizer = load_checkpoint(Path(name))
     elif Path(name).is_dir():
         name = _folder(Path(name))
-        network = _create(name)
+        network = _create_from(Path(model), name)
     elif is_repository(name):
         network, tokenizer = load_checkpoint(fetch(name))
     else:
@@ -288,6 +294,17 @@ def _create(name: str, pretrained: str | None = None, **options) -> nn.Module:
             f" ({reason}). Expected a model that is in the local cache or reachable on the Hub, or"
             " a file or folder with its weights"
         ) from error
+
+
+def _create_from(folder: Path, name: str) -> nn.Module:
+    try:
+        if not text_owner(folder):
+            return _create(name)
+        with TemporaryDirectory() as whole:
+            complete(folder, Path(whole))
+            return _create(f"local-dir:{whole}")
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"the weights of {name!r} could not be loaded ({error})") from error
 
 
 def _create_named(name: str, pretrained: str | None) -> nn.Module:

@@ -16,6 +16,7 @@ from clipneurons.bundle.bundle import Bundle, read_bundle
 from clipneurons.bundle.config import BUNDLE_FILES, CARD, MODEL_FILES, OPTIONAL_FILES
 from clipneurons.bundle.folders import CHECKSUMS, checksum_lines, file_sha256
 from clipneurons.bundle.hub import REPOSITORY
+from clipneurons.models.open_clip_folder import WEIGHTS_FILE, whole_file
 from export.common.errors import UserError
 from export.common.settings import DEFAULT_MODEL
 from export.pipeline.plan import size
@@ -69,6 +70,8 @@ def pack(folder: Path, repository: str) -> Parcel:
     edited = file_sha256(folder / CARD) != listed[CARD]
     names = (*BUNDLE_FILES, *OPTIONAL_FILES)
     files: dict[str, bytes | Path] = {n: folder / n for n in names if (folder / n).is_file()}
+    if WEIGHTS_FILE in files:
+        files[WEIGHTS_FILE] = whole_file(folder)
     rendered = files | {CARD: card_of(bundle, folder, repository).encode()}
     # Always the sum of the card that was rendered: by it an edited card is told, then as now.
     files = (files if edited else rendered) | {CHECKSUMS: _checksums(rendered)}

@@ -5,7 +5,6 @@ Everything is seeded, so the same weights give the same table; it stands in the 
 MODEL.md between their markers, and a test holds them to it.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from clipneurons.models.clip import load_clip
 from clipneurons.synthetic.captions import PROMPTS, Facts, article, write_caption
 from clipneurons.synthetic.photographs import FILE, Photographs, load_photographs
 from clipneurons.synthetic.pictograms import Pictograms, load_pictograms
@@ -31,29 +31,17 @@ class MiniClip:
     """An open_clip folder as two functions: images and texts to unit embeddings."""
 
     def __init__(self, folder: Path):
-        import open_clip
+        self.clip = load_clip(folder, device="cpu")
 
-        name = f"local-dir:{folder}"
-        self.model, _, _ = open_clip.create_model_and_transforms(name, require_pretrained=True)
-        self.model.eval().float()
-        self.tokenize = open_clip.get_tokenizer(name)
-        config = json.loads((folder / "open_clip_config.json").read_text())
-        self.size = config["model_cfg"]["vision_cfg"]["image_size"]
-        self.mean, self.std = (config["preprocess_cfg"][key][0] for key in ("mean", "std"))
-
-    @torch.inference_mode()
     def images(self, images: list[np.ndarray]) -> torch.Tensor:
         """uint8 [H, W, 3] each -> unit rows [n, d]."""
-        side = (self.size, self.size)
-        resized = [np.asarray(Image.fromarray(i).resize(side, Image.BICUBIC)) for i in images]
-        pixels = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
-        parts = ((pixels - self.mean) / self.std).split(128)
-        return torch.cat([F.normalize(self.model.encode_image(part), dim=1) for part in parts])
+        resized = [Image.fromarray(i).resize(self.clip.image_size, Image.BICUBIC) for i in images]
+        pixels = torch.stack([self.clip.preprocess(image) for image in resized])
+        return torch.cat([F.normalize(self.clip.encode_image(p), dim=1) for p in pixels.split(128)])
 
-    @torch.inference_mode()
     def texts(self, texts: list[str]) -> torch.Tensor:
-        parts = [self.tokenize(texts[i : i + 512]) for i in range(0, len(texts), 512)]
-        return torch.cat([F.normalize(self.model.encode_text(part), dim=1) for part in parts])
+        parts = [texts[i : i + 512] for i in range(0, len(texts), 512)]
+        return torch.cat([self.clip.encode_text(part) for part in parts])
 
     def classes(self, names) -> torch.Tensor:
         """Zero-shot classifier rows [classes, d]: the mean over prompts."""

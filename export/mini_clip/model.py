@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
+from clipneurons.models.open_clip_folder import CONFIG_FILE, read_weights, write_weights
 from export.mini_clip.word_space import DIM
 
 VOCABULARY = 49408
@@ -16,7 +16,6 @@ VISION = {
     "rn": {"image_size": 128, "layers": [2, 2, 2, 2], "width": 24},
 }
 STATS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
-WEIGHTS = "open_clip_model.safetensors"
 SCALE = 20.0  # logit scale: cosines to logits
 
 
@@ -32,8 +31,13 @@ def build(kind: str) -> nn.Module:
     return CLIP(config["embed_dim"], dict(config["vision_cfg"]), dict(config["text_cfg"]))
 
 
-def export(kind: str, visual: dict, text: dict, folder: Path) -> None:
-    """Write an open_clip folder (fp16) from an image tower's and a text tower's weights."""
+def export(
+    kind: str, visual: dict, text: dict, folder: Path, shares_text_of: str | None = None
+) -> None:
+    """Write an open_clip folder (fp16) from an image tower's and a text tower's weights.
+
+    `shares_text_of`: the folder beside it that holds the same text tower, which is then left out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {f"visual.{name}": value for name, value in visual.items()} | text
     weights["logit_scale"] = torch.tensor(SCALE).log()
@@ -47,22 +51,20 @@ def export(kind: str, visual: dict, text: dict, folder: Path) -> None:
     half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in weights.items()}
     config = {"model_cfg": model_config(kind),
               "preprocess_cfg": {**STATS, "interpolation": "bicubic"}}  # fmt: skip
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    path = folder / WEIGHTS
-    save_file(half, str(path), metadata={"format": "pt"})
-    path.chmod(0o644)
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+    write_weights(folder, half, shares_text_of)
 
 
 def visual_of(folder: Path) -> dict:
     """The image tower's weights in an open_clip folder."""
     return {
         name.removeprefix("visual."): value.float() if value.is_floating_point() else value
-        for name, value in load_file(str(folder / WEIGHTS)).items()
+        for name, value in read_weights(folder).items()
         if name.startswith("visual.")
     }
 
 
 def text_of(folder: Path) -> dict:
     """The text tower's weights in an open_clip folder."""
-    weights = load_file(str(folder / WEIGHTS))
+    weights = read_weights(folder)
     return {k: v for k, v in weights.items() if not k.startswith(("visual.", "logit_scale"))}

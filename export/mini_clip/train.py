@@ -84,8 +84,11 @@ def train(trainer: Trainer, every: float = 180.0, say: Callable[[str], None] = p
 
 
 def export(run: Path, out: Path) -> list[Path]:
-    """Write out/mini-vit and out/mini-rn from the averages in the run folder; the text tower is
-    the run's or, if none was trained there, the shipped one."""
+    """Write out/mini-vit and out/mini-rn from the averages in the run folder.
+
+    The text tower is the run's or, if none was trained there, the shipped one; the second folder
+    shares the first one's.
+    """
     kinds = [kind for kind in model.VISION if (run / f"{kind}.pt").is_file()]
     if not kinds:
         raise UserError(
@@ -95,7 +98,8 @@ def export(run: Path, out: Path) -> list[Path]:
     text = text_tower.weights(run) if trained else model.text_of(ARTIFACTS / "mini-vit")
     for kind in kinds:
         state = torch.load(run / f"{kind}.pt", map_location="cpu", weights_only=True)
-        model.export(kind, state["average"], text, out / f"mini-{kind}")
+        shared = f"mini-{kinds[0]}" if kind != kinds[0] else None
+        model.export(kind, state["average"], text, out / f"mini-{kind}", shared)
     return [out / f"mini-{kind}" for kind in kinds]
 
 

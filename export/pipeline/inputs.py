@@ -14,6 +14,7 @@ from clipneurons.bundle.folders import CHECKSUMS
 from clipneurons.lens.make import Lens, make_lens
 from clipneurons.lens.second_order import SecondOrderLens
 from clipneurons.models.clip import ClipModel, load_clip
+from clipneurons.models.open_clip_folder import WEIGHTS_FILE, whole_file
 from clipneurons.synthetic.pictograms import ARTIFACTS
 from clipneurons.text.pools import VOCABULARY, TextPool, text_pool
 from export.common.errors import UserError
@@ -147,7 +148,7 @@ def check_out(out: Path, overwrite: bool) -> None:
         raise UserError(f"--out {out} holds other files ({foreign[0]}): choose a folder of its own")
 
 
-def model_files(model: str, out: Path) -> tuple[str, dict[str, Path]]:
+def model_files(model: str, out: Path) -> tuple[str, dict[str, Path | bytes]]:
     """What `config.json` calls the model, and the weights to put beside the bundle.
 
     A model that is a folder travels with its bundle, since nobody else can find it.
@@ -159,4 +160,5 @@ def model_files(model: str, out: Path) -> tuple[str, dict[str, Path]]:
         return str(folder.resolve()), {}
     if out.exists() and folder.samefile(out):
         return ".", {}
-    return ".", {name: folder / name for name in MODEL_FILES if (folder / name).is_file()}
+    files = {name: folder / name for name in MODEL_FILES if (folder / name).is_file()}
+    return ".", files | {WEIGHTS_FILE: whole_file(folder)}

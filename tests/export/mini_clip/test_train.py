@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from clipneurons.models.open_clip_folder import WEIGHTS_FILE, complete
 from clipneurons.synthetic.photographs import load_photographs, save_photographs
 from export.common.errors import UserError
 from export.mini_clip import image_towers, model, photographs, train
@@ -66,12 +67,17 @@ def test_training_learns_and_exports_a_plain_open_clip_model(run, space):
     with torch.no_grad():
         ours = text.encode(captions)
         for folder in folders:
-            name = f"local-dir:{folder}"
+            whole = folder.with_name(f"{folder.name}-whole")
+            whole.mkdir()
+            complete(folder, whole)
+            name = f"local-dir:{whole}"
             clip, _, _ = open_clip.create_model_and_transforms(name, require_pretrained=True)
             theirs = F.normalize(
                 clip.eval().encode_text(open_clip.get_tokenizer(name)(captions)), dim=1
             )
             torch.testing.assert_close(ours, theirs, rtol=0, atol=0.01)
+    sizes = [(folder / WEIGHTS_FILE).stat().st_size for folder in folders]
+    assert sizes[0] - sizes[1] > 10e6, "one text tower is stored"
 
 
 def test_pictograms_alone_can_be_learned(run):
