@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from clipneurons.adversarial.attack import Outcome
-    from clipneurons.adversarial.cues import CueFilter, Cues
+    from clipneurons.adversarial.cue_filter import CueFilter
+    from clipneurons.adversarial.cues import Cues
     from clipneurons.adversarial.descriptions import Describer, Description
     from clipneurons.adversarial.image_generator import ImageGenerator
 
@@ -101,7 +102,8 @@ def similarity_of(session: BundleSession):
 
 def rules_of(session: BundleSession, target_class: str, blocked: str, painter: str) -> CueFilter:
     """Which phrases may be cues."""
-    from clipneurons.adversarial.cues import CueFilter, check_name
+    from clipneurons.adversarial.cue_filter import CueFilter
+    from clipneurons.adversarial.cue_request import check_name
 
     words = tuple(check_name(word, "blocked word") for word in split_words(blocked))
     drawable = composer(session).drawable(target_class) if painter == PICTOGRAMS else None
@@ -117,16 +119,16 @@ def cues_of(
 
     0 neurons are all of them with all that they write, and not their phrases.
     """
-    from clipneurons.adversarial.cues import DENSE_EFFECTS, SECOND_ORDER, check_name, find_cues
+    from clipneurons.adversarial.cue_request import DENSE_EFFECTS, SECOND_ORDER, CueRequest
+    from clipneurons.adversarial.cues import find_cues
 
-    true_class, target_class = check_name(true_class), check_name(target_class)
     _offered(painter, painters(), "painter")
-    return find_cues(
-        session.bundle, session.clip, true_class, target_class, own_layers(session, layers),
-        int(neurons) or NEURONS, int(words), seed=int(seed),
-        method=method or (SECOND_ORDER if neurons else DENSE_EFFECTS),
-        rules=rules_of(session, target_class, blocked, painter),
+    request = CueRequest(
+        true_class, target_class, own_layers(session, layers), int(neurons) or NEURONS, int(words),
+        method or (SECOND_ORDER if neurons else DENSE_EFFECTS),
+        rules_of(session, target_class, blocked, painter), seed=int(seed),
     )  # fmt: skip
+    return find_cues(session.bundle, session.clip, request)
 
 
 def own_layers(session: BundleSession, layers: Sequence[int | str] | None) -> list[int] | None:

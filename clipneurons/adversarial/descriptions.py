@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from clipneurons.adversarial.cues import check_name
+from clipneurons.adversarial.cue_request import check_name
 from clipneurons.text.class_names import Similarity, names
 
 MAX_DESCRIPTION = 300

@@ -11,15 +11,9 @@ import torch
 from safetensors import SafetensorError
 
 from clipneurons.adversarial.attack import Check, unchecked
-from clipneurons.adversarial.cues import (
-    INDIRECT,
-    RANDOM_NEURONS,
-    RANDOM_WORDS,
-    CueFilter,
-    Cues,
-    chosen_layers,
-    find_cues,
-)
+from clipneurons.adversarial.cue_filter import CueFilter
+from clipneurons.adversarial.cue_request import INDIRECT, RANDOM_NEURONS, RANDOM_WORDS, CueRequest
+from clipneurons.adversarial.cues import Cues, chosen_layers, find_cues
 from clipneurons.adversarial.descriptions import Describer, TemplateDescriber
 from clipneurons.adversarial.image_generator import ImageGenerator
 from clipneurons.adversarial.pictogram_generator import Composer, pictogram_composer
@@ -144,12 +138,12 @@ def all_cues(
         seed = cell.seed if cell.method in (RANDOM_NEURONS, RANDOM_WORDS) else 0
         key = (cell.pair, cell.method, seed)
         if key not in found:
-            found[key] = find_cues(
-                components.bundle, components.clip, *cell.pair, layers, options.neurons,
-                options.words, method=cell.method,
-                rules=components.rules(cell.pair[1], blocked), seed=seed,
+            request = CueRequest(
+                *cell.pair, layers, options.neurons, options.words, cell.method,
+                components.rules(cell.pair[1], blocked), seed=seed,
                 decompositions=decompositions if cell.method == INDIRECT else None,
             )  # fmt: skip
+            found[key] = find_cues(components.bundle, components.clip, request)
         return found[key]
 
     # The indirect effects take a minute: a mistake in a name shows before.

@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from clipneurons.adversarial.attack import attack
-from clipneurons.adversarial.cues import INDIRECT, METHODS, Cues, check_name
+from clipneurons.adversarial.cue_request import INDIRECT, METHODS, check_name
+from clipneurons.adversarial.cues import Cues
 from clipneurons.adversarial.descriptions import check_count
 from clipneurons.adversarial.duplicates import Duplicates
 from clipneurons.adversarial.image_generator import picture_seeds

@@ -10,7 +10,7 @@ import argparse
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from clipneurons.adversarial.cues import INDIRECT, METHODS
+from clipneurons.adversarial.cue_request import INDIRECT, METHODS
 from clipneurons.former_names import current
 from export.attack.options import AttackOptions
 from export.attack.results import SHOWN

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from clipneurons.adversarial.cues import DENSE_EFFECTS, RANDOM_NEURONS, SECOND_ORDER
+from clipneurons.adversarial.cue_request import DENSE_EFFECTS, RANDOM_NEURONS, SECOND_ORDER
 from clipneurons.bundle.bundle import save_bundle
 from tabs import adversarial
 from tabs import adversarial_backend as backend

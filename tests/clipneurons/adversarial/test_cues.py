@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clipneurons.adversarial.cues import (
-    CLASS_TEMPLATES,
+from clipneurons.adversarial.cue_filter import CueFilter
+from clipneurons.adversarial.cue_request import (
     DENSE_EFFECTS,
     INDIRECT,
     METHODS,
@@ -13,11 +13,10 @@ from clipneurons.adversarial.cues import (
     RANDOM_WORDS,
     SECOND_ORDER,
     SIMILAR_WORDS,
-    CueFilter,
-    dense_effects,
-    find_cues,
-    stack_units,
+    CueRequest,
 )
+from clipneurons.adversarial.cue_scores import dense_effects, stack_units
+from clipneurons.adversarial.cues import CLASS_TEMPLATES, find_cues
 from clipneurons.analysis.indirect_decomposition import _first_component, indirect_decompositions
 from clipneurons.lens.indirect import indirect_effects, mean_activations
 from clipneurons.models.hooks import record_activations
@@ -39,6 +38,10 @@ def bundle(clip):
     return tiny_bundle((0, 2), clip.neurons, clip.heads, clip.embed_dim, components=4)
 
 
+def ask(bundle, clip, **request):
+    return find_cues(bundle, clip, CueRequest(TRUE, FOOLED, **request))
+
+
 def difference(clip):
     true, fooled = embed_texts(clip, [TRUE, FOOLED], CLASS_TEMPLATES)
     return fooled - true
@@ -46,7 +49,7 @@ def difference(clip):
 
 @pytest.mark.parametrize("neurons", [1, 7, 10_000])
 def test_scores_are_the_loops_of_the_paper(clip, bundle, neurons):
-    cues = find_cues(bundle, clip, TRUE, FOOLED, neurons=neurons, words=50)
+    cues = ask(bundle, clip, neurons=neurons, words=50)
     expected, _ = cue_scores(bundle.layers, bundle.texts, difference(clip), neurons)
     found = {cue.text: cue.score for cue in (*cues.positive, *cues.negative)}
     wanted = {bundle.texts[j]: score for j, score in expected.items() if score != 0}
@@ -62,7 +65,7 @@ def test_whole_effects_are_a_loop_over_all_units(clip, bundle):
     bundle = replace(
         bundle, layers={**bundle.layers, 2: replace(arrays, top_activating_images=shown)}
     )
-    cues = find_cues(bundle, clip, TRUE, FOOLED, method=DENSE_EFFECTS, words=50)
+    cues = ask(bundle, clip, method=DENSE_EFFECTS, words=50)
     expected = whole_scores(bundle.layers, bundle.text_embeddings, difference(clip))
     found = {cue.text: cue.score for cue in (*cues.positive, *cues.negative)}
     assert found == pytest.approx(dict(zip(bundle.texts, expected, strict=True)), rel=1e-4)
@@ -78,7 +81,7 @@ def test_whole_effects_are_a_loop_over_all_units(clip, bundle):
 
 
 def test_the_neurons_behind_a_cue_add_up_to_its_score(clip, bundle):
-    cues = find_cues(bundle, clip, TRUE, FOOLED, layers=[2], neurons=8, words=50)
+    cues = ask(bundle, clip, layers=[2], neurons=8, words=50)
     _, chosen = cue_scores({2: bundle.layers[2]}, bundle.texts, difference(clip), 8)
     assert cues.positive
     for cue in (*cues.positive, *cues.negative):
@@ -91,18 +94,15 @@ def test_random_neurons_change_with_the_seed_and_never_are_dead(clip, bundle):
     directions = torch.zeros_like(arrays.directions)
     directions[3:5] = arrays.directions[3:5]
     only = replace(bundle, layers={0: replace(arrays, directions=directions)})
-    cues = find_cues(only, clip, TRUE, FOOLED, method=RANDOM_NEURONS, neurons=2, words=50)
+    cues = ask(only, clip, method=RANDOM_NEURONS, neurons=2, words=50)
     behind = {n.unit for cue in (*cues.positive, *cues.negative) for n in cue.neurons}
     assert behind == {3, 4}
-    by_seed = [
-        find_cues(bundle, clip, TRUE, FOOLED, method=RANDOM_NEURONS, neurons=3, seed=seed)
-        for seed in (0, 0, 1)
-    ]
+    by_seed = [ask(bundle, clip, method=RANDOM_NEURONS, neurons=3, seed=seed) for seed in (0, 0, 1)]
     assert by_seed[0] == by_seed[1] != by_seed[2]
 
 
 def test_similar_words_are_ordered_by_their_cosine(clip, bundle):
-    cues = find_cues(bundle, clip, TRUE, FOOLED, method=SIMILAR_WORDS, words=50)
+    cues = ask(bundle, clip, method=SIMILAR_WORDS, words=50)
     v = difference(clip)
     for cue in (*cues.positive, *cues.negative):
         row = bundle.text_embeddings[bundle.texts.index(cue.text)]
@@ -113,11 +113,8 @@ def test_similar_words_are_ordered_by_their_cosine(clip, bundle):
 
 
 def test_controls(clip, bundle):
-    assert find_cues(bundle, clip, TRUE, FOOLED, method=NO_CUES).words == []
-    drawn = {
-        tuple(find_cues(bundle, clip, TRUE, FOOLED, method=RANDOM_WORDS, seed=s).words)
-        for s in range(5)
-    }
+    assert ask(bundle, clip, method=NO_CUES).words == []
+    drawn = {tuple(ask(bundle, clip, method=RANDOM_WORDS, seed=s).words) for s in range(5)}
     assert len(drawn) > 1
 
 
@@ -141,9 +138,7 @@ def test_every_method_obeys_the_same_rules(clip, bundle, method):
     )
     seen, dropped = set(), {}
     for seed in range(30):
-        cues = find_cues(
-            bundle, clip, TRUE, FOOLED, method=method, words=50, rules=rules, seed=seed
-        )
+        cues = ask(bundle, clip, method=method, words=50, rules=rules, seed=seed)
         seen |= {cue.text for cue in (*cues.positive, *cues.negative)}
         dropped |= dict(cues.dropped)
         assert not {"leaf", "leaves"} <= set(cues.words)
@@ -161,8 +156,8 @@ def test_every_method_obeys_the_same_rules(clip, bundle, method):
 
 
 def test_as_many_words_as_asked_for(clip, bundle):
-    many = find_cues(bundle, clip, TRUE, FOOLED, words=50)
-    few = find_cues(bundle, clip, TRUE, FOOLED, words=2)
+    many = ask(bundle, clip, words=50)
+    few = ask(bundle, clip, words=2)
     assert few.positive == many.positive[:2]
     assert few.negative == many.negative[:2]
 
@@ -184,13 +179,13 @@ def test_as_many_words_as_asked_for(clip, bundle):
 def test_wrong_requests_are_refused_by_name(clip, bundle, change, message):
     request = {"true_class": TRUE, "target_class": FOOLED} | change
     with pytest.raises(ValueError, match=message):
-        find_cues(bundle, clip, **request)
+        find_cues(bundle, clip, CueRequest(**request))
 
 
 def test_a_resnets_pairs_have_cues_too():
     clip = tiny_resnet()
     bundle = tiny_bundle((4,), clip.neurons, clip.heads, clip.embed_dim, kind="resnet")
-    cues = find_cues(bundle, clip, TRUE, FOOLED, words=50)
+    cues = ask(bundle, clip, words=50)
     expected, _ = cue_scores(bundle.layers, bundle.texts, difference(clip), 100)
     found = {cue.text: cue.score for cue in (*cues.positive, *cues.negative)}
     assert found == pytest.approx({bundle.texts[j]: s for j, s in expected.items() if s}, abs=1e-5)
@@ -224,9 +219,7 @@ def test_indirect_cues_come_from_the_given_decompositions(clip, bundle):
     decomposed = indirect_decompositions(
         clip, images(6, clip), [0, 2], bundle.text_embeddings, 4, top=3
     )
-    cues = find_cues(
-        bundle, clip, TRUE, FOOLED, method=INDIRECT, decompositions=decomposed, words=50
-    )
+    cues = ask(bundle, clip, method=INDIRECT, decompositions=decomposed, words=50)
     expected, _ = cue_scores(decomposed, bundle.texts, difference(clip), 100)
     found = {cue.text: cue.score for cue in (*cues.positive, *cues.negative)}
     assert found == pytest.approx({bundle.texts[j]: s for j, s in expected.items() if s}, abs=1e-5)

@@ -8,7 +8,7 @@ from PIL import Image
 
 import export.attack.results
 from clipneurons.adversarial.attack import Outcome
-from clipneurons.adversarial.cues import INDIRECT, METHODS
+from clipneurons.adversarial.cue_request import INDIRECT, METHODS
 from clipneurons.adversarial.descriptions import Description
 from clipneurons.bundle.bundle import save_bundle
 from export.__main__ import main

@@ -1,0 +1,178 @@
+"""How strongly a phrase pushes from one class to another: a scorer a method."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clipneurons.adversarial.cue_request import (
+    DENSE_EFFECTS,
+    INDIRECT,
+    NO_CUES,
+    RANDOM_NEURONS,
+    RANDOM_WORDS,
+    SECOND_ORDER,
+    SIMILAR_WORDS,
+    CueRequest,
+    Decomposition,
+)
+from clipneurons.bundle.bundle import Bundle
+
+# Neurons of a cue that a report names.
+NEURONS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class CueNeuron:
+    """A unit behind a cue, and its part of the cue's score."""
+
+    layer: int
+    unit: int
+    share: float
+
+
+@dataclass(frozen=True)
+class PhraseScores:
+    """Scores of the pool's phrases, and which units are behind one (none of words alone)."""
+
+    scores: Float[Tensor, " text"]
+    behind: Callable[[int], tuple[CueNeuron, ...]] = lambda text: ()
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of several layers one below the other."""
+
+    layer: Int[Tensor, " unit"]
+    unit: Int[Tensor, " unit"]
+    directions: Float[Tensor, "unit embed"]
+    indices: Int[Tensor, "unit component"]
+    coefficients: Float[Tensor, "unit component"]
+
+    def choose(
+        self, difference: Float[Tensor, " embed"], count: int, generator: torch.Generator | None
+    ) -> "Units":
+        """The units that write most along the difference, or live ones by chance."""
+        if generator is None:
+            order = (self.directions @ difference).abs().argsort(descending=True, stable=True)
+        else:
+            live = (self.directions.norm(dim=-1) > 0).nonzero().flatten()
+            order = live[torch.randperm(len(live), generator=generator)]
+        rows = order[:count]
+        return Units(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    def phrase_scores(
+        self, difference: Float[Tensor, " embed"], texts: int
+    ) -> Float[Tensor, " text"]:
+        """w_j = Σ_n γ_j^n ⟨v, r_n⟩ of every phrase of the pool."""
+        along = self.directions @ difference
+        return torch.zeros(texts).index_add_(
+            0, self.indices.flatten().long(), (self.coefficients * along[:, None]).flatten()
+        )
+
+    def behind(self, text: int, difference: Float[Tensor, " embed"]) -> tuple[CueNeuron, ...]:
+        """The units with the largest parts of a phrase's score, either sign."""
+        parts = (self.coefficients * (self.indices == text)).sum(-1)
+        return self.named(parts * (self.directions @ difference))
+
+    def named(self, parts: Float[Tensor, " unit"]) -> tuple[CueNeuron, ...]:
+        """The units with the largest parts."""
+        order = parts.abs().argsort(descending=True, stable=True)[:NEURONS_SHOWN]
+        return tuple(
+            CueNeuron(int(self.layer[i]), int(self.unit[i]), float(parts[i]))
+            for i in order.tolist()
+            if parts[i] != 0
+        )
+
+
+@dataclass(frozen=True)
+class DenseEffects:
+    """All units with what their effects write along every text; ``energy`` is s_n²."""
+
+    units: Units
+    energy: Float[Tensor, " unit"]
+    texts: Float[Tensor, "text embed"]
+
+    def phrase_scores(self, difference: Float[Tensor, " embed"]) -> Float[Tensor, " text"]:
+        """w_j = Σ_n s_n² ⟨t_j, r_n⟩ ⟨v, r_n⟩ of every phrase of the pool."""
+        along = self.units.directions @ difference
+        return self.texts @ (self.units.directions.T @ (self.energy * along))
+
+    def behind(self, text: int, difference: Float[Tensor, " embed"]) -> tuple[CueNeuron, ...]:
+        """The units with the largest parts of a phrase's score, either sign."""
+        directions = self.units.directions
+        parts = (directions @ self.texts[text]) * (directions @ difference)
+        return self.units.named(self.energy * parts)
+
+
+def dense_effects(bundle: Bundle, layers: Sequence[int]) -> DenseEffects:
+    """The layers' units; s_n is the root mean square of a unit's largest centred norms."""
+    chosen = {layer: bundle.layers[layer] for layer in layers}
+    energy = []
+    for arrays in chosen.values():
+        real = arrays.top_activating_images >= 0
+        count = real.sum(1).clamp_min(1)
+        energy.append((arrays.top_norms.float().square() * real).sum(1).cpu() / count.cpu())
+    texts = torch.nn.functional.normalize(bundle.text_embeddings.float().cpu(), dim=1)
+    return DenseEffects(stack_units(chosen), torch.cat(energy), texts)
+
+
+def stack_units(decompositions: Mapping[int, Decomposition]) -> Units:
+    """All units of the layers."""
+    counts = {layer: len(d.directions) for layer, d in decompositions.items()}
+    arrays = decompositions.values()
+    return Units(
+        layer=torch.cat([torch.full((count,), layer) for layer, count in counts.items()]),
+        unit=torch.cat([torch.arange(count) for count in counts.values()]),
+        directions=torch.cat([a.directions.float().cpu() for a in arrays]),
+        indices=torch.cat([a.indices.cpu() for a in arrays]),
+        coefficients=torch.cat([a.coefficients.float().cpu() for a in arrays]),
+    )
+
+
+def _by_phrases(bundle: Bundle, request: CueRequest, difference: Tensor) -> PhraseScores:
+    """Phrases of the units that write most along the difference, or of units by chance."""
+    arrays = request.decompositions or bundle.layers
+    units = stack_units({layer: arrays[layer] for layer in request.layers})
+    generator = _generator(request) if request.method == RANDOM_NEURONS else None
+    units = units.choose(difference, request.neurons, generator)
+    scores = units.phrase_scores(difference, len(bundle.texts))
+    return PhraseScores(scores, lambda text: units.behind(text, difference))
+
+
+def _by_effects(bundle: Bundle, request: CueRequest, difference: Tensor) -> PhraseScores:
+    """All that all units write."""
+    units = dense_effects(bundle, request.layers)
+    return PhraseScores(
+        units.phrase_scores(difference), lambda text: units.behind(text, difference)
+    )
+
+
+def _similar_words(bundle: Bundle, request: CueRequest, difference: Tensor) -> PhraseScores:
+    return PhraseScores(bundle.text_embeddings @ difference)
+
+
+def _random_words(bundle: Bundle, request: CueRequest, difference: Tensor) -> PhraseScores:
+    return PhraseScores(2 * torch.rand(len(bundle.texts), generator=_generator(request)) - 1)
+
+
+def _no_cues(bundle: Bundle, request: CueRequest, difference: Tensor) -> PhraseScores:
+    return PhraseScores(torch.zeros(len(bundle.texts)))
+
+
+def _generator(request: CueRequest) -> torch.Generator:
+    return torch.Generator().manual_seed(request.seed)
+
+
+# By method; the request's layers are the bundle's.
+SCORERS: Mapping[str, Callable[[Bundle, CueRequest, Float[Tensor, " embed"]], PhraseScores]] = {
+    SECOND_ORDER: _by_phrases,
+    RANDOM_NEURONS: _by_phrases,
+    INDIRECT: _by_phrases,
+    DENSE_EFFECTS: _by_effects,
+    SIMILAR_WORDS: _similar_words,
+    RANDOM_WORDS: _random_words,
+    NO_CUES: _no_cues,
+}
