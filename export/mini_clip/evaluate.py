@@ -19,11 +19,13 @@ from clipneurons.synthetic.pictograms import Pictograms, load_pictograms
 from clipneurons.synthetic.scenes import Placed, SceneConfig, Scenes, compose, relation
 from export.common.errors import UserError
 from export.mini_clip.class_names import plain
+from export.mini_clip.late_effects import later_layers, lost_accuracy
 from export.mini_clip.photographs import kept_out, open_packs
 from export.mini_clip.recipe import VALIDATION_STYLE
 
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TOWERS = ("mini-vit", "mini-rn")
+ABLATED = 1000  # photographs on which effects are ablated
 BEGIN, END = "<!-- evaluation -->", "<!-- /evaluation -->"
 
 
@@ -33,11 +35,15 @@ class MiniClip:
     def __init__(self, folder: Path):
         self.clip = load_clip(folder, device="cpu")
 
+    def pixels(self, images: list[np.ndarray]) -> torch.Tensor:
+        """uint8 [H, W, 3] each -> preprocessed [n, 3, side, side]."""
+        resized = [Image.fromarray(i).resize(self.clip.image_size, Image.BICUBIC) for i in images]
+        return torch.stack([self.clip.preprocess(image) for image in resized])
+
     def images(self, images: list[np.ndarray]) -> torch.Tensor:
         """uint8 [H, W, 3] each -> unit rows [n, d]."""
-        resized = [Image.fromarray(i).resize(self.clip.image_size, Image.BICUBIC) for i in images]
-        pixels = torch.stack([self.clip.preprocess(image) for image in resized])
-        return torch.cat([F.normalize(self.clip.encode_image(p), dim=1) for p in pixels.split(128)])
+        parts = self.pixels(images).split(128)
+        return torch.cat([F.normalize(self.clip.encode_image(part), dim=1) for part in parts])
 
     def texts(self, texts: list[str]) -> torch.Tensor:
         parts = [texts[i : i + 512] for i in range(0, len(texts), 512)]
@@ -102,9 +108,10 @@ def evaluate(folder: Path, packs: list[Photographs]) -> dict[str, tuple[float, .
         ("emojione-v1", heldout, "held out, shift"),
     ):
         images, labels = clean(source, style, concepts)
-        rows[f"{style} ({role}), {len(concepts)} concepts: top-1 / top-5"] = top(
-            clip.images(images), every, labels
-        )
+        row = f"{style} ({role}), {len(concepts)} concepts"
+        rows[f"{row}: top-1 / top-5"] = top(clip.images(images), every, labels)
+        if style == "openmoji":
+            rows |= late_effects(clip, row, images, every, labels)
         images, labels = clean(source, style, TEN)
         rows[f"{style} ({role}), ten classes: top-1"] = top(clip.images(images), ten, labels)[:1]
     rows["retrieval, 256 two-object scenes: R@1 image to text / text to image"] = retrieval(
@@ -124,17 +131,31 @@ def photographs(clip: MiniClip, pack: Photographs) -> dict[str, tuple[float, flo
         own = rows[pack.sources[rows] == source]
         classes = sorted({names[c] for c in np.unique(pack.label[pack.sources == source])})
         labels = [classes.index(names[pack.label[row]]) for row in own]
-        images = clip.images([pack.image(row) for row in own])
-        row = f"{source}, photographs no training saw, {len(classes)} names: top-1 / top-5"
-        found[row] = top(images, clip.classes(classes), labels)
+        images, rivals = [pack.image(row) for row in own], clip.classes(classes)
+        row = f"{source}, photographs no training saw, {len(classes)} names"
+        found[f"{row}: top-1 / top-5"] = top(clip.images(images), rivals, labels)
+        found |= late_effects(clip, row, images, rivals, labels)
     return found
+
+
+def late_effects(clip: MiniClip, row: str, images, classes, labels) -> dict[str, tuple]:
+    """A row of `lost_accuracy` on at most `ABLATED` of the images, for a ViT."""
+    if clip.clip.kind != "vit":
+        return {}
+    chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:ABLATED])
+    pixels = clip.pixels([images[i] for i in chosen])
+    lost = lost_accuracy(clip.clip, pixels, classes, torch.tensor(labels)[chosen])
+    layers = later_layers(clip.clip)
+    name = f"{row}: share of top-1 lost without the second-order effects of layers {layers[0]} to "
+    return {f"{name}{layers[-1]}, together / the worst alone": lost}
 
 
 def table(results: dict[str, dict]) -> str:
     """Markdown: one row a measurement, one column a tower."""
     lines = [f"| | {' | '.join(results)} |", "|---|" + "---|" * len(results)]
-    for row in next(iter(results.values())):
-        cells = [" / ".join(f"{v:.1f}" for v in result[row]) for result in results.values()]
+    for row in {row: None for result in results.values() for row in result}:
+        found = [result.get(row, ()) for result in results.values()]
+        cells = [" / ".join(f"{v:.1f}" for v in values) or "–" for values in found]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
