@@ -8,8 +8,10 @@ from clipneurons.explore.dictionary import TABLE, Phrase
 from tabs.search import DIRECTION, MOST_LETTERS, dictionary_of
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
-from tabs.ui.neuron_card import card_data, card_html, group_images, shown_images
+from tabs.ui.card_files import card_data
+from tabs.ui.neuron_card import card_html
 from tabs.ui.plots import address
+from tabs.ui.top_images import group_images, shown_images
 
 _MOST_NAMES = 12
 

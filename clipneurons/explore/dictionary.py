@@ -6,134 +6,36 @@ pool of texts does not have.
 
 from __future__ import annotations
 
-import re
-from bisect import bisect
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clipneurons.analysis.clustering import linked
-from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.bundle import Bundle, LayerArrays
 from clipneurons.bundle.unit_words import signed, signed_words
+from clipneurons.explore.dashboard import Hit as Hit
+from clipneurons.explore.dashboard import LabelTrust as LabelTrust
+from clipneurons.explore.dashboard import NeuronDashboard as NeuronDashboard
+from clipneurons.explore.effective_concepts import effective_concepts
+from clipneurons.explore.head_groups import HeadGroup as HeadGroup
+from clipneurons.explore.head_groups import head_groups
+from clipneurons.explore.query import Embed as Embed
+from clipneurons.explore.query import Phrase as Phrase
+from clipneurons.explore.query import TextIndex
+from clipneurons.explore.query import parse_query as parse_query
 
 # Columns of `Dictionary.table`.
 TABLE = (
     "unit", "label", "simulation", "reliable", "decomposition", "decomposition_simulation",
     "explained_variance", "participation_ratio", "effective_concepts", "top_norm",
 )  # fmt: skip
-Embed = Callable[[list[str]], Float[Tensor, "text embed"]]
-# Units whose phrases are compared at once.
-_CHUNK = 1024
-# Phrases of a unit that count as its effective concepts; later ones carry little weight.
-_MEANING_PHRASES = 16
 # Random directions behind `Dictionary.chance_line`, and the share of them below it.
 _RANDOM, _BELOW = 1000, 0.95
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """A part of a query: words, and whether they are wanted (+1) or unwanted (−1)."""
-
-    words: str
-    sign: int = 1
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A unit that a search found; `score` is a cosine or a coefficient."""
-
-    layer: int
-    unit: int
-    score: float
-
-
-@dataclass(frozen=True)
-class LabelTrust:
-    """How far a unit's label can be trusted; see `clipneurons.bundle.labels.LayerLabels`.
-
-    `decomposition` is the correlation of the paper's decomposition, `concept` the text that the
-    unit detects best, with intersection over union.
-    """
-
-    simulation: float
-    low: float
-    high: float
-    shuffled_line: float
-    reliable: bool
-    decomposition: float
-    concept: str
-    concept_iou: float
-    monosemanticity: float
-
-
-@dataclass(frozen=True)
-class NeuronDashboard:
-    """What is known of one unit, ready to be shown or saved.
-
-    `phrases` are the unit's tested label, of a bundle without such the decomposition, with their
-    coefficients, largest first; `decomposition` is the paper's; `trust` is None where no label was
-    tested; `images` have their centred effect norms;
-    `significant_share` is the share of images that carry the effect (participation ratio);
-    `effective_concepts` counts its distinct phrases (see `Dictionary.effective_concepts`).
-    """
-
-    layer: int
-    unit: int
-    neuron: int
-    head: int | None
-    phrases: list[tuple[str, float]]
-    decomposition: list[tuple[str, float]]
-    trust: LabelTrust | None
-    images: list[tuple[int, float]]
-    explained_variance: float
-    significant_share: float
-    effective_concepts: float
-    threshold: float
-    mean_top_norm: float
-    neighbours: list[Hit]
-    dead: bool
-
-
-@dataclass(frozen=True)
-class HeadGroup:
-    """Pairs through which a ResNet's neuron says about the same thing, the strongest first.
-
-    `units` are the pairs and `heads` theirs; `share` is the part of the squared top norms of all
-    the neuron's pairs that they have. `phrases` are the strongest pair's with their coefficients,
-    `images` those on which the pairs' centred effects have the largest summed norms.
-    """
-
-    units: tuple[int, ...]
-    heads: tuple[int, ...]
-    share: float
-    phrases: list[tuple[str, float]]
-    images: list[tuple[int, float]]
-
-
-def parse_query(query: str) -> list[Phrase]:
-    """Phrases of a query: separated by commas, with a leading minus where unwanted.
-
-    Raises `ValueError` for a query without words.
-    """
-    phrases = []
-    for part in query.split(","):
-        part = " ".join(part.split())
-        unwanted = part[:1] in ("-", "−", "–")
-        words = part.lstrip("-−– ")
-        if words:
-            phrases.append(Phrase(words, -1 if unwanted else 1))
-    if not phrases:
-        raise ValueError(
-            'Type what to look for: one or more phrases with commas between them, such as "boat", '
-            '"boat, water" or "boat, -water" (not water).'
-        )
-    return phrases
+# Directions that are compared at once.
+_CHUNK = 1024
 
 
 class Dictionary:
@@ -147,13 +49,15 @@ class Dictionary:
         self.directions = torch.cat([bundle.layers[layer].directions for layer in self.layers])
         self.indices = torch.cat([bundle.layers[layer].indices for layer in self.layers]).long()
         self.coefficients = torch.cat([bundle.layers[layer].coefficients for layer in self.layers])
-        self._texts = [text.lower() for text in bundle.texts]
+        self.pool = TextIndex(bundle.texts, bundle.text_embeddings)
+
+    # -- where units are
 
     def units(self, layer: int) -> int:
         """Number of units of a layer."""
         return len(self._arrays(layer).directions)
 
-    def _arrays(self, layer: int):
+    def _arrays(self, layer: int) -> LayerArrays:
         if layer not in self.bundle.layers:
             known = ", ".join(map(str, self.layers))
             raise ValueError(f"This bundle has no layer {layer}; it has {known}.")
@@ -174,54 +78,29 @@ class Dictionary:
         layer = max((la for la in self.layers if self._starts[la] <= row), key=self._starts.get)
         return layer, row - self._starts[layer]
 
+    def rows(self, layer: int) -> slice:
+        """Places of a layer's units among all units."""
+        return slice(self._starts[layer], self._starts[layer] + self.units(layer))
+
     def hits(self, scores: Float[Tensor, " row"], rows: Iterable[int]) -> list[Hit]:
         """Places of units with their scores."""
         return [Hit(*self.place(row), float(scores[row])) for row in rows]
 
     # -- search
 
-    @cached_property
-    def _row_of_text(self) -> dict[str, int]:
-        return {text: i for i, text in reversed(list(enumerate(self._texts)))}
-
     def in_pool(self, words: str) -> bool:
         """Whether the pool has exactly this text, so that no model is needed to embed it."""
-        return words.lower() in self._row_of_text
+        return words in self.pool
 
     def embed(
         self, phrases: Sequence[Phrase], embed: Embed | None = None
     ) -> Float[Tensor, " embed"]:
-        """Unit vector of a query: wanted phrases minus unwanted ones.
-
-        Texts of the pool are looked up; for others `embed` is called. Raises `ValueError` when
-        it is needed and missing, or when the phrases cancel out.
-        """
-        total = torch.zeros(self.bundle.config.embed_dim)
-        unknown = [phrase for phrase in phrases if not self.in_pool(phrase.words)]
-        if unknown:
-            if embed is None:
-                words = ", ".join(f'"{phrase.words}"' for phrase in unknown)
-                raise ValueError(f"The bundle has no text {words}, and no model to embed it with.")
-            vectors = embed([phrase.words for phrase in unknown]).float().cpu()
-            for phrase, vector in zip(unknown, vectors, strict=True):
-                total += phrase.sign * normalize(vector, dim=0)
-        for phrase in phrases:
-            if self.in_pool(phrase.words):
-                row = self._row_of_text[phrase.words.lower()]
-                total += phrase.sign * normalize(self.bundle.text_embeddings[row], dim=0)
-        if total.norm() < 1e-6:
-            raise ValueError("The wanted and the unwanted phrases cancel out: nothing is left.")
-        return normalize(total, dim=0)
+        """Unit vector of a query; see `TextIndex.embed`."""
+        return self.pool.embed(phrases, embed)
 
     def cosines(self, vector: Float[Tensor, " embed"]) -> Float[Tensor, " row"]:
         """Cosine of every unit's direction with a unit vector; 0 for dead units."""
         return self.directions @ vector
-
-    @cached_property
-    def _joined(self) -> tuple[str, list[int]]:
-        """All texts as one, a line each, and where each line starts: one scan finds a word."""
-        starts = [0, *accumulate(len(text) + 1 for text in self._texts[:-1])]
-        return "\n".join(self._texts), starts
 
     def coefficient_scores(self, phrases: Sequence[Phrase]) -> Float[Tensor, " row"]:
         """Summed coefficients, by unit, of the pool's texts that hold a phrase's words.
@@ -229,18 +108,7 @@ class Dictionary:
         A phrase matches a text that contains it as whole words; unwanted phrases count
         negatively. Raises `ValueError` when no text of the pool matches any phrase.
         """
-        weights = torch.zeros(len(self._texts))
-        joined, starts = self._joined
-        for phrase in phrases:
-            whole = re.compile(rf"\b{re.escape(phrase.words.lower())}\b")
-            lines = {bisect(starts, match.start()) - 1 for match in whole.finditer(joined)}
-            weights[list(lines)] += phrase.sign
-        if not weights.any():
-            words = ", ".join(f'"{phrase.words}"' for phrase in phrases)
-            raise ValueError(
-                f"No text of this bundle's pool contains {words}. Search by direction instead."
-            )
-        return (weights[self.indices] * self.coefficients).sum(1)
+        return (self.pool.weights(phrases)[self.indices] * self.coefficients).sum(1)
 
     def strongest(
         self, scores: Float[Tensor, " row"], top: int = 12
@@ -252,6 +120,20 @@ class Dictionary:
             self.hits(scores, [r for r in toward.tolist() if scores[r] > 0]),
             self.hits(scores, [r for r in against.tolist() if scores[r] < 0]),
         )
+
+    @cached_property
+    def chance_line(self) -> float:
+        """Cosine that the best unit for a random direction stays below in 95 % of the cases.
+
+        A search whose best unit is not above it has found nothing.
+        """
+        generator = torch.Generator().manual_seed(0)
+        shape = (_RANDOM, self.directions.shape[1])
+        drawn = normalize(torch.randn(shape, generator=generator), dim=1)
+        best = torch.zeros(_RANDOM)
+        for part in self.directions.split(_CHUNK):
+            best = torch.maximum(best, (drawn @ part.T).amax(1))
+        return float(best.quantile(_BELOW))
 
     # -- one unit
 
@@ -282,8 +164,7 @@ class Dictionary:
         """Everything the page shows of a unit."""
         row, arrays = self.row(layer, unit), self._arrays(layer)
         heads = self.bundle.config.units_per_neuron
-        images = arrays.top_activating_images[unit].tolist()
-        norms = arrays.top_norms[unit].tolist()
+        images, norms = arrays.top_activating_images[unit], arrays.top_norms[unit]
         return NeuronDashboard(
             layer=layer,
             unit=unit,
@@ -292,14 +173,12 @@ class Dictionary:
             phrases=self.bundle.label(layer, unit, phrases),
             decomposition=self.bundle.phrases(layer, unit, phrases),
             trust=self.trust(layer, unit),
-            images=[(i, n) for i, n in zip(images, norms, strict=True) if i >= 0],
+            images=[(i, n) for i, n in zip(images.tolist(), norms.tolist(), strict=True) if i >= 0],
             explained_variance=float(arrays.explained_variance[unit]),
             significant_share=float(arrays.participation_ratio[unit]),
             effective_concepts=float(self.effective_concepts[row]),
             threshold=float(arrays.percentile[unit]),
-            mean_top_norm=_mean_top_norm(
-                arrays.top_norms[unit], arrays.top_activating_images[unit]
-            ),
+            mean_top_norm=_mean_top_norm(norms, images),
             neighbours=self.neighbours(layer, unit, neighbours),
             dead=not bool(self.directions[row].any()),
         )
@@ -331,33 +210,11 @@ class Dictionary:
         ``similar``; the group with the largest share comes first. Dead pairs are left out. Empty
         for a ViT, whose neurons are units themselves.
         """
-        row, arrays = self.row(layer, unit), self._arrays(layer)
+        self.row(layer, unit)
         heads = self.bundle.config.units_per_neuron
         if heads == 1:
             return []
-        first = unit // heads * heads
-        rows = self.directions[row - unit + first :][:heads]
-        alive = rows.any(1).nonzero().flatten()
-        norms = arrays.top_norms[first : first + heads]
-        strength = (
-            norms.square() * (arrays.top_activating_images[first : first + heads] >= 0)
-        ).sum(1)
-        found = []
-        for group in linked(rows[alive], similar):
-            mine = sorted(alive[group].tolist(), key=lambda head: -float(strength[head]))
-            units = tuple(first + head for head in mine)
-            found.append(
-                HeadGroup(
-                    units=units,
-                    heads=tuple(mine),
-                    share=float(strength[mine].sum() / strength.sum()),
-                    phrases=self.bundle.phrases(layer, units[0], phrases),
-                    images=_strongest_images(
-                        arrays.top_activating_images[list(units)], norms[mine]
-                    ),
-                )
-            )
-        return sorted(found, key=lambda concept: -concept.share)
+        return head_groups(self.bundle, layer, unit // heads, similar, phrases)
 
     # -- all units
 
@@ -381,20 +238,6 @@ class Dictionary:
         return torch.cat([self.bundle.labels[layer].reliable for layer in self.layers])
 
     @cached_property
-    def chance_line(self) -> float:
-        """Cosine that the best unit for a random direction stays below in 95 % of the cases.
-
-        A search whose best unit is not above it has found nothing.
-        """
-        generator = torch.Generator().manual_seed(0)
-        shape = (_RANDOM, self.directions.shape[1])
-        drawn = normalize(torch.randn(shape, generator=generator), dim=1)
-        best = torch.zeros(_RANDOM)
-        for part in self.directions.split(_CHUNK):
-            best = torch.maximum(best, (drawn @ part.T).amax(1))
-        return float(best.quantile(_BELOW))
-
-    @cached_property
     def centred_texts(self) -> Float[Tensor, "text embed"]:
         """The pool's embeddings without what all texts share, as unit rows."""
         texts = self.bundle.text_embeddings
@@ -402,63 +245,25 @@ class Dictionary:
 
     @cached_property
     def effective_concepts(self) -> Float[Tensor, " row"]:
-        """Effective number of distinct phrases of each unit: 1 says one thing.
-
-        Diversity of order 2 that takes similarity into account (Leinster and Cobbold 2012):
-        1 / Σ_jk p_j p_k max(0, s_j s_k cos(t_j, t_k)), with p the shares of |γ|, s the signs and
-        t the centred texts; a unit that says the same in several words has one meaning. 0 for
-        dead units.
-        """
-        parts = []
-        order = (
-            self.coefficients.abs()
-            .topk(min(_MEANING_PHRASES, self.coefficients.shape[1]), dim=1)
-            .indices
-        )
-        gamma = self.coefficients.gather(1, order)
-        share = gamma.abs() / gamma.abs().sum(1, keepdim=True).clamp_min(1e-12)
-        indices = self.indices.gather(1, order)
-        for start in range(0, len(share), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            texts = self.centred_texts[indices[part]] * gamma[part].sign()[..., None]
-            alike = (texts @ texts.mT).clamp_min(0)  # [unit, phrase, phrase]
-            alike.diagonal(dim1=1, dim2=2).fill_(1.0)
-            same = torch.einsum("uj,ujk,uk->u", share[part], alike, share[part])
-            parts.append(torch.where(same > 0, 1 / same, 0.0))
-        return torch.cat(parts)
+        """Effective number of distinct phrases of each unit; see `effective_concepts`."""
+        return effective_concepts(self.indices, self.coefficients, self.centred_texts)
 
     def table(self, layer: int, phrases: int = 4) -> list[list]:
         """A row a unit, as the columns of `TABLE`; what was not tested is None."""
         arrays, rows = self._arrays(layer), []
-        start = self._starts[layer]
-        columns = zip(
-            arrays.indices[:, :phrases].tolist(),
-            arrays.coefficients[:, :phrases].tolist(),
+        figures = zip(
             arrays.explained_variance.tolist(),
             arrays.participation_ratio.tolist(),
-            self.effective_concepts[start : start + self.units(layer)].tolist(),
+            self.effective_concepts[self.rows(layer)].tolist(),
             arrays.top_norms[:, 0].tolist(),
             strict=True,
         )
-        for unit, (texts, gammas, explained, share, effective_concepts, norm) in enumerate(columns):
-            pairs = zip(texts, gammas, strict=True)
-            said = [signed(self.bundle.texts[i], g) for i, g in pairs if g]
+        for unit, values in enumerate(figures):
             trust = self.trust(layer, unit)
-            label = signed_words(self.bundle, layer, unit, phrases)
-            rows.append(
-                [
-                    unit,
-                    ", ".join(label),
-                    trust and trust.simulation,
-                    None if trust is None else trust.reliable,
-                    ", ".join(said),
-                    trust and trust.decomposition,
-                    explained,
-                    share,
-                    effective_concepts,
-                    norm,
-                ]
-            )
+            tested = (trust.simulation, trust.reliable) if trust else (None, None)
+            label = ", ".join(signed_words(self.bundle, layer, unit, phrases))
+            said = ", ".join(signed(t, c) for t, c in self.bundle.phrases(layer, unit, phrases))
+            rows.append([unit, label, *tested, said, trust and trust.decomposition, *values])
         return rows
 
     def interesting(self) -> tuple[int, int]:
@@ -472,13 +277,7 @@ class Dictionary:
             return self.place(self.most_trusted(1)[0])
         best, found = -1.0, (self.layers[-1], 0)
         for layer in reversed(self.layers):
-            arrays, start = self._arrays(layer), self._starts[layer]
-            said = (self.coefficients[start : start + self.units(layer), 0]).clamp_min(0)
-            rare = 1 - arrays.participation_ratio
-            effective_concepts = self.effective_concepts[start : start + len(rare)].clamp_min(1)
-            clear = arrays.explained_variance / effective_concepts
-            size = arrays.top_norms[:, 0] / arrays.top_norms[:, 0].median().clamp_min(1e-12)
-            score = said * rare * clear * size.clamp_max(3).sqrt() * self._named(layer)
+            score = self._clear(layer)
             if float(score.max()) > best:
                 best, found = float(score.max()), (layer, int(score.argmax()))
         return found
@@ -491,6 +290,15 @@ class Dictionary:
         order = torch.cat(low).where(self.reliable, -torch.inf).argsort(descending=True)
         return [row for row in order[:count].tolist() if self.reliable[row]]
 
+    def _clear(self, layer: int) -> Float[Tensor, " unit"]:
+        """How clearly each unit says one thing, for want of a test."""
+        arrays, rows = self._arrays(layer), self.rows(layer)
+        said = self.coefficients[rows, 0].clamp_min(0)
+        clear = arrays.explained_variance / self.effective_concepts[rows].clamp_min(1)
+        size = arrays.top_norms[:, 0] / arrays.top_norms[:, 0].median().clamp_min(1e-12)
+        rare = 1 - arrays.participation_ratio
+        return said * rare * clear * size.clamp_max(3).sqrt() * self._named(layer)
+
     def _named(self, layer: int) -> Float[Tensor, " unit"]:
         """Of a unit's first nine pictures, those whose caption has one of its first phrases,
         plus one, so that bundles without captions are compared by the rest."""
@@ -500,17 +308,6 @@ class Dictionary:
             captions = [kept.caption(image) for image in images if image in kept]
             named.append(1.0 + sum(any(word in one for word in words) for one in captions))
         return torch.tensor(named)
-
-
-def _strongest_images(
-    images: Int[Tensor, "pair top"], norms: Float[Tensor, "pair top"]
-) -> list[tuple[int, float]]:
-    """Images of several pairs with their summed norms, the largest sums first; −1 pads."""
-    total: dict[int, float] = {}
-    for image, norm in zip(images.flatten().tolist(), norms.flatten().tolist(), strict=True):
-        if image >= 0:
-            total[image] = total.get(image, 0.0) + norm
-    return sorted(total.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def _mean_top_norm(norms: Float[Tensor, " top"], images: Int[Tensor, " top"]) -> float:

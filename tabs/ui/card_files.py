@@ -1,0 +1,107 @@
+"""A neuron's card to take along: as data, as JSON, as a picture."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from dataclasses import asdict
+from functools import partial
+from io import BytesIO
+
+from PIL import Image, ImageDraw, ImageFont
+
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.unit_words import signed_words
+from clipneurons.explore.dashboard import NeuronDashboard
+from tabs.server.uploads import open_image
+from tabs.ui.neuron_card import place
+from tabs.ui.plots import MINUS, PLUS
+from tabs.ui.theme import picture_font
+from tabs.ui.top_images import shown_images
+
+_LISTS = ("phrases", "decomposition", "images", "neighbours")
+
+
+def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
+    """The card as plain data."""
+    config = bundle.config
+    return {
+        "model": config.model,
+        "pretrained": config.pretrained,
+        "weights_sha256": config.weights_sha256,
+        "data": config.data.name,
+        **{k: v for k, v in asdict(card).items() if k not in _LISTS},
+        "phrases": [{"text": text, "coefficient": c} for text, c in card.phrases],
+        "decomposition": [{"text": text, "coefficient": c} for text, c in card.decomposition],
+        "images": [
+            {"index": i, "norm": n, "caption": bundle.examples.caption(i)}
+            for i, n in shown_images(bundle, card)
+        ],
+        "neighbours": [
+            {
+                "layer": hit.layer, "unit": hit.unit, "cosine": hit.score,
+                "phrases": signed_words(bundle, hit.layer, hit.unit, 3),
+            }
+            for hit in card.neighbours
+        ],
+    }  # fmt: skip
+
+
+def json_file(bundle: Bundle, card: NeuronDashboard) -> str:
+    """Name and content of the JSON download, for `cnSave` of `page.js`."""
+    text = json.dumps(card_data(bundle, card), indent=1, ensure_ascii=False)
+    return _file(card, "json", "application/json", text.encode())
+
+
+def png_file(bundle: Bundle, card: NeuronDashboard) -> str:
+    """Name and content of the PNG download, for `cnSave` of `page.js`."""
+    buffer = BytesIO()
+    card_picture(bundle, card).save(buffer, "PNG")
+    return _file(card, "png", "image/png", buffer.getvalue())
+
+
+def _file(card: NeuronDashboard, ending: str, mime: str, content: bytes) -> str:
+    name = f"layer{card.layer}-neuron{card.unit}.{ending}"
+    return json.dumps({"name": name, "uri": f"data:{mime};base64,{b64encode(content).decode()}"})
+
+
+def card_picture(bundle: Bundle, card: NeuronDashboard) -> Image.Image:
+    """The card as a picture, 1200 × 675 pixels: title, phrases, top images."""
+    ink, soft, paper = "#1e1c1a", "#5a544b", "#fffdfa"
+    canvas = Image.new("RGB", (1200, 675), paper)
+    draw = ImageDraw.Draw(canvas)
+    text, heading = picture_font, partial(picture_font, heading=True)
+    title = ", ".join(t for t, c in card.phrases if c > 0) or "Silent"
+    draw.text((48, 40), place(card), soft, text(24))
+    draw.text((48, 72), _fit(title, heading(44), 1104), ink, heading(44))
+    numbers = (
+        f"{card.significant_share:.1%} of images carry it    "
+        f"{card.explained_variance:.0%} along one direction    "
+        f"{card.effective_concepts:.1f} effective concepts"
+    )
+    draw.text((48, 134), numbers, soft, text(22))
+    most = max((abs(c) for _, c in card.phrases), default=1.0)
+    signs = any(c < 0 for _, c in card.phrases)
+    zero, room = (410, 105) if signs else (310, 205)
+    for i, (phrase, c) in enumerate(card.phrases[:12]):
+        y = 196 + 36 * i
+        draw.text((48, y), _fit(phrase, text(22), 245), ink, text(22))
+        end = zero + room * c / most
+        bar = (min(zero, end), y + 7, max(zero, end), y + 23)
+        draw.rectangle(bar, fill=PLUS if c > 0 else MINUS)
+        draw.text((525, y), f"{c:+.2f}".replace("-", "−"), soft, text(20))
+    for i, (image, _) in enumerate(shown_images(bundle, card)[:15]):
+        picture = open_image(BytesIO(bundle.examples[image]))
+        picture = picture.resize((104, 104), Image.Resampling.LANCZOS)
+        canvas.paste(picture, (618 + 110 * (i % 5), 196 + 118 * (i // 5)))
+    model = bundle.config.model if bundle.config.model != "." else bundle.config.data.name
+    draw.text((48, 634), f"clipneurons · {model}", soft, text(18))
+    return canvas
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip(" ,") + "…"
