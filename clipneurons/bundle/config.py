@@ -14,7 +14,8 @@ CONFIG, NEURONS, DECOMPOSITION = "config.json", "neurons.safetensors", "decompos
 TEXTS, EXAMPLES, METRICS = "texts.txt", "examples/thumbnails.safetensors", "metrics.json"
 CARD, LABELS = "README.md", "labels.safetensors"
 BUNDLE_FILES = (CONFIG, NEURONS, DECOMPOSITION, TEXTS, EXAMPLES, METRICS, CARD)
-MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "MODEL.md")
+MODEL_CARD = "MODEL.md"
+MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", MODEL_CARD)
 OPTIONAL_FILES = (*MODEL_FILES, "skipped.csv", LABELS)
 
 

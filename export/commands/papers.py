@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from clipneurons.bundle.bundle import load_bundle
-from clipneurons.bundle.config import DECOMPOSITION, NEURONS
+from clipneurons.bundle.config import DECOMPOSITION, MODEL_CARD, NEURONS
 from clipneurons.bundle.folders import CHECKSUMS, file_sha256, write_atomic
 from export.common.errors import UserError
 from export.common.flags import positive
@@ -179,6 +179,7 @@ def _measure(
         "layers": list(config.layers),
         "pool": f"{config.pool.name}, {config.pool.count:,} texts",
         "data": f"{config.data.name}, {config.data.count:,} images",
+        "trained_for": _trained_for(folder),
     }
     done, failed, context = entry["experiments"], 0, None
     basis = [file_sha256(folder / name) for name in (NEURONS, DECOMPOSITION)]
@@ -217,6 +218,14 @@ def _measure(
         print(f"{folder.name}: {experiment.name}, {seconds:.0f} s", flush=True)
     _write(args.out / RESULTS, results)
     return failed
+
+
+def _trained_for(folder: Path) -> list[str]:
+    """What the model's own card says that its training asked for."""
+    from huggingface_hub import metadata_load
+
+    card = folder / MODEL_CARD
+    return ((metadata_load(card) or {}) if card.is_file() else {}).get("trained_for", [])
 
 
 def _read(path: Path) -> dict:

@@ -12,7 +12,7 @@ from export.report.charts import Line, line_chart
 from export.report.context import EvaluationContext
 from export.report.metric import Metric, metric, percent, spread
 from export.report.tables import conditions_table
-from export.report.types import Claim, Experiment, Figure, Section
+from export.report.types import LATE_CLASS_TOKEN, Claim, Experiment, Figure, Section
 
 NAMES = {"attention": "attention layers 0 to l", "mlps": "MLP layers 0 to l (direct effect)"}
 
@@ -96,11 +96,13 @@ def claims(result: Mapping, by: Metric, count: int) -> list[Claim]:
             lost < 0.2 * total if decided else None,
             f"{spread(*before)} with layers 0 to {count - 1 - late} ablated, "
             f"{spread(*attention[-1])} with all, {percent(by.base)} with none.",
+            LATE_CLASS_TOKEN,
         ),
         Claim(
             "MLPs have hardly any direct effect, so that it cannot explain their neurons.",
             by.base - mlps[-1][0] < 0.2 * total if decided else None,
             f"{spread(*mlps[-1])} with the direct effects of all MLPs ablated.",
+            LATE_CLASS_TOKEN,
         ),
     ]
 

@@ -8,7 +8,7 @@ from export.report.charts import Line, line_chart
 from export.report.context import EvaluationContext
 from export.report.metric import Metric, metric, percent, spread
 from export.report.tables import conditions_table
-from export.report.types import Claim, Experiment, Figure, Section
+from export.report.types import LATE_CLASS_TOKEN, Claim, Experiment, Figure, Section
 
 CONDITIONS = {
     "all effects mean-ablated": "all effects",
@@ -81,6 +81,7 @@ def claims(layers: Mapping[int, Mapping], by: Metric) -> list[Claim]:
             (late if real else None),
             f"The largest loss is in layer {peak} of 0 to {max(layers)}: {percent(by.base)} "
             f"before, {after} after.",
+            LATE_CLASS_TOKEN,
         ),
         Claim(
             "Few images carry a neuron's effect: what its large effects say matters, the rest "

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from clipneurons.bundle.config import MODEL_CARD
 from clipneurons.models.clip import load_clip
 from clipneurons.synthetic.captions import PROMPTS, Facts, article, write_caption
 from clipneurons.synthetic.photographs import FILE, Photographs, load_photographs
@@ -162,7 +163,7 @@ def table(results: dict[str, dict]) -> str:
 
 def write_cards(text: str, out: Path) -> None:
     for tower in TOWERS:
-        path = out / tower / "MODEL.md"
+        path = out / tower / MODEL_CARD
         before, rest = path.read_text().split(BEGIN)
         path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clipneurons.bundle.bundle import Bundle, load_bundle, save_bundle
-from clipneurons.bundle.config import check_clip
+from clipneurons.bundle.config import MODEL_CARD, check_clip
 from clipneurons.bundle.hub import resolve
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
@@ -47,7 +47,7 @@ def card_of(bundle: Bundle, folder: Path, repository: str) -> str:
 
 def model_card(folder: str | Path) -> str:
     """The text of the model's own card, where the folder has one."""
-    path = Path(folder) / "MODEL.md"
+    path = Path(folder) / MODEL_CARD
     return path.read_text() if path.is_file() else ""
 
 

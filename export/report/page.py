@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
 from export.report import published
-from export.report.types import Experiment, Figure, Gallery, Section, Table
+from export.report.types import VERDICTS, Experiment, Figure, Gallery, Section, Table
 
 _NUMBER = re.compile(r"^[−+\-]?[\d.,]+( |$|%)")
 
@@ -22,6 +23,7 @@ class Done:
     id: str
     module: str
     section: Section
+    verdicts: Sequence[str]  # of the section's claims
     seconds: float
     settings: str
 
@@ -42,9 +44,18 @@ def render(results: Mapping, experiments: Mapping[str, Experiment]) -> str:
         (name, bundle, _sections(name, bundle, experiments))
         for name, bundle in results["bundles"].items()
     ]
+    counts = [
+        (name, bundle["model"], Counter(v for done in sections for v in done.verdicts))
+        for name, bundle, sections in bundles
+    ]
     total = sum(done.seconds for _, _, sections in bundles for done in sections)
     return environment.get_template("report.html.j2").render(
-        results=results, bundles=bundles, total=total, published=published
+        results=results,
+        bundles=bundles,
+        counts=counts,
+        verdicts=VERDICTS,
+        total=total,
+        published=published,
     )
 
 
@@ -59,12 +70,15 @@ def _sections(name: str, bundle: Mapping, experiments: Mapping[str, Experiment])
             for option, value in entry["settings"].items()
             if value not in ((), [])
         )
+        section = experiment.report(entry["result"])
+        trained_for = bundle.get("trained_for", ())
         anchor = f"{name}-{key}".replace(" ", "-")
         found.append(
             Done(
                 anchor,
                 experiment.measure.__module__.rpartition(".")[2],
-                experiment.report(entry["result"]),
+                section,
+                [claim.verdict(trained_for) for claim in section.claims],
                 entry["seconds"],
                 settings,
             )

@@ -72,17 +72,29 @@ class Gallery:
     rows: Sequence[tuple[str, str, Sequence[Picture]]]
 
 
+# What a model's training may have asked for, as its MODEL.md says under `trained_for`: that late
+# attention brings the image into the class token, and MLPs write little into it.
+LATE_CLASS_TOKEN = "late class token"
+
+VERDICTS = ("holds", "holds by construction", "does not hold", "not decided")
+
+
 @dataclass(frozen=True)
 class Claim:
-    """A statement of a paper; `holds` is None where the figures cannot decide it."""
+    """A statement of a paper; `holds` is None where the figures cannot decide it.
+
+    `follows_from`: what makes it hold by construction in a model that was trained for that.
+    """
 
     text: str
     holds: bool | None
     evidence: str
+    follows_from: str | None = None
 
-    @property
-    def verdict(self) -> str:
-        """In words."""
+    def verdict(self, trained_for: Sequence[str] = ()) -> str:
+        """One of `VERDICTS`, for a model whose training asked for some things."""
+        if self.holds and self.follows_from in trained_for:
+            return "holds by construction"
         return {True: "holds", False: "does not hold", None: "not decided"}[self.holds]
 
 
