@@ -18,6 +18,11 @@ def is_scenes(spec: str) -> bool:
     return spec.partition(":")[0] == SCENES
 
 
+def ships(spec: str) -> bool:
+    """Whether `--images` names composed scenes, the shipped photographs, or both."""
+    return all(is_scenes(part) or part == PHOTOGRAPHS for part in spec.split("+"))
+
+
 def open_source(
     spec: str,
     *,
@@ -32,17 +37,18 @@ def open_source(
     `scenes` or `scenes:COUNT` (composed, of `image_size` pixels), `photographs` (those that ship),
     both (`scenes:3000+photographs`), a folder, tar files (a path, a
     glob or `name-{000..012}.tar`), `cifar10:ROOT`, or `hf:owner/name[@revision]`. `limit` keeps
-    the first images. Raises `SourceError`.
+    the first images. `heldout` takes the scenes and photographs that are kept for figures.
+    Raises `SourceError`.
     """
     kind, _, rest = spec.partition(":")
-    if kind in (SCENES, PHOTOGRAPHS) and "+" in spec:
+    if "+" in spec and ships(spec):
         parts = [
             open_source(part, split=split, seed=seed, image_size=image_size, heldout=heldout)
             for part in spec.split("+")
         ]
         source = Joined(parts)
     elif spec == PHOTOGRAPHS:
-        source = shipped_photographs()
+        source = shipped_photographs(heldout)
     elif is_scenes(spec):
         if rest and not rest.isdigit():
             raise SourceError(f"--images {spec!r}: expected scenes:COUNT")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
 from typing import Any
+
+import numpy as np
 
 from clipneurons.synthetic.captions import article
 from clipneurons.synthetic.photographs import Photographs, load_photographs
@@ -39,12 +42,24 @@ class PhotographsSource:
         return Content(self.pack.data(i), label, f"a photo of {article(name)}")
 
 
-def shipped_photographs() -> PhotographsSource:
-    """The bundled photographs; `SourceError` where they are missing or damaged."""
+def shipped_photographs(heldout: bool = False) -> PhotographsSource:
+    """The bundled photographs without, or only, each name's third that is kept for figures.
+
+    Raises `SourceError` where they are missing or damaged.
+    """
     try:
-        return PhotographsSource(load_photographs())
+        pack = load_photographs()
     except (OSError, ValueError) as error:
         raise SourceError(str(error)) from None
+    seen: Counter[str] = Counter()
+    rows = []
+    for row in range(len(pack)):
+        name = pack.name(row)
+        seen[name] += 1
+        if (seen[name] % 3 == 0) == heldout:
+            rows.append(row)
+    name = "held-out photographs" if heldout else "photographs"
+    return PhotographsSource(pack.subset(np.array(rows)), name)
 
 
 class Joined:

@@ -10,7 +10,7 @@ from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import embed_texts
 from export.common.settings import Settings
 from export.data.dataset import Source
-from export.data.open_source import SCENES, is_scenes, open_source
+from export.data.open_source import SCENES, is_scenes, open_source, ships
 
 # Scenes for the figures: with one object each, from a seed of their own.
 HELDOUT_SCENES = f"{SCENES}:1000"
@@ -18,7 +18,10 @@ HELDOUT_SCENES = f"{SCENES}:1000"
 
 def heldout_images(settings: Settings, clip: ClipModel) -> Source:
     """Images that the statistics did not see, where there are any."""
-    spec = settings.heldout or (HELDOUT_SCENES if is_scenes(settings.images) else settings.images)
+    spec = settings.heldout or settings.images
+    if not settings.heldout and ships(spec):
+        parts = spec.split("+")
+        spec = "+".join(HELDOUT_SCENES if is_scenes(part) else part for part in parts)
     own = spec == settings.images
     return open_source(
         spec,
@@ -26,7 +29,7 @@ def heldout_images(settings: Settings, clip: ClipModel) -> Source:
         limit=settings.limit if own else None,
         seed=settings.seed + 1,
         image_size=max(clip.image_size),
-        heldout=is_scenes(spec),
+        heldout=ships(spec),
     )
 
 

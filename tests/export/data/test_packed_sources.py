@@ -1,11 +1,16 @@
 """The shipped photographs as a data set, and two data sets as one."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from clipneurons.synthetic import photographs
 from export.common.errors import SourceError
+from export.common.settings import Settings
 from export.data.open_source import open_source
+from export.evaluation.zero_shot import heldout_images
+from tests.helpers.models import tiny_vit
 
 
 def test_photographs_come_with_their_names():
@@ -13,10 +18,31 @@ def test_photographs_come_with_their_names():
     (raw,) = source.raws([5])
     content = raw.load()
     pack = photographs.load_photographs()
-    assert source.class_names[content.label] == pack.name(5)
-    assert content.caption.endswith(pack.name(5))
+    row = next(i for i in range(len(pack)) if pack.data(i) == content.data)
+    assert source.class_names[content.label] == pack.name(row)
+    assert content.caption.endswith(pack.name(row))
     assert "cougar" in source.class_names
     assert "cougar face" not in source.class_names
+
+
+def test_a_third_of_each_name_is_kept_for_figures():
+    def files(source):
+        return [raw.load().data for raw in source.raws(range(len(source)))]
+
+    read, kept = open_source("photographs"), open_source("photographs", heldout=True)
+    assert kept.name == "held-out photographs"
+    pack = photographs.load_photographs()
+    assert sorted(files(read) + files(kept)) == sorted(pack.data(i) for i in range(len(pack)))
+    counts = Counter(pack.name(i) for i in range(len(pack)))
+    assert len(kept) == sum(count // 3 for count in counts.values())
+    assert set(kept.class_names) == {name for name, count in counts.items() if count >= 3}
+
+
+@pytest.mark.parametrize("images", ["photographs", "scenes:50+photographs"])
+def test_figures_are_measured_on_what_the_export_did_not_see(images):
+    source = heldout_images(Settings(images=images), tiny_vit())
+    assert "held-out photographs" in source.name
+    assert len(source) == len(open_source("photographs", heldout=True)) + 1000 * ("+" in images)
 
 
 def test_scenes_and_photographs_are_one_data_set():
