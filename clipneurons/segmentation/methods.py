@@ -16,6 +16,8 @@ PUBLISHED = (
     "MaskCLIP",
     "SCLIP",
     "ClearCLIP",
+    "NACLIP",
+    "ResCLIP",
     "LeGrad",
 )
 # For ResNets (2509.19943, section 4): the paper's own, and what it is compared with.

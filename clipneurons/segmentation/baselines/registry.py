@@ -6,8 +6,10 @@ from clipneurons.segmentation.baselines.gradcam import gradcam
 from clipneurons.segmentation.baselines.legrad import legrad
 from clipneurons.segmentation.baselines.lrp import lrp
 from clipneurons.segmentation.baselines.maskclip import maskclip
+from clipneurons.segmentation.baselines.naclip import naclip
 from clipneurons.segmentation.baselines.partial_lrp import partial_lrp
 from clipneurons.segmentation.baselines.raw_attention import raw_attention
+from clipneurons.segmentation.baselines.resclip import resclip
 from clipneurons.segmentation.baselines.rollout import rollout
 from clipneurons.segmentation.baselines.sclip import sclip
 from clipneurons.segmentation.baselines.textspan import textspan
@@ -23,5 +25,7 @@ BASELINES = {
     "MaskCLIP": maskclip,
     "SCLIP": sclip,
     "ClearCLIP": clearclip,
+    "NACLIP": naclip,
+    "ResCLIP": resclip,
     "LeGrad": legrad,
 }

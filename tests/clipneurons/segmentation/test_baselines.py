@@ -22,9 +22,11 @@ from clipneurons.segmentation.baselines.lrp import (
     sum_rule,
 )
 from clipneurons.segmentation.baselines.maskclip import maskclip
+from clipneurons.segmentation.baselines.naclip import naclip
 from clipneurons.segmentation.baselines.partial_lrp import partial_lrp
 from clipneurons.segmentation.baselines.raw_attention import raw_attention
 from clipneurons.segmentation.baselines.registry import BASELINES
+from clipneurons.segmentation.baselines.resclip import resclip
 from clipneurons.segmentation.baselines.rollout import rollout, rollout_matrix
 from clipneurons.segmentation.baselines.sclip import sclip
 from clipneurons.segmentation.baselines.textspan import textspan
@@ -276,12 +278,26 @@ def similar(x, i):
     return torch.softmax(torch.stack([x[i] @ y / len(x[i]) ** 0.5 for y in x]), 0)
 
 
+def near(k, i):
+    """NACLIP's row of token ``i``, on the 2 x 2 patches of the small model."""
+    side, logits = math.isqrt(len(k) - 1), []
+    for j in range(len(k)):
+        drawn = 0.0
+        if i and j:
+            one, other = divmod(i - 1, side), divmod(j - 1, side)
+            square = sum(((a - b) / side) ** 2 for a, b in zip(one, other, strict=True))
+            drawn = math.exp(-square / (2 * (5 / 14) ** 2))
+        logits.append(k[i] @ k[j] / len(k[i]) ** 0.5 + drawn)
+    return torch.softmax(torch.stack(logits), 0)
+
+
 @pytest.mark.parametrize(
     ("method", "attention", "keep_residual"),
     [
         (maskclip, lambda q, k, i: torch.eye(len(q))[i], True),
         (sclip, lambda q, k, i: similar(q, i) + similar(k, i), True),
         (clearclip, lambda q, k, i: similar(q, i), False),
+        (naclip, lambda q, k, i: near(k, i), False),
     ],
 )
 def test_dense_methods_against_loops(method, attention, keep_residual, clip):
@@ -289,3 +305,18 @@ def test_dense_methods_against_loops(method, attention, keep_residual, clip):
     features = last_block(clip, run_with_cache(clip, batch), attention, keep_residual)
     expected = (features @ some.T).T.reshape(len(some), *clip.grid)
     torch.testing.assert_close(method(clip, batch, some)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_resclip_mixes_in_the_attention_of_middle_blocks():
+    clip = tiny_vit(**{**SMALL, "layers": 6})
+    batch, some = images(1, clip), texts(clip)
+    run = run_with_cache(clip, batch)
+    middle = sum(run.blocks[b].attention[0] for b in (2, 3)) / 2  # of 6, as 6 to 9 of 12
+    rows = iter(middle.flatten(0, 1))  # by head, then query: the order of the loop
+
+    def attention(q, k, i):
+        return 2 * (0.7 * near(k, i) + 0.3 * next(rows))
+
+    features = last_block(clip, run, attention, keep_residual=False)
+    expected = (features @ some.T).T.reshape(len(some), *clip.grid)
+    torch.testing.assert_close(resclip(clip, batch, some)[0], expected, rtol=1e-4, atol=1e-5)
