@@ -14,7 +14,8 @@ from dataclasses import replace
 import torch
 
 from benchmarks.timing import alternate, peak_memory, ratio
-from clipneurons.analysis.effect_statistics import EffectStatistics, RunningMean
+from clipneurons.analysis.effect_statistics import EffectStatistics
+from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.lens.neuron_head import LAYER, NeuronHeadLens
 from clipneurons.models.clip import load_clip
 from clipneurons.models.hooks import record_activations

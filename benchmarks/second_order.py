@@ -11,7 +11,8 @@ import statistics
 import torch
 
 from benchmarks.timing import alternate, peak_memory, ratio
-from clipneurons.analysis.effect_statistics import EffectStatistics, RunningMean
+from clipneurons.analysis.effect_statistics import EffectStatistics
+from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.lens.second_order import SecondOrderLens
 from clipneurons.models.clip import load_clip
 

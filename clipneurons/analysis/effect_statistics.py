@@ -1,80 +1,25 @@
 """Statistics of the effects of each unit over a data set: streaming, exact, mergeable.
 
-Two passes: :class:`RunningMean` first, then :class:`EffectStatistics` of the effects centred on
-that mean. Both take batches in any order and split, and merge with others of the same data set.
+Two passes: `RunningMean` first, then :class:`EffectStatistics` of the effects centred on that
+mean. Both take batches in any order and split, and merge with others of the same data set.
 Nothing of size ``[image, unit, embed]`` is ever held.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import ceil, floor
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int32, Int64
+from jaxtyping import Float32, Int32, Int64
 from torch import Tensor
 
 from clipneurons.analysis.principal_component import principal_directions
+from clipneurons.analysis.streaming.image_vectors import ImageVectors
+from clipneurons.analysis.streaming.norm_histogram import NormHistogram
+from clipneurons.analysis.streaming.norm_moments import NormMoments
+from clipneurons.analysis.streaming.running_mean import RunningMean
+from clipneurons.analysis.streaming.tail_quantile import TailQuantile
+from clipneurons.analysis.streaming.top_effects import TopEffects
 from clipneurons.lens.contributions import Contributions, Directions, MeanEffect
-
-# Logarithmic bins for histograms of norms; effects have the scale of a norm-100 embedding.
-NORM_BINS = np.logspace(-4, 3, 71)
-_LAST_ID = 2**32 - 1
-
-
-class RunningMean:
-    """Mean of the scores (and shared bias) of one layer, accumulated in float64."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.scores: Float64[Tensor, "unit head"] | None = None
-        self.bias: Float64[Tensor, " embed"] | None = None
-
-    def update(self, batch: Contributions) -> None:
-        """Add a batch."""
-        bias = None if batch.bias is None else batch.bias.sum(0, dtype=torch.float64)
-        self._add(len(batch.scores), batch.scores.sum(0, dtype=torch.float64), bias)
-
-    def merge(self, other: "RunningMean") -> None:
-        """Add what another process accumulated."""
-        if other.count:
-            self._add(other.count, other.scores, other.bias)
-
-    def _add(self, count: int, scores: Tensor, bias: Tensor | None) -> None:
-        if self.count == 0:
-            self.scores, self.bias = torch.zeros_like(scores), bias if bias is None else bias * 0
-        self.count += count
-        self.scores += scores
-        if bias is not None:
-            self.bias += bias
-
-    def mean(self) -> MeanEffect:
-        """The mean so far, in float32.
-
-        Raises:
-            ValueError: no image was seen, or a score was not finite.
-        """
-        if self.count == 0:
-            raise ValueError("the data set is empty: expected at least one image")
-        scores = (self.scores / self.count).float()
-        if not scores.isfinite().all():
-            raise ValueError("expected finite scores, the mean effect has NaN or infinity")
-        bias = None if self.bias is None else (self.bias / self.count).float()
-        return MeanEffect(scores, bias)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Tensors from which :meth:`load_state_dict` goes on."""
-        state = {"count": torch.tensor(self.count)}
-        if self.scores is not None:
-            state["scores"] = self.scores
-        if self.bias is not None:
-            state["bias"] = self.bias
-        return state
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from another object's :meth:`state_dict`."""
-        self.count = int(state["count"])
-        self.scores, self.bias = state.get("scores"), state.get("bias")
 
 
 @dataclass(frozen=True)
@@ -132,24 +77,21 @@ class EffectStatistics:
         units, heads = mean.scores.shape
         device = mean.scores.device
         self.mean, self.directions = mean, directions
-        self.images, self.top_k, self.percentile = images, min(top_k, images), percentile
-        self.count = 0
-        # A key orders by norm, then by image: ties cannot depend on the order of batches.
-        empty = -1 - torch.arange(self.top_k, device=device)
-        self._keys = empty.repeat(units, 1)
-        self._rows = torch.zeros(units, self.top_k, heads, device=device)
-        # Small batches wait here until together they are worth a selection.
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        # The percentile interpolates between the `tail`-th largest norm and the next.
-        self._tail_size = images - floor(percentile / 100 * (images - 1))
-        self._tail = torch.full((units, 2 * self._tail_size), -1.0, device=device)
-        self._tail_filled = self._tail_size
-        self._edges = torch.tensor(NORM_BINS[1:-1], dtype=torch.float32, device=device)
-        bins = len(NORM_BINS) - 1
-        self._histogram = torch.zeros(units, bins, dtype=torch.int32, device=device)
-        self._moments = torch.zeros(2, units, dtype=torch.float64, device=device)
-        self._bias_ids: list[Tensor] = []
-        self._biases: list[Tensor] = []
+        self.images, self.count = images, 0
+        self.top = TopEffects(units, heads, min(top_k, images), device)
+        self.quantile = TailQuantile(units, images, percentile, device)
+        self.histogram = NormHistogram(units, device)
+        self.moments = NormMoments(units, device)
+        self.biases = ImageVectors()
+
+    @property
+    def _of_norms(self) -> tuple[TailQuantile, NormHistogram, NormMoments]:
+        """The parts that need nothing but the norms."""
+        return self.quantile, self.histogram, self.moments
+
+    @property
+    def _parts(self) -> tuple:
+        return self.top, *self._of_norms, self.biases
 
     def update(self, batch: Contributions, ids: Int64[Tensor, " image"]) -> None:
         """Add a batch; ``ids`` are the images' numbers in the data set, each used once.
@@ -162,20 +104,11 @@ class EffectStatistics:
             bad = (~norms.isfinite()).any(0).nonzero()[0].item()
             raise ValueError(f"expected finite effects, image {ids[bad].item()} gives NaN or inf")
         self._count(len(ids))
-        squares = norms.square()
-        self._moments += torch.stack([squares.sum(1), squares.square_().sum(1)])
-        bins = torch.bucketize(norms, self._edges)
-        one = torch.ones((), dtype=torch.int32, device=bins.device)
-        self._histogram.scatter_add_(1, bins, one.expand_as(bins))
-        self._keep_tail(norms)
-        keys = norms.view(torch.int32).long().bitwise_left_shift_(32)
-        keys |= _LAST_ID - ids.to(norms.device)
-        self._waiting.append((keys, batch.scores))
-        if 2 * sum(keys.shape[1] for keys, _ in self._waiting) >= self.top_k:
-            self._select()
+        for part in self._of_norms:
+            part.update(norms)
+        self.top.update(norms, ids, batch.scores)
         if batch.bias is not None:
-            self._bias_ids.append(ids.to(batch.bias.device))
-            self._biases.append(batch.bias)
+            self.biases.update(ids, batch.bias)
 
     def merge(self, other: "EffectStatistics") -> None:
         """Add what another process saw of the same data set, around the same mean.
@@ -186,59 +119,13 @@ class EffectStatistics:
         if not torch.equal(self.mean.scores, other.mean.scores):
             raise ValueError("expected statistics around one mean; merge the means first")
         self._count(other.count)
-        self._moments += other._moments
-        self._histogram += other._histogram
-        self._keep_tail(other._tail[:, : other._tail_filled])
-        other._select()
-        self._keep_top(other._keys, other._rows)
-        self._bias_ids += other._bias_ids
-        self._biases += other._biases
+        for mine, theirs in zip(self._parts, other._parts, strict=True):
+            mine.merge(theirs)
 
     def _count(self, more: int) -> None:
         self.count += more
         if self.count > self.images:
             raise ValueError(f"{self.images} images were announced, {self.count} came")
-
-    def _keep_tail(self, norms: Float[Tensor, "unit image"]) -> None:
-        size = self._tail_size
-        for part in norms.split(size, dim=1):
-            if self._tail_filled + part.shape[1] > 2 * size:
-                self._compact_tail()
-            self._tail[:, self._tail_filled : self._tail_filled + part.shape[1]] = part
-            self._tail_filled += part.shape[1]
-
-    def _compact_tail(self) -> None:
-        size = self._tail_size
-        self._tail[:, :size] = self._tail[:, : self._tail_filled].topk(size, dim=1).values
-        self._tail_filled = size
-
-    def _select(self) -> None:
-        if self._waiting:
-            keys, scores = zip(*self._waiting, strict=True)
-            self._waiting = []
-            self._keep_top(torch.cat(keys, 1), torch.cat(scores).transpose(0, 1))
-
-    def _keep_top(self, keys: Int64[Tensor, "unit new"], rows: Tensor) -> None:
-        """Replace the smallest kept effects by larger new ones."""
-        hit = (keys > self._keys.amin(1, keepdim=True)).any(1).nonzero().flatten()
-        if not len(hit):
-            return
-        kept, new = self._keys[hit], keys[hit]
-        last = torch.cat([kept, new], 1).topk(self.top_k, dim=1).values[:, -1:]
-        # Keys are distinct, so each unit drops exactly as many as it takes.
-        drop, take = (kept < last).nonzero(as_tuple=True), (new >= last).nonzero(as_tuple=True)
-        self._keys[hit[drop[0]], drop[1]] = new[take]
-        self._rows[hit[drop[0]], drop[1]] = rows[hit[take[0]], take[1]]
-
-    def top(self) -> tuple[Float[Tensor, "unit k"], Int64[Tensor, "unit k"], Tensor]:
-        """Largest centred norms, their images, and their scores, largest first."""
-        self._select()
-        filled = min(self.top_k, self.count)
-        keys, order = self._keys.sort(dim=1, descending=True)
-        keys, order = keys[:, :filled], order[:, :filled]
-        norms = (keys >> 32).int().view(torch.float32)
-        rows = self._rows.gather(1, order[..., None].expand(-1, -1, self._rows.shape[2]))
-        return norms, _LAST_ID - (keys & _LAST_ID), rows
 
     def finish(self) -> UnitStatistics:
         """Statistics of all units, with the principal direction of their top effects.
@@ -248,63 +135,37 @@ class EffectStatistics:
         """
         if self.count != self.images:
             raise ValueError(f"{self.images} images were announced, {self.count} came")
-        norms, ids, rows = self.top()
-        biases = None
-        if self._biases:
-            seen, place = torch.cat(self._bias_ids).sort()
-            by_id = torch.cat(self._biases)[place] - self.mean.bias
-            biases = by_id[torch.searchsorted(seen, ids)]
+        norms, ids, rows = self.top.descending(self.count)
+        biases = self.biases.of(ids)
         directions, explained = principal_directions(
-            rows - self.mean.scores[:, None], self.directions, biases
+            rows - self.mean.scores[:, None],
+            self.directions,
+            None if biases is None else biases.sub_(self.mean.bias),
         )
-        second, fourth = self._moments
-        share = torch.where(fourth > 0, second.square() / (self.count * fourth), 0.0)
         return UnitStatistics(
             means=self.mean.dense(self.directions),
             directions=directions,
             explained_variance=explained,
             top_norms=norms,
             top_activating_images=ids,
-            percentile=self._interpolated_percentile(),
-            norm_histogram=self._histogram,
-            participation_ratio=share.float(),
+            percentile=self.quantile.value(),
+            norm_histogram=self.histogram.counts,
+            participation_ratio=self.moments.participation_ratio(self.count),
             count=self.count,
         )
 
-    def _interpolated_percentile(self) -> Float[Tensor, " unit"]:
-        self._compact_tail()
-        descending = self._tail[:, : self._tail_size].sort(dim=1, descending=True).values
-        rank = self.percentile / 100 * (self.images - 1)
-        low = descending[:, self.images - 1 - floor(rank)]
-        high = descending[:, self.images - 1 - ceil(rank)]
-        return low + (high - low) * (rank - floor(rank))
-
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors from which :meth:`load_state_dict` goes on (the mean is not among them)."""
-        self._select()
-        state = {
-            "count": torch.tensor(self.count),
-            "keys": self._keys,
-            "rows": self._rows,
-            "tail": self._tail[:, : self._tail_filled].contiguous(),
-            "histogram": self._histogram,
-            "moments": self._moments,
-        }
-        if self._biases:
-            state["bias_ids"] = torch.cat(self._bias_ids)
-            state["biases"] = torch.cat(self._biases)
+        state = {"count": torch.tensor(self.count)}
+        for part in self._parts:
+            state |= part.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from the :meth:`state_dict` of an object made with the same arguments."""
         self.count = int(state["count"])
-        self._waiting = []
-        self._keys, self._rows = state["keys"].clone(), state["rows"].clone()
-        self._tail_filled = state["tail"].shape[1]
-        self._tail[:, : self._tail_filled] = state["tail"]
-        self._histogram, self._moments = state["histogram"].clone(), state["moments"].clone()
-        self._bias_ids = [state["bias_ids"]] if "bias_ids" in state else []
-        self._biases = [state["biases"]] if "biases" in state else []
+        for part in self._parts:
+            part.load_state_dict(state)
 
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from clipneurons.analysis.effect_statistics import NORM_BINS, UnitStatistics
+from clipneurons.analysis.effect_statistics import UnitStatistics
 from clipneurons.analysis.omp import by_magnitude, omp
+from clipneurons.analysis.streaming.norm_histogram import NORM_BINS
 from clipneurons.bundle.bundle import Bundle, LayerArrays
 from clipneurons.bundle.config import BundleConfig, DataSet, Pool
 from clipneurons.lens.make import Lens

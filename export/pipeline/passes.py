@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from clipneurons.analysis.effect_statistics import EffectStatistics, RunningMean, UnitStatistics
+from clipneurons.analysis.effect_statistics import EffectStatistics, UnitStatistics
+from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.lens.contributions import Contributions
 from clipneurons.lens.make import Lens
 from export.common.errors import UserError

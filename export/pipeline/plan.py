@@ -11,8 +11,10 @@ from pathlib import Path
 
 import torch
 
-from clipneurons.analysis.effect_statistics import NORM_BINS, EffectStatistics, RunningMean
+from clipneurons.analysis.effect_statistics import EffectStatistics
 from clipneurons.analysis.omp import omp
+from clipneurons.analysis.streaming.norm_histogram import NORM_BINS
+from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.lens.make import Lens
 from clipneurons.text.embedding import embed_texts
 from clipneurons.text.pools import TextPool

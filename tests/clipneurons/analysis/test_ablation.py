@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from clipneurons.analysis.ablation import ablate
-from clipneurons.analysis.effect_statistics import RunningMean, collect_statistics
+from clipneurons.analysis.effect_statistics import collect_statistics
+from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.lens.second_order import SecondOrderLens
 from tests.clipneurons.lens.test_second_order import relative
 from tests.helpers.models import images, official_clip, official_numbers, tiny_vit

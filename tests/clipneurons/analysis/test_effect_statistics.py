@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from clipneurons.analysis.effect_statistics import (
-    NORM_BINS,
-    EffectStatistics,
-    RunningMean,
-    collect_statistics,
-)
+from clipneurons.analysis.effect_statistics import EffectStatistics, collect_statistics
+from clipneurons.analysis.streaming.norm_histogram import NORM_BINS
+from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.lens.contributions import Contributions
 from clipneurons.lens.make import make_lens
 from tests.clipneurons.lens.test_second_order import relative

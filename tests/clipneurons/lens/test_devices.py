@@ -9,7 +9,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from clipneurons.analysis.effect_statistics import EffectStatistics, RunningMean
+from clipneurons.analysis.effect_statistics import EffectStatistics
+from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.analysis.textspan import TextSpanReader
 from clipneurons.explore.concepts import DENSE, SPARSE_PROJECTION, ConceptReader
 from clipneurons.lens.contributions import MeanEffect

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from clipneurons.analysis.effect_statistics import EffectStatistics, RunningMean
+from clipneurons.analysis.effect_statistics import EffectStatistics
+from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.lens.contributions import Contributions, MeanEffect
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.neuron_head import NeuronHeadLens
@@ -135,9 +136,10 @@ def test_65536_pairs_stream_in_the_memory_of_the_kept_tops():
 
 
 def _bytes(statistics):
-    waiting = [tensor for pair in statistics._waiting for tensor in pair]
-    state = [v for v in vars(statistics).values() if isinstance(v, torch.Tensor)]
-    return sum(t.untyped_storage().nbytes() for t in state + waiting)
+    held = [value for part in statistics._parts for value in vars(part).values()]
+    waiting = [tensor for pair in statistics.top._waiting for tensor in pair]
+    tensors = [value for value in held if isinstance(value, torch.Tensor)]
+    return sum(t.untyped_storage().nbytes() for t in tensors + waiting)
 
 
 def test_the_mean_of_all_pairs_and_the_bias_is_the_mean_embedding():
