@@ -29,7 +29,8 @@ from export.evaluation import (
     shift_power,
 )
 from export.evaluation.fidelity import check_bias, fidelity, in_words
-from export.evaluation.zero_shot import class_embeddings, heldout_images
+from export.evaluation.zero_shot import class_embeddings
+from export.pipeline.inputs import heldout_images
 from export.pipeline.update_bundle import local_folder, open_model, rewrite
 
 PARTS = {

@@ -23,6 +23,7 @@ from clipneurons.bundle.config import DECOMPOSITION, MODEL_CARD, NEURONS
 from clipneurons.bundle.folders import CHECKSUMS, file_sha256, write_atomic
 from export.common.errors import UserError
 from export.common.flags import positive
+from export.common.settings import RunOptions, Settings
 from export.report.types import QUICK, Experiment, Options
 
 RESULTS, PAGE = "results.json", "index.html"
@@ -141,23 +142,18 @@ def _folders(args: argparse.Namespace) -> list[str]:
         if twice:
             raise UserError(f"the report names bundles by their folders: two are {twice[0]!r}")
         return found
-    from export.commands import run as export_run
+    from export.make_bundle import make_bundle
     from export.pipeline.inputs import default_out
 
     folder = Path(args.bundle[0] if args.bundle else default_out(args.model))
     if not (folder / CHECKSUMS).exists():
         if not args.images:
             raise UserError("--model needs --images: which images should its neurons be read on?")
-        flags = {"--pretrained": args.pretrained, "--split": args.split, "--device": args.device}
-        given = [part for flag, value in flags.items() if value for part in (flag, value)]
-        parser = argparse.ArgumentParser()
-        export_run.add_arguments(parser)
-        export_run.run(
-            parser.parse_args(
-                ["--model", args.model, "--images", args.images, "--out", str(folder),
-                 "--limit", "5000", "--no-evaluate", *given]
-            )
+        settings = Settings(
+            model=args.model, pretrained=args.pretrained, device=args.device, images=args.images,
+            split=args.split, limit=5000, evaluate=False,
         )  # fmt: skip
+        make_bundle(settings, RunOptions(folder))
     return [str(folder)]
 
 

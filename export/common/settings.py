@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
 class Settings:
     """Arguments of a run that change its result; kept in the work folder and compared there.
 
-    The order of the fields is that of `--help`; units and meanings are in `export.commands.run`.
+    The order of the fields is that of `--help`; units and meanings are in `export.common.flags`.
     """
 
     model: str = DEFAULT_MODEL
@@ -118,6 +118,20 @@ class Shard:
 
 
 SINGLE = Shard()
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Arguments of a run that do not change its result; meanings are in `export.common.flags`."""
+
+    out: Path | None = None
+    overwrite: bool = False
+    restart: bool = False
+    dry_run: bool = False
+    shard: Shard | None = None
+    cache: bool | None = None
+    workers: int = 2
+    quiet: bool = False
 
 
 def _show(value: Any) -> str:

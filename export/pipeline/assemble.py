@@ -18,14 +18,11 @@ from clipneurons.analysis.omp import by_magnitude, omp
 from clipneurons.analysis.streaming.norm_histogram import NORM_BINS
 from clipneurons.bundle.bundle import Bundle, LayerArrays
 from clipneurons.bundle.config import BundleConfig, DataSet, Pool
-from clipneurons.lens.make import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import centre, embed_texts
 from clipneurons.text.pools import TextPool
-from export.common.settings import Settings
-from export.data.dataset import Source
 from export.pipeline.checkpoints import State
-from export.pipeline.inputs import weights_sha256
+from export.pipeline.inputs import Inputs, weights_sha256
 from export.pipeline.passes import MeanPass
 from export.pipeline.thumbnails import choose, gallery
 
@@ -33,17 +30,15 @@ PACKAGES = ("torch", "open_clip_torch", "numpy", "pillow", "safetensors")
 
 
 def assemble(
-    lens: Lens,
-    source: Source,
-    settings: Settings,
+    inputs: Inputs,
     model: str,
     merged: State,
     statistics: Mapping[int, UnitStatistics],
-    pool: TextPool,
     embeddings: Float[Tensor, "text embed"],
 ) -> Bundle:
     """The bundle, with neither figures nor card; `model` is what `config.json` calls the model."""
-    clip, whole = lens.clip, MeanPass.from_state(merged)
+    settings, source, pool = inputs.settings, inputs.source, inputs.pool
+    clip, whole = inputs.clip, MeanPass.from_state(merged)
     half = settings.storage == "float16"
     embeddings = rounded(embeddings.cpu(), half)
     top = next(iter(statistics.values())).top_norms.shape[1]
@@ -58,7 +53,7 @@ def assemble(
         image_std=tuple(clip.image_std),
         embed_dim=clip.embed_dim,
         heads=clip.heads,
-        layers=tuple(lens.layers),
+        layers=tuple(inputs.lens.layers),
         units_per_neuron=clip.heads if clip.kind == "resnet" else 1,
         top_k=top,
         percentile=settings.percentile,

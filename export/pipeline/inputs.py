@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,24 +19,60 @@ from clipneurons.text.pools import VOCABULARY, TextPool, text_pool
 from export.common.errors import UserError
 from export.common.settings import Settings
 from export.data.dataset import Source
-from export.data.open_source import is_scenes, open_source
+from export.data.open_source import SCENES, is_scenes, open_source, ships
 from export.pipeline import distributed
 
 SHALLOW = 6  # blocks
+# Scenes for the figures: with one object each, from a seed of their own.
+HELDOUT_SCENES = f"{SCENES}:1000"
 
 
-def prepare(args: argparse.Namespace) -> tuple[ClipModel, Settings]:
-    """The model, and the settings with the defaults that depend on it."""
-    values = {f.name: getattr(args, f.name) for f in fields(Settings)}
-    values["layers"] = tuple(values["layers"] or ())
-    device = distributed.local_device(args.device)
-    clip = open_clip_model(args.model, args.pretrained, device, args.precision)
-    if not values["layers"]:
-        values["layers"] = default_layers(clip)
-    values["texts"] = values["texts"] or default_texts(args.model, args.images)
-    if not 0 <= values["percentile"] <= 100:
-        raise UserError(f"--percentile {values['percentile']}: expected 0 to 100")
-    return clip, Settings(**values)
+@dataclass(frozen=True)
+class Inputs:
+    """What a run was asked for and everything that it reads, opened once.
+
+    `heldout` are the images of the fidelity figures, None where there will be none.
+    """
+
+    settings: Settings
+    lens: Lens
+    source: Source
+    pool: TextPool
+    heldout: Source | None
+    workers: int = 1
+
+    @property
+    def clip(self) -> ClipModel:
+        """The model."""
+        return self.lens.clip
+
+
+def open_inputs(settings: Settings, workers: int = 1, device: str | None = None) -> Inputs:
+    """Open what the settings name, after filling in the defaults that depend on the model.
+
+    `device` is where to work instead of where the settings say.
+    """
+    device = distributed.local_device(device or settings.device)
+    clip = open_clip_model(settings.model, settings.pretrained, device, settings.precision)
+    settings = with_defaults(settings, clip)
+    lens, source = open_lens(clip, settings), open_images(settings, clip)
+    pool = open_texts(settings.texts)
+    check_centring(settings.centred_pool, len(pool))
+    # A mean with the shared bias in it has no figures.
+    measured = settings.evaluate and not settings.shared_bias
+    heldout = heldout_images(settings, clip) if measured else None
+    return Inputs(settings, lens, source, pool, heldout, workers)
+
+
+def with_defaults(settings: Settings, clip: ClipModel) -> Settings:
+    """The settings with the layers and texts of a run that named none."""
+    if not 0 <= settings.percentile <= 100:
+        raise UserError(f"--percentile {settings.percentile}: expected 0 to 100")
+    return replace(
+        settings,
+        layers=settings.layers or default_layers(clip),
+        texts=settings.texts or default_texts(settings.model, settings.images),
+    )
 
 
 def default_layers(clip: ClipModel) -> tuple[int, ...]:
@@ -106,6 +141,23 @@ def open_images(settings: Settings, clip: ClipModel) -> Source:
         limit=settings.limit,
         seed=settings.seed,
         image_size=max(clip.image_size),
+    )
+
+
+def heldout_images(settings: Settings, clip: ClipModel) -> Source:
+    """Images that the statistics did not see, where there are any."""
+    spec = settings.heldout or settings.images
+    if not settings.heldout and ships(spec):
+        parts = spec.split("+")
+        spec = "+".join(HELDOUT_SCENES if is_scenes(part) else part for part in parts)
+    own = spec == settings.images
+    return open_source(
+        spec,
+        split=settings.split if own else None,
+        limit=settings.limit if own else None,
+        seed=settings.seed + 1,
+        image_size=max(clip.image_size),
+        heldout=ships(spec),
     )
 
 

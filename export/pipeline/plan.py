@@ -15,13 +15,12 @@ from clipneurons.analysis.effect_statistics import EffectStatistics
 from clipneurons.analysis.omp import omp
 from clipneurons.analysis.streaming.norm_histogram import NORM_BINS
 from clipneurons.analysis.streaming.running_mean import RunningMean
-from clipneurons.lens.make import Lens
 from clipneurons.text.embedding import embed_texts
-from clipneurons.text.pools import TextPool
 from export.common.errors import UserError
-from export.common.settings import SIZES, Settings, Shard
+from export.common.settings import SIZES, Shard
 from export.data.dataset import Source
 from export.data.loader import batches
+from export.pipeline.inputs import Inputs
 
 # Share of the free disk that cached scores may take.
 _CACHE_SHARE = 0.5
@@ -45,8 +44,9 @@ class Plan:
     text_seconds: float
     figure_seconds: float
 
-    def lines(self, settings: Settings, source: Source, pool: TextPool, out: Path) -> list[str]:
+    def lines(self, inputs: Inputs, out: Path) -> list[str]:
         """The plan in words."""
+        settings, source, pool = inputs.settings, inputs.source, inputs.pool
         layers = ", ".join(
             f"{layer} ({self.units[layer]:,} units x {self.heads[layer]} numbers)"
             for layer in self.units
@@ -73,24 +73,18 @@ class Plan:
 
 
 def make_plan(
-    lens: Lens,
-    source: Source,
-    settings: Settings,
-    pool: TextPool,
+    inputs: Inputs,
     out: Path,
     shard: Shard,
-    *,
     cache: bool | None,
-    workers: int,
-    held: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Plan:
     """Measure two batches and the statistics on them, and add up.
 
-    `held` is the number of images for the fidelity figures, 0 to leave them out.
     `cache` None keeps the scores when they fit into half of the free disk. Raises `UserError`
     when the disk is too small, or the first two batches hold no image.
     """
+    lens, source, pool, settings = inputs.lens, inputs.source, inputs.pool, inputs.settings
     units = {layer: d.units for layer, d in lens.directions.items()}
     heads = {layer: d.heads for layer, d in lens.directions.items()}
     numbers = sum(units[layer] * heads[layer] for layer in units)
@@ -114,8 +108,9 @@ def make_plan(
             f"the disk of {out} has {size(free)} free, the run needs {size(disk)}: free some space"
             + (", or add --no-cache (reads the images twice)" if cache else "")
         )
-    each, again = _measure(lens, source, settings, workers, clock)
+    each, again = _measure(inputs, clock)
     texts, figures = _measure_texts(lens, pool, sum(units.values()), m, clock)
+    held = len(inputs.heldout) if inputs.heldout is not None else 0
     return Plan(
         images=len(source),
         batches=-(-len(source) // settings.batch),
@@ -134,9 +129,10 @@ def make_plan(
     )
 
 
-def _measure(lens, source, settings, workers, clock) -> tuple[float, float]:
+def _measure(inputs: Inputs, clock: Callable[[], float]) -> tuple[float, float]:
     """Seconds an image of pass 1, and of the statistics in pass 2."""
-    some = batches(source, lens.clip.preprocess, range(3), settings.batch, workers)
+    lens, source, settings = inputs.lens, inputs.source, inputs.settings
+    some = batches(source, inputs.clip.preprocess, range(3), settings.batch, inputs.workers)
     start, seen, last = None, 0, None
     for batch in some:
         if start is None:  # the first batch loads libraries and builds directions

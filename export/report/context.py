@@ -25,8 +25,8 @@ from export.data.dataset import Content, Raw, Source
 from export.data.loader import batches
 from export.data.open_source import SCENES, is_scenes
 from export.evaluation.fidelity import fidelity
-from export.evaluation.zero_shot import class_embeddings, heldout_images
-from export.pipeline.inputs import open_images
+from export.evaluation.zero_shot import class_embeddings
+from export.pipeline.inputs import heldout_images, open_images
 from export.report.types import Options
 
 # Scores of a batch that may be in memory at once.

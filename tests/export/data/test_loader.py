@@ -23,8 +23,7 @@ from export.data.decode import MAX_ASPECT, Unreadable, decode
 from export.data.file_sources import FolderSource, TarSource
 from export.data.loader import batches, read
 from export.data.open_source import open_source
-from export.evaluation.zero_shot import heldout_images
-from export.pipeline.inputs import default_texts
+from export.pipeline.inputs import default_texts, heldout_images
 from export.pipeline.plan import classes
 
 

@@ -9,7 +9,7 @@ from clipneurons.synthetic import photographs
 from export.common.errors import SourceError
 from export.common.settings import Settings
 from export.data.open_source import open_source
-from export.evaluation.zero_shot import heldout_images
+from export.pipeline.inputs import heldout_images
 from tests.helpers.models import tiny_vit
 
 

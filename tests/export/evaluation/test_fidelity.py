@@ -10,12 +10,12 @@ from clipneurons.analysis.effect_statistics import UnitStatistics
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.make import make_lens
 from export.commands.describe_classes import class_names, describe, lines_of
-from export.commands.run import summary
 from export.common.errors import UserError
 from export.data.dataset_sources import SequenceSource
 from export.data.file_sources import FolderSource
 from export.data.loader import batches
 from export.evaluation.fidelity import Tally, fidelity, in_words
+from export.make_bundle import summary
 from export.pipeline.card import render_card
 from export.pipeline.thumbnails import choose, encode, gallery
 from tests.helpers.tiny import WORDS, tiny_bundle, tiny_clip

@@ -110,6 +110,15 @@ def test_a_run_gives_a_whole_bundle(place, tmp_path, capsys):
     assert f"largest in images {best} ({bundle.examples.caption(best)})" in capsys.readouterr().out
 
 
+def test_the_same_run_gives_the_same_bytes(place, tmp_path):
+    out = tmp_path / "b"
+    assert main([*figured(place, out), "--quiet"]) == 0
+    first = every_byte(out)
+    shutil.rmtree(out)
+    assert main([*figured(place, out), "--quiet"]) == 0
+    assert every_byte(out) == first
+
+
 def test_texts_are_words_that_the_model_knows():
     for model, images, texts in (
         ("artifacts/mini-vit", "scenes:10", VOCABULARY),

@@ -1,0 +1,206 @@
+"""From images to a published artifact: alone, as ranks of one run, or as shards of a job array."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+from clipneurons.bundle.bundle import Bundle, save_bundle
+from export.common.errors import UserError
+from export.common.settings import SINGLE, RunOptions, Settings, Shard
+from export.evaluation.fidelity import fidelity, left_out
+from export.evaluation.zero_shot import class_embeddings
+from export.pipeline import distributed
+from export.pipeline.assemble import assemble, embed_pool, with_results
+from export.pipeline.card import render_card
+from export.pipeline.checkpoints import State
+from export.pipeline.inputs import (
+    Inputs,
+    check_out,
+    default_out,
+    model_files,
+    open_clip_model,
+    open_inputs,
+)
+from export.pipeline.passes import MeanPass, Passes, merge_effects, merge_means
+from export.pipeline.plan import make_plan
+from export.pipeline.update_bundle import model_card
+from export.pipeline.work_folder import Work, plan_of
+
+Say = Callable[[str], None]
+
+
+def make_bundle(settings: Settings, options: RunOptions) -> None:
+    """Run to the end, or to the end of this shard, and say what was done."""
+    rank = distributed.start()
+    say = _silent if options.quiet or rank.index > 0 else print
+    if options.shard and rank.count > 1:
+        raise UserError("--shard is for separate processes, torchrun shards by itself")
+    inputs = open_inputs(settings, options.workers)
+    work = Work(Path(options.out or default_out(settings.model)))
+    if not finished_before(work, inputs.settings, rank, say):
+        _run(inputs, work, options, rank, say)
+    distributed.stop()
+
+
+def _run(inputs: Inputs, work: Work, options: RunOptions, rank: Shard, say: Say) -> None:
+    """Plan, both passes over this process's part of the images, and the bundle."""
+    check_out(work.out, options.overwrite)
+    shard, jobs = options.shard or rank, options.shard.count if options.shard else None
+    same = plan_of(inputs.settings, inputs.clip.sha256(), len(inputs.source), jobs)
+    if work.goes_on(same, options.restart):
+        say(f"goes on  with the unfinished run in {work.folder}")
+    plan = make_plan(inputs, work.out, shard, options.cache)
+    say("\n".join(plan.lines(inputs, work.out)))
+    if options.dry_run:
+        return
+    with work.lock(shard):
+        work.begin(same, options.restart)
+        passes = Passes(
+            inputs.lens, inputs.source, inputs.settings, work.shard(shard), shard, plan.cache,
+            inputs.workers,
+        )  # fmt: skip
+        if options.shard:
+            _run_shard(passes, work, say)
+            return
+        merged = _first_pass(passes)
+        states = distributed.gather(passes.effects(merged).to_bytes())
+        if rank.index == 0:
+            states = [State.from_bytes(data, inputs.clip.device) for data in states]
+            _finish(inputs, work, merged, states, say)
+    distributed.share(b"done")
+
+
+def finished_before(work: Work, settings: Settings, rank: Shard, say: Say) -> bool:
+    """Whether only the clearing up was left, which is then done; every rank hears the same."""
+    before = distributed.share(bytes([work.finished(settings)]) if rank.index == 0 else None)
+    if before == b"\1":
+        if rank.index == 0:
+            work.remove()
+        say(f"{work.out} was finished before")
+    return before == b"\1"
+
+
+def merge_shards(out: Path, device: str | None = None, workers: int = 1) -> None:
+    """Put together what the shards of a job array have done so far, and say what comes next."""
+    work = Work(out)
+    settings = work.settings()
+    if finished_before(work, settings, SINGLE, print):
+        return
+    shards = work.shards()
+    inputs = open_inputs(settings, workers, device)
+    total = -(-len(inputs.source) // settings.batch)
+    with work.lock(Shard(0, len(shards))):
+        merged = State.load(work.means, inputs.clip.device)
+        pass_ = "pass1" if merged is None else "pass2"
+        states = [_load(work, shard, pass_, inputs.clip.device, total) for shard in shards]
+        if merged is None:
+            merged = merge_means(states, total)
+            merged.save(work.means)
+            count = MeanPass.from_state(merged).count
+            print(f"the mean over {count:,} images is ready: run every shard again, then merge")
+        else:
+            _finish(inputs, work, merged, states, print)
+
+
+def _load(work: Work, shard: Shard, name: str, device, total: int) -> State:
+    state = State.load(work.shard(shard) / f"{name}.safetensors", device)
+    if state is None and name == "pass1":
+        raise UserError(f"shard {shard.index} of {shard.count} has not been run")
+    done, expected = (state.note["done"] if state else 0), len(shard.numbers(total))
+    if done < expected:
+        raise UserError(f"{shard.name}: {done} of {expected} batches of {name}: run it again")
+    return state
+
+
+def _silent(text: str) -> None:
+    """Takes the place of `print` where nobody listens."""
+
+
+def _first_pass(passes: Passes) -> State:
+    """Pass 1 of all ranks, merged on rank 0 and shared."""
+    device = passes.lens.clip.device
+    states = distributed.gather(passes.means().to_bytes())
+    merged = None
+    if states:
+        parts = [State.from_bytes(data, device) for data in states]
+        merged = merge_means(parts, passes.total).to_bytes()
+    return State.from_bytes(distributed.share(merged), device)
+
+
+def _run_shard(passes: Passes, work: Work, say: Say) -> None:
+    """One job of an array: pass 1, or pass 2 once `merge` has put the means together."""
+    merged = State.load(work.means, passes.lens.clip.device)
+    number = 1 if merged is None else 2
+    if merged is None:
+        passes.means()
+    else:
+        passes.effects(merged)
+    say(
+        f"pass {number} of {passes.shard.name} is done."
+        f" When every shard is: export merge --out {work.out}"
+    )
+
+
+def _finish(inputs: Inputs, work: Work, merged: State, states: list[State], say: Say) -> None:
+    """From the states of both passes to the bundle in its folder."""
+    settings, clip, out = inputs.settings, inputs.clip, work.out
+    _check_weights(inputs)
+    statistics = merge_effects(inputs.lens, merged, settings, states)
+    embeddings = embed_pool(clip, inputs.pool, work.folder)
+    model, weights = model_files(settings.model, out)
+    bundle = assemble(inputs, model, merged, statistics, embeddings)
+    command = settings.command(str(out))
+    metrics = {"command": command}
+    if inputs.heldout is not None:
+        classifier = class_embeddings(inputs.heldout.class_names, clip, bundle)
+        metrics["fidelity"] = {"command": command} | fidelity(
+            bundle, clip, inputs.heldout, classifier, batch=settings.batch, workers=inputs.workers
+        )
+    card = render_card(bundle, metrics, command, out.name, model_card(settings.model))
+    skipped, notes = MeanPass.from_state(merged).skipped, inputs.source.notes
+    bundle = with_results(bundle, metrics, card)
+    work.finishing(settings, bundle)
+    extra = {**weights, "skipped.csv": skipped_csv(skipped, notes)}
+    save_bundle(bundle, out, extra, scratch=work.folder)
+    work.remove()
+    summary(bundle, out, skipped, notes, say)
+
+
+def _check_weights(inputs: Inputs) -> None:
+    """Refuse to put statistics beside weights that were replaced while they were taken."""
+    settings = inputs.settings
+    if Path(settings.model).is_dir():
+        now = open_clip_model(settings.model, settings.pretrained, "cpu", settings.precision)
+        if now.sha256() != inputs.clip.sha256():
+            raise UserError(f"the weights in {settings.model} changed meanwhile: add --restart")
+
+
+def skipped_csv(skipped: list, notes: list[tuple[str, str]]) -> bytes:
+    """`skipped.csv`: what was not used, and why; the index is empty for what is no image."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["index", "name", "reason"])
+    writer.writerows([*skipped, *(("", name, reason) for name, reason in notes)])
+    return buffer.getvalue().encode(errors="surrogateescape")
+
+
+def summary(bundle: Bundle, out: Path, skipped: list, notes: list, say: Say) -> None:
+    """The closing lines: what was written, what was left out, one figure."""
+    config = bundle.config
+    units = sum(len(a.directions) for a in bundle.layers.values())
+    total = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+    say(f"{units:,} units over {config.data.count:,} images, {total / 1e6:.1f} MB in {out}")
+    for _, name, reason in skipped[:10]:
+        say(f"skipped  {name}: {reason}")
+    if len(skipped) > 10 or notes:
+        say(f"skipped  {len(skipped)} images and {len(notes)} other files: {out}/skipped.csv")
+    figures = bundle.metrics.get("fidelity", {})
+    for line in left_out(figures):
+        say(line)
+    if "accuracy" in figures.get("baseline", {}):
+        accuracy, images = figures["baseline"]["accuracy"], figures["images"]
+        classes = figures["classes"]
+        say(f"accuracy {accuracy:.1%} of the unchanged model on {images}, {classes} classes")
