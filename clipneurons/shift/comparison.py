@@ -14,9 +14,11 @@ from math import ceil
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.images.square_windows import square_windows
 from clipneurons.lens.contributions import along
 from clipneurons.stats.two_sample import (
     UnitTests,
@@ -85,6 +87,48 @@ class Profiler:
             said = said + mine @ rows
         embeddings = F.normalize(representation, dim=-1)
         return Profile(embeddings.cpu(), torch.cat(units, 1).cpu(), said.cpu())
+
+    def of_pictures(
+        self,
+        pictures: Sequence[Image.Image],
+        batch: int = 32,
+        progress: Callable[[int], object] = lambda _: None,
+    ) -> Profile:
+        """The profile of whole pictures of any shape, where `preprocess` keeps the middle square.
+
+        A picture that is not square is read in the squares that cover it, and its profile is their
+        mean: what stands in a corner is in one of them (`python -m benchmarks.shift`).
+        """
+        parts = []
+        for first in range(0, len(pictures), batch):
+            some = pictures[first : first + batch]
+            parts.append(self.of_windows([self.windows(picture) for picture in some], batch))
+            progress(len(some))
+        return Profile.cat(parts)
+
+    def windows(self, picture: Image.Image) -> Float[Tensor, "window 3 height width"]:
+        """The squares that cover a picture, preprocessed."""
+        return torch.stack([self.lens.clip.preprocess(one) for one in square_windows(picture)])
+
+    def of_windows(
+        self, pictures: Sequence[Float[Tensor, "_ 3 height width"]], batch: int = 32
+    ) -> Profile:
+        """The profile of pictures given by their `windows`, ``batch`` of which are read at once."""
+        pixels = torch.cat(list(pictures))
+        read = [self(pixels[at : at + batch]) for at in range(0, len(pixels), batch)]
+        return mean_by_picture(Profile.cat(read), [len(windows) for windows in pictures])
+
+
+def mean_by_picture(windows: Profile, counts: Sequence[int]) -> Profile:
+    """Means over the windows of each picture, ``counts`` of each in order; one stays as it is."""
+    if len(windows) == len(counts):
+        return windows
+
+    def means(values: Float[Tensor, "window value"]) -> Float[Tensor, "picture value"]:
+        return torch.stack([part.mean(0) for part in values.split(list(counts))])
+
+    embeddings = F.normalize(means(windows.embeddings), dim=-1)
+    return Profile(embeddings, means(windows.units), means(windows.reconstruction))
 
 
 @dataclass(frozen=True)

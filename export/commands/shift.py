@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.bundle.unit_words import signed_words
@@ -28,8 +30,8 @@ from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
 from export.common.flags import positive
 from export.common.settings import DEFAULT_MODEL
-from export.data.dataset import Source
-from export.data.loader import batches, read
+from export.data.dataset import Raw, Source
+from export.data.loader import read
 from export.data.open_source import open_source
 from export.pipeline.update_bundle import local_folder, open_model
 from export.report.shift_pages import comparison_page, monitor_page, thumbnail
@@ -126,11 +128,18 @@ def profiled(spec: str, profiler: Profiler, clip: ClipModel, args: argparse.Name
     """Profiles of all readable images of a source."""
     source = open_source(spec, limit=args.limit, image_size=max(clip.image_size))
     parts, ids = [], []
-    numbers = range(-(-len(source) // args.batch))
-    for batch in batches(source, clip.preprocess, numbers, args.batch, args.workers):
-        if batch.images is not None:
-            parts.append(profiler(batch.images))
-            ids += batch.ids.tolist()
+
+    def prepare(raw: Raw) -> tuple[int, Tensor | None]:
+        picture = read(raw)
+        return raw.index, None if picture.image is None else profiler.windows(picture.image)
+
+    with ThreadPoolExecutor(max_workers=max(args.workers, 1)) as pool:
+        for first in range(0, len(source), args.batch):
+            entries = range(first, min(first + args.batch, len(source)))
+            found = {i: w for i, w in pool.map(prepare, source.raws(entries)) if w is not None}
+            if found:
+                parts.append(profiler.of_windows(list(found.values()), args.batch))
+                ids += found
     if len(ids) < 2:
         raise UserError(f"{spec}: expected at least two readable images, found {len(ids)}")
     return Side(Profile.cat(parts), source, ids)

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from clipneurons.lens.make import make_lens
@@ -264,3 +265,38 @@ def test_monitors_that_could_never_raise_an_alarm_are_refused():
         monitor(level=0.001)
     with pytest.raises(ValueError, match="windows of at least two"):
         Monitor(profile(10), pool(), window=1)
+
+
+@pytest.mark.parametrize("make", [tiny_vit, tiny_resnet])
+def test_a_picture_that_is_not_square_is_the_mean_over_its_squares(make):
+    clip = make(embed_dim=24)
+    bundle = tiny_bundle(clip=clip)
+    profiler = Profiler(make_lens(clip, bundle.config.layers), bundle)
+    noise = torch.randint(0, 256, (64, 110, 3), generator=torch.Generator().manual_seed(0))
+    wide = Image.fromarray(noise.byte().numpy())
+    square = wide.crop((0, 0, 64, 64))
+    found = profiler.of_pictures([square, wide, square], batch=2)
+    halves = [wide.crop((0, 0, 64, 64)), wide.crop((46, 0, 110, 64))]
+    parts = profiler(torch.stack([clip.preprocess(half) for half in halves]))
+    alone = profiler(clip.preprocess(square)[None])
+    for name in ("embeddings", "units", "reconstruction"):
+        rows = getattr(parts, name).double()
+        mean = [(a + b) / 2 for a, b in zip(rows[0].tolist(), rows[1].tolist(), strict=True)]
+        mean = torch.tensor(mean, dtype=torch.float64)
+        if name == "embeddings":
+            mean = mean / sum(value**2 for value in mean.tolist()) ** 0.5
+        torch.testing.assert_close(getattr(found, name)[1].double(), mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(getattr(found, name)[0], getattr(alone, name)[0])
+
+
+def test_of_squares_nothing_changes():
+    clip = tiny_vit(embed_dim=24)
+    bundle = tiny_bundle(clip=clip)
+    profiler = Profiler(make_lens(clip, bundle.config.layers), bundle)
+    pictures = [Image.new("RGB", (80, 80), (40 * i, 10, 200)) for i in range(5)]
+    counted = []
+    found = profiler.of_pictures(pictures, batch=5, progress=counted.append)
+    whole = profiler(torch.stack([clip.preprocess(picture) for picture in pictures]))
+    for name in ("embeddings", "units", "reconstruction"):
+        assert torch.equal(getattr(found, name), getattr(whole, name))
+    assert counted == [5]

@@ -51,6 +51,22 @@ def test_two_folders_are_compared_into_a_report(bundle, tmp_path, capsys):
     assert "http" not in page
 
 
+def test_a_mark_outside_the_middle_square_is_seen(bundle, tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        (tmp_path / name).mkdir()
+        rng = np.random.default_rng(seed)
+        for index in range(24):
+            wide = Image.fromarray(rng.integers(60, 188, (40, 80, 3)).astype(np.uint8))
+            if name == "b":
+                wide.paste("red", (64, 24, 80, 40))  # the middle square ends at 60
+            wide.save(tmp_path / name / f"{index:02}.png")
+    out = tmp_path / "report"
+    arguments = ["--reference", str(tmp_path / "a"), "--new", str(tmp_path / "b")]
+    arguments += ["--bundle", bundle, "--permutations", "99", "--out", str(out)]
+    assert main(["shift", *arguments]) == 0
+    assert json.loads((out / "report.json").read_text())["p"] <= 0.05
+
+
 def test_a_change_at_one_place_is_looked_at_closer(bundle, tmp_path, capsys):
     usual = folder(tmp_path / "a", 24, (60, 60, 60), 0)
     marked_ones = tmp_path / "b"
