@@ -8,12 +8,14 @@ from io import BytesIO
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipneurons.images import convert
+from export.data.quiet_tiff import silence
 
 # Raster formats that Pillow decodes itself: no EPS or PDF, which would start other programs.
 _FORMATS = """
 AVIF BMP DDS GIF ICNS ICO JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP XBM
 """
 Image.init()
+silence()
 FORMATS = tuple(name for name in _FORMATS.split() if name in Image.OPEN)
 # Pillow refuses twice its warning limit; the same bound, whatever a program set there.
 MAX_PIXELS = 178_956_970

@@ -7,6 +7,7 @@ import pickle
 import struct
 import tarfile
 import zlib
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -433,3 +434,15 @@ def test_folders_of_imagenet_have_their_names(tmp_path):
     source = open_source(str(tmp_path), split="val")
     assert source.class_names == ("n00000001", "tench", "tabby cat")
     assert [read(raw).label for raw in source.raws(range(3))] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "jpeg"])
+def test_a_damaged_tiff_prints_nothing(compression, capfd):
+    """libtiff writes to the process's stderr, past Python, between lines of progress."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    data = bytearray(encoded(Image.fromarray(noise), "TIFF", compression=compression))
+    for place in (300, len(data) // 2):
+        data[place : place + 60] = bytes([255] * 60)
+    with suppress(Unreadable):  # libjpeg makes something of it
+        decode(bytes(data))
+    assert capfd.readouterr().err == ""
