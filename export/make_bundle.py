@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from clipneurons.bundle.bundle import Bundle, save_bundle
@@ -14,7 +15,7 @@ from export.evaluation.fidelity import fidelity, left_out
 from export.evaluation.zero_shot import class_embeddings
 from export.pipeline import distributed
 from export.pipeline.assemble import assemble, embed_pool, with_results
-from export.pipeline.card import render_card
+from export.pipeline.card import local_name, render_card
 from export.pipeline.checkpoints import State
 from export.pipeline.inputs import (
     Inputs,
@@ -24,6 +25,7 @@ from export.pipeline.inputs import (
     open_clip_model,
     open_inputs,
 )
+from export.pipeline.opening import opening
 from export.pipeline.passes import MeanPass, Passes, merge_effects, merge_means
 from export.pipeline.plan import make_plan
 from export.pipeline.update_bundle import model_card
@@ -48,6 +50,7 @@ def make_bundle(settings: Settings, options: RunOptions) -> None:
 def _run(inputs: Inputs, work: Work, options: RunOptions, rank: Shard, say: Say) -> None:
     """Plan, both passes over this process's part of the images, and the bundle."""
     check_out(work.out, options.overwrite)
+    model_files(inputs.settings.model, work.out)  # refused now if it cannot travel with its bundle
     shard, jobs = options.shard or rank, options.shard.count if options.shard else None
     same = plan_of(inputs.settings, inputs.clip.sha256(), len(inputs.source), jobs)
     if work.goes_on(same, options.restart):
@@ -159,9 +162,10 @@ def _finish(inputs: Inputs, work: Work, merged: State, states: list[State], say:
         metrics["fidelity"] = {"command": command} | fidelity(
             bundle, clip, inputs.heldout, classifier, batch=settings.batch, workers=inputs.workers
         )
-    card = render_card(bundle, metrics, command, out.name, model_card(settings.model))
+    card = render_card(bundle, metrics, command, local_name(out), model_card(settings.model))
     skipped, notes = MeanPass.from_state(merged).skipped, inputs.source.notes
     bundle = with_results(bundle, metrics, card)
+    bundle = replace(bundle, opening=opening(bundle, inputs.lens))
     work.finishing(settings, bundle)
     extra = {**weights, "skipped.csv": skipped_csv(skipped, notes)}
     save_bundle(bundle, out, extra, scratch=work.folder)

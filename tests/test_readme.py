@@ -73,6 +73,22 @@ def test_the_monitor_sample_runs(monkeypatch, tmp_path):
     assert (tmp_path / "monitor.safetensors").is_file()
 
 
+@pytest.mark.parametrize("name", ["mini-vit", "mini-rn"])
+def test_the_samples_of_a_card_run_as_the_page_prints_them(monkeypatch, name):
+    monkeypatch.chdir(ROOT)
+    card = load_bundle(ROOT / "artifacts" / name).card
+    samples = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert samples
+    for sample in samples:
+        names = {}
+        exec(sample, names)
+        layer, unit = map(int, re.search(r"phrases\((\d+), (\d+)\)", sample).groups())
+        said = re.search(r"phrases.*# (.*)", sample)[1]
+        assert [f"{t} {c:+.2f}" for t, c in names["bundle"].phrases(layer, unit, 3)] == said.split(
+            ", "
+        )
+
+
 def test_every_sample_is_run():
     # The endpoints that the last one calls are tested in test_app.py.
     tested = [block("make_lens", "phrases"), block("segmenters"), block("Monitor("),

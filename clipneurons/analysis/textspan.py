@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -60,15 +61,20 @@ class TextSpanReader:
         texts: Float[Tensor, "text embed"],
         layers: int = 4,
         count: int = 60,
+        progress: Callable[[int, int], object] = lambda done, heads: None,
     ) -> TextSpanReader:
-        """Find the texts of all heads of the last ``layers`` from batches of images."""
+        """Find the texts of all heads of the last ``layers`` from batches of images.
+
+        ``progress`` is told how many heads are done, of how many.
+        """
         last = range(lens.clip.layers)[-layers:]
         effects = torch.cat([lens(batch)[1].heads[:, list(last)].cpu() for batch in batches])
         units = normalize(texts, dim=1)
-        chosen = {
-            layer: [text_span(effects[:, i, head], units, count) for head in range(lens.clip.heads)]
-            for i, layer in enumerate(last)
-        }
+        chosen: dict[int, list[list[int]]] = {layer: [] for layer in last}
+        for i, layer in enumerate(last):
+            for head in range(lens.clip.heads):
+                progress(i * lens.clip.heads + head, len(last) * lens.clip.heads)
+                chosen[layer].append(text_span(effects[:, i, head], units, count))
         return cls(lens, tuple(last), units, chosen, effects.mean(0))
 
     @torch.no_grad()

@@ -25,6 +25,7 @@ from clipneurons.bundle.config import (
     LABELS,
     METRICS,
     NEURONS,
+    OPENING,
     OPTIONAL_FILES,
     TEXTS,
     BundleConfig,
@@ -88,7 +89,8 @@ class LayerArrays:
 class Bundle:
     """A whole artifact in memory, float32 on the CPU; change one with `dataclasses.replace`.
 
-    `labels` is empty where they were not tested (`python -m export evaluate --labels`).
+    `labels` is empty where they were not tested (`python -m export evaluate --labels`); `opening`
+    holds what a page can show before the model is loaded (`export.pipeline.opening`).
     """
 
     config: BundleConfig
@@ -99,6 +101,7 @@ class Bundle:
     metrics: dict[str, Any]
     card: str = ""
     labels: Mapping[int, LayerLabels] = field(default_factory=dict)
+    opening: Mapping[str, Any] = field(default_factory=dict)
 
     def phrases(self, layer: int, unit: int, count: int = 10) -> list[tuple[str, float]]:
         """Phrases of the direction's decomposition (the paper's) with their coefficients.
@@ -153,6 +156,7 @@ def read_bundle(folder: Path, editable: tuple[str, ...] = ()) -> Bundle:
             metrics=parse_json(_text(files, METRICS), METRICS),
             card=_text(files, CARD),
             labels=from_tensors(_tensors(files, LABELS), config.layers) if LABELS in files else {},
+            opening=parse_json(_text(files, OPENING), OPENING) if OPENING in files else {},
         )
     except KeyError as error:
         raise BundleDamaged(f"{folder}: no tensor {error}; export the bundle again") from None
@@ -177,7 +181,7 @@ def save_bundle(
     replace_folder(
         Path(folder),
         bundle_files(bundle) | dict(extra or {}),
-        owned=(*BUNDLE_FILES, "skipped.csv", LABELS, CHECKSUMS),
+        owned=(*BUNDLE_FILES, "skipped.csv", LABELS, OPENING, CHECKSUMS),
         listed=(*BUNDLE_FILES, *OPTIONAL_FILES),
         scratch=scratch,
     )
@@ -205,8 +209,10 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         "captions": torch.tensor(list(captions), dtype=torch.uint8),
     }
     header = {"schema_version": str(config.schema_version)}
-    tested = {LABELS: to_bytes(bundle.labels, config.schema_version)} if bundle.labels else {}
-    return tested | {
+    more = {LABELS: to_bytes(bundle.labels, config.schema_version)} if bundle.labels else {}
+    if bundle.opening:
+        more[OPENING] = write_json(dict(bundle.opening)).encode()
+    return more | {
         CONFIG: config.to_json().encode(),
         NEURONS: save(neurons, header),
         DECOMPOSITION: save(decomposition, header),
@@ -285,7 +291,7 @@ def _check(bundle: Bundle, folder: Path) -> None:
 
 def _checked(folder: Path, editable: tuple[str, ...]) -> dict[str, bytes]:
     try:
-        return checked_files(folder, BUNDLE_FILES, OPTIONAL_FILES, editable, read=(LABELS,))
+        return checked_files(folder, BUNDLE_FILES, OPTIONAL_FILES, editable, read=(LABELS, OPENING))
     except FolderDamaged as error:
         raise BundleDamaged(str(error)) from None
 

@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
 CONFIG, NEURONS, DECOMPOSITION = "config.json", "neurons.safetensors", "decomposition.safetensors"
 TEXTS, EXAMPLES, METRICS = "texts.txt", "examples/thumbnails.safetensors", "metrics.json"
-CARD, LABELS = "README.md", "labels.safetensors"
+CARD, LABELS, OPENING = "README.md", "labels.safetensors", "examples/opening.json"
 BUNDLE_FILES = (CONFIG, NEURONS, DECOMPOSITION, TEXTS, EXAMPLES, METRICS, CARD)
 MODEL_CARD = "MODEL.md"
 MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", MODEL_CARD)
-OPTIONAL_FILES = (*MODEL_FILES, "skipped.csv", LABELS)
+# A checkpoint of transformers lies in a folder of its own: it has a config.json too.
+CHECKPOINT = "model"
+CHECKPOINT_FILES = tuple(
+    f"{CHECKPOINT}/{name}"
+    for name in (
+        "config.json", "model.safetensors", "preprocessor_config.json", "processor_config.json",
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "vocab.json", "merges.txt", "spiece.model",
+    )
+)  # fmt: skip
+OPTIONAL_FILES = (*MODEL_FILES, *CHECKPOINT_FILES, "skipped.csv", LABELS, OPENING)
 
 
 class BundleError(ValueError):
@@ -59,7 +70,9 @@ class DataSet:
 class BundleConfig:
     """Everything needed to tell whether a bundle belongs to a model; `config.json` as a type.
 
-    `model` is an open_clip name, `hf-hub:org/name`, or "." when the folder holds the weights.
+    `model` is what `load_clip` takes: an open_clip name, `hf-hub:org/name` or `org/name`; or, when
+    the folder holds the weights, "." for those of an open_clip model and "./model" for a
+    checkpoint of transformers in the folder `model`.
     `weights_sha256` is `clip.sha256()`; `storage` is "float32" or "float16" (directions,
     means, top norms and text embeddings are rounded on disk, always float32 in memory).
     A unit is a neuron (ViT) or a neuron-head pair, `neuron * heads + head` (ResNet), so
@@ -94,6 +107,15 @@ class BundleConfig:
     texts: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def carries_model(self) -> bool:
+        """Whether the weights lie in the bundle's own folder."""
+        return self.model in (".", f"./{CHECKPOINT}")
+
+    def model_of(self, folder: Path) -> str | Path:
+        """What `load_clip` takes, for a bundle in this folder."""
+        return folder / self.model if self.carries_model else self.model
 
     def to_json(self) -> str:
         """The text of `config.json`."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from clipneurons.bundle.config import (
     BUNDLE_FILES,
+    CHECKPOINT_FILES,
     LABELS,
     MODEL_FILES,
+    OPENING,
     BundleDamaged,
     BundleError,
 )
@@ -79,11 +82,27 @@ def download(
     if not NAME.fullmatch(name):
         raise BundleError(f"{name!r} is no name of a repository: expected {EXPECTED}")
     repository, _, revision = name.partition("@")
+    wanted = [*BUNDLE_FILES, CHECKSUMS, "skipped.csv", LABELS, OPENING]
+    if weights:
+        wanted += [*MODEL_FILES, *CHECKPOINT_FILES]
     with _explained(repository, revision):
-        folder = _fetch(repository, revision or None, cache_dir, weights, most_bytes, anonymous)
+        folder = _fetch(repository, revision or None, wanted, cache_dir, most_bytes, anonymous)
     if not (folder / CHECKSUMS).is_file():
         raise BundleDamaged(f"the repository {repository} holds no {CHECKSUMS}: it is no bundle")
     return folder
+
+
+def download_model(
+    repository: str, files: Sequence[str], cache_dir: str | Path, most_bytes: int
+) -> Path:
+    """The named files of a public repository "user/name" that holds a model, not a bundle.
+
+    Raises what `resolve` raises for a repository that cannot be had.
+    """
+    if not REPOSITORY.fullmatch(repository):
+        raise BundleError(f"{repository!r} is no name of a repository: expected 'user/name'")
+    with _explained(repository, ""):
+        return _fetch(repository, None, list(files), cache_dir, most_bytes, anonymous=True)
 
 
 def is_remote(folder: Path) -> bool:
@@ -92,12 +111,12 @@ def is_remote(folder: Path) -> bool:
 
 
 def _fetch(
-    repository: str, revision: str | None, cache_dir, weights: bool, most_bytes, anonymous: bool
-) -> Path:
+    repository: str, revision: str | None, wanted: list[str], cache_dir, most_bytes,
+    anonymous: bool,
+) -> Path:  # fmt: skip
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=False if anonymous else None)
-    wanted = [*BUNDLE_FILES, CHECKSUMS, "skipped.csv", LABELS, *(MODEL_FILES if weights else ())]
     if most_bytes is not None:
         # What is counted is what is fetched: the same commit.
         revision = api.model_info(repository, revision=revision).sha
@@ -138,6 +157,25 @@ def _explained(repository: str, revision: str):
         raise NoNetwork(
             f"the Hub cannot be reached, and the cache does not hold all of {at}"
         ) from None
-    except (errors.HfHubHTTPError, httpx.HTTPError, ConnectionError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise NoNetwork(f"the Hub did not give {at}: {reason}") from None
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        raise NoNetwork(f"the Hub did not give {at}: {_refusal(status)}") from None
+    except httpx.TimeoutException:
+        raise NoNetwork(f"the Hub did not answer in time for {at}: try again later") from None
+    except (httpx.HTTPError, ConnectionError):
+        raise NoNetwork(
+            f"the Hub cannot be reached for {at}: is this machine connected, and does it let"
+            " requests to the Hub through?"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise HubError(f"{at} cannot be kept on this machine: {reason.lower()}") from None
+
+
+def _refusal(status: int | None) -> str:
+    """What an HTTP status of the Hub means for who asked."""
+    if status == 429:
+        return "too many requests, try again in a few minutes"
+    if status is not None and status >= 500:
+        return f"it has trouble of its own (status {status}), try again later"
+    return f"it refused the request (status {status})" if status else "it gave no answer"

@@ -148,27 +148,44 @@ class ConceptReader:
         value, as the paper's weights have norms. What the class token itself carries belongs to no
         patch.
         """
+        return self.patch_maps(effects, [text], image, way)[0]
+
+    def patch_maps(
+        self,
+        effects: dict[int, Effects],
+        texts: Sequence[int],
+        image: int = 0,
+        way: str = SPARSE_PROJECTION,
+    ) -> Float[Tensor, "text row column"]:
+        """`patches` of several texts; what all neurons write is added up once for all of them."""
         clip = self.lens.clip
-        total = torch.zeros(clip.prefix + clip.grid[0] * clip.grid[1])
+        total = torch.zeros(len(texts), clip.prefix + clip.grid[0] * clip.grid[1])
         for layer, mine in effects.items():
             if not mine.contributions.placed:
                 continue
             if way == DENSE:
-                written = unit_token_effects(mine.contributions)[image]
-                total += written.cpu() @ self.unit_texts[text]
+                written = unit_token_effects(mine.contributions)[image].cpu()
+                total += self.unit_texts[list(texts)] @ written.T
                 continue
-            arrays = self.bundle.layers[layer]
-            on = mine.activated[image].cpu()
-            gamma = torch.where(arrays.indices == text, arrays.coefficients, 0.0).sum(1) * on
-            units = gamma.nonzero().flatten()
-            if not len(units):
-                continue
-            units = units.to(self.device)
-            scores = mine.contributions.token_scores(image, units)  # [unit, token, head]
-            share = torch.einsum("utk,uk->ut", scores, self._along[layer][units])
-            share = share if way == SPARSE_PROJECTION else share.abs()
-            total += (gamma.to(self.device)[units] @ share).cpu()
-        return total[clip.prefix :].reshape(clip.grid)
+            for row, text in enumerate(texts):
+                total[row] += self._said_at(layer, mine, text, image, way)
+        return total[:, clip.prefix :].reshape(len(texts), *clip.grid)
+
+    def _said_at(
+        self, layer: int, mine: Effects, text: int, image: int, way: str
+    ) -> Float[Tensor, " token"] | float:
+        """What the activated units of a layer that have a text among their phrases say of it."""
+        arrays = self.bundle.layers[layer]
+        on = mine.activated[image].cpu()
+        gamma = torch.where(arrays.indices == text, arrays.coefficients, 0.0).sum(1) * on
+        units = gamma.nonzero().flatten()
+        if not len(units):
+            return 0.0
+        units = units.to(self.device)
+        scores = mine.contributions.token_scores(image, units)  # [unit, token, head]
+        share = torch.einsum("utk,uk->ut", scores, self._along[layer][units])
+        share = share if way == SPARSE_PROJECTION else share.abs()
+        return (gamma.to(self.device)[units] @ share).cpu()
 
     @cached_property
     def unit_texts(self) -> Float[Tensor, "text embed"]:

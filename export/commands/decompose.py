@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         text_embeddings=embeddings,
         metrics={k: v for k, v in bundle.metrics.items() if k == "command"},
         labels={},
+        opening={},
     )
     out = args.out or folder
     if args.out:
@@ -79,4 +80,5 @@ def _copy_model(folder: Path, out: Path) -> None:
     out.mkdir(parents=True)
     for name in OPTIONAL_FILES:
         if (folder / name).is_file():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, out / name)

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _whole(bundle) -> list[str]:
     config = bundle.config
-    own = "in the bundle's folder" if config.model == "." else ""
+    own = "in the bundle's folder" if config.carries_model else ""
     model = own or f"{config.model} {config.pretrained or ''}".rstrip()
     lines = [
         f"model    {model}, weights {config.weights_sha256[:12]}",

@@ -167,7 +167,7 @@ def _measure(
     bundle = load_bundle(local_folder(str(folder)))
     config = bundle.config
     entry = results["bundles"].setdefault(folder.resolve().name, {"experiments": {}})
-    model = folder.resolve().name if config.model == "." else config.model
+    model = folder.resolve().name if config.carries_model else config.model
     entry |= {
         "kind": config.kind,
         "model": f"{model} {config.pretrained or ''}".strip(),

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipneurons.bundle.bundle import Bundle, read_bundle
-from clipneurons.bundle.config import BUNDLE_FILES, CARD, MODEL_FILES, OPTIONAL_FILES
+from clipneurons.bundle.config import (
+    BUNDLE_FILES,
+    CARD,
+    CHECKPOINT_FILES,
+    MODEL_FILES,
+    OPTIONAL_FILES,
+)
 from clipneurons.bundle.folders import CHECKSUMS, checksum_lines, file_sha256
 from clipneurons.bundle.hub import REPOSITORY
 from clipneurons.models.open_clip_folder import WEIGHTS_FILE, whole_file
@@ -115,8 +121,8 @@ def send(parcel: Parcel, repository: str, private: bool, create_pr: bool, messag
         raise UserError("HF_HUB_OFFLINE is set: unset it to publish") from None
     except errors.HfHubHTTPError as error:
         raise UserError(f"the Hub refused {repository}: {_reason(error)}") from None
-    except httpx.TransportError as error:
-        raise UserError(f"the Hub cannot be reached: {error}") from None
+    except httpx.TransportError:
+        raise UserError("the Hub cannot be reached: is this machine connected?") from None
     if create_pr:
         return f"pull request: {commit.pr_url}"
     return f"{commit.commit_url}\nload_bundle({f'{repository}@{commit.oid}'!r})"
@@ -125,8 +131,9 @@ def send(parcel: Parcel, repository: str, private: bool, create_pr: bool, messag
 def _check_model(bundle: Bundle, folder: Path) -> None:
     """Anyone must be able to find the model: by name, or in the folder itself."""
     model = bundle.config.model
-    if model == ".":
-        missing = [n for n in MODEL_FILES[:2] if not (folder / n).is_file()]
+    if bundle.config.carries_model:
+        files = MODEL_FILES if model == "." else CHECKPOINT_FILES
+        missing = [n for n in files[:2] if not (folder / n).is_file()]
         if missing:
             raise UserError(f"{folder} should hold its model, but {missing[0]} is missing")
         open_model(bundle, folder, "cpu")

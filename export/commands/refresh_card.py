@@ -6,10 +6,13 @@ Everything else must be as exported, and the model the one the bundle was made w
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from clipneurons.bundle.bundle import read_bundle
 from clipneurons.bundle.config import CARD, MODEL_FILES
+from clipneurons.lens.make import make_lens
 from export.common.settings import DEFAULT_MODEL
+from export.pipeline.opening import opening
 from export.pipeline.update_bundle import local_folder, open_model, rewrite
 
 
@@ -17,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `refresh-card`."""
     add = parser.add_argument
     add("--bundle", default=DEFAULT_MODEL, help="the bundle's folder (default: %(default)s)")
+    add("--opening", action="store_true",
+        help="also compute anew what the page opens with, before its model is loaded")  # fmt: skip
     add("--device", help="default: cuda where there is one, else cpu")
 
 
@@ -24,7 +29,9 @@ def run(args: argparse.Namespace) -> int:
     """Check the rest, render, save."""
     folder = local_folder(args.bundle)
     bundle = read_bundle(folder, (CARD, *MODEL_FILES))
-    open_model(bundle, folder, args.device)
+    clip = open_model(bundle, folder, args.device)
+    if args.opening:
+        bundle = replace(bundle, opening=opening(bundle, make_lens(clip, bundle.config.layers)))
     rewrite(bundle, folder)
     print(f"{folder}: card and checksums renewed")
     return 0

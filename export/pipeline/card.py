@@ -21,7 +21,7 @@ def render_card(
     """
     config = bundle.config
     hub = config.model.removeprefix("hf-hub:") if config.model.startswith("hf-hub:") else ""
-    own = config.model == "."
+    own = config.carries_model
     title = Path(repository).name if own else config.model
     layer, unit = _strongest(bundle)[0]
     counts = [len(bundle.layers[x].directions) for x in config.layers]
@@ -60,6 +60,14 @@ def render_card(
         model_card=f"## The model\n\n{_demoted(model_card)}\n" if model_card else "",
     )
     return text
+
+
+def local_name(folder: Path) -> str:
+    """The name by which `load_bundle` finds a folder from here; of one elsewhere its last part,
+    since a card says nothing of the machine it was made on."""
+    here = Path.cwd()
+    whole = folder.resolve()
+    return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else whole.name
 
 
 def _strongest(bundle: Bundle) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from clipneurons.bundle.config import BUNDLE_FILES, MODEL_FILES
+from clipneurons.bundle.config import BUNDLE_FILES, CHECKPOINT, CHECKPOINT_FILES, MODEL_FILES
 from clipneurons.bundle.folders import CHECKSUMS
 from clipneurons.lens.make import Lens, make_lens
 from clipneurons.lens.second_order import SecondOrderLens
@@ -200,6 +200,20 @@ def check_out(out: Path, overwrite: bool) -> None:
         raise UserError(f"--out {out} holds other files ({foreign[0]}): choose a folder of its own")
 
 
+def checkpoint_files(folder: Path) -> dict[str, Path]:
+    """The files of a checkpoint of transformers by their names in a bundle.
+
+    Raises `UserError` for weights in several files, which a bundle does not list.
+    """
+    if not (folder / "model.safetensors").is_file():
+        raise UserError(
+            f"{folder} holds no model.safetensors, or its weights in parts: expected one file, "
+            "as save_pretrained(FOLDER, max_shard_size='100GB') writes it"
+        )
+    there = {name: folder / Path(name).name for name in CHECKPOINT_FILES}
+    return {name: path for name, path in there.items() if path.is_file()}
+
+
 def model_files(model: str, out: Path) -> tuple[str, dict[str, Path | bytes]]:
     """What `config.json` calls the model, and the weights to put beside the bundle.
 
@@ -208,8 +222,8 @@ def model_files(model: str, out: Path) -> tuple[str, dict[str, Path | bytes]]:
     folder = Path(model)
     if not folder.is_dir():
         return model, {}
-    if not (folder / MODEL_FILES[0]).exists():  # a checkpoint of transformers stays where it is
-        return str(folder.resolve()), {}
+    if not (folder / MODEL_FILES[0]).exists():
+        return f"./{CHECKPOINT}", checkpoint_files(folder)
     if out.exists() and folder.samefile(out):
         return ".", {}
     files = {name: folder / name for name in MODEL_FILES if (folder / name).is_file()}

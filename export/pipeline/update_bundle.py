@@ -10,7 +10,7 @@ from clipneurons.bundle.config import MODEL_CARD, check_clip
 from clipneurons.bundle.hub import resolve
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
-from export.pipeline.card import render_card
+from export.pipeline.card import local_name, render_card
 from export.pipeline.inputs import open_clip_model
 
 SKIPPED = "skipped.csv"
@@ -25,15 +25,15 @@ def open_bundle(source: str | Path, device: str | None = None) -> tuple[Bundle, 
 def open_model(bundle: Bundle, source: str | Path, device: str | None = None) -> ClipModel:
     """The model that the bundle at `source` was made with, checked against it."""
     config = bundle.config
-    model = str(resolve(source, weights=True)) if config.model == "." else config.model
-    clip = open_clip_model(model, config.pretrained, device)
+    folder = resolve(source, weights=True) if config.carries_model else Path()
+    clip = open_clip_model(str(config.model_of(folder)), config.pretrained, device)
     check_clip(config, clip)
     return clip
 
 
 def rewrite(bundle: Bundle, folder: Path, repository: str | None = None) -> Bundle:
     """Save a changed bundle where it was, with its card rendered from what it now holds."""
-    bundle = replace(bundle, card=card_of(bundle, folder, repository or folder.resolve().name))
+    bundle = replace(bundle, card=card_of(bundle, folder, repository or local_name(folder)))
     path = folder / SKIPPED
     save_bundle(bundle, folder, {SKIPPED: path.read_bytes()} if path.is_file() else None)
     return bundle

@@ -14,7 +14,14 @@ from huggingface_hub.utils import httpx
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import BUNDLE_FILES, CARD, MODEL_FILES, BundleDamaged, BundleError
 from clipneurons.bundle.folders import CHECKSUMS
-from clipneurons.bundle.hub import GatedRepository, NoNetwork, NoSuchRepository, download, resolve
+from clipneurons.bundle.hub import (
+    GatedRepository,
+    HubError,
+    NoNetwork,
+    NoSuchRepository,
+    download,
+    resolve,
+)
 from export.__main__ import main
 from tests.helpers.hub_standin import TOKEN, serve
 from tests.helpers.tiny import tiny_bundle, tiny_bundle_folder
@@ -142,13 +149,31 @@ def test_the_reasons_are_told_apart(hub, folder, tmp_path, monkeypatch):
         load("not a name", tmp_path)
 
 
-def test_an_error_without_words_is_called_by_its_name(monkeypatch):
-    def late(*_, **__):
-        raise httpx.ConnectTimeout("")
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (httpx.ConnectTimeout(""), "did not answer in time"),
+        (httpx.ConnectError("[Errno -2] Name or service not known"), "is this machine connected"),
+        (ConnectionRefusedError(111, "Connection refused"), "is this machine connected"),
+        (OSError(28, "No space left on device"), "cannot be kept on this machine: no space left"),
+    ],
+)
+def test_failures_are_sentences(monkeypatch, error, sentence):
+    def fail(*_, **__):
+        raise error
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "snapshot_download", late)
-    with pytest.raises(NoNetwork, match="did not give user/neurons: ConnectTimeout"):
+    monkeypatch.setattr(huggingface_hub.HfApi, "snapshot_download", fail)
+    with pytest.raises(HubError, match=sentence) as raised:
         resolve(REPO)
+    assert REPO in str(raised.value)
+    assert not any(part in str(raised.value) for part in ("Errno", "Error", "HTTP"))
+
+
+def test_trouble_of_the_hub_is_said_to_be_its_own(hub, folder, tmp_path):
+    publish(folder)
+    hub.broken = True
+    with pytest.raises(NoNetwork, match=r"trouble of its own \(status 500\)"):
+        download(REPO, tmp_path / "cache", most_bytes=2**20)
 
 
 def test_a_folder_named_like_a_file_has_no_size(hub, folder, tmp_path, monkeypatch):

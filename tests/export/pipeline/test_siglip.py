@@ -1,9 +1,14 @@
 """From a SigLIP checkpoint of transformers to a bundle, and everything that reads one."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.explore.concepts import DENSE, ConceptReader
@@ -17,7 +22,9 @@ from clipneurons.segmentation.segmenters import segment, segmenters
 from export.__main__ import main
 from export.common.errors import UserError
 from export.evaluation.segmentation import pick
+from tabs.server.hub_bundles import HubBundleCache
 from tests.clipneurons.models.test_transformers_clip import saved
+from tests.helpers.hub_standin import TOKEN, serve
 from tests.helpers.models import images
 from tests.helpers.tiny import WORDS
 
@@ -52,7 +59,7 @@ def place(tmp_path_factory):
 def test_the_bundle_says_what_it_is_of(place):
     config = load_bundle(place / "bundle").config
     assert (config.kind, config.pooling, config.layers) == ("vit", "probe", LAYERS)
-    assert config.model == str(place / "model")
+    assert config.model == "./model"
     assert config.texts == "lower-cased, cut and padded to 16 tokens"
     assert main(["verify", str(place / "bundle"), "--device", "cpu"]) == 0
 
@@ -95,3 +102,52 @@ def test_a_method_that_cannot_read_it_says_why(place):
         pick(clip, segmenters(clip), "LRP")
     with pytest.raises(ValueError, match=r"GradCAM follows .* choose another method"):
         gradcam(clip, images(1, clip), torch.eye(24)[:1])
+
+
+# huggingface_hub's own way of sending LFS objects.
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_the_checkpoint_travels_with_its_bundle(place, monkeypatch, tmp_path):
+    """Published, fetched, and opened from the page's field: the model is that of the folder."""
+    with serve() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        moved = shutil.copytree(place / "bundle", tmp_path / "elsewhere")
+        assert main(["publish", "--bundle", str(moved), "--repo", "user/siglip"]) == 0
+        files = hub.repositories["user/siglip"].commits[-1][1]
+        assert {n for n in files if n.startswith("model/")} == {
+            "model/config.json", "model/model.safetensors", "model/preprocessor_config.json",
+            "model/tokenizer.json", "model/tokenizer_config.json",
+        }  # fmt: skip
+        assert json.loads(files["config.json"])["model"] == "./model", "no path of ours"
+        assert main(["verify", "user/siglip", "--device", "cpu"]) == 0
+        session = HubBundleCache().open("user/siglip")
+    expected = load_clip(place / "model", device="cpu")
+    batch = images(2, expected)
+    assert torch.equal(session.clip.encode_image(batch), expected.encode_image(batch))
+    assert torch.equal(session.encode_texts(["a cat"]), expected.encode_text(["a cat"]))
+
+
+def test_weights_in_parts_are_refused_before_the_work(place, tmp_path, capsys):
+    parts = shutil.copytree(place / "model", tmp_path / "parts")
+    weights = load_file(parts / "model.safetensors")
+    names = sorted(weights)
+    half = {1: names[: len(names) // 2], 2: names[len(names) // 2 :]}
+    index = {}
+    for number, some in half.items():
+        file = f"model-{number:05d}-of-00002.safetensors"
+        save_file({name: weights[name] for name in some}, parts / file, {"format": "pt"})
+        index |= dict.fromkeys(some, file)
+    (parts / "model.safetensors").unlink()
+    (parts / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
+    )
+    code = main([
+        "run", "--model", str(parts), "--images", str(place / "pictures"), "--device", "cpu",
+        "--texts", str(place / "texts.txt"), "--out", str(tmp_path / "out"),
+    ])  # fmt: skip
+    assert code == 2
+    assert "expected one file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

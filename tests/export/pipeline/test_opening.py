@@ -1,0 +1,120 @@
+"""What a bundle ships for the page to open with is what the model would say."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from clipneurons.bundle.bundle import load_bundle, save_bundle
+from clipneurons.bundle.config import OPENING
+from clipneurons.explore.concepts import ConceptReader
+from clipneurons.explore.image_reading import read_image
+from clipneurons.lens.make import make_lens
+from clipneurons.models.clip import load_clip
+from export.pipeline.opening import best_read, opening, picture
+from tabs.image_reading import example_numbers
+from tabs.opening import opening_concepts, opening_shift
+from tabs.server.session import BundleSession
+from tests.helpers.tiny import tiny_bundle_folder
+
+
+@pytest.fixture(scope="module", params=["vit", "resnet"])
+def made(request, tmp_path_factory):
+    """A bundle's folder with its examples, and its lens."""
+    folder = tiny_bundle_folder(tmp_path_factory.mktemp("opening") / "tiny", kind=request.param)
+    bundle = load_bundle(folder)
+    for arrays in bundle.layers.values():
+        arrays.percentile.zero_()
+    lens = make_lens(load_clip(folder, device="cpu"), bundle.config.layers)
+    bundle = replace(bundle, opening=opening(bundle, lens))
+    save_bundle(bundle, folder)
+    return folder, lens
+
+
+def close(found, expected):
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name in expected:
+            close(found[name], expected[name])
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            close(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-4)
+    else:
+        assert found == expected
+
+
+def test_the_reading_is_the_models_own(made):
+    folder, lens = made
+    bundle = load_bundle(folder)
+    shipped = bundle.opening["concepts"]
+    reader = ConceptReader(lens, bundle)
+    image = picture(bundle, shipped["pictures"][0])
+    close(shipped["reading"], read_image(reader, image, shipped["reading"]["way"]))
+
+
+def test_the_page_shows_it_without_a_model(made, monkeypatch):
+    folder, _ = made
+    session = BundleSession("tiny", folder)
+    monkeypatch.setattr(BundleSession, "clip", property(lambda _: pytest.fail("loaded a model")))
+    image, found = opening_concepts(session)
+    assert isinstance(image, Image.Image)
+    assert found["neurons"][0]["phrases"]
+    assert example_numbers(session) == session.bundle.opening["concepts"]["pictures"]
+    compared, word = opening_shift(session)
+    assert isinstance(word, str)
+    assert len(compared.data["units"]) == 12
+    assert compared.data["counts"] == [len(compared.reference), len(compared.new)] == [10, 10]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"concepts": 1, "shift": []},
+        {"concepts": {"pictures": [10**6], "reading": {}}, "shift": {"pictures": ["../x"]}},
+        {"concepts": {"pictures": [0], "reading": {"concepts": [{"text": 1}]}}},
+        {"concepts": {"pictures": "0", "reading": None}, "shift": {"pictures": [0, 1, 2, 3]}},
+    ],
+)
+def test_what_has_not_the_form_of_an_example_is_left_out(made, wrong):
+    bundle = replace(load_bundle(made[0]), opening=wrong)
+    session = BundleSession("tiny", made[0], bundle)
+    assert opening_concepts(session) is None
+    assert opening_shift(session) is None
+    assert set(example_numbers(session)) <= set(bundle.examples)
+
+
+def test_bundles_without_examples_open_without_them(made):
+    folder, lens = made
+    bundle = load_bundle(folder)
+    assert opening(replace(bundle, config=replace(bundle.config, shared_bias=True)), lens) == {}
+    session = BundleSession("tiny", folder, replace(bundle, opening={}))
+    assert opening_concepts(session) is None
+    assert opening_shift(session) is None
+
+
+def test_it_is_a_file_under_the_checksums(made):
+    folder, _ = made
+    listed = (folder / "SHA256SUMS").read_text()
+    assert OPENING in listed
+    assert json.loads((folder / OPENING).read_text()) == load_bundle(folder).opening
+    bundle = load_bundle(folder)
+    other = save_bundle(replace(bundle, opening={}), folder.parent / "without")
+    assert load_bundle(other).opening == {}
+
+
+def test_pictures_in_which_the_caption_is_found_come_first(made):
+    folder, lens = made
+    bundle = load_bundle(folder)
+    reader = ConceptReader(lens, bundle)
+    order = best_read(reader, "dense", list(bundle.examples))
+    said = read_image(reader, picture(bundle, order[-1]), "dense")["concepts"][0]["text"]
+    captions = [""] * len(bundle.examples)
+    captions[list(bundle.examples).index(order[-1])] = f"a picture of {said}"
+    known = replace(bundle, examples=replace(bundle.examples, captions=tuple(captions)))
+    again = best_read(ConceptReader(lens, known), "dense", list(bundle.examples))
+    assert again[0] == order[-1]
+    assert again[1:] == order[:-1]
