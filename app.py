@@ -61,11 +61,27 @@ def build(registry: BundleRegistry) -> gr.Blocks:
                 with gr.Tab(module.TITLE, id=name, elem_id=f"tab-{name}") as tab:
                     modules[name] = module.build(registry, chosen.source)
                 tab.select(None, js=f"() => window.cnTab('{name}')", api_visibility="private")
+                if when_selected := getattr(modules[name], "when_selected", None):
+                    when_selected(tab)
         _permanent_links(page, registry, chosen, tabs, modules)
+    _one_sign_of_failure(page)
     for fn in page.fns.values():
         if fn.api_visibility == "public" and fn.api_name:
             fn.fn.__name__ = fn.api_name  # MCP calls a tool by its function's name
     return page
+
+
+def _one_sign_of_failure(page: gr.Blocks) -> None:
+    """Progress, and that it failed, is shown on one output of a handler instead of on each."""
+    for fn in page.fns.values():
+        seen = [out for out in fn.outputs if _is_seen(out)]
+        if len(fn.outputs) > 1 and seen and not fn.show_progress_on:
+            fn.show_progress_on = seen[:1]
+
+
+def _is_seen(output) -> bool:
+    hidden = isinstance(output, gr.State) or "offstage" in (output.elem_classes or ())
+    return not hidden and getattr(output, "visible", None) is True
 
 
 def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> None:
@@ -83,13 +99,15 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
             gr.Warning(error.message)
             session, given = registry.first, {"tab": given.get("tab"), "bundle": given["bundle"]}
         asked = given.get("bundle", "")
+        named = bool(registry.hub_cache and NAME.fullmatch(asked))
         layer, unit = neuron_page.start_of(session)
         layers = search.dictionary_of(session).layers
         way = given.get("by", search.DIRECTION)
         return (
             bundle_chooser.shown(registry, session.key),
-            # Nothing is fetched because of a link, but the field is filled in.
-            asked if registry.hub_cache and NAME.fullmatch(asked) else "",
+            # Nothing is fetched because of a link, but the field is there and filled in.
+            gr.Accordion(open=True) if named and session.key != asked else gr.skip(),
+            asked if named else "",
             gr.Tabs(selected=given["tab"] if given.get("tab") in TABS else "dictionary"),
             gr.update(choices=list(layers), value=_number(given.get("layer"), layer, layers)),
             gr.update(value=_number(given.get("unit"), unit), label=neuron_page.unit_name(session)),
@@ -99,7 +117,7 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
         )
 
     card = [handles.layer, handles.unit, handles.query, handles.way, handles.examples]
-    outputs = [chosen.source, chosen.name, tabs, *card]
+    outputs = [chosen.source, chosen.panel, chosen.name, tabs, *card]
     options = dict(js="() => [location.search]", show_progress="hidden", api_visibility="private")
     for event in (page.load, button.click):
         restored = event(restore, [where], outputs, **options)
@@ -138,7 +156,7 @@ def open_bundle(source: str) -> BundleSession:
     """A bundle that the owner named: a folder, "user/name" or "user/name@revision"."""
     folder = resolve(source)
     bundle = load_bundle(folder)
-    if not Path(source).exists() and bundle.config.model == ".":
+    if not Path(source).exists() and bundle.config.carries_model:
         folder = resolve(source, weights=True)
     return BundleSession(folder.resolve().name if Path(source).exists() else source, folder, bundle)
 

@@ -1,6 +1,7 @@
-"""What a visitor waits for: `python -m benchmarks.app concepts|search|start`.
+"""What a visitor waits for: `python -m benchmarks.app concepts|first|search|start`.
 
 concepts  concept discovery against one `encode_image`, ViT-B/32 with random weights
+first     first and second answer of every endpoint on a bundle of real size, random weights
 search    a search over 9,216 neurons described with 30,000 texts
 start     phases of `python app.py` until the page answers
 """
@@ -11,26 +12,37 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import torch
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
 from torch.nn.functional import normalize
 
 from benchmarks.timing import alternate, ratio
-from clipneurons.bundle.bundle import Bundle, LayerArrays
+from clipneurons.bundle.bundle import Bundle, LayerArrays, save_bundle
 from clipneurons.bundle.config import BundleConfig, DataSet, Pool
 from clipneurons.bundle.thumbnails import Examples
+from clipneurons.lens.make import Lens, make_lens
+from clipneurons.models.clip import load_clip
+from clipneurons.synthetic.photographs import load_photographs
 
 ROOT = Path(__file__).parent.parent
 TEXTS, COMPONENTS = 30_000, 64
 
 
 def random_bundle(
-    layers: tuple[int, ...], units: int, embed: int, percentile: dict[int, torch.Tensor]
-) -> Bundle:
+    layers: tuple[int, ...], units: int, embed: int, percentile: dict[int, torch.Tensor],
+    count: int = TEXTS,
+) -> Bundle:  # fmt: skip
     """A bundle of random numbers of the sizes that CLIP ViT-B has."""
     generator = torch.Generator().manual_seed(0)
 
@@ -45,7 +57,7 @@ def random_bundle(
             top_activating_images=torch.zeros(units, 1, dtype=torch.int32),
             norm_histogram=torch.zeros(units, 1, dtype=torch.int32),
             participation_ratio=torch.rand(units, generator=generator),
-            indices=torch.randint(TEXTS, (units, COMPONENTS), generator=generator).int(),
+            indices=torch.randint(count, (units, COMPONENTS), generator=generator).int(),
             coefficients=torch.randn(units, COMPONENTS, generator=generator),
         )
 
@@ -54,10 +66,10 @@ def random_bundle(
         activation="gelu", image_size=(224, 224), image_mean=(0.5,) * 3, image_std=(0.5,) * 3,
         embed_dim=embed, heads=12, layers=layers, units_per_neuron=1, top_k=1, percentile=98.0,
         shared_bias=False, components=COMPONENTS, centred_pool=False, norm_edges=(0.0, 1.0),
-        pool=Pool("random", "", "", TEXTS, ""), data=DataSet("random", 1, 0, ""),
+        pool=Pool("random", "", "", count, ""), data=DataSet("random", 1, 0, ""),
     )  # fmt: skip
-    texts = [f"text {i}" for i in range(TEXTS)]
-    vectors = normalize(torch.randn(TEXTS, embed, generator=generator), dim=1)
+    texts = [f"text {i}" for i in range(count)]
+    vectors = normalize(torch.randn(count, embed, generator=generator), dim=1)
     examples = Examples.build({}, {})
     return Bundle(config, {i: layer(i) for i in layers}, texts, vectors, examples, {})
 
@@ -65,19 +77,13 @@ def random_bundle(
 def concepts(args: argparse.Namespace) -> None:
     """Time discovery (effects, concepts, activated neurons) against the forward pass alone."""
     from clipneurons.explore.concepts import ConceptReader, top_concepts
-    from clipneurons.lens.make import make_lens
-    from clipneurons.models.clip import load_clip
 
     clip = load_clip("ViT-B-32", "random", device="cpu")
     layers = tuple(args.layers)
     lens = make_lens(clip, layers)
-    generator = torch.Generator().manual_seed(1)
-    calibration = torch.randn(16, 3, 224, 224, generator=generator)
-    _, effects = lens(calibration)
-    high = {la: mine.norms().quantile(0.98, dim=0) for la, mine in effects.items()}
-    bundle = random_bundle(layers, clip.neurons, clip.embed_dim, high)
+    bundle = random_bundle(layers, clip.neurons, clip.embed_dim, percentiles(lens))
     reader = ConceptReader(lens, bundle)
-    image = torch.randn(1, 3, 224, 224, generator=generator)
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
 
     def discover() -> None:
         _, effects = reader(image)
@@ -94,6 +100,72 @@ def concepts(args: argparse.Namespace) -> None:
         f"{1e3 * median(seconds['discovery']):.1f} ms: {times:.3f} x (median of {args.rounds} "
         f"rounds, {least:.3f} to {most:.3f}); {count} activated neurons, {TEXTS} texts"
     )
+
+
+def percentiles(lens: Lens) -> dict[int, torch.Tensor]:
+    """Each unit's 98th percentile of effect norms over a few random images."""
+    images = torch.randn(16, 3, *lens.clip.image_size, generator=torch.Generator().manual_seed(2))
+    _, effects = lens(images)
+    return {layer: mine.norms().quantile(0.98, dim=0) for layer, mine in effects.items()}
+
+
+def first(args: argparse.Namespace) -> None:
+    """Ask every endpoint twice, of an app that was just started."""
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "random"
+        save_random(bundle, args.model, tuple(args.layers), args.texts, args.images)
+        picture = Path(folder) / "picture.png"
+        Image.fromarray(load_photographs().image(0)).resize((400, 300)).save(picture)
+        with app_process([str(bundle)], args.port):
+            ask_twice(f"http://127.0.0.1:{args.port}", picture)
+
+
+def save_random(folder: Path, model: str, layers: tuple[int, ...], texts: int, images: int) -> None:
+    """A bundle of a named model with random weights, shipped photographs in its gallery."""
+    clip = load_clip(model, "random", device="cpu")
+    high = percentiles(make_lens(clip, layers))
+    bundle = random_bundle(layers, clip.neurons, clip.embed_dim, high, texts)
+    config = replace(
+        bundle.config, model=model, weights_sha256=clip.sha256(), activation=clip.activation,
+        image_size=clip.image_size, image_mean=clip.image_mean, image_std=clip.image_std,
+        heads=clip.heads, data=DataSet("photographs", images, 0, ""),
+    )  # fmt: skip
+    pack = load_photographs()
+    pictures = {number: pack.data(number) for number in range(min(images, len(pack)))}
+    captions = {number: pack.name(number) for number in pictures}
+    examples = Examples.build(pictures, captions)
+    save_bundle(replace(bundle, config=config, examples=examples), folder)
+
+
+def ask_twice(address: str, picture: Path) -> None:
+    """Print the seconds of the first and the second answer of every endpoint."""
+    client = Client(address, verbose=False)
+    file = handle_file(picture)
+    layer = client.predict("", api_name="/about")["config"]["layers"][0]
+    asked = {
+        "/neuron": {"layer": layer, "unit": 0},
+        "/search": {"query": "boat, -water"},
+        "/concepts": {"image": file, "way": "dense"},
+        "/compare": {"files": [file, file], "way": "dense"},
+        "/segment": {"image": file, "words": "cat, dog"},
+        "/find_cues": {"true": "cat", "fooled": "dog"},
+        "/attack": {"true": "cat", "fooled": "dog", "count": 1},
+        "/compare_sets": {"reference": [file] * 4, "new": [file] * 4},
+        "/compare_example": {},
+        "/about": {},
+        "/text_span": {"image": file},
+    }
+    for endpoint, arguments in asked.items():
+        seconds = []
+        for _ in range(2):
+            begun = time.perf_counter()
+            try:
+                client.predict(bundle="", **arguments, api_name=endpoint)
+                seconds.append(f"{time.perf_counter() - begun:8.2f}")
+            except AppError as error:  # an endpoint that needs more than random weights
+                seconds.append(str(error).splitlines()[0])
+                break
+        print(f"{endpoint:<18}{' '.join(seconds)}", flush=True)
 
 
 def search(args: argparse.Namespace) -> None:
@@ -116,22 +188,30 @@ def search(args: argparse.Namespace) -> None:
 
 def start(args: argparse.Namespace) -> None:
     """Start the app as a visitor would, until the page answers."""
-    command = [sys.executable, str(ROOT / "app.py"), "--port", str(args.port)]
-    for folder in args.bundle:
-        command += ["--bundle", folder]
     begun = time.perf_counter()
+    with app_process(args.bundle, args.port, begun):
+        pass
+
+
+@contextmanager
+def app_process(bundles: Sequence[str], port: int, begun: float | None = None) -> Iterator[None]:
+    """`python app.py` until its model is loaded, with its phases printed."""
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
+    for folder in bundles:
+        command += ["--bundle", folder]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
     )
     try:
         for line in process.stdout:
-            print(line, end="")
-            if line.rstrip().endswith("  page"):
-                with urllib.request.urlopen(f"http://127.0.0.1:{args.port}/") as answer:
+            print(line, end="", flush=True)
+            if begun is not None and line.rstrip().endswith("  page"):
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
                     answer.read()
                 print(f"{time.perf_counter() - begun:6.2f} s  first page answered")
             if line.rstrip().endswith("  model"):
                 break
+        yield
     finally:
         process.terminate()
         process.wait()
@@ -140,14 +220,20 @@ def start(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
-    for function in (concepts, search, start):
+    for function in (concepts, first, search, start):
         command = commands.add_parser(function.__name__, help=function.__doc__)
         command.set_defaults(run=function)
         command.add_argument("--rounds", type=int, default=15)
         if function is concepts:
             command.add_argument("--layers", type=int, nargs="+", default=[9])
-        if function is start:
+        if function is first:
+            command.add_argument("--model", default="ViT-B-32")
+            command.add_argument("--layers", type=int, nargs="+", default=[8, 9, 10])
+            command.add_argument("--texts", type=int, default=TEXTS)
+            command.add_argument("--images", type=int, default=1000, help="in the gallery")
+        if function in (first, start):
             command.add_argument("--port", type=int, default=7871)
+        if function is start:
             command.add_argument("--bundle", action="append", default=[])
     args = parser.parse_args()
     args.run(args)

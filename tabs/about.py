@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from html import escape
 
 import gradio as gr
 
-from tabs.server.messages import user_errors
+from tabs.server.handlers import handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
+from tabs.ui.method_drawing import method_drawing
 from tabs.ui.plots import Bar, bars, empty, figures, html, section
 
 TITLE = "About"
@@ -22,6 +24,14 @@ _METHODS = {
 }
 # Of the export's conditions, those that say most about the texts.
 _REPLACED = ("all effects mean-ablated", "first component", "32 texts", "128 texts")
+_METHOD = """
+A neuron of CLIP's image encoder says little by what makes it fire. What it *does* is to write a
+vector that later layers carry into the embedding in which images and texts are compared. For one
+neuron that vector points, over all images, along nearly one direction, so it can be read: by the
+texts that lie along it, and against it. This page shows these words for every neuron, the
+pictures that drive it, how far the words foretell it on pictures kept for that, and what follows
+from them: concepts of an image, masks, pictures that mislead, and what changed between two sets.
+"""
 _CITE = """
 ### How to cite
 
@@ -32,6 +42,8 @@ The methods are those of two papers; please cite the one whose models you look a
 - Edmund Bu, Yossi Gandelsman: *Interpreting ResNet-based CLIP via Neuron-Attention
   Decomposition*. arXiv 2509.19943, 2025. (ResNet models)
 """
+# Longer tables of the card are opened by whoever wants them.
+_ROWS = 8
 
 
 def overview_html(session: BundleSession) -> str:
@@ -96,32 +108,60 @@ def _fidelity(metrics: dict) -> str:
 
 
 def card_text(session: BundleSession) -> str:
-    """The model card without its YAML head, and how to cite and to make the bundle again."""
+    """The model card without its YAML head, its long tables folded."""
     card = re.sub(r"\A---\n.*?\n---\n", "", session.bundle.card, flags=re.DOTALL)
-    return card + _CITE
+    return re.sub(r"(?:^\|.*\n?)+", _folded_table, card, flags=re.MULTILINE)
+
+
+def _folded_table(found: re.Match) -> str:
+    lines = found[0].strip("\n").splitlines()
+    rows = len(lines) - 2  # the heading and the line below it
+    if rows <= _ROWS:
+        return found[0]
+    head = " · ".join(cell.strip() for cell in lines[0].strip("|").split("|") if cell.strip())
+    title = f"{rows} rows: {head}" if head else f"{rows} rows"
+    table = "\n".join(lines)
+    return f"<details><summary>{escape(title)}</summary>\n\n{table}\n\n</details>\n\n"
+
+
+def limits_text(session: BundleSession) -> str:
+    """What the bundle's card and its model's own say of what not to trust."""
+    sections = re.findall(
+        r"^#+ Limits\n+(.*?)(?=^#|\Z)", session.bundle.card, flags=re.MULTILINE | re.DOTALL
+    )
+    return "\n\n".join(["### Limits", *map(str.strip, sections)]) if sections else ""
 
 
 def build(registry: BundleRegistry, source: gr.Dropdown) -> None:
-    """Figures and card of the chosen bundle."""
+    """The method, and figures, limits and card of the chosen bundle."""
     first = registry.first
+    gr.Markdown(_METHOD, elem_classes="cn-text")
+    drawing = html(method_drawing(first.bundle.config.kind), elem_id="about-method")
     overview = html(overview_html(first), elem_id="about-overview")
-    card = gr.Markdown(card_text(first), elem_id="about-card", elem_classes="cn-text")
+    limits = gr.Markdown(limits_text(first), elem_id="about-limits", elem_classes="cn-text")
+    gr.Markdown(_CITE, elem_classes="cn-text")
+    with gr.Accordion("The bundle’s card", open=False, elem_id="about-whole-card"):
+        card = gr.Markdown(card_text(first), elem_id="about-card", elem_classes="cn-text")
+    gr.api(handler(registry, about), api_name="about")
+    source.change(
+        handler(registry, opened), [source], [drawing, overview, limits, card],
+        api_visibility="private",
+    )  # fmt: skip
 
-    @user_errors
-    def opened(bundle: str) -> tuple[str, str]:
-        return overview_html(registry[bundle]), card_text(registry[bundle])
 
-    def about(bundle: str) -> dict:
-        """What a bundle is: its configuration, measured figures and model card.
+def opened(registry: BundleRegistry, bundle: str) -> tuple[str, str, str, str]:
+    """Another bundle was chosen."""
+    session = registry[bundle]
+    drawing = method_drawing(session.bundle.config.kind)
+    return drawing, overview_html(session), limits_text(session), card_text(session)
 
-        Args:
-            bundle: key of the bundle, or "" for the one the page opens with.
-        """
-        from dataclasses import asdict
 
-        session = user_errors(registry.__getitem__)(bundle)
-        config = asdict(session.bundle.config)
-        return {"config": config, "metrics": session.bundle.metrics, "card": session.bundle.card}
+def about(registry: BundleRegistry, bundle: str) -> dict:
+    """What a bundle is: its configuration, measured figures and model card.
 
-    gr.api(about, api_name="about")
-    source.change(opened, [source], [overview, card], api_visibility="private")
+    Args:
+        bundle: key of the bundle, or "" for the one the page opens with.
+    """
+    session = registry[bundle]
+    config = asdict(session.bundle.config)
+    return {"config": config, "metrics": session.bundle.metrics, "card": session.bundle.card}

@@ -1,4 +1,4 @@
-"""The top of the page: which bundle is shown, and opening another from the Hugging Face Hub."""
+"""The top of the page: which bundle is shown, and how to see another CLIP's neurons."""
 
 from __future__ import annotations
 
@@ -6,17 +6,32 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from tabs.server.handlers import handler
 from tabs.server.messages import user_errors
 from tabs.server.registry import BundleRegistry
+from tabs.ui.model_line import model_line
+from tabs.ui.plots import html
 
 _LANE = {"concurrency_id": "hub", "concurrency_limit": 1}
+_EXPORT = "python -m export run --model ViT-B-32 --pretrained openai --images photos/ --out my-clip"
+_SHOW = "python app.py --bundle my-clip"
+_PUBLISH = "python -m export publish --bundle my-clip --repo user/name"
+_OWN = """
+1. **Export** it once, over any folder of images: a name that open_clip knows with its weights
+   (ViT-B-32, openai), `hf-hub:owner/name`, `owner/name` of a transformers checkpoint, or a folder
+   of either. It prints what it will need before it begins, and goes on where it was stopped.
+2. **Show** the folder that it wrote. `--bundle` may be repeated: the bundles are then chosen at the
+   top of the page.
+3. **Publish** it, if others should see it: the page opens a public repository by its name.
+"""
 
 
 @dataclass(frozen=True)
 class Chooser:
-    """The chosen bundle's key, and the field for a name on the Hub."""
+    """The chosen bundle's key, the panel about other models, and its field for a Hub name."""
 
     source: gr.Dropdown
+    panel: gr.Accordion
     name: gr.Textbox
 
 
@@ -25,26 +40,48 @@ def shown(registry: BundleRegistry, key: str):
     return gr.update(choices=registry.choices, value=key, visible=len(registry.choices) > 1)
 
 
+def line_on(registry: BundleRegistry, key: str) -> str:
+    """The line on the chosen bundle."""
+    session = registry[key]
+    return model_line(session.title, session.bundle)
+
+
 def build(registry: BundleRegistry) -> Chooser:
     """Components and, where the owner allows it, the events that open a bundle from the Hub."""
-    hub = registry.hub_cache is not None
-    with gr.Row(elem_classes="cn-search", visible=hub or len(registry.choices) > 1):
+    several = len(registry.choices) > 1
+    with gr.Row(elem_classes="cn-search"):
         source = gr.Dropdown(
             registry.choices, value=registry.first.key, label="Model and data", elem_id="bundle",
-            filterable=False, visible=len(registry.choices) > 1, scale=4, min_width=220,
+            filterable=False, visible=several, scale=4, min_width=220,
         )  # fmt: skip
-        # Gradio would refuse "" (the first) and what was opened since; the registry knows better.
-        source.preprocess = lambda key: key if isinstance(key, str) else None
-        source.api_info = lambda: {"type": "string"}
-        name = gr.Textbox(
-            label="Open another from the Hugging Face Hub", elem_id="hub-name", visible=hub,
-            placeholder="user/name or user/name@revision", max_lines=1, max_length=250, scale=4,
-            min_width=220,
-        )  # fmt: skip
-        go = gr.Button("Open", elem_id="hub-open", visible=hub, scale=1, min_width=90)
+    # Gradio would refuse "" (the first) and what was opened since; the registry knows better.
+    source.preprocess = lambda key: key if isinstance(key, str) else None
+    source.api_info = lambda: {"type": "string"}
+    line = html(line_on(registry, registry.first.key), elem_id="bundle-about")
+    source.change(
+        handler(registry, line_on), [source], [line], show_progress="hidden",
+        api_visibility="private",
+    )  # fmt: skip
+    hub = registry.hub_cache is not None
+    with gr.Accordion("Use your own CLIP", open=False, elem_id="own-clip") as panel:
+        gr.Markdown(_OWN, elem_classes="cn-text")
+        options = dict(interactive=False, buttons=["copy"], lines=1, elem_classes="cn-command")
+        gr.Textbox(_EXPORT, label="Export", **options)
+        gr.Textbox(_SHOW, label="Show", **options)
+        gr.Textbox(_PUBLISH, label="Publish", **options)
+        with gr.Row(elem_classes="cn-search", visible=hub):
+            name = gr.Textbox(
+                label="Open a published bundle from the Hugging Face Hub", elem_id="hub-name",
+                placeholder="user/name or user/name@revision", max_lines=1, max_length=250,
+                info="The name of a public repository that `export publish` made, not of a model: "
+                "its neurons have to be exported first. At most 2 GB; nothing is fetched before "
+                "you press Open.",
+                scale=4, min_width=220,
+            )  # fmt: skip
+            go = gr.Button("Open", elem_id="hub-open", scale=1, min_width=90)
     if hub:
         _events(registry, name, go)
-    return Chooser(source, name)
+    return Chooser(source, panel, name)
 
 
 def _events(registry: BundleRegistry, name: gr.Textbox, go: gr.Button) -> None:

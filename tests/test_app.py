@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import httpx
 import pytest
 import torch
@@ -25,11 +26,12 @@ from PIL import Image
 import app
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.segmentation.masks import from_rle
-from tabs import concepts, neuron_page
+from tabs import image_reading, neuron_page
 from tabs.server.gpu import on_gpu
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL, BundleSession
 from tabs.server.uploads import MAX_PIXELS, open_image
+from tabs.ui.concept_card import concepts_html
 from tests.helpers.app_server import running_app
 from tests.helpers.tiny import WORDS, tiny_bundle_folder
 
@@ -123,8 +125,9 @@ def test_the_pixel_limit_is_above_ordinary_cameras():
 def test_every_tab_has_a_described_endpoint(client):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     for name in (
-        "/neuron", "/search", "/concepts", "/compare", "/segment", "/compare_segmentations",
-        "/find_cues", "/attack", "/compare_sets", "/compare_example", "/about", "/open",
+        "/neuron", "/search", "/concepts", "/text_span", "/compare", "/segment",
+        "/compare_segmentations", "/find_cues", "/attack", "/compare_sets", "/compare_example",
+        "/about", "/open",
     ):  # fmt: skip
         assert name in endpoints
         assert endpoints[name]["description"], name
@@ -201,6 +204,17 @@ def test_former_names_of_choices_are_still_taken(client, tmp_path):
     ask = dict(words="cat", finer=False, refine=False, threshold=0.5, api_name="/segment")
     now = client.predict("tiny", image, method="patch attribution", **ask)
     assert client.predict("tiny", image, method="patch effects", **ask) == now
+
+
+def test_what_the_heads_say_is_asked_for_by_itself(client, tmp_path):
+    """It takes a fit over the gallery, which must not stand in front of the concepts."""
+    image = handle_file(picture(tmp_path / "noise.png", 1))
+    found = client.predict("tiny", image, "dense", api_name="/concepts")
+    assert set(found["others"]) == {"sparse-projection", "sparse-norm", "nearest_texts"}
+    spoken = client.predict("tiny", image, api_name="/text_span")
+    assert {one["text"] for one in spoken} <= set(WORDS)
+    assert [one["weight"] for one in spoken] == sorted((o["weight"] for o in spoken), reverse=True)
+    assert client.predict("tiny-rn", image, api_name="/text_span") == []
 
 
 def test_compare_takes_several_images(client, tmp_path):
@@ -476,10 +490,10 @@ def test_an_address_that_cannot_be_had_is_one_line(capsys):
 def test_concepts_say_what_counts_as_a_reaction(folder):
     bundle = load_bundle(folder)
     bundle = replace(bundle, config=replace(bundle.config, percentile=90.5))
-    found = concepts.discover(
+    found = image_reading.discover(
         BundleSession("tiny", folder, bundle), Image.new("RGB", (40, 30)), "sparse-norm"
     )
-    assert "more than to 90.5 % of the data" in concepts.concepts_html("tiny", found)
+    assert "more than to 90.5 % of the data" in concepts_html("tiny", found)
 
 
 def test_folders_of_one_name_are_all_shown(folder, tmp_path, monkeypatch):
@@ -534,9 +548,25 @@ def test_one_lane_for_the_model(folder, monkeypatch):
     public = [fn for fn in page.fns.values() if fn.api_visibility == "public" and fn.api_name]
     assert all(fn.fn.__name__ == fn.api_name for fn in public), "MCP tools have the same names"
     lanes = {fn.api_name: fn.concurrency_id for fn in page.fns.values() if fn.api_name}
-    for name in ("search", "concepts", "compare", "segment", "find_cues", "attack", "compare_sets"):
+    for name in (
+        "search",
+        "concepts",
+        "text_span",
+        "compare",
+        "segment",
+        "find_cues",
+        "attack",
+        "compare_sets",
+    ):
         assert lanes[name] == MODEL
     assert "open" not in lanes, "without a shelf nothing can be opened from the Hub"
+
+
+def test_a_failure_shows_on_one_output(folder, monkeypatch):
+    for fn in build_page(folder, monkeypatch).fns.values():
+        seen = [out for out in fn.outputs if app._is_seen(out)]
+        assert len(fn.show_progress_on or seen) <= 1, fn.api_name
+        assert not any(isinstance(out, gr.State) for out in fn.show_progress_on or ())
 
 
 def test_what_runs_the_model_asks_for_a_gpu_where_one_is_lent(folder, monkeypatch):

@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -281,6 +282,102 @@ def test_verdicts_stand_below_the_pictures(visit, width):
     assert caption["height"] <= image["height"] / 2
     shoot(page, f"adversarial-gallery-{width}")
     assert fits(page)
+
+
+def test_a_link_opens_its_tab_before_the_server_has_answered(browser, address):
+    page = browser.new_page()
+    page.route("**/gradio_api/queue/**", lambda route: None)  # for ever
+    page.goto(f"{address}/?tab=shift", wait_until="domcontentloaded")
+    page.wait_for_selector("#tab-shift-button[aria-selected=true]", timeout=PATIENCE)
+    page.close()
+
+
+def test_the_page_says_which_model_and_data_it_shows(visit, address):
+    page = visit()
+    bundle = httpx.post(f"{address}/gradio_api/call/about", json={"data": [""]}, trust_env=False)
+    answer = httpx.get(
+        f"{address}/gradio_api/call/about/{bundle.json()['event_id']}", trust_env=False
+    )
+    config = json.loads(answer.text.split("data: ", 1)[1])[0]["config"]
+    line = page.inner_text("#bundle-about")
+    assert config["data"]["name"] in line
+    assert f"{config['data']['count']:,} images" in line
+
+
+def test_a_failure_leaves_one_sign(visit):
+    page = visit("?tab=shift")
+    page.click("#shift-go")
+    page.wait_for_selector("text=Choose images for both sides first")
+    page.wait_for_timeout(500)
+    assert page.locator("span.error >> visible=true").count() <= 1
+
+
+def test_no_dot_stands_alone_in_the_footer(visit):
+    page = visit()
+    dots = page.locator("footer .divider >> visible=true")
+    for number in range(dots.count()):
+        assert dots.nth(number).evaluate("dot => dot.matches(':has(+ a, + button)')")
+
+
+@pytest.mark.parametrize("tab", ["dictionary", "concepts", "shift"])
+def test_on_a_phone_the_tabs_start_on_the_first_screen(visit, tab):
+    page = visit(f"?tab={tab}", width=390)
+    assert page.locator("#tab-dictionary-button").first.bounding_box()["y"] < 640
+
+
+@pytest.mark.parametrize("tab", ["concepts", "shift"])
+def test_tabs_open_with_a_shipped_example(visit, tab):
+    if not (BUNDLED / "examples" / "opening.json").is_file():
+        pytest.skip("the bundle ships no examples")
+    page = visit(f"?tab={tab}")
+    found = {"concepts": "#concepts-result .cn-look", "shift": "#shift-words .cn-bars"}[tab]
+    page.wait_for_selector(found)
+    shoot(page, f"{tab}-opening-1440")
+
+
+def test_a_unit_of_a_comparison_is_a_row_to_click(visit):
+    page = visit("?tab=shift")
+    page.click("#shift-example")
+    page.wait_for_selector("#shift-units label >> nth=3")
+    page.click("#shift-units label >> nth=3")
+    page.wait_for_selector("#shift-unit a.cn-link")
+    chosen = page.inner_text("#shift-units label >> nth=3")
+    assert page.inner_text("#shift-unit a.cn-link") in chosen
+
+
+def test_what_the_heads_say_is_made_when_its_fold_is_opened(visit):
+    page = visit("?tab=concepts")
+    page.click("#concepts-examples .thumbnail-item >> nth=0")
+    page.wait_for_selector("#concepts-others button")
+    assert page.locator("#concepts-other-ways .cn-three").count() == 0
+    page.click("#concepts-others button >> nth=0")
+    page.wait_for_selector("#concepts-other-ways >> text=TextSpan")
+    shoot(page, "concepts-others-1440")
+
+
+CONTRAST = """
+() => {
+  const element = document.querySelector("#dictionary-way input[type=radio]:not(:checked)");
+  const light = (colour) => {
+    const [r, g, b] = colour.match(/[0-9.]+/g).slice(0, 3).map((part) => {
+      const share = part / 255;
+      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const [one, other] = [element, document.body].map((of) => getComputedStyle(of));
+  const found = [light(one.borderTopColor), light(other.backgroundColor)];
+  return (Math.max(...found) + 0.05) / (Math.min(...found) + 0.05) >= 3;
+}
+"""
+
+
+def test_in_the_dark_what_is_not_chosen_is_seen_and_no_track_glares(visit):
+    page = visit("?__theme=dark")
+    page.wait_for_function(CONTRAST)  # 3 is WCAG's for parts of controls
+    track = page.locator("input[type=range]").first
+    rest = track.evaluate("e => getComputedStyle(e).getPropertyValue('--neutral-200')").strip()
+    assert max(int(rest[i : i + 2], 16) for i in (1, 3, 5)) < 128
 
 
 def test_dark_mode(visit):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from functools import cached_property
 from io import BytesIO
@@ -28,14 +29,20 @@ _KEPT_TEXTS = 4096
 class BundleSession:
     """One bundle and, once something needs it, the model it describes.
 
-    Everything that is expensive is a cached property behind one lock, so 32 clients that ask
-    at once load one model. A tab may keep its own derived data with `cached`.
+    Everything that is expensive is made once behind a lock of its own, so 32 clients that ask at
+    once load one model, and who only browses waits for none. A tab may keep its own derived data
+    with `cached`.
     """
 
-    def __init__(self, key: str, folder: Path, bundle: Bundle | None = None) -> None:
+    def __init__(
+        self, key: str, folder: Path, bundle: Bundle | None = None, model: Path | None = None
+    ) -> None:
+        """`model` is where the weights lie, if not where the bundle's configuration says."""
         self.key, self.folder = key, folder
         self.bundle = read_bundle(folder) if bundle is None else bundle
+        self._model = model
         self._lock = RLock()
+        self._locks: dict[str, RLock] = defaultdict(RLock)
         self._cached: dict[str, object] = {}
         self._thumbnails: dict[int, Tensor] = {}
         self._texts: dict[str, Tensor] = {}
@@ -44,25 +51,23 @@ class BundleSession:
     def title(self) -> str:
         """What the chooser at the top of the page calls it."""
         config = self.bundle.config
-        name = self.key if config.model == "." else f"{config.model} {config.pretrained or ''}"
+        name = self.key if config.carries_model else f"{config.model} {config.pretrained or ''}"
         return f"{name.strip()} · {config.data.name}"
 
     @property
     def clip(self) -> ClipModel:
         """The model, loaded on first use and compared with what the bundle says."""
-        with self._lock:
-            return self._clip
+        return self.cached("clip", lambda: self._clip)
 
     @property
     def lens(self) -> Lens:
         """The lens on the bundle's layers."""
-        with self._lock:
-            return self._lens
+        return self.cached("lens", lambda: self._lens)
 
     @property
     def ready(self) -> bool:
         """Whether the model is loaded."""
-        return "_lens" in self.__dict__
+        return self.has("lens")
 
     def encode_texts(self, texts: list[str]) -> Tensor:
         """Unit embeddings of texts [text, embed]; the last few thousand are kept."""
@@ -108,17 +113,22 @@ class BundleSession:
     def cached(self, name: str, make: Callable[[], object]) -> object:
         """`make()` on the first call with this name, afterwards what it returned."""
         with self._lock:
+            lock = self._locks[name]
+        with lock:
             if name not in self._cached:
                 self._cached[name] = make()
             return self._cached[name]
+
+    def has(self, name: str) -> bool:
+        """Whether `cached` would answer at once."""
+        return name in self._cached
 
     @cached_property
     def _clip(self) -> ClipModel:
         from clipneurons.models.clip import load_clip
 
         config = self.bundle.config
-        model = self.folder if config.model == "." else config.model
-        clip = load_clip(model, config.pretrained)
+        clip = load_clip(self._model or config.model_of(self.folder), config.pretrained)
         check_clip(config, clip)
         return clip
 
@@ -126,4 +136,4 @@ class BundleSession:
     def _lens(self) -> Lens:
         from clipneurons.lens.make import make_lens
 
-        return make_lens(self._clip, self.bundle.config.layers)
+        return make_lens(self.clip, self.bundle.config.layers)

@@ -94,7 +94,7 @@ def card_picture(bundle: Bundle, card: NeuronDashboard) -> Image.Image:
         picture = open_image(BytesIO(bundle.examples[image]))
         picture = picture.resize((104, 104), Image.Resampling.LANCZOS)
         canvas.paste(picture, (618 + 110 * (i % 5), 196 + 118 * (i // 5)))
-    model = bundle.config.model if bundle.config.model != "." else bundle.config.data.name
+    model = bundle.config.data.name if bundle.config.carries_model else bundle.config.model
     draw.text((48, 634), f"clipneurons · {model}", soft, text(18))
     return canvas
 

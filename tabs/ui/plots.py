@@ -124,6 +124,11 @@ def section(title: str, body: str, note: str = "") -> str:
     return f'<section class="cn-block"><h3>{escape(title)}</h3>{note}{body}</section>'
 
 
+def folded(title: str, body: str) -> str:
+    """A part of a card that is opened by whoever wants it."""
+    return f'<details class="cn-fold"><summary>{escape(title)}</summary>{body}</details>'
+
+
 def figures(pairs: Sequence[tuple[str, str, str]]) -> str:
     """A row of numbers: (value, what it is, a longer explanation on hover)."""
     cells = "".join(

@@ -20,7 +20,9 @@ _LIT = """
 # Lora, SIL Open Font License (fonts/LORA-OFL.txt).
 HEADING = HERE / "fonts" / "lora-latin.woff2"
 CSS = (HERE / "style.css").read_text()
-HEAD = f"<script>{(HERE / 'page.js').read_text()}</script>"
+HEAD = "".join(
+    f"<script>{(HERE / name).read_text()}</script>" for name in ("page.js", "open_tab.js")
+)
 
 _INK = gr.themes.Color(
     name="ink",
@@ -88,6 +90,14 @@ def theme() -> gr.themes.Base:
         input_border_color="*neutral_300",
         input_border_color_dark="*neutral_700",
         input_border_color_focus="*primary_500",
+        # What is not chosen must be seen in the dark too.
+        checkbox_background_color_dark="*neutral_900",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
+        checkbox_border_color_hover_dark="*neutral_300",
+        checkbox_label_background_fill_dark="*neutral_800",
+        checkbox_label_border_color_dark="*neutral_600",
+        checkbox_label_border_width_dark="1px",
         link_text_color="*primary_600",
         link_text_color_dark="*primary_300",
     )

@@ -1,5 +1,6 @@
 """The shift tab's functions on a tiny bundle, and what its archives refuse."""
 
+import json
 import zipfile
 from dataclasses import replace
 from io import BytesIO
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tabs import shift as tab
+from clipneurons.bundle.unit_words import signed_words
 from tabs.server import uploads
 from tabs.server.session import BundleSession
-from tabs.ui.neuron_card import says
+from tabs.shift_reading import compare_images, example, pictures
+from tabs.ui.shift_card import WHOLE, p_text, unit_html, unit_rows, verdict_html, words_html
 from tests.helpers.models import tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
 
@@ -46,70 +48,77 @@ def zipped(path, entries):
 
 def test_a_tint_is_found_and_its_pictures_shown(session):
     usual, red = noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1)
-    compared = tab.compare_images(session, usual, red)
-    assert compared.shift.p <= 0.05
-    assert "The sets differ" in tab.verdict(compared, 3)
-    assert "3 files could not be read" in tab.verdict(compared, 3)
-    units = tab.units(compared, session)
-    assert units.count("tab=dictionary") == 12
-    layer, unit = compared.changes()[0][:2]
-    assert f">{layer} · {unit}  {says(session.bundle, layer, unit, 3)}</a>" in units
-    assert "Said more" in tab.words(compared)
-    before, after = tab.pictures(replace(compared, place=None), 0)
+    compared = compare_images(session, usual, red)
+    data = compared.data
+    assert data["p"] <= 0.05
+    assert "The sets differ" in verdict_html(data, 3)
+    assert "3 files could not be read" in verdict_html(data, 3)
+    assert "Said more" in words_html(data)
+    before, after = pictures(replace(compared, data=data | {"localised": None}), 0)
     assert all(any(picture is image for image in red) for picture in after)
-    before, after = tab.pictures(compared, 2)
-    column = compared.shift.top_units(12)[1]
-    sign = 1 if compared.shift.units.score[column] > 0 else -1
-    strongest = (sign * compared.profiles[0].units[:, column]).argmax()
-    assert before[0] is usual[strongest]
+    assert len(before) == len(after) == 12
+    one = data["units"][1]
+    profiler = session.cached("profiler", None)
+    column = profiler.names.index((one["layer"], one["unit"]))
+    values = profiler.of_pictures(usual).units[:, column]
+    before, after = pictures(compared, 2)
+    assert before[0] is usual[(values if one["change"] > 0 else -values).argmax()]
     assert len(after) == 12
+
+
+def test_units_are_rows_with_their_signed_words(session):
+    data = compare_images(session, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1)).data
+    (whole, zero), *rows = unit_rows(data, session.bundle)
+    assert (whole, zero) == (WHOLE, 0)
+    assert [number for _, number in rows] == list(range(1, 13))
+    for (text, _), one in zip(rows, data["units"], strict=True):
+        assert signed_words(session.bundle, one["layer"], one["unit"], 3)[0] in text
+        assert text.startswith("−" if one["change"] < 0 else "+")
+    chosen = unit_html(data, 2, session.key)
+    one = data["units"][1]
+    assert f"layer={one['layer']}&amp;unit={one['unit']}&amp;bundle=tiny" in chosen
+    assert "carry the change" in unit_html(data, 0, session.key)
 
 
 def test_equal_sets_do_not_differ(session):
     usual = noise(20, (60, 60, 60), 0)
-    compared = tab.compare_images(session, usual, usual)
-    assert "No difference" in tab.verdict(compared)
-    assert compared.place is None
+    data = compare_images(session, usual, usual).data
+    assert "No difference" in verdict_html(data)
+    assert data["localised"] is None
+    assert "spread over them" not in words_html(data)
 
 
 def test_a_change_at_one_place_is_looked_at_and_framed(session):
     usual, new = noise(30, (60, 60, 60), 0), noise(30, (60, 60, 60), 1)
     for image in new:
         image.paste("red", (26, 26, 40, 40))
-    compared = tab.compare_images(session, usual, new)
-    assert compared.place is not None
-    assert "A closer look: " in tab.words(compared)
-    framed = np.asarray(tab.pictures(compared, 0)[1][0])
-    left, top, _, _ = (round(share * 39) for share in compared.place.box)
+    compared = compare_images(session, usual, new)
+    assert "A closer look: " in words_html(compared.data)
+    framed = np.asarray(pictures(compared, 0)[1][0])
+    left, top, _, _ = (round(share * 39) for share in compared.data["localised"]["box"])
     assert framed[top, left].tolist() == [0x00, 0x72, 0xB2]
     assert not (np.asarray(new[0]) == [0x00, 0x72, 0xB2]).all(-1).any(), "the image itself is not"
 
 
 def test_a_change_without_a_place_is_said_to_be_spread(session):
-    usual = noise(30, (60, 60, 60), 0)
-    compared = replace(tab.compare_images(session, usual, noise(20, (127, 0, 0), 1)), place=None)
-    assert "the change is spread over them" in tab.words(compared)
-    same = tab.compare_images(session, usual, usual)
-    assert "spread over them" not in tab.words(same)
+    data = compare_images(session, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1)).data
+    assert "the change is spread over them" in words_html(data | {"localised": None})
 
 
-def test_the_least_p_value_is_a_bound(session):
-    compared = tab.compare_images(session, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1))
-    for p, text in ((1 / 301, "≤ 0.0033"), (2 / 301, "0.00664"), (0.5, "0.5")):
-        shift = replace(compared.shift, p=p, tests={})
-        assert f"<dd>{text}</dd>" in tab.verdict(replace(compared, shift=shift))
+@pytest.mark.parametrize(("p", "text"), [(1 / 301, "≤ 0.0033"), (2 / 301, "0.00664"), (0.5, "0.5")])
+def test_the_least_p_value_is_a_bound(p, text):
+    assert p_text(p) == text
 
 
-def test_galleries_name_the_unit(session):
-    compared = tab.compare_images(session, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1))
-    assert [side.label for side in tab.galleries(compared, 0)] == ["Reference", "New"]
-    layer, unit = compared.names[compared.shift.top_units(12)[1]]
-    labels = [side.label for side in tab.galleries(compared, 2)]
-    assert labels == [f"Reference · {layer} · {unit}", f"New · {layer} · {unit}"]
+def test_a_comparison_survives_json(session):
+    data = compare_images(session, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1)).data
+    again = json.loads(json.dumps(data))
+    for make in (verdict_html, words_html, lambda it: unit_rows(it, session.bundle)):
+        assert make(again) == make(data)
 
 
 def test_the_example_marks_its_share(session):
-    old, new, word = tab.example(session)
+    old, new, word = example(session)
     assert len(old) == len(new) == 10
     assert isinstance(word, str)
     spread = [np.asarray(image).std((0, 1)).max() for image in new]

@@ -19,11 +19,15 @@ import app
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import BundleDamaged, BundleError
 from clipneurons.bundle.hub import GatedRepository, NoNetwork, NoSuchRepository
+from clipneurons.models.clip import load_clip
 from tabs.server import hub_bundles as hub_bundles
-from tabs.server.hub_bundles import HubBundleCache, check_model
+from tabs.server.hub_bundles import MOST_BYTES, HubBundleCache
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
+from tabs.server.strangers_model import check_checkpoint, check_model, plain_settings
+from tests.clipneurons.models.test_transformers_clip import saved
 from tests.helpers.hub_standin import TOKEN, Hub, Repository, serve
+from tests.helpers.models import images
 from tests.helpers.tiny import tiny_bundle, tiny_bundle_folder
 
 REPO = "user/neurons"
@@ -211,30 +215,31 @@ def changed(folder: Path, **config) -> Path:
         {"vision_cfg__layers": 10**6},
         {"text_cfg__context_length": 90_000},
         {"vision_cfg__image_size": 100_000},
-        {"custom_text": True},
+        {"vision_cfg__timm_model_pretrained": True},
+        {"evil": 1},
     ],
 )
 def test_a_strangers_model_is_plain_and_small(folder, config):
     bundle = load_bundle(folder)
-    check_model(bundle.config, folder)
+    check_model(bundle.config, folder, MOST_BYTES)
     with pytest.raises(BundleError, match="no plain CLIP"):
-        check_model(bundle.config, changed(folder, **config))
+        check_model(bundle.config, changed(folder, **config), MOST_BYTES)
 
 
 def test_weights_are_those_of_the_configuration(folder):
     config = load_bundle(folder).config
     with pytest.raises(BundleError, match="do not fit"):
-        check_model(config, changed(folder, vision_cfg__width=64))
+        check_model(config, changed(folder, vision_cfg__width=64), MOST_BYTES)
     changed(folder, vision_cfg__width=32)
-    check_model(config, folder)
+    check_model(config, folder, MOST_BYTES)
     file = folder / "open_clip_model.safetensors"
     weights = load_file(file)
     save_file({k: v for k, v in weights.items() if k != "logit_scale"}, file)
     with pytest.raises(BundleError, match="do not fit"):
-        check_model(config, folder)
+        check_model(config, folder, MOST_BYTES)
     file.unlink()
     with pytest.raises(BundleError, match="holds no open_clip_model"):
-        check_model(config, folder)
+        check_model(config, folder, MOST_BYTES)
 
 
 def test_pictures_are_of_the_models_size(folder):
@@ -243,29 +248,133 @@ def test_pictures_are_of_the_models_size(folder):
     value["preprocess_cfg"]["size"] = 50_000
     file.write_text(json.dumps(value))
     with pytest.raises(BundleError, match="another size"):
-        check_model(config, folder)
+        check_model(config, folder, MOST_BYTES)
 
 
 @pytest.mark.parametrize(
     ("model", "pretrained", "message"),
     [
-        ("/etc", None, "no model that open_clip knows"),
-        ("hf-hub:evil/model", None, "no model that open_clip knows"),
         ("ViT-B-32", "/etc/passwd", "does not know"),
         ("ViT-B-32", "random", "does not know"),
         ("ViT-bigG-14", "laion2b_s39b_b160k", "of memory"),
-        ("ViT-B-16-SigLIP", "webli", "no plain CLIP"),
+        ("xlm-roberta-base-ViT-B-32", "laion5b_s13b_b90k", "no plain CLIP"),
     ],
 )
 def test_other_models_are_only_those_that_open_clip_knows(model, pretrained, message):
     config = replace(tiny_bundle().config, model=model, pretrained=pretrained)
     with pytest.raises(BundleError, match=message):
-        check_model(config, Path("nowhere"))
+        check_model(config, Path("nowhere"), MOST_BYTES)
 
 
-def test_a_known_model_passes():
-    config = replace(tiny_bundle().config, model="ViT-B-32", pretrained="openai")
-    check_model(config, Path("nowhere"))
+@pytest.mark.parametrize(
+    ("model", "pretrained"),
+    [("ViT-B-32", "openai"), ("ViT-B-16-SigLIP", "webli"), ("ViT-B-32-SigLIP2-256", "webli"),
+     ("PE-Core-B-16", "meta"), ("EVA02-B-16", "merged2b_s8b_b131k")],
+)  # fmt: skip
+def test_a_known_model_passes(model, pretrained):
+    config = replace(tiny_bundle().config, model=model, pretrained=pretrained)
+    check_model(config, Path("nowhere"), MOST_BYTES)
+
+
+SIGLIP = {
+    "embed_dim": 24, "init_logit_bias": -10, "custom_text": True,
+    "vision_cfg": {"image_size": 224, "timm_model_name": "vit_base_patch16_siglip_224",
+                   "timm_model_pretrained": False, "timm_pool": "map", "timm_proj": "none"},
+    "text_cfg": {"context_length": 64, "vocab_size": 32000, "width": 24, "heads": 2, "layers": 1,
+                 "hf_tokenizer_name": "timm/ViT-B-16-SigLIP", "no_causal_mask": True,
+                 "tokenizer_kwargs": {"clean": "canonicalize"}, "pool_type": "last",
+                 "proj_bias": True, "norm_kwargs": {"eps": 1e-6}},
+}  # fmt: skip
+
+
+def test_settings_of_timm_towers_are_known_one_by_one():
+    assert plain_settings(SIGLIP) is SIGLIP
+    for place, name, value in [
+        ("vision_cfg", "timm_model_name", "hf_hub:evil/model"),
+        ("vision_cfg", "timm_model_pretrained", True),
+        ("text_cfg", "hf_tokenizer_name", "evil/tokenizer"),
+        ("text_cfg", "hf_model_name", "roberta-base"),
+        ("text_cfg", "norm_kwargs", {"eps": 1e-6, "more": 1}),
+    ]:
+        with pytest.raises(BundleError, match=f"no plain CLIP .*{name}"):
+            plain_settings(SIGLIP | {place: SIGLIP[place] | {name: value}})
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    (tmp_path / "checkpoint").mkdir()
+    saved(tmp_path / "checkpoint", "SigLIP")
+    return tmp_path / "checkpoint"
+
+
+def edited(folder: Path, file: str, **values) -> Path:
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder
+
+
+def test_a_checkpoint_is_reduced_to_its_numbers(checkpoint):
+    before = load_clip(checkpoint, device="cpu")
+    edited(checkpoint, "config.json", auto_map={"AutoModel": "evil/code--model.Model"},
+           attn_implementation="evil/kernels", quantization_config={"quant_method": "x"},
+           _attn_implementation="evil/kernels")  # fmt: skip
+    check_checkpoint(checkpoint)
+    assert "evil" not in (checkpoint / "config.json").read_text()
+    after = load_clip(checkpoint, device="cpu")
+    batch = images(2, before)
+    assert torch.equal(after.encode_image(batch), before.encode_image(batch))
+    assert torch.equal(after.encode_text(["a cat"]), before.encode_text(["a cat"]))
+
+
+def test_other_checkpoints_are_refused(checkpoint):
+    with pytest.raises(BundleError, match="is a BertModel"):
+        check_checkpoint(edited(checkpoint, "config.json", architectures=["BertModel"]))
+    edited(checkpoint, "config.json", architectures=["SiglipModel"])
+    told = json.loads((checkpoint / "config.json").read_text())["vision_config"]
+    for name, value in [("num_hidden_layers", 10**6), ("hidden_size", 10**9),
+                        ("hidden_act", "evil"), ("image_size", 10**5)]:  # fmt: skip
+        with pytest.raises(BundleError, match=f"no plain CLIP .*{name}"):
+            check_checkpoint(edited(checkpoint, "config.json", vision_config=told | {name: value}))
+    wider = told | {"intermediate_size": told["intermediate_size"] * 2}
+    with pytest.raises(BundleError, match="do not fit"):
+        check_checkpoint(edited(checkpoint, "config.json", vision_config=wider))
+    edited(checkpoint, "config.json", vision_config=told)
+    edited(checkpoint, "tokenizer_config.json", auto_map={"AutoTokenizer": "evil/code"})
+    with pytest.raises(BundleError, match="code of its own"):
+        check_checkpoint(checkpoint)
+    (checkpoint / "config.json").write_text("[]")
+    with pytest.raises(BundleError, match=r"no config\.json"):
+        check_checkpoint(checkpoint)
+
+
+def named(bundle, folder: Path, model: str, clip) -> Path:
+    """A bundle that names its model, saved without weights."""
+    config = replace(
+        bundle.config, model=model, pretrained=None, weights_sha256=clip.sha256(),
+        activation=clip.activation, image_mean=clip.image_mean, image_std=clip.image_std,
+    )  # fmt: skip
+    return save_bundle(replace(bundle, config=config), folder)
+
+
+@pytest.mark.parametrize("prefix", ["", "hf-hub:"])
+def test_a_model_in_a_repository_of_its_own_is_fetched_within_the_same_bounds(
+    hub, made, checkpoint, tmp_path, monkeypatch, prefix
+):
+    source = made if prefix else checkpoint
+    clip = load_clip(source, device="cpu")
+    bundle = tiny_bundle(clip=clip)
+    put(hub, "maker/clip", source)
+    put(hub, "user/named", named(bundle, tmp_path / "named", f"{prefix}maker/clip", clip))
+    session = HubBundleCache().open("user/named")
+    batch = images(1, clip)
+    assert torch.equal(session.clip.encode_image(batch), clip.encode_image(batch))
+    hub.repositories["maker/clip"].private = True
+    with pytest.raises(BundleError, match=r"model cannot be had: .*maker/clip"):
+        HubBundleCache().open("user/named")
+    hub.repositories["maker/clip"].private = False
+    put(hub, "user/named", named(bundle, tmp_path / "named", "/etc", clip))
+    with pytest.raises(BundleError, match="no repository on the Hub"):
+        HubBundleCache().open("user/named")
 
 
 # -- the library and the page

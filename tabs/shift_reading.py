@@ -1,0 +1,72 @@
+"""What the Shift tab does, as data: sets compared, the bundle's own example, their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image, ImageDraw
+
+from tabs.server.session import BundleSession
+from tabs.server.uploads import open_image
+
+_FRAME = "#0072b2"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison (`read_shift`) with the pictures of both sides."""
+
+    data: dict
+    reference: list[Image.Image]
+    new: list[Image.Image]
+
+
+def compare_images(
+    session: BundleSession,
+    reference: list[Image.Image],
+    new: list[Image.Image],
+    progress: Callable[[int], object] = lambda _: None,
+) -> Compared:
+    """Profile both sides and compare them."""
+    from clipneurons.shift.comparison import EmbeddedTextPool, Profiler
+    from clipneurons.shift.reading import read_shift
+
+    profiler = session.cached("profiler", lambda: Profiler(session.lens, session.bundle))
+    pool = session.cached("texts of shifts", lambda: EmbeddedTextPool.of(session.bundle))
+    data = read_shift(profiler, pool, reference, new, progress)
+    return Compared({"bundle": session.key} | data, reference, new)
+
+
+def example(session: BundleSession) -> tuple[list[Image.Image], list[Image.Image], str]:
+    """Two halves of the bundle's pictures, one drawing stuck on some of the second half."""
+    from clipneurons.shift.planted import IMAGES, planted_mark
+
+    def make():
+        numbers = session.sample(2 * IMAGES)
+        pictures = [open_image(BytesIO(session.bundle.examples[number])) for number in numbers]
+        return planted_mark(pictures, session.bundle.texts)
+
+    return session.cached("shift example", make)
+
+
+def pictures(compared: Compared, place: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Pictures in which a unit is strongest, on both sides; place 0 is the whole change."""
+    data = compared.data
+    if place:
+        before, after = data["strongest"][place - 1]
+        return [compared.reference[i] for i in before], [compared.new[i] for i in after]
+    shown = [compared.new[i] for i in data["carriers"]]
+    if data["localised"]:
+        shown = [outlined(picture, data["localised"]["box"]) for picture in shown]
+    return compared.reference[: len(shown)], shown
+
+
+def outlined(picture: Image.Image, box: list[float]) -> Image.Image:
+    """The picture with a frame around the box (left, top, right, bottom, in shares of it)."""
+    framed = picture.convert("RGB")
+    sides = (picture.width - 1, picture.height - 1) * 2
+    corners = [round(share * side) for share, side in zip(box, sides, strict=True)]
+    ImageDraw.Draw(framed).rectangle(corners, outline=_FRAME, width=max(2, min(picture.size) // 48))
+    return framed
