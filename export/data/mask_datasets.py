@@ -10,13 +10,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from clipneurons.synthetic.collages import Collages
 from export.common.errors import UserError
+from export.data.open_source import PHOTOGRAPHS, SCENES
+from export.data.packed_sources import shipped_photographs
 
 # Pixels below which an object counts as covered by the others.
 _VISIBLE = 16
 # openmoji is in no training; the small CLIP's training set fxemoji aside to choose by. (The second
 # held-out style, emojione-v1, has near-copies among the trained ones.)
 _STYLES = {"heldout": "openmoji", "validation": "fxemoji"}
+# Made here, with material to choose by and material to report on.
+COMPOSED = (SCENES, PHOTOGRAPHS)
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -62,7 +67,8 @@ def open_mask_set(
 ) -> MaskSet:
     """The data set that ``--dataset`` names, its first ``count`` samples.
 
-    ``scenes`` (composed on the fly, in the ``heldout`` or ``validation`` style); a ``.mat`` file
+    ``scenes`` (composed on the fly, in the ``heldout`` or ``validation`` style); ``photographs``
+    (cut onto other photographs, those kept for figures or the others); a ``.mat`` file
     (ImageNet-Segmentation); a ``.json`` file (COCO, with ``images`` and ``masks`` folders); or a
     folder with one folder a class of ``name.jpg`` / ``name.png`` pairs.
 
@@ -70,12 +76,15 @@ def open_mask_set(
         SegmentationDataError: what was expected and what was found.
     """
     path = Path(spec)
-    if spec == "scenes":
+    if spec == SCENES:
         return _scenes(1000 if count is None else count, styles, seed, image_size)
+    if spec == PHOTOGRAPHS:
+        return _collages(1000 if count is None else count, styles, seed, image_size)
     if not path.exists():
         raise SegmentationDataError(
-            f"{spec} is neither 'scenes' nor a file or folder. Expected scenes, a .mat file "
-            "(ImageNet-Segmentation), a COCO .json file, or a folder of image and mask pairs"
+            f"{spec} is neither 'scenes', 'photographs' nor a file or folder. Expected scenes, "
+            "photographs, a .mat file (ImageNet-Segmentation), a COCO .json file, or a folder of "
+            "image and mask pairs"
         )
     if path.suffix == ".mat":
         found = _imagenet_segmentation(path)
@@ -109,6 +118,17 @@ def _scenes(count: int, styles: str, seed: int, image_size: int) -> MaskSet:
     return MaskSet(
         f"{count} scenes, {styles} style {_STYLES[styles]}", count, tuple(pack.concepts), load
     )
+
+
+def _collages(count: int, styles: str, seed: int, side: int) -> MaskSet:
+    pack = shipped_photographs(heldout=styles == "heldout").pack
+    made = Collages(pack, count, seed, side)
+
+    def load(index: int) -> Sample:
+        collage = made[index]
+        return Sample(Image.fromarray(collage.image), dict(collage.masks))
+
+    return MaskSet(f"{count} cut photographs, {styles}", count, tuple(sorted(made.rows)), load)
 
 
 def _pairs(folder: Path) -> MaskSet:

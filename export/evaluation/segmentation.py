@@ -39,7 +39,7 @@ from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenter
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
 from export.common.flags import natural, positive
-from export.data.mask_datasets import MaskSet, Sample, open_mask_set
+from export.data.mask_datasets import COMPOSED, MaskSet, Sample, open_mask_set
 
 # A map's own mean is the baselines' rule, half is the paper's; the others are between.
 THRESHOLDS = (None, 0.3, 0.4, 0.5)
@@ -61,11 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("segmentation")
     group.add_argument(
         "--dataset", default="scenes", metavar="DATA",
-        help="scenes, gtsegs_ijcv.mat (ImageNet-Segmentation), a COCO .json, or a folder of "
-        "<class>/<image>.jpg with masks <class>/<image>.png (default: scenes)",
+        help="scenes, photographs (cut onto others), gtsegs_ijcv.mat (ImageNet-Segmentation), a"
+        " COCO .json, or a folder of <class>/<image>.jpg with masks <class>/<image>.png"
+        " (default: scenes)",
     )  # fmt: skip
     group.add_argument(
-        "--count", type=positive, help="images at most (default: 1000 scenes, or all)"
+        "--count", type=positive, help="images at most (default: 1000 made here, or all)"
     )
     group.add_argument("--styles", choices=("heldout", "validation"), default="heldout")
     group.add_argument("--pictures", metavar="FOLDER", help="where a COCO file's images are")
@@ -94,7 +95,8 @@ def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
         chosen += [refined(clip, method) for method in chosen if method.name != BEST]
     if args.choose:
         validation = open_mask_set(
-            "scenes", count=args.choose, styles="validation", seed=args.seed + 1,
+            args.dataset if args.dataset in COMPOSED else "scenes", count=args.choose,
+            styles="validation", seed=args.seed + 1,
             image_size=clip.image_size[0],
         )  # fmt: skip
         chosen = choose(clip, validation, chosen, templates)

@@ -29,9 +29,13 @@ from clipneurons.segmentation.masks import upsample
 from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, PAIRS, PATCH_ATTRIBUTION
 from clipneurons.segmentation.metrics import resamples
 from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenters
+from clipneurons.synthetic.collages import Collages
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
 from export.common.flags import positive
+from export.data.mask_datasets import COMPOSED
+from export.data.open_source import PHOTOGRAPHS, SCENES
+from export.data.packed_sources import shipped_photographs
 from export.evaluation.segmentation import EDGES, directions_of, pick, refined
 
 IGNORED = 255
@@ -77,6 +81,20 @@ def scenes(names: Sequence[str], count: int, styles: str, size: int, seed: int) 
         return Image.fromarray(scene.image), labels
 
     return Labelled(f"scenes, {styles}", tuple(names), count, load)
+
+
+def photographs(names: Sequence[str], count: int, styles: str, size: int, seed: int) -> Labelled:
+    """Photographs of the names cut onto one another; every pixel belongs to one of the two."""
+    made = Collages(shipped_photographs(styles == "heldout").pack, count, seed, size, names)
+
+    def load(index: int) -> tuple[Image.Image, np.ndarray]:
+        collage = made[index]
+        labels = np.full(collage.image.shape[:2], BACKGROUND)
+        for name, mask in collage.masks.items():
+            labels[mask] = names.index(name)
+        return Image.fromarray(collage.image), labels
+
+    return Labelled(f"cut photographs, {styles}", tuple(names), count, load)
 
 
 def folder(root: Path, count: int | None = None) -> Labelled:
@@ -211,8 +229,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to measure on; --methods and --seed are those of --segmentation."""
     group = parser.add_argument_group("semantic segmentation")
     group.add_argument(
-        "--semantic-dataset", type=Path, metavar="FOLDER",
-        help="with names.txt, images/ and masks/ (default: held-out scenes)",
+        "--semantic-dataset", default=SCENES, metavar="DATA",
+        help="scenes (held out), photographs (held out, cut onto others), or a folder with"
+        " names.txt, images/ and masks/ (default: scenes)",
     )  # fmt: skip
     group.add_argument(
         "--semantic-images", type=positive, default=200, metavar="N",
@@ -220,23 +239,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--semantic-choose", type=positive, default=100, metavar="N",
-        help="validation scenes to choose settings on (default: %(default)s)",
+        help="validation images to choose settings on (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
         "--semantic-classes", type=positive, default=20, metavar="N",
-        help="classes of the scenes, chosen by chance (default: %(default)s)",
+        help="classes of what is made here, chosen by chance (default: %(default)s)",
     )  # fmt: skip
 
 
 def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     """Mean IoU of every method on the data set of the arguments, for `metrics.json`."""
-    names = drawn_classes(args.semantic_classes, args.seed)
-    size = max(clip.image_size)
-    validation = scenes(names, args.semantic_choose, "validation", size, args.seed + 1)
-    if args.semantic_dataset:
-        data = folder(args.semantic_dataset, args.semantic_images)
+    size, seed = max(clip.image_size), args.seed
+    cut = args.semantic_dataset == PHOTOGRAPHS
+    make = photographs if cut else scenes
+    names = (photographed if cut else drawn_classes)(args.semantic_classes, seed)
+    validation = make(names, args.semantic_choose, "validation", size, seed + 1)
+    if args.semantic_dataset in COMPOSED:
+        data = make(names, args.semantic_images, "heldout", size, seed)
     else:
-        data = scenes(names, args.semantic_images, "heldout", size, args.seed)
+        data = folder(Path(args.semantic_dataset), args.semantic_images)
     templates = args.templates or "photo"
     return {
         "data": data.name,
@@ -341,4 +362,11 @@ def drawn_classes(count: int, seed: int = 0) -> list[str]:
         if _STYLES["validation"] in trained.styles_of(c)
         and _STYLES["heldout"] in heldout.styles_of(c)
     )
+    return [known[i] for i in np.random.default_rng(seed).permutation(len(known))][:count]
+
+
+def photographed(count: int, seed: int = 0) -> list[str]:
+    """Names that both the photographs to choose by and those to report on have, by chance."""
+    own, heldout = (shipped_photographs(which).class_names for which in (False, True))
+    known = sorted(set(own) & set(heldout))
     return [known[i] for i in np.random.default_rng(seed).permutation(len(known))][:count]

@@ -22,7 +22,7 @@ _EXAMPLES = 4
 
 def measure(context: EvaluationContext) -> dict:
     """The evaluation's figures, and some images with the maps of a few methods."""
-    from export.data.mask_datasets import open_mask_set
+    from export.data.mask_datasets import COMPOSED, open_mask_set
     from export.evaluation import segmentation as evaluation
 
     clip, options = context.clip, context.options
@@ -30,9 +30,9 @@ def measure(context: EvaluationContext) -> dict:
     templates = "photo" if context.bundle.config.model == "." else "simple"
     data = open_mask_set(options.masks, count=options.masked_images, image_size=size)
     methods = list(segmenters(clip, evaluation.directions_of(context.bundle)).values())
-    if options.chosen_on and options.masks == "scenes":
+    if options.chosen_on and options.masks in COMPOSED:
         trained = open_mask_set(
-            "scenes", count=options.chosen_on, styles="validation", seed=1, image_size=size
+            options.masks, count=options.chosen_on, styles="validation", seed=1, image_size=size
         )
         methods = evaluation.choose(clip, trained, methods, templates)
     results = evaluation.evaluate(clip, data, methods, templates)

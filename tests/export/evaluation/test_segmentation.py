@@ -13,8 +13,10 @@ from clipneurons.segmentation.masks import rle
 from clipneurons.segmentation.methods import BEST, PAIRS, PAPER, method_names
 from clipneurons.segmentation.metrics import score_mask, summarise
 from clipneurons.segmentation.segmenters import Segmenter
+from clipneurons.synthetic.collages import Collages
 from export.__main__ import main
 from export.data.mask_datasets import MaskSet, Sample, SegmentationDataError, open_mask_set
+from export.data.packed_sources import shipped_photographs
 from export.evaluation import segmentation as evaluation
 from tests.helpers.models import tiny_vit
 from tests.helpers.tiny import tiny_bundle_folder
@@ -51,9 +53,23 @@ def test_pairs(tmp_path):
         list(open_mask_set(str(tmp_path / "data")))
 
 
+def test_cut_photographs_to_choose_by_are_others_than_those_reported_on():
+    chosen_on, reported = (
+        open_mask_set("photographs", count=6, styles=styles, image_size=32)
+        for styles in ("validation", "heldout")
+    )
+    for data, heldout in ((chosen_on, False), (reported, True)):
+        pack = shipped_photographs(heldout).pack
+        assert data.class_names == tuple(sorted({pack.name(row) for row in range(len(pack))}))
+        for sample, made in zip(data, Collages(pack, 6, 0, 32), strict=True):
+            assert (np.asarray(sample.image) == made.image).all()
+            assert sample.masks.keys() == made.masks.keys()
+            assert sum(mask.sum() for mask in sample.masks.values()) == 32 * 32
+
+
 def test_what_is_no_data_set(tmp_path):
     for name, content, words in [
-        ("absent", None, "neither 'scenes' nor"), ("a.mat", b"MATLAB 5", "MATLAB 7.3"),
+        ("absent", None, "neither 'scenes', "), ("a.mat", b"MATLAB 5", "MATLAB 7.3"),
         ("a.json", b"{}", "COCO"), ("b.json", b"[", "COCO"), ("folder", "", "no pairs"),
     ]:  # fmt: skip
         path = tmp_path / name

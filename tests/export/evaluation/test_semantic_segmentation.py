@@ -15,6 +15,8 @@ from export.evaluation.semantic_segmentation import (
     folder,
     mean_iou,
     measure_on,
+    photographed,
+    photographs,
     scenes,
     table,
 )
@@ -51,6 +53,18 @@ def test_scenes_label_the_visible_pixels_of_each_object():
         assert image.size == (64, 64)
         assert 2 <= len(np.unique(labels[labels >= 0])) <= 3
         assert (labels == BACKGROUND).mean() > 0.1
+
+
+def test_every_pixel_of_cut_photographs_has_a_name():
+    names = photographed(5)
+    assert names == photographed(5)
+    assert len(set(names)) == 5
+    data = photographs(names, 4, "heldout", 32, 0)
+    assert data.class_names == tuple(names)
+    for image, labels in data:
+        assert image.size == (32, 32)
+        assert len(np.unique(labels)) == 2
+        assert (labels >= 0).all()
 
 
 def test_a_folder_in_the_style_of_pascal_context_is_read(tmp_path):
