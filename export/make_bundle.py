@@ -8,13 +8,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from clipneurons.bundle.bundle import Bundle, save_bundle
+from clipneurons.bundle.bundle import Bundle, load_bundle, save_bundle
+from clipneurons.bundle.config import BundleError
 from export.common.errors import UserError
 from export.common.settings import SINGLE, RunOptions, Settings, Shard
-from export.evaluation.fidelity import fidelity, left_out
+from export.evaluation.fidelity import fidelity
+from export.evaluation.fidelity_words import left_out
 from export.evaluation.zero_shot import class_embeddings
 from export.pipeline import distributed
-from export.pipeline.assemble import assemble, embed_pool, with_results
+from export.pipeline.assemble import assemble, with_results
 from export.pipeline.card import local_name, render_card
 from export.pipeline.checkpoints import State
 from export.pipeline.inputs import (
@@ -24,9 +26,11 @@ from export.pipeline.inputs import (
     model_files,
     open_clip_model,
     open_inputs,
+    weights_sha256,
 )
 from export.pipeline.opening import opening
 from export.pipeline.passes import MeanPass, Passes, merge_effects, merge_means
+from export.pipeline.phrases import embed_pool, pursue_layers, rounded
 from export.pipeline.plan import make_plan
 from export.pipeline.update_bundle import model_card
 from export.pipeline.work_folder import Work, plan_of
@@ -42,7 +46,8 @@ def make_bundle(settings: Settings, options: RunOptions) -> None:
         raise UserError("--shard is for separate processes, torchrun shards by itself")
     inputs = open_inputs(settings, options.workers)
     work = Work(Path(options.out or default_out(settings.model)))
-    if not finished_before(work, inputs.settings, rank, say):
+    again = rank.index == 0 and not options.overwrite and made_before(inputs, work.out)
+    if not _finished(work, inputs.settings, rank, say, again):
         _run(inputs, work, options, rank, say)
     distributed.stop()
 
@@ -76,13 +81,33 @@ def _run(inputs: Inputs, work: Work, options: RunOptions, rank: Shard, say: Say)
     distributed.share(b"done")
 
 
-def finished_before(work: Work, settings: Settings, rank: Shard, say: Say) -> bool:
-    """Whether only the clearing up was left, which is then done; every rank hears the same."""
-    before = distributed.share(bytes([work.finished(settings)]) if rank.index == 0 else None)
+def made_before(inputs: Inputs, out: Path) -> bool:
+    """Whether the folder holds what this very run gives: a scheduler may start it once more."""
+    try:
+        bundle = load_bundle(out)
+    except BundleError:
+        return False
+    settings, config, pool = inputs.settings, bundle.config, inputs.pool
+    command = bundle.metrics.get("command", "").rpartition(" --out ")[0]
+    found = (
+        command, config.weights_sha256, config.data.count + config.data.skipped,
+        config.pool.sha256, config.components, config.centred_pool,
+    )  # fmt: skip
+    return found == (
+        settings.command("").rpartition(" --out ")[0], weights_sha256(inputs.clip, settings),
+        len(inputs.source), pool.sha256, min(settings.components, len(pool)),
+        settings.centred_pool,
+    )  # fmt: skip
+
+
+def _finished(work: Work, settings: Settings, rank: Shard, say: Say, again: bool = False) -> bool:
+    """Whether nothing is left to do but to clear up, which is done; every rank hears the same."""
+    clear = rank.index == 0 and work.finished(settings)
+    before = distributed.share(bytes([clear or again]) if rank.index == 0 else None)
+    if clear:
+        work.remove()
     if before == b"\1":
-        if rank.index == 0:
-            work.remove()
-        say(f"{work.out} was finished before")
+        say(f"{work.out} was finished before" + (": --overwrite makes it again" if again else ""))
     return before == b"\1"
 
 
@@ -90,7 +115,7 @@ def merge_shards(out: Path, device: str | None = None, workers: int = 1) -> None
     """Put together what the shards of a job array have done so far, and say what comes next."""
     work = Work(out)
     settings = work.settings()
-    if finished_before(work, settings, SINGLE, print):
+    if _finished(work, settings, SINGLE, print):
         return
     shards = work.shards()
     inputs = open_inputs(settings, workers, device)
@@ -152,16 +177,18 @@ def _finish(inputs: Inputs, work: Work, merged: State, states: list[State], say:
     settings, clip, out = inputs.settings, inputs.clip, work.out
     _check_weights(inputs)
     statistics = merge_effects(inputs.lens, merged, settings, states)
-    embeddings = embed_pool(clip, inputs.pool, work.folder)
+    embeddings = rounded(embed_pool(clip, inputs.pool, work.folder), settings.storage == "float16")
+    pursuits = pursue_layers(inputs, statistics, embeddings, work.folder)
     model, weights = model_files(settings.model, out)
-    bundle = assemble(inputs, model, merged, statistics, embeddings)
+    bundle = assemble(inputs, model, merged, statistics, embeddings, pursuits)
     command = settings.command(str(out))
     metrics = {"command": command}
     if inputs.heldout is not None:
         classifier = class_embeddings(inputs.heldout.class_names, clip, bundle)
         metrics["fidelity"] = {"command": command} | fidelity(
-            bundle, clip, inputs.heldout, classifier, batch=settings.batch, workers=inputs.workers
-        )
+            bundle, clip, inputs.heldout, classifier,
+            pursuits=pursuits, batch=settings.batch, workers=inputs.workers,
+        )  # fmt: skip
     card = render_card(bundle, metrics, command, local_name(out), model_card(settings.model))
     skipped, notes = MeanPass.from_state(merged).skipped, inputs.source.notes
     bundle = with_results(bundle, metrics, card)

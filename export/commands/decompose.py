@@ -7,14 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from clipneurons.bundle.bundle import load_bundle
-from clipneurons.bundle.config import Pool
 from export.common.errors import UserError
 from export.common.flags import add_text_arguments
 from export.common.settings import DEFAULT_MODEL
-from export.pipeline.assemble import decompose, embed_pool, rounded
-from export.pipeline.inputs import check_centring, check_device, open_texts
-from export.pipeline.update_bundle import local_folder, open_model, rewrite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decompose, and write; figures that depend on the texts are dropped."""
+    from clipneurons.bundle.bundle import load_bundle
+    from clipneurons.bundle.config import Pool
+    from export.pipeline.inputs import check_centring, check_device, open_texts
+    from export.pipeline.phrases import embed_pool, pursue, rounded, unit_rows
+    from export.pipeline.update_bundle import local_folder, open_model, rewrite
+
     check_device(args.device)
     folder = local_folder(args.bundle)
     bundle = load_bundle(folder)
@@ -45,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
         texts, device = list(opened.texts), clip.device
         pool = Pool(opened.name, opened.source, opened.licence, len(opened), opened.sha256)
     components = min(args.components or config.components, len(texts))
+    unit = unit_rows(embeddings, centred).to(device)
     layers = {}
     for layer, arrays in bundle.layers.items():
-        indices, coefficients = decompose(
-            arrays.directions, embeddings, components, centred, device, f"layer {layer}"
-        )
+        pursuit = pursue(arrays.directions, unit, (components,), f"layer {layer}")
+        indices, coefficients = pursuit.strongest_first(components)
         layers[layer] = replace(arrays, indices=indices, coefficients=coefficients)
     bundle = replace(
         bundle,

@@ -28,7 +28,8 @@ from export.evaluation import (
     semantic_segmentation,
     shift_power,
 )
-from export.evaluation.fidelity import check_bias, fidelity, in_words
+from export.evaluation.fidelity import check_bias, fidelity
+from export.evaluation.fidelity_words import in_words
 from export.evaluation.zero_shot import class_embeddings
 from export.pipeline.inputs import heldout_images
 from export.pipeline.update_bundle import local_folder, open_model, rewrite

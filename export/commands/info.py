@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from clipneurons.bundle.bundle import load_bundle
 from export.common.errors import UserError
 from export.common.flags import natural
 from export.common.settings import DEFAULT_MODEL
-from export.evaluation.fidelity import in_words
+from export.evaluation.fidelity_words import in_words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +23,8 @@ def run(args: argparse.Namespace) -> int:
     """Print a bundle's contents, or one unit's."""
     if args.layer is not None and args.unit is None:
         raise UserError(f"--layer {args.layer} shows one unit of it: add --unit NUMBER")
+    from clipneurons.bundle.bundle import load_bundle
+
     bundle = load_bundle(args.bundle)
     print("\n".join(_unit(bundle, args) if args.unit is not None else _whole(bundle)))
     return 0

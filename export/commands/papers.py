@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from clipneurons.bundle.bundle import load_bundle
 from clipneurons.bundle.config import DECOMPOSITION, MODEL_CARD, NEURONS
 from clipneurons.bundle.folders import CHECKSUMS, file_sha256, write_atomic
 from export.common.errors import UserError
@@ -161,6 +160,7 @@ def _measure(
     args, folder: Path, options: Options, chosen: Sequence[Experiment], results: dict
 ) -> int:
     """All experiments on one bundle; how many failed."""
+    from clipneurons.bundle.bundle import load_bundle
     from export.pipeline.update_bundle import local_folder, open_model
     from export.report.context import EvaluationContext
 

@@ -8,12 +8,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from clipneurons.bundle.bundle import read_bundle
 from clipneurons.bundle.config import CARD, MODEL_FILES
-from clipneurons.lens.make import make_lens
 from export.common.settings import DEFAULT_MODEL
-from export.pipeline.opening import opening
-from export.pipeline.update_bundle import local_folder, open_model, rewrite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the rest, render, save."""
+    from clipneurons.bundle.bundle import read_bundle
+    from clipneurons.lens.make import make_lens
+    from export.pipeline.opening import opening
+    from export.pipeline.update_bundle import local_folder, open_model, rewrite
+
     folder = local_folder(args.bundle)
     bundle = read_bundle(folder, (CARD, *MODEL_FILES))
     clip = open_model(bundle, folder, args.device)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from clipneurons.bundle.bundle import load_bundle
 from export.common.settings import DEFAULT_MODEL
-from export.pipeline.update_bundle import open_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when everything is as it should be; a message and 2 otherwise."""
+    from clipneurons.bundle.bundle import load_bundle
+    from export.pipeline.update_bundle import open_model
+
     bundle = load_bundle(args.bundle)
     units = sum(len(a.directions) for a in bundle.layers.values())
     print(f"checksums, schema, shapes and values of {units:,} units are as exported")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from clipneurons.lens.first_order import FirstOrderLens
-from export.evaluation.fidelity import Tally
+from export.evaluation.tally import Tally
 from export.report.charts import Line, line_chart
 from export.report.context import EvaluationContext
 from export.report.metric import Metric, metric, percent, spread

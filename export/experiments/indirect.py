@@ -12,7 +12,7 @@ from clipneurons.lens.indirect import indirect_effects, mean_activations
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
-from export.evaluation.fidelity import Tally
+from export.evaluation.tally import Tally
 from export.report import published
 from export.report.context import EvaluationContext
 from export.report.metric import metric, percent, spread

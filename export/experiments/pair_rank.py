@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.neuron_head import NeuronHeadLens
-from export.evaluation.fidelity import Tally
+from export.evaluation.tally import Tally
 from export.report.charts import Bar, bar_chart
 from export.report.context import EvaluationContext
 from export.report.metric import metric, percent, spread

@@ -9,7 +9,7 @@ import torch
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.second_order import SCALE
-from export.evaluation.fidelity import Tally
+from export.evaluation.tally import Tally
 from export.report.charts import line_chart
 from export.report.context import EvaluationContext
 from export.report.metric import metric, percent, spread

@@ -8,7 +8,7 @@ import torch
 
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.make import make_lens
-from export.evaluation.fidelity import Tally
+from export.evaluation.tally import Tally
 from export.report import published
 from export.report.charts import Bar, bar_chart, line_chart
 from export.report.context import EvaluationContext

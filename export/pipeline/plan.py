@@ -17,10 +17,11 @@ from clipneurons.analysis.streaming.norm_histogram import NORM_BINS
 from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
-from export.common.settings import SIZES, Shard
+from export.common.settings import Shard
 from export.data.dataset import Source
 from export.data.loader import batches
 from export.pipeline.inputs import Inputs
+from export.pipeline.phrases import figure_sizes
 
 # Share of the free disk that cached scores may take.
 _CACHE_SHARE = 0.5
@@ -109,8 +110,8 @@ def make_plan(
             + (", or add --no-cache (reads the images twice)" if cache else "")
         )
     each, again = _measure(inputs, clock)
-    texts, figures = _measure_texts(lens, pool, sum(units.values()), m, clock)
     held = len(inputs.heldout) if inputs.heldout is not None else 0
+    most = max(m, *figure_sizes(len(pool), dim)) if held else m
     return Plan(
         images=len(source),
         batches=-(-len(source) // settings.batch),
@@ -123,9 +124,9 @@ def make_plan(
         memory_bytes=kept + 4 * numbers * settings.batch * 4 + bundle,
         rate=1 / each,
         image_seconds=mine * (each + again + (0 if cache else each)),
-        text_seconds=texts,
+        text_seconds=_measure_texts(inputs, sum(units.values()), most, clock),
         # Every image again, ablated in several ways, which costs as much once more.
-        figure_seconds=figures + 2 * each * held if held else 0.0,
+        figure_seconds=2 * each * held,
     )
 
 
@@ -157,10 +158,10 @@ def _measure(inputs: Inputs, clock: Callable[[], float]) -> tuple[float, float]:
     return each, (clock() - start) / len(ids)
 
 
-def _measure_texts(lens, pool, units, components, clock) -> tuple[float, float]:
-    """Seconds for embedding the pool and decomposing all directions, and for the figures'
-    decompositions into more texts, from a sample."""
-    clip, sample = lens.clip, list(pool.texts[:64])
+def _measure_texts(inputs: Inputs, units: int, most: int, clock: Callable[[], float]) -> float:
+    """Seconds for embedding the pool and for writing all directions with `most` texts."""
+    clip, pool = inputs.clip, inputs.pool
+    sample = list(pool.texts[:64])
     embed_texts(clip, sample[:2])
     start = clock()
     some = embed_texts(clip, sample)
@@ -169,12 +170,9 @@ def _measure_texts(lens, pool, units, components, clock) -> tuple[float, float]:
     like = torch.randn(len(pool), some.shape[1], generator=generator).to(clip.device)
     targets = torch.randn(64, some.shape[1], generator=generator).to(clip.device)
     like = torch.nn.functional.normalize(like, dim=1)
-    seconds = []
-    for size in (components, min(max(SIZES), *like.shape)):
-        start = clock()
-        omp(targets, like, size)
-        seconds.append((clock() - start) / len(targets) * units)
-    return total + seconds[0], seconds[1]
+    start = clock()
+    omp(targets, like, most)
+    return total + (clock() - start) / len(targets) * units
 
 
 def classes(source: Source) -> str:

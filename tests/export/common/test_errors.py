@@ -1,5 +1,8 @@
 """A mistake is one line and status 2, whatever the command."""
 
+import subprocess
+import sys
+
 import pytest
 
 from export.__main__ import main
@@ -48,6 +51,16 @@ def test_counts_are_positive(flag, capsys):
         main(["evaluate", flag, "0"])
     assert stopped.value.code == 2
     assert flag in capsys.readouterr().err
+
+
+def test_help_does_not_wait_for_pytorch():
+    names = ("run", "merge", "decompose", "verify", "info", "refresh-card", "papers", "mini")
+    shown = "import sys; from export.__main__ import main\nfor name in sys.argv[1:]:\n"
+    shown += " try: main([name, '--help'])\n except SystemExit: pass\n"
+    shown += "sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", shown, *names], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage: python -m export") == len(names)
 
 
 def test_what_commands_return_is_their_status():

@@ -25,12 +25,16 @@ from clipneurons.bundle.config import BUNDLE_FILES, CARD, CONFIG, METRICS, Bundl
 from clipneurons.bundle.folders import CHECKSUMS
 from clipneurons.lens.make import make_lens
 from clipneurons.text.pools import VOCABULARY
+from export import make_bundle
 from export.__main__ import main
 from export.common.errors import UserError
 from export.common.settings import Settings, Shard
 from export.data.file_sources import FolderSource
 from export.data.loader import batches
+from export.evaluation import fidelity as fidelity_module
+from export.evaluation.zero_shot import class_embeddings
 from export.pipeline import passes as pipeline
+from export.pipeline import phrases
 from export.pipeline.checkpoints import ScoreCache, State
 from export.pipeline.inputs import default_texts
 from export.pipeline.passes import Passes, merge_effects, merge_means
@@ -117,6 +121,49 @@ def test_the_same_run_gives_the_same_bytes(place, tmp_path):
     shutil.rmtree(out)
     assert main([*figured(place, out), "--quiet"]) == 0
     assert every_byte(out) == first
+
+
+def test_directions_are_pursued_once_for_phrases_and_figures(place, tmp_path, monkeypatch):
+    out = tmp_path / "b"
+    line = [*figured(place, out), "--quiet"]
+    with monkeypatch.context() as killed:
+        killed.setattr(make_bundle, "fidelity", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(line)
+    with monkeypatch.context() as kept:
+        for module in (phrases, fidelity_module):
+            kept.setattr(module, "pursue", lambda *_: pytest.fail("pursued again"))
+        assert main(line) == 0
+    bundle, clip = load_bundle(out), tiny_clip(tmp_path / "model")
+    source = FolderSource(place / "pictures")
+    classifier = class_embeddings(source.class_names, clip, bundle)
+    figures = fidelity_module.fidelity(bundle, clip, source, classifier, batch=4)
+    assert bundle.metrics["fidelity"] == bundle.metrics["fidelity"] | figures
+    for layer, arrays in bundle.layers.items():
+        texts = phrases.unit_rows(bundle.text_embeddings, False)
+        alone = phrases.pursue(arrays.directions, texts, (3,), "").strongest_first(3)
+        assert torch.equal(arrays.indices, alone[0]), layer
+        torch.testing.assert_close(arrays.coefficients, alone[1], rtol=1e-6, atol=1e-7)
+
+
+def test_a_finished_run_that_is_started_again_says_so(place, tmp_path, capsys):
+    """As a scheduler does after a kill in the last moment."""
+    pictures, out = tmp_path / "pictures", tmp_path / "b"
+    shutil.copytree(place / "pictures", pictures)
+    line = arguments(place, out)
+    line[line.index("--images") + 1] = str(pictures)
+    assert main(line) == 0
+    before = every_byte(out)
+    capsys.readouterr()
+    for more in ((), ("--shard", "1/2"), ("--workers", "1")):
+        assert main([*line, *more]) == 0
+        said = capsys.readouterr().out
+        assert said == f"{out} was finished before: --overwrite makes it again\n"
+    assert every_byte(tmp_path / "b") == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "pictures"]
+    (pictures / "cat" / "01.png").unlink()
+    assert main(line) == 2
+    assert "holds a bundle already" in capsys.readouterr().err
 
 
 def test_texts_are_words_that_the_model_knows():
