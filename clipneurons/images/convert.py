@@ -1,6 +1,7 @@
 """Pictures of any mode made plain RGB, and written into a page."""
 
 import base64
+from io import BytesIO
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def webp_uri(webp: bytes) -> str:
     """A WebP file as the source of an `<img>`."""
     return "data:image/webp;base64," + base64.b64encode(webp).decode()
+
+
+def png_uri(image: Image.Image) -> str:
+    """An image, every pixel of it, as the source of an `<img>`."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _eight_bits(image: Image.Image) -> np.ndarray:

@@ -40,6 +40,30 @@ def starts(length: int, window: int, overlap: float) -> list[int]:
     return [round(i * (length - window) / steps) for i in range(steps + 1)]
 
 
+def window_places(
+    clip: ClipModel, image: Image.Image, scale: float, overlap: float = 0.5
+) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Size of the enlarged image, and the windows' (top, left) in it."""
+    window = clip.image_size
+    size = canvas_size(image.size[::-1], window, scale)
+    places = [
+        (top, left)
+        for top in starts(size[0], window[0], overlap)
+        for left in starts(size[1], window[1], overlap)
+    ]
+    return size, places
+
+
+def cut_windows(
+    clip: ClipModel, image: Image.Image, scale: float, overlap: float = 0.5
+) -> Float[Tensor, "window 3 height width"]:
+    """The windows of an enlarged image, as the model reads them."""
+    height, width = clip.image_size
+    size, places = window_places(clip, image, scale, overlap)
+    canvas = normalise(clip, pixels(image, size)[None])[0]
+    return torch.stack([canvas[:, y : y + height, x : x + width] for y, x in places])
+
+
 def map_in_windows(
     make_maps: MapMaker,
     clip: ClipModel,
@@ -52,18 +76,12 @@ def map_in_windows(
     ``make_maps`` takes normalised images and gives maps ``[image, class, row, column]``.
     """
     window = clip.image_size
-    size = canvas_size(image.size[::-1], window, scale)
-    canvas = normalise(clip, pixels(image, size)[None])[0]
-    places = [
-        (top, left)
-        for top in starts(size[0], window[0], overlap)
-        for left in starts(size[1], window[1], overlap)
-    ]
+    size, places = window_places(clip, image, scale, overlap)
+    cut = cut_windows(clip, image, scale, overlap)
     total, seen = None, torch.zeros(size)
     for first in range(0, len(places), _BATCH):
         batch = places[first : first + _BATCH]
-        cut = [canvas[:, y : y + window[0], x : x + window[1]] for y, x in batch]
-        maps = upsample(make_maps(torch.stack(cut)).cpu(), window)
+        maps = upsample(make_maps(cut[first : first + _BATCH]).cpu(), window)
         if total is None:
             total = torch.zeros(maps.shape[1], *size)
         for (y, x), mine in zip(batch, maps, strict=True):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from io import BytesIO
-
 import numpy as np
 from PIL import Image
+
+from clipneurons.images.convert import png_uri
 
 # How dark a patch with nothing gets, of 255; light alone carries the map, no hue.
 _DARK = 185
@@ -23,6 +22,4 @@ def patch_mask(values: list[list[float]], size: int = 224) -> str:
     small = Image.fromarray(dark.astype(np.uint8))
     alpha = small.resize((size, size), Image.Resampling.BICUBIC)
     picture = Image.merge("LA", (Image.new("L", alpha.size, 12), alpha))
-    buffer = BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
+    return png_uri(picture)
