@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CHAT_MODEL, PAINTER_MODEL = "CLIPNEURONS_CHAT", "CLIPNEURONS_PAINTER"
 TEMPLATES, PICTOGRAMS = "templates", "pictograms"
 MAX_PICTURES, MAX_CUES, BATCH = 60, 50, 10
+# Where nothing else is asked for: pictures, cues, and cues in a picture.
+PICTURES, CUES, EACH = 30, 25, 3
 NEURONS = 100  # the paper's
 CONTROLS = ("random neurons", "similar words", "random words", "no cues")
 PURPOSE = (
@@ -197,6 +199,13 @@ def controls(
         rates[method] = success_rate([outcome for batch in batches for outcome in batch])
         progress((done + 1) / len(CONTROLS))
     return rates
+
+
+def controls_of(session: BundleSession, *pair_and_count, painter: str, **options) -> dict:
+    """`controls`, but none where each picture would take seconds to paint."""
+    if painter != PICTOGRAMS:
+        return {}
+    return controls(session, *pair_and_count, painter=painter, **options)
 
 
 def mistake_overlay(session: BundleSession, forged: Forged, index: int) -> Image.Image:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from tabs.search import untrained
 from tabs.server.session import BundleSession
 from tabs.server.uploads import open_image
 from tabs.ui.image_input import image_uri
 from tabs.ui.neuron_card import says
+from tabs.ui.unknown_words import untrained
 
 if TYPE_CHECKING:
     from clipneurons.analysis.textspan import TextSpanReader

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from clipneurons.explore.dictionary import Dictionary, Hit, parse_query
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.neuron_card import says
 from tabs.ui.plots import Bar, bars, empty, link, section
+from tabs.ui.unknown_words import unknown_words_html, untrained
 
 DIRECTION, DECOMPOSITION = "direction", "phrases"
 # Orders of what was found: by the match, by how far labels can be trusted, reliable ones alone.
@@ -74,15 +73,6 @@ def find(
     }
 
 
-def untrained(session: BundleSession, phrases: list[str]) -> list[str]:
-    """Words that the model never saw in training (only ever known of the bundled models)."""
-    if not phrases:
-        return []
-    from clipneurons.text.untrained_words import untrained_words
-
-    return untrained_words(session.clip, phrases)
-
-
 def results_html(session: BundleSession, query: str, way: str, order: str = MATCH) -> str:
     """Search results; nothing for an empty query."""
     if not query.strip():
@@ -116,13 +106,7 @@ def results_html(session: BundleSession, query: str, way: str, order: str = MATC
             )
         body = body or empty("No neuron does.")
         parts.append(section(title, body))
-    warning = ""
-    if found["never_trained"]:
-        words = ", ".join(f"“{escape(word)}”" for word in found["never_trained"])
-        warning = (
-            f'<p class="cn-warn">This small model never saw {words} in training, so what it '
-            "says about it is noise. Words from its own vocabulary work.</p>"
-        )
+    warning = unknown_words_html(found["never_trained"])
     return f'{warning}<div class="cn-results">{"".join(parts)}</div>'
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import re
 import shutil
@@ -254,6 +255,22 @@ def test_layers_of_another_bundle_stand_for_all(client):
         client.predict(bundle, count=1, layers=["4"], api_name="/attack")
     one = client.predict("tiny", layers=["2"], **ask, api_name="/find_cues")
     assert one == client.predict("tiny", layers=[2, 9], **ask, api_name="/find_cues") != everything
+
+
+def test_an_attack_is_data_and_needs_no_parameters(client):
+    cues = client.predict(api_name="/find_cues")
+    assert cues["toward"] or cues["dropped"] or cues["away"]
+    for name in ("/find_cues", "/attack"):
+        endpoint = client.view_api(return_format="dict", print_info=False)["named_endpoints"][name]
+        assert all(parameter["parameter_has_default"] for parameter in endpoint["parameters"])
+        assert len(endpoint["returns"]) == 1
+    found = client.predict(edited="bone", count=2, api_name="/attack")
+    assert (len(found["pictures"]), found["cues"]) == (2, ["bone"])
+    assert found["success"]["pictures"] <= 2
+    assert set(found["baselines"]) == {"random neurons", "similar words", "random words", "no cues"}
+    image = found["pictures"][0]["image"].removeprefix("data:image/png;base64,")
+    with Image.open(io.BytesIO(base64.b64decode(image))) as opened:
+        assert opened.size == (32, 32)
 
 
 @pytest.mark.parametrize("bundle", ["tiny", "tiny-rn"])
@@ -580,8 +597,7 @@ def test_what_runs_the_model_asks_for_a_gpu_where_one_is_lent(folder, monkeypatc
     monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=gpu))
     page = build_page(folder, monkeypatch)
     handlers = {fn.fn for fn in page.fns.values() if fn.concurrency_id == MODEL}
-    # Handlers of clicks on a picture hand what was clicked to a function that asks.
-    assert {fn.__name__ for fn in handlers - set(asked)} == {"ask", "explain"}
-    assert {"listen", "overlay_of"} <= {handler.__name__ for handler in asked}
+    assert handlers <= set(asked)
+    assert {"listen", "explain"} <= {handler.__name__ for handler in asked}
     monkeypatch.delitem(sys.modules, "spaces")
     assert on_gpu()(build_page) is build_page

@@ -237,8 +237,110 @@ def test_every_other_tab_opens_by_link_and_by_click(visit, tab):
     assert fits(small)
 
 
+def on_tab(visit, tab: str, **options):
+    """A page on a tab whose example is there."""
+    page = visit(f"?tab={tab}", **options)
+    shown = {"segmentation": "#segmentation-agreement li", "adversarial": "#adversarial-rates li"}
+    page.wait_for_selector(shown[tab])
+    if tab == "adversarial":
+        page.wait_for_selector("#adversarial-zip:not([disabled])")
+    return page
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_segmentation_opens_with_an_example_and_no_empty_frame(visit, width):
+    page = on_tab(visit, "segmentation", width=width)
+    assert page.input_value("#segmentation-words textarea")
+    for part in ("image", "heat", "mask", "regions"):
+        assert page.locator(f"#segmentation-{part} img").first.is_visible()
+    assert page.locator("#segmentation-examples img").count() >= 2
+    assert page.locator("#segmentation-agreement .cn-line").count() >= 1
+    assert not page.locator("#segmentation-voters li").first.is_visible(), "long lists are folded"
+    shoot(page, f"segmentation-example-{width}")
+    assert fits(page)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (300, 60), (40, 160)], ids=["small", "wide", "tall"])
+def test_a_click_on_the_heat_map_is_answered_where_it_hits(visit, size):
+    page = on_tab(visit, "segmentation")
+    buffer = io.BytesIO()
+    Image.radial_gradient("L").resize(size).convert("RGB").save(buffer, "PNG")
+    picture = {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+    if page.locator("#segmentation-image button[aria-label=Clear]").count():
+        page.click("#segmentation-image button[aria-label=Clear]")
+    page.set_input_files("#segmentation-image input[type=file]", picture)
+    page.wait_for_selector("#segmentation-image img")
+    page.fill("#segmentation-words textarea", "cat")
+    page.click("#segmentation-go")
+    ratio = size[0] / size[1]
+    page.wait_for_function(
+        "r => { const i = document.querySelector('#segmentation-heat img');"
+        " const names = document.querySelector('#segmentation-agreement ol').innerText;"
+        " return /^cat/.test(names) && Math.abs(i.naturalWidth / i.naturalHeight / r - 1) < 0.05 }",
+        arg=ratio,
+    )
+    page.locator("#segmentation-heat img").scroll_into_view_if_needed()
+    old = ""
+    for x, y in [(0.85, 0.15), (0.1, 0.9), (0.55, 0.4)]:
+        shown = page.locator("#segmentation-heat img").bounding_box()
+        width = min(shown["width"], shown["height"] * ratio)
+        left = shown["x"] + (shown["width"] - width) / 2
+        top = shown["y"] + (shown["height"] - width / ratio) / 2
+        page.mouse.click(left + x * width, top + y * width / ratio)
+        said = "document.querySelector('#segmentation-here').innerText"
+        page.wait_for_function(f"old => (/row .* of/.exec({said})?.[0] ?? old) !== old", arg=old)
+        place = r"row (\d+), column (\d+) of (\d+) × (\d+)"
+        found = re.search(place, page.inner_text("#segmentation-here"))
+        old = found[0].partition(" of")[0] + " of"
+        row, column, rows, columns = map(int, found.groups())
+        assert (row, column) == (int(y * rows) + 1, int(x * columns) + 1)
+        assert page.evaluate("document.querySelector('#segmentation-heat img').naturalWidth") <= 512
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_adversarial_tab_opens_with_an_example(visit, width):
+    page = on_tab(visit, "adversarial", width=width)
+    assert page.locator("#adversarial-gallery .thumbnail-item").count() == 12
+    assert page.locator("#adversarial-rates .cn-whisker").count() == 5
+    assert not page.locator("#adversarial-said li").first.is_visible(), "long lists are folded"
+    rates = page.locator("#adversarial-rates").bounding_box()
+    button = page.locator("#adversarial-draw").bounding_box()
+    assert 0 < rates["y"] - button["y"] - button["height"] < 200, "right below the button"
+    for tile in page.locator("#adversarial-gallery .thumbnail-item").all()[:3]:
+        tile.click()
+        wrong = "read as" in tile.inner_text()
+        label = "Where the mistake comes from" if wrong else "What speaks for dog"
+        page.wait_for_selector(f"#adversarial-map >> text={label}")
+    shoot(page, f"adversarial-example-{width}")
+    assert fits(page)
+
+
+def test_cues_and_results_follow_the_names(visit):
+    page = on_tab(visit, "adversarial")
+    first = page.input_value("#adversarial-cues textarea")
+    page.click("#adversarial-examples button:has-text('automobile')")
+    page.wait_for_selector("#adversarial-rates", state="hidden")
+    assert page.input_value("#adversarial-cues textarea") == ""
+    page.click("#adversarial-draw")
+    page.wait_for_selector("#adversarial-rates >> text=Pictures of horse that are read as automob")
+    assert page.input_value("#adversarial-cues textarea") not in ("", first)
+    page.wait_for_selector("#adversarial-zip:not([disabled])")
+    page.fill("#adversarial-cues textarea", "bone, leash")
+    page.fill("#adversarial-fooled textarea, #adversarial-fooled input", "truck")
+    page.wait_for_selector("#adversarial-rates", state="hidden")
+    assert page.input_value("#adversarial-cues textarea") == "bone, leash"
+
+
+@pytest.mark.parametrize("tab", ["segmentation", "adversarial"])
+def test_tabs_with_examples_in_the_dark(visit, tab):
+    page = visit(f"?tab={tab}&__theme=dark")
+    page.wait_for_selector(f"#{tab}-{'agreement' if tab == 'segmentation' else 'rates'} li")
+    page.wait_for_timeout(3000)
+    shoot(page, f"{tab}-dark-1440")
+
+
 def test_a_link_into_the_dictionary_shows_the_card_from_the_top(visit):
-    page = visit("?tab=segmentation", width=390)
+    page = on_tab(visit, "segmentation", width=390)
     page.click("#segmentation-sample")
     page.wait_for_selector("#segmentation-image img")
     page.fill("#segmentation-words textarea", "cat")
@@ -246,6 +348,7 @@ def test_a_link_into_the_dictionary_shows_the_card_from_the_top(visit):
     page.wait_for_selector("#segmentation-agreement >> text=Is it in the picture?")
     shoot(page, "segmentation-found-390")
     assert fits(page)
+    page.click("#segmentation-behind button")
     page.locator("#segmentation-voters a").last.click()
     page.locator("#dictionary-card").wait_for()
     page.wait_for_function("scrollY === 0")
@@ -270,9 +373,10 @@ def test_a_shift_is_compared_looked_at_closer_and_shown(visit, width):
 
 @pytest.mark.parametrize("width", [1440, 390])
 def test_verdicts_stand_below_the_pictures(visit, width):
-    page = visit("?tab=adversarial", width=width)
+    page = on_tab(visit, "adversarial", width=width)
     page.fill("#adversarial-cues textarea", "bone, leash")
     page.click("#adversarial-draw")
+    page.wait_for_selector("#adversarial-gallery .thumbnail-item >> nth=12")
     tile = page.locator("#adversarial-gallery .thumbnail-item").first
     tile.locator("img").scroll_into_view_if_needed()
     image, caption = (tile.locator(part).bounding_box() for part in ("img", ".caption-label"))

@@ -68,6 +68,22 @@ class BundleRegistry:
             )
         return found
 
+    def unasked(self, key: str | None) -> BundleSession | None:
+        """A session whose model may run before a visitor asks for anything; None otherwise.
+
+        The first one's is loaded anyway, and one beside its bundle lies here: others would be
+        fetched. One that cannot be loaded is told of where something is asked for.
+        """
+        session = self[key]
+        here = session is self.first or session.bundle.config.carries_model
+        if not here and not session.ready:
+            return None
+        try:
+            session.lens  # noqa: B018  (loads it)
+        except (ValueError, KeyError, OSError):
+            return None
+        return session
+
     def warm(self, *jobs: Callable[[BundleSession], object]) -> Thread:
         """Load the first session's model, then run `jobs`, while the page is already served."""
 

@@ -6,6 +6,7 @@ from html import escape
 
 from tabs.ui.patch_mask import patch_mask
 from tabs.ui.plots import Bar, bars, empty, link, section
+from tabs.ui.unknown_words import unknown_words_html
 
 _OTHERS = {
     "dense": ("All that neurons write", "Σ⟨φ − b, text⟩ over all neurons, exactly."),
@@ -18,7 +19,6 @@ _OTHERS = {
     "nearest_texts": ("Nearest texts", "Cosine of the whole embedding with each text."),
     "text_span": ("Attention heads (TextSpan)", "First-order effects, Gandelsman et al. 2024."),
 }  # fmt: skip
-_MOST_WARNED = 6
 
 
 def concepts_html(key: str, found: dict) -> str:
@@ -31,7 +31,7 @@ def concepts_html(key: str, found: dict) -> str:
     choices = f'<fieldset class="cn-choices" aria-label="Concepts">{_rows(concepts)}</fieldset>'
     note = "Point at one, or choose it, to light up the patches where the neurons that say it fire."
     body = (
-        f"<div><h2>{escape(title)}</h2>{unknown_html(found.get('never_trained', []))}"
+        f"<div><h2>{escape(title)}</h2>{unknown_words_html(found.get('never_trained', []))}"
         f"{section('Concepts', choices, note)}</div>"
     )
     return (
@@ -73,18 +73,6 @@ def _rows(concepts: list[dict]) -> str:
         f'style="--share:{one["weight"] / most:.4f}"></span></span>'
         f'<span class="cn-value">{one["weight"]:.2f}</span></label>'
         for i, one in enumerate(concepts)
-    )
-
-
-def unknown_html(words: list[str]) -> str:
-    """A warning about words that the model never saw in training; nothing where there is none."""
-    if not words:
-        return ""
-    shown = ", ".join(f"“{escape(word)}”" for word in words[:_MOST_WARNED])
-    more = f" and {len(words) - _MOST_WARNED} more words" if len(words) > _MOST_WARNED else ""
-    return (
-        f'<p class="cn-warn">This small model never saw {shown}{more} in training, so what it says '
-        "about them is noise.</p>"
     )
 
 

@@ -19,12 +19,18 @@ PLUS, MINUS = "#0072B2", "#D55E00"
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a bar chart; `link` (parameters of the address) makes its label a link."""
+    """One row of a bar chart.
+
+    `link` (parameters of the address) makes its label a link, `interval` draws a whisker, `shown`
+    stands in place of the value.
+    """
 
     label: str
     value: float
     hint: str = ""
     link: dict[str, object] | None = None
+    interval: tuple[float, float] | None = None
+    shown: str = ""
 
 
 def address(**parameters: object) -> str:
@@ -39,12 +45,12 @@ def link(text: str, **parameters: object) -> str:
 
 def bars(
     rows: Sequence[Bar], *, label: str, digits: int = 2, most: float | None = None,
-    wide: bool = False,
+    wide: bool = False, mark: float | None = None,
 ) -> str:  # fmt: skip
     """Signed horizontal bars, in the order given.
 
     `label` says to a screen reader what the chart shows; `most` fixes the value of a full bar;
-    `wide` leaves more room to long labels.
+    `wide` leaves more room to long labels; `mark` is drawn as a line across all bars.
     """
     if not rows:
         return empty("Nothing to show here.")
@@ -59,7 +65,7 @@ def bars(
         value = f"{row.value:+.{digits}f}" if signed else f"{row.value:.{digits}f}"
         if not float(value):  # rounded to nothing, which has no sign
             value = value.lstrip("+-")
-        value = value.replace("-", "−")
+        value = row.shown or value.replace("-", "−")
         name = escape(row.label)
         if row.link is not None:
             name = link(row.label, **row.link)
@@ -67,10 +73,24 @@ def bars(
         parts.append(
             f'<li title="{hint}"><span class="cn-name">{name}</span>'
             f'<span class="cn-track" aria-hidden="true">'
-            f'<span class="cn-bar cn-{sign}" style="--share:{share:.4f}"></span></span>'
-            f'<span class="cn-value">{value}</span></li>'
+            f'<span class="cn-bar cn-{sign}" style="--share:{share:.4f}"></span>'
+            f"{_whisker(row, most)}{_line(mark, most)}</span>"
+            f'<span class="cn-value">{escape(value)}</span></li>'
         )
     return "".join(parts) + "</ol>"
+
+
+def _whisker(row: Bar, most: float) -> str:
+    """The interval of an unsigned bar's value."""
+    if row.interval is None:
+        return ""
+    low, high = (min(max(end / most, 0.0), 1.0) for end in row.interval)
+    return f'<span class="cn-whisker" style="--low:{low:.4f};--high:{high:.4f}"></span>'
+
+
+def _line(mark: float | None, most: float) -> str:
+    """A threshold, drawn on every bar, so that together they are one line."""
+    return "" if mark is None else f'<span class="cn-line" style="--at:{mark / most:.4f}"></span>'
 
 
 def histogram(

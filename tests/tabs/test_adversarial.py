@@ -1,14 +1,22 @@
+import base64
 import csv
 import io
+import json
+import re
 import zipfile
 from dataclasses import replace
 
 import pytest
+import torch
+from PIL import Image
 
+from clipneurons.adversarial.attack import success_rate
 from clipneurons.adversarial.cue_request import DENSE_EFFECTS, RANDOM_NEURONS, SECOND_ORDER
 from clipneurons.bundle.bundle import save_bundle
-from tabs import adversarial
+from clipneurons.stats.intervals import wilson
 from tabs import adversarial_backend as backend
+from tabs.adversarial import handlers, results
+from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tests.helpers.packs import flat_composer
 from tests.helpers.pipelines import chat_folder, painter_folder
@@ -46,12 +54,12 @@ def test_cues_can_be_drawn_and_lead_into_the_dictionary(session):
     assert set(cues.words) <= {"bone", "leash", "palm tree", "poodle"}
     less = backend.cues_of(session, "cat", cues.target_class, blocked=cues.words[0])
     assert less.words == cues.words[1:]
-    page = adversarial.cues_html(session, cues, backend.similarity_of(session).name)
+    page = results.cues_html(session, cues, backend.similarity_of(session).name)
     neuron = cues.positive[0].neurons[0]
     assert f"?tab=dictionary&amp;layer={neuron.layer}&amp;unit={neuron.unit}" in page
     assert f">{neuron.layer} · {neuron.unit}</a>" in page
     assert "similarity" in page
-    data = adversarial.cues_data(cues, "x")
+    data = results.cues_data(cues, "x")
     assert [row["phrase"] for row in data["toward"]] == cues.words
     assert data["toward"][0]["neurons"][0]["unit"] == neuron.unit
 
@@ -68,16 +76,123 @@ def test_no_number_of_neurons_is_all_that_they_write(session):
 def test_pictures_come_in_batches_with_verdicts_and_are_checked(session):
     result, batches = forged(session)
     assert [len(batch) for batch in batches] == [10, 2]
-    gallery = adversarial.gallery_of(result.outcomes, "dog")
+    gallery = results.gallery_of(result.outcomes, "dog")
     assert len(gallery) == 12
     for (image, text), outcome in zip(gallery, result.outcomes, strict=True):
         assert image.size == (160, 160)
         assert ("read as dog" in text) is outcome.fooled
         assert outcome.objects[0] == "cat"
-    page = adversarial.rates_html(result, {})
+    page = results.rates_html(result, {})
     assert "known exactly" in page
     again, _ = forged(session)
     assert [o.margin for o in again.outcomes] == [o.margin for o in result.outcomes]
+
+
+def test_rates_are_drawn_with_their_intervals(session):
+    result, _ = forged(session)
+    rates = {"random words": wilson(3, 10), "no cues": wilson(0, 10)}
+    page = results.rates_html(result, rates)
+    own = success_rate(result.outcomes)
+    drawn = re.findall(r"--low:([\d.]+);--high:([\d.]+)", page)
+    expected = [(rate.low, rate.high) for rate in (own, *rates.values())]
+    assert [tuple(map(float, ends)) for ends in drawn] == [
+        pytest.approx(ends, abs=1e-4) for ends in expected
+    ]
+    nothing = results.rates_html(result, {"no cues": wilson(0, 0)})
+    assert nothing.count("cn-whisker") == 1, "no pictures, no interval"
+
+
+def test_the_map_of_a_picture_read_rightly_is_no_mistake(session):
+    result, _ = forged(session, count=1)
+    wrong, right = (replace(result.outcomes[0], fooled=fooled) for fooled in (True, False))
+    assert results.map_label(wrong, "dog") == "Where the mistake comes from"
+    assert results.map_label(right, "dog") == "What speaks for dog"
+    shown = replace(result, outcomes=(wrong, right))
+    registry = BundleRegistry([session])
+    labels = [handlers.explain(registry, shown, index).label for index in (0, 1)]
+    assert labels == ["Where the mistake comes from", "What speaks for dog"]
+
+
+def making(session, true, target, edited, filled_in, count=3):
+    """What each round of `handlers.make` gives, by the components that the tab gives it to."""
+    names = ("forged", "gallery", "rates", "box", "unknown", "described", "saved", "place",
+             "cues", "filled_in", "behind", "said")  # fmt: skip
+    settings = ([1, 2], 0, 25, "", backend.TEMPLATES, backend.PICTOGRAMS)
+    asked = (true, target, edited, filled_in, count, 1, 0, *settings)
+    rounds = handlers.make(BundleRegistry([session]), "", *asked)
+    return [dict(zip(names, values, strict=True)) for values in rounds]
+
+
+def test_cues_follow_the_names_unless_a_visitor_wrote_them(session):
+    pairs = [("cat", "x"), ("cat", "boat"), ("dog", "seven"), ("cat", "music"), ("cat", "sun")]
+    found = {pair: ", ".join(backend.cues_of(session, *pair, neurons=0).words) for pair in pairs}
+    old, new = next(
+        (a, b) for a in pairs for b in pairs if found[a] and found[b] and found[a] != found[b]
+    )
+    first = making(session, *new, found[old], found[old])[0]
+    assert first["cues"] == first["filled_in"] == found[new]
+    assert (first["forged"].true_class, first["forged"].target_class) == new
+    assert f"What pushes {new[0]} toward {new[1]}" in first["said"]
+    drawn = {cue for outcome in first["forged"].outcomes for cue in outcome.description.cues}
+    assert drawn <= set(found[new].split(", "))
+    own = making(session, *new, "leash", found[old])[0]
+    assert (own["cues"], own["filled_in"]) == ("leash", "")
+    assert {c for o in own["forged"].outcomes for c in o.description.cues} == {"leash"}
+    registry = BundleRegistry([session])
+    gone = handlers.change_names(registry, "bone", "bone")
+    assert gone[:3] == (None, "", "")
+    assert [part.visible for part in gone[3:]] == [False, False]
+    kept = handlers.change_names(registry, "leash", "bone")
+    assert kept[1]["__type__"] == "update"
+    assert "value" not in kept[1]
+
+
+def test_baselines_and_the_zip_come_last(session):
+    first, last = making(session, "cat", "dog", "bone", "")
+    assert "no cues" not in first["rates"]
+    assert "no cues" in last["rates"]
+    assert (first["saved"].interactive, last["saved"].interactive) == (False, True)
+    again = handlers.make_first(
+        BundleRegistry([session]), "", first["forged"], "cat", "dog", "", "", 30
+    )
+    assert [len(update) for update in again] == [1], "what was made is not made again"
+
+
+def test_an_attack_is_data(session):
+    registry = BundleRegistry([session])
+    data = handlers.attack(registry, edited="bone, leash", count=4, each=2)
+    assert (data["bundle"], data["true"], data["target"]) == ("tiny", "cat", "dog")
+    assert data["cues"] == ["bone", "leash"]
+    assert set(data["baselines"]) == set(backend.CONTROLS)
+    assert data["success"]["pictures"] == sum(one["counts"] for one in data["pictures"])
+    low, high = data["success"]["interval"]
+    assert 0 <= low <= data["success"]["rate"] <= high <= 1
+    descriptions = backend.descriptions_of(
+        session, "cat", "dog", ["bone", "leash"], 4, 0, "templates", 2
+    )
+    outcomes = [o for batch in backend.forge(session, "cat", "dog", descriptions, 0) for o in batch]
+    for one, outcome in zip(data["pictures"], outcomes, strict=True):
+        assert (one["margin"], one["fooled"]) == (outcome.margin, outcome.fooled)
+        encoded = one["image"].removeprefix("data:image/png;base64,")
+        with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
+            assert image.tobytes() == outcome.image.tobytes()
+    json.dumps(data)
+
+
+def test_words_that_the_model_never_saw_are_told(session):
+    with torch.no_grad():
+        table = session.clip.model.token_embedding.weight
+        kept = table.clone()
+        table[session.clip.tokenizer(["zebra"])[0, 1]] = 0
+    try:
+        registry = BundleRegistry([session])
+        assert handlers.find_cues(registry, fooled="zebra")["never_trained"] == ["zebra"]
+        shown = making(session, "cat", "zebra", "bone", "", count=1)[0]
+        assert "never saw “zebra” in training" in shown["unknown"]
+        assert making(session, "cat", "dog", "bone", "", count=1)[0]["unknown"] == ""
+    finally:
+        with torch.no_grad():
+            table.copy_(kept)
 
 
 def test_controls_have_the_same_number_of_pictures(session):

@@ -8,7 +8,8 @@ from PIL import Image
 from clipneurons.analysis.textspan import TextSpanReader
 from tabs.image_reading import contrast, discover, heads_say
 from tabs.server.session import BundleSession
-from tabs.ui.concept_card import concepts_html, others_html, unknown_html
+from tabs.ui.concept_card import concepts_html, others_html
+from tabs.ui.unknown_words import unknown_words_html
 from tests.helpers.models import tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
 
@@ -88,8 +89,8 @@ def test_concepts_in_words_that_were_never_trained_are_marked(session):
 
 
 def test_a_long_warning_is_cut():
-    assert unknown_html([]) == ""
-    assert "“w5” and 4 more words" in unknown_html([f"w{i}" for i in range(10)])
+    assert unknown_words_html([]) == ""
+    assert "“w5” and 4 more words" in unknown_words_html([f"w{i}" for i in range(10)])
 
 
 def test_mistakes_are_named(session):

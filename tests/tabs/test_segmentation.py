@@ -10,14 +10,22 @@ import pytest
 import torch
 from PIL import Image
 
+from clipneurons.bundle.thumbnails import Examples
 from clipneurons.models.preprocess import whole
 from clipneurons.segmentation.masks import from_rle
 from clipneurons.segmentation.methods import BEST
-from tabs import segmentation as tab
+from clipneurons.segmentation.presence import Presence
+from tabs.segmentation import handlers
+from tabs.segmentation.examples import any_example, examples, named_in
+from tabs.segmentation.found import files, found_data, search
+from tabs.segmentation.neurons import said_at, voters
+from tabs.segmentation.pictures import SIDE, clicked, drawn, enlarged, regions, shown_size
+from tabs.segmentation.presence import presence_html
+from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.neuron_card import says
 from tests.helpers.models import tiny_vit
-from tests.helpers.tiny import tiny_bundle
+from tests.helpers.tiny import tiny_bundle, tiny_webp
 
 
 @pytest.fixture(scope="module")
@@ -37,42 +45,43 @@ def image():
 
 @pytest.fixture(scope="module")
 def found(session, image):
-    return tab.search(session, image, "cat, red car,", BEST, False, False)
+    return search(session, image, "cat, red car,", BEST, False, False)
 
 
 def test_search_and_pictures(found):
     assert found.result.names == ("cat", "red car")
-    heat, mask = tab.drawn(found, "red car", 0.5, 0.9)
+    heat, mask = drawn(found, "red car", 0.5, 0.9)
     assert heat.size == (60, 40) == mask.size
     assert np.asarray(mask).mean() / 255 == pytest.approx(
         (found.result.heat[1] > 0.9).float().mean().item()
     )
-    first = tab.drawn(found, None, 0.5, 0.9)[0]
-    assert first.tobytes() == tab.drawn(found, "cat", 0.5, 0.9)[0].tobytes() != heat.tobytes()
+    first = drawn(found, None, 0.5, 0.9)[0]
+    assert first.tobytes() == drawn(found, "cat", 0.5, 0.9)[0].tobytes() != heat.tobytes()
 
 
 def test_regions_do_not_overlap(found):
-    shown, parts = tab.regions(found, 0.0)
+    found = replace(found, presence=[Presence(0.3, 0.0, 1.0)] * 2)
+    shown, parts = regions(found, 0.0)
     assert shown.size == (60, 40)
     assert {name for _, name in parts} <= {"cat", "red car"}
     assert sum(mask for mask, _ in parts).max() == 1
-    assert tab.regions(found, 1.0)[1] == []
+    assert regions(found, 1.0)[1] == []
 
 
 def test_voters_and_clicks_lead_into_the_dictionary(found, session):
-    bars = tab.voters(session, "cat")
+    bars = voters(session, "cat")
     assert bars.count("tab=dictionary") == 12
     assert "“cat”" in bars
     layer, unit = re.search(r"layer=(\d+)&amp;unit=(\d+)", bars).groups()
     assert f">{layer} · {unit} " in bars, "not a decimal number"
-    corner, other = (tab.said_at(found, session, point) for point in [(0, 0), (59, 39)])
+    corner, other = (said_at(found, session, point) for point in [(0, 0), (59, 39)])
     assert "row 1, column 1 of 4 × 4" in corner
     assert "row 4, column 4" in other
     assert corner.count("tab=dictionary") == 10
 
 
 def test_neurons_are_listed_with_the_minus_of_their_words(found, session):
-    for page in (tab.voters(session, "cat"), tab.said_at(found, session, (0, 0))):
+    for page in (voters(session, "cat"), said_at(found, session, (0, 0))):
         for layer, unit in re.findall(r"layer=(\d+)&amp;unit=(\d+)", page):
             words = says(session.bundle, int(layer), int(unit), 3)
             assert f">{layer} · {unit}  {words}</a>" in page
@@ -80,7 +89,7 @@ def test_neurons_are_listed_with_the_minus_of_their_words(found, session):
 
 
 def test_files_hold_the_masks(found):
-    picture, annotations = tab.files(found, 0.5)
+    picture, annotations = files(found, 0.5)
     with Image.open(picture) as opened:
         mask = np.asarray(opened) > 0
     coco = json.loads(Path(annotations).read_text())
@@ -89,22 +98,87 @@ def test_files_hold_the_masks(found):
     assert (mask == found.result.mask(0, 0.5).numpy()).all()
 
 
-def test_names_that_the_whole_image_hardly_speaks_of_are_marked(found, session, image):
+def test_names_that_fit_nowhere_are_marked_and_not_painted(found, session, image):
     embedding = session.clip.encode_image(whole(session.clip, image))[0]
     cosine = torch.cosine_similarity(session.clip.encode_text(["cat"])[0], embedding, dim=0)
-    assert found.agreement[0][0] == pytest.approx(cosine.item(), abs=1e-5)
+    assert found.presence[0].cosine == pytest.approx(cosine.item(), abs=1e-5)
     share = (session.bundle.text_embeddings @ (embedding / embedding.norm()) > cosine).float()
-    assert found.agreement[0][1] == pytest.approx(share.mean().item())
-    page = tab.agreement_html(replace(found, agreement=[(0.3, 0.05), (0.1, 0.7)]))
-    assert ">red car (small, or not in the picture)<" in page
+    assert found.presence[0].above == pytest.approx(share.mean().item())
+    there, gone = Presence(0.3, 0.05, 0.999), Presence(0.1, 0.7, 0.9)
+    page = presence_html(found.result.names, [there, gone], 1000)
+    assert ">red car (not found)<" in page
     assert ">cat<" in page
-    assert "70% of the bundle&#x27;s texts agree more" in page
+    assert ">90 %<" in page
+    rival = presence_html(["dog"], [Presence(0.3, 0.0, 1.0, "cat")], 1000)
+    assert ">dog (cat fits better)<" in rival
+    lengths = [float(share) for share in re.findall(r"--share:([\d.]+)", page)]
+    lines = {float(at) for at in re.findall(r"--at:([\d.]+)", page)}
+    assert len(lines) == 1, "one line across all bars"
+    assert lengths[0] == 1 > lines.pop() > lengths[1] > 0
+    shares = re.findall(r"--share:([\d.]+)", presence_html(["x"], [gone], 1000))
+    assert float(shares[0]) == lengths[1], "the axis does not depend on what is shown"
+    assert regions(replace(found, presence=[gone, gone]), 0.0) == (found.image, [])
+    painted = [name for _, name in regions(replace(found, presence=[gone, there]), 0.0)[1]]
+    assert painted == ["red car"], "the better score of a name that is not there does not count"
+
+
+@pytest.mark.parametrize("size", [(60, 40), (64, 64), (400, 50), (30, 200), (700, 300), (1, 1)])
+def test_clicks_on_the_enlarged_picture_are_divided_back(found, size):
+    own = replace(found, image=Image.new("RGB", size))
+    width, height = shown_size(size)
+    assert max(width, height) >= SIDE
+    assert width * size[1] == pytest.approx(height * size[0], rel=0.02)
+    for x, y in [(0, 0), (width - 1, height - 1), (int(0.55 * width), int(0.4 * height))]:
+        point = clicked(own, (x, y))
+        assert point == (int((x * size[0]) / width), int((y * size[1]) / height))
+        assert 0 <= point[0] < size[0]
+        assert 0 <= point[1] < size[1]
+    assert [picture.size for picture in enlarged(found, "cat", 0.5, 0.5)] == [
+        shown_size((60, 40))
+    ] * 2
+
+
+def test_examples_come_with_the_words_of_their_captions(session, tmp_path):
+    known = {"cat", "palm tree", "tree", "sun"}
+    assert named_in("A drawing of a palm tree, a cat and a Cat", known) == ["palm tree", "cat"]
+    assert named_in(None, known) == []
+    captions = ["a cat and a dog", "a dog", "nothing", "a dog above a cat"]
+    pictures = {i: tiny_webp(i) for i in range(4)}
+    shown = replace(session.bundle, examples=Examples.build(pictures, dict(enumerate(captions))))
+    ready = BundleSession("tiny", tmp_path, shown)
+    ready.__dict__["_clip"] = session.clip
+    found = examples(ready)
+    assert {one.words for one in found} == {"cat, dog", "dog, cat"}
+    assert found[0].image.size == (16, 16)
+    assert any_example(ready).words
+    empty = BundleSession("tiny", tmp_path, replace(shown, examples=Examples.build({}, {})))
+    assert examples(empty) == []
+    with pytest.raises(ValueError, match="no images"):
+        any_example(empty)
+
+
+def test_words_that_the_model_never_saw_are_told(session, image):
+    with torch.no_grad():
+        table = session.clip.model.token_embedding.weight
+        kept = table.clone()
+        table[session.clip.tokenizer(["zebra"])[0, 1]] = 0
+    try:
+        settings = (BEST, False, False, 0.6, 0.5, 0.4)
+        registry = BundleRegistry([session])
+        shown = [handlers.find(registry, "", image, words, *settings) for words in ("zebra", "cat")]
+        assert "never saw “zebra” in training" in shown[0][2]
+        assert shown[1][2] == ""
+        assert handlers.find_first(registry, "", shown[0][0], image, "cat")["__type__"] == "update"
+        assert handlers.find_first(registry, "", None, None, "cat")["__type__"] == "update"
+    finally:
+        with torch.no_grad():
+            table.copy_(kept)
 
 
 def test_data_has_bounds(found):
     many = replace(found.result, names=tuple(map(str, range(101))))
     with pytest.raises(ValueError, match="At most 100 names"):
-        tab.found_data(replace(found, result=many), 0.5)
+        found_data(replace(found, result=many), 0.5)
 
 
 def test_messages(session, image):
@@ -113,4 +187,4 @@ def test_messages(session, image):
         ((image, "cat", "magic"), "no method 'magic'"), ((image, "a,a", BEST), "given twice"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=words):
-            tab.search(session, *arguments, False, False)
+            search(session, *arguments, False, False)

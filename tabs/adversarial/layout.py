@@ -1,0 +1,157 @@
+"""What stands where in the tab."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from tabs import adversarial_backend as backend
+from tabs.server.registry import BundleRegistry
+from tabs.ui import plots
+
+PAIRS = (("cat", "dog"), ("horse", "automobile"), ("ship", "truck"), ("bird", "frog"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How cues are found and pictures made."""
+
+    layers: gr.Dropdown
+    neurons: gr.Slider
+    words: gr.Slider
+    each: gr.Slider
+    count: gr.Slider
+    blocked: gr.Textbox
+    describer: gr.Radio
+    painter: gr.Radio
+    seed: gr.Number
+
+
+@dataclass(frozen=True)
+class Results:
+    """The pictures with their verdicts, and the success rates."""
+
+    box: gr.Column
+    rates: gr.HTML
+    gallery: gr.Gallery
+    place: gr.Image
+    saved: gr.DownloadButton
+    described: gr.Textbox
+
+
+@dataclass(frozen=True)
+class Widgets:
+    """All of the tab.
+
+    `forged` is what was made last, `filled_in` the cues that were last written into `cues` by the
+    page itself: others are the visitor's own.
+    """
+
+    forged: gr.State
+    filled_in: gr.State
+    true: gr.Textbox
+    target: gr.Textbox
+    pairs: list[gr.Button]
+    cues: gr.Textbox
+    draw: gr.Button
+    look: gr.Button
+    stop: gr.Button
+    settings: Settings
+    unknown: gr.HTML
+    results: Results
+    behind: gr.Accordion
+    said: gr.HTML
+
+
+def layout(registry: BundleRegistry) -> Widgets:
+    """The tab's components; results are hidden until there are some."""
+    with gr.Row():
+        true = gr.Textbox(
+            "cat", label="The picture shows", max_length=60, elem_id="adversarial-true"
+        )
+        target = gr.Textbox(
+            "dog", label="It shall be read as", max_length=60, elem_id="adversarial-fooled"
+        )
+    with gr.Row(elem_id="adversarial-examples", elem_classes="cn-pairs"):
+        pairs = [gr.Button(f"{one} → {other}", size="sm", min_width=90) for one, other in PAIRS]
+    cues = gr.Textbox(
+        "", label="Things to draw beside it (cues)", lines=2,
+        placeholder="bone, leash   (commas between things; left empty, the neurons tell)",
+        max_length=4000, elem_id="adversarial-cues",
+    )  # fmt: skip
+    with gr.Row():
+        draw = gr.Button("Make pictures", variant="primary", elem_id="adversarial-draw")
+        look = gr.Button("Only find things", elem_id="adversarial-look")
+        stop = gr.Button("Stop", variant="stop", elem_id="adversarial-stop")
+    unknown = plots.html(elem_id="adversarial-unknown")
+    with gr.Column(visible=False) as box:
+        results = _results(box)
+    with gr.Accordion(
+        "The things, and the neurons behind them", open=False, visible=False,
+        elem_id="adversarial-behind",
+    ) as behind:  # fmt: skip
+        said = plots.html(elem_id="adversarial-said")
+    with gr.Accordion("Advanced", open=False, elem_id="adversarial-advanced"):
+        settings = _settings(list(registry.first.bundle.layers))
+    return Widgets(
+        gr.State(), gr.State(""), true, target, pairs, cues, draw, look, stop, settings, unknown,
+        results, behind, said,
+    )  # fmt: skip
+
+
+def _results(box: gr.Column) -> Results:
+    rates = plots.html(elem_id="adversarial-rates")
+    with gr.Row():
+        gallery = gr.Gallery(
+            label="Pictures with the model's verdict (choose one for its map)", columns=6,
+            height="auto", elem_id="adversarial-gallery", allow_preview=False, buttons=[],
+        )  # fmt: skip
+        place = gr.Image(
+            label="Map", interactive=False, format="png", buttons=[], visible=False,
+            elem_id="adversarial-map", scale=0, min_width=280,
+        )  # fmt: skip
+    saved = gr.DownloadButton("Download (zip)", interactive=False, elem_id="adversarial-zip")
+    with gr.Accordion("Descriptions", open=False):
+        described = gr.Textbox(
+            label="One a picture", lines=6, interactive=False, elem_id="adversarial-described"
+        )
+    return Results(box, rates, gallery, place, saved, described)
+
+
+def _settings(known: list[int]) -> Settings:
+    # Custom values are those of other bundles, which the handlers sort out.
+    layers = gr.Dropdown(
+        known, value=known, label="Layers", multiselect=True, allow_custom_value=True,
+        elem_id="adversarial-layers",
+    )  # fmt: skip
+    neurons = gr.Slider(
+        0, 1000, 0, step=1, label="Neurons whose phrases are used",
+        info="0: all that all neurons write, which fools more often",
+        elem_id="adversarial-neurons",
+    )  # fmt: skip
+    words = gr.Slider(
+        1, backend.MAX_CUES, backend.CUES, step=1, label="Things to find",
+        elem_id="adversarial-words",
+    )  # fmt: skip
+    each = gr.Slider(
+        0, 6, backend.EACH, step=1, label="Things in a picture", elem_id="adversarial-each"
+    )
+    count = gr.Slider(
+        1, backend.MAX_PICTURES, backend.PICTURES, step=1, label="Pictures",
+        elem_id="adversarial-count",
+    )  # fmt: skip
+    blocked = gr.Textbox(
+        "", label="Words that no thing may contain", placeholder="animal, pet", max_length=1000,
+        elem_id="adversarial-blocked",
+    )  # fmt: skip
+    describer = gr.Radio(
+        backend.describers(), value=backend.TEMPLATES, label="Described by",
+        elem_id="adversarial-describer",
+    )  # fmt: skip
+    painter = gr.Radio(
+        backend.painters(), value=backend.PICTOGRAMS, label="Painted by",
+        elem_id="adversarial-painter",
+    )  # fmt: skip
+    seed = gr.Number(0, label="Seed", precision=0, elem_id="adversarial-seed")
+    return Settings(layers, neurons, words, each, count, blocked, describer, painter, seed)

@@ -1,0 +1,103 @@
+"""The tab: what stands where, and what happens on which event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gradio as gr
+
+from tabs import adversarial_backend as backend
+from tabs.adversarial import handlers
+from tabs.adversarial.layout import PAIRS, Widgets, layout
+from tabs.server.handlers import handler
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import MODEL
+
+TITLE = "Adversarial pictures"
+INTRO = (
+    "Some neurons that speak for one class also speak for other things: draw those things beside "
+    "an object, and the model may take it for that class. Here you find such things, draw them, "
+    "and see how often the model falls for it."
+)
+# Seconds of a GPU, where one is lent: to find cues, and to make pictures.
+_FINDING, _MAKING = 60, 120
+_PRIVATE = {"api_visibility": "private"}
+_MODEL = {"concurrency_id": MODEL}
+
+
+@dataclass(frozen=True)
+class Handles:
+    """What the page connects: `when_selected` shows an example when the tab is opened."""
+
+    when_selected: Callable[[gr.Tab], None]
+
+
+def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
+    """The tab's components and events; ``source`` holds the chosen bundle's key."""
+    gr.Markdown(f"{INTRO} {backend.PURPOSE}", elem_classes="cn-lede")
+    widgets = layout(registry)
+    for function, name, seconds in (
+        (handlers.find_cues, "find_cues", _FINDING),
+        (handlers.attack, "attack", _MAKING),
+    ):
+        gr.api(handler(registry, function, seconds), api_name=name, **_MODEL)
+    _follow_the_names(registry, source, widgets)
+    return Handles(_makers(registry, source, widgets))
+
+
+def _makers(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
+    """What fills the tab: its buttons, a picture that is chosen, the tab being opened."""
+    settings, results = widgets.settings, widgets.results
+    names = [source, widgets.true, widgets.target]
+    finding = [settings.layers, settings.neurons, settings.words, settings.blocked,
+               settings.painter]  # fmt: skip
+    asked = [widgets.true, widgets.target, widgets.cues, widgets.filled_in, settings.count,
+             settings.each, settings.seed, settings.layers, settings.neurons, settings.words,
+             settings.blocked, settings.describer, settings.painter]  # fmt: skip
+    shown = [widgets.forged, results.gallery, results.rates, results.box, widgets.unknown,
+             results.described, results.saved, results.place, widgets.cues, widgets.filled_in,
+             widgets.behind, widgets.said]  # fmt: skip
+    widgets.look.click(
+        handler(registry, handlers.find, _FINDING), [*names, *finding],
+        [widgets.unknown, widgets.cues, widgets.filled_in, widgets.behind, widgets.said],
+        show_progress_on=[widgets.look], **_MODEL, **_PRIVATE,
+    )  # fmt: skip
+    made = widgets.draw.click(
+        handler(registry, handlers.make, _MAKING), [source, *asked], shown,
+        show_progress_on=[widgets.draw], **_MODEL, **_PRIVATE,
+    )  # fmt: skip
+    number = gr.State()
+    results.gallery.select(
+        handler(registry, handlers.picked), None, number, show_progress="hidden", **_PRIVATE
+    ).then(
+        handler(registry, handlers.explain, _FINDING), [widgets.forged, number], results.place,
+        **_MODEL, **_PRIVATE,
+    )  # fmt: skip
+    others = [widgets.true.change, widgets.target.change, widgets.stop.click]
+    gr.on(others, None, cancels=[made], **_PRIVATE)
+
+    def when_selected(tab: gr.Tab) -> None:
+        first = tab.select(
+            handler(registry, handlers.make_first, _MAKING), [source, widgets.forged, *asked],
+            shown, show_progress="hidden", **_MODEL, **_PRIVATE,
+        )  # fmt: skip
+        gr.on([*others, widgets.cues.input], None, cancels=[first], **_PRIVATE)
+
+    return when_selected
+
+
+def _follow_the_names(registry: BundleRegistry, source, widgets: Widgets) -> None:
+    """Cues and results are of the names and the bundle above them."""
+    cues = [widgets.cues, widgets.filled_in]
+    emptied = [widgets.forged, *cues, widgets.results.box, widgets.behind]
+    for button, pair in zip(widgets.pairs, PAIRS, strict=True):
+        button.click(lambda pair=pair: pair, None, [widgets.true, widgets.target], **_PRIVATE)
+    gr.on(
+        [widgets.true.change, widgets.target.change], handler(registry, handlers.change_names),
+        cues, emptied, show_progress="hidden", **_PRIVATE,
+    )  # fmt: skip
+    source.change(
+        handler(registry, handlers.change_bundle), [source, widgets.forged, *cues],
+        [widgets.settings.layers, *emptied], **_PRIVATE,
+    )  # fmt: skip

@@ -1,0 +1,126 @@
+"""The tab: what stands where, and what happens on which event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gradio as gr
+
+from tabs.segmentation import handlers
+from tabs.segmentation.layout import Widgets, layout
+from tabs.server.handlers import handler
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import MODEL
+
+TITLE = "Segmentation"
+INTRO = (
+    "Find words in an image: write one or several things, separated by commas, and see where the "
+    "neurons speak of them; click on the heat map to read what they say at that place."
+)
+_SECONDS = 60  # of a GPU, where one is lent
+_PRIVATE = {"api_visibility": "private"}
+_MODEL = {"concurrency_id": MODEL}
+
+
+@dataclass(frozen=True)
+class Handles:
+    """What the page connects: `when_selected` shows an example when the tab is opened."""
+
+    when_selected: Callable[[gr.Tab], None]
+
+
+def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
+    """The tab's components and events; ``source`` holds the chosen bundle's key."""
+    gr.Markdown(INTRO, elem_classes="cn-lede")
+    widgets = layout(registry)
+    _endpoints(registry, source, widgets)
+    _changes(registry, widgets)
+    return Handles(_searches(registry, source, widgets))
+
+
+def _searches(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
+    """What fills the whole tab: the button, an example that is chosen, the tab being opened."""
+    question, maps, more = widgets.question, widgets.maps, widgets.more
+    asked = [question.image, question.words, question.method, question.finer, question.refine,
+             maps.opacity, maps.threshold, more.none]  # fmt: skip
+    shown = [widgets.found, maps.box, maps.unknown, maps.name, maps.heat, maps.mask, maps.there,
+             maps.said, more.box, more.regions, more.voters, more.picture,
+             more.annotations]  # fmt: skip
+    taken = [question.image, question.words]
+    find = handler(registry, handlers.find, _SECONDS)
+    busy = {"show_progress_on": [question.go]}
+    gr.on([question.go.click, question.words.submit], find, [source, *asked], shown,
+          **busy, **_MODEL, **_PRIVATE)  # fmt: skip
+    chosen = (
+        (question.sample.click, handlers.take),
+        (question.examples.select, handlers.choose),
+    )
+    for event, function in chosen:
+        take = event(handler(registry, function, _SECONDS), source, taken, **_MODEL, **_PRIVATE)
+        take.success(find, [source, *asked], shown, **busy, **_MODEL, **_PRIVATE)
+    question.image.input(lambda: handlers.OWN, None, widgets.shown_for, **_PRIVATE)
+    source.change(
+        handler(registry, handlers.change_bundle), [source, widgets.found],
+        [question.method, widgets.comparison.methods, maps.box, more.box], **_PRIVATE,
+    )  # fmt: skip
+
+    def when_selected(tab: gr.Tab) -> None:
+        ready = tab.select(
+            handler(registry, handlers.show_example, _SECONDS), [source, widgets.shown_for],
+            [widgets.shown_for, question.examples, *taken], show_progress="hidden",
+            **_MODEL, **_PRIVATE,
+        )  # fmt: skip
+        first = ready.success(
+            handler(registry, handlers.find_first, _SECONDS), [source, widgets.found, *asked],
+            shown, show_progress="hidden", **_MODEL, **_PRIVATE,
+        )  # fmt: skip
+        own = [question.image.input, question.words.input]
+        gr.on(own, None, cancels=[ready, first], **_PRIVATE)
+
+    return when_selected
+
+
+def _endpoints(registry: BundleRegistry, source, widgets: Widgets) -> None:
+    """What programs call too."""
+    question, comparison = widgets.question, widgets.comparison
+    how = [question.finer, question.refine]
+    gr.on(  # nothing on the page triggers it
+        [], handler(registry, handlers.find_masks, _SECONDS),
+        [source, question.image, question.words, question.method, *how, widgets.maps.threshold],
+        gr.JSON(visible=False, label="Masks"), api_name="segment", **_MODEL,
+    )  # fmt: skip
+    comparison.go.click(
+        handler(registry, handlers.side_by_side, _SECONDS),
+        [source, question.image, question.words, comparison.methods, *how], comparison.gallery,
+        api_name="compare_segmentations", **_MODEL,
+    ).success(lambda: gr.Gallery(visible=True), None, comparison.gallery, **_PRIVATE)  # fmt: skip
+
+
+def _changes(registry: BundleRegistry, widgets: Widgets) -> None:
+    """What redraws a part of what was found."""
+    maps, more, found = widgets.maps, widgets.more, widgets.found
+    gr.on(
+        [maps.name.change, maps.opacity.change, maps.threshold.change],
+        handler(registry, handlers.redraw), [found, maps.name, maps.opacity, maps.threshold],
+        [maps.heat, maps.mask], show_progress="hidden", trigger_mode="always_last", **_PRIVATE,
+    )  # fmt: skip
+    maps.name.input(
+        handler(registry, handlers.rename, _SECONDS), [found, maps.name], more.voters,
+        **_MODEL, **_PRIVATE,
+    )  # fmt: skip
+    maps.threshold.release(
+        handler(registry, handlers.rewrite), [found, maps.threshold],
+        [more.picture, more.annotations], **_PRIVATE,
+    )  # fmt: skip
+    more.none.change(
+        handler(registry, handlers.relabel), [found, more.none], more.regions,
+        show_progress="hidden", **_PRIVATE,
+    )  # fmt: skip
+    point = gr.State()
+    maps.heat.select(
+        handler(registry, handlers.point_at), None, point, show_progress="hidden", **_PRIVATE
+    ).then(
+        handler(registry, handlers.listen, _SECONDS), [found, point], maps.said,
+        **_MODEL, **_PRIVATE,
+    )  # fmt: skip
