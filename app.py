@@ -25,8 +25,7 @@ import gradio as gr  # noqa: E402
 from clipneurons.bundle.bundle import load_bundle  # noqa: E402
 from clipneurons.bundle.config import BundleError  # noqa: E402
 from clipneurons.bundle.hub import NAME, resolve  # noqa: E402
-from tabs import bundle_chooser, neuron_page, search  # noqa: E402
-from tabs.image_reading import picture_of  # noqa: E402
+from tabs import bundle_chooser, edit, neuron_page, search  # noqa: E402
 from tabs.server.hub_bundles import HubBundleCache  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
@@ -37,7 +36,7 @@ from tabs.ui.theme import HEAD, css, theme  # noqa: E402
 
 ROOT = Path(__file__).parent
 BUNDLED = ("mini-vit", "mini-rn")
-TABS = ("dictionary", "concepts", "segmentation", "adversarial", "shift", "about")
+TABS = ("dictionary", "concepts", "edit", "segmentation", "adversarial", "shift", "about")
 # One image at a time through a model on a CPU; others wait in a queue of bounded length.
 AT_ONCE, WAITING = 1, 64
 MASTHEAD = """
@@ -90,13 +89,6 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
     where = gr.Textbox(elem_classes="offstage", label="Address", elem_id="address")
     button = gr.Button("Restore", elem_classes="offstage", elem_id="restore")
     handles = modules["dictionary"]
-    # A gallery picture that a link opens in another tab.
-    pictures = {
-        name: block
-        for block in list(page.blocks.values())
-        for name in TABS
-        if name != "dictionary" and getattr(block, "elem_id", None) == f"{name}-image"
-    }
 
     @user_errors
     def restore(query: str):
@@ -122,25 +114,16 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
             given.get("q", ""),
             way if way in (search.DIRECTION, search.DECOMPOSITION) else search.DIRECTION,
             search.try_html(session),
-            given.get("fav", ""),
-            *(_picture(session, given, name) for name in pictures),
         )
 
     card = [handles.layer, handles.unit, handles.query, handles.way, handles.examples]
-    card.append(handles.favourites)
-    outputs = [chosen.source, chosen.panel, chosen.name, tabs, *card, *pictures.values()]
+    outputs = [chosen.source, chosen.panel, chosen.name, tabs, *card]
     options = dict(js="() => [location.search]", show_progress="hidden", api_visibility="private")
     for event in (page.load, button.click):
         restored = event(restore, [where], outputs, **options)
+        modules["edit"].then_restore(event, "() => location.search")
         handles.then_show(restored, restored=True)
         handles.then_search(restored)
-        restored.then(None, js="() => window.cnArrived()")
-
-
-def _picture(session: BundleSession, given: dict[str, str], tab: str):
-    """The gallery picture that an address opens in a tab; nothing changes without one."""
-    image = _number(given.get("image"), -1, session.bundle.examples)
-    return gr.skip() if given.get("tab") != tab or image < 0 else picture_of(session, image)
 
 
 def _number(text: str | None, default: int, allowed=None) -> int:
@@ -219,8 +202,9 @@ def serve(registry: BundleRegistry, *, block: bool = True, **options) -> gr.Bloc
         if fn.concurrency_id == MODEL:
             fn.concurrency_limit = AT_ONCE
     page.launch(
-        theme=theme(), css=css(), head=HEAD, max_file_size=image_input.MAX_BYTES, ssr_mode=False,
-        enable_monitoring=False, run_history=False, footer_links=["api"], show_error=False,
+        theme=theme(), css=css() + edit.CSS, head=HEAD + edit.HEAD,
+        max_file_size=image_input.MAX_BYTES, ssr_mode=False, enable_monitoring=False,
+        run_history=False, footer_links=["api"], show_error=False,
         prevent_thread_lock=not block, **options,
     )  # fmt: skip
     return page

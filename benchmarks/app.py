@@ -1,15 +1,17 @@
-"""What a visitor waits for: `python -m benchmarks.app concepts|first|search|start`.
+"""What a visitor waits for: `python -m benchmarks.app concepts|first|search|start|edit`.
 
 concepts  concept discovery against one `encode_image`, ViT-B/32 with random weights
 first     first and second answer of every endpoint on a bundle of real size, random weights
 search    a search over 9,216 neurons described with 30,000 texts
 start     phases of `python app.py` until the page answers
+edit      reading a picture, its edit run through the model, and what a slider's move takes
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -217,10 +219,77 @@ def app_process(bundles: Sequence[str], port: int, begun: float | None = None) -
         process.wait()
 
 
+# In the page: moves one slider up and down, and times the handler and the next frame.
+_MOVES = """async (count) => {
+  const slider = document.querySelector('.cn-edit input[type=range]'), times = [];
+  for (let i = 0; i < count; i++) {
+    const begun = performance.now();
+    slider.value = 2 * (i % 2);
+    slider.dispatchEvent(new Event('input', { bubbles: true }));
+    const handled = performance.now();
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    times.push([handled - begun, performance.now() - begun]);
+  }
+  return times;
+}"""
+
+
+def edit(args: argparse.Namespace) -> None:
+    """Time the edit tab on a bundle: on the server, and in Chromium where it is installed."""
+    from app import open_bundle
+    from tabs.edit.edits import for_real, with_units
+    from tabs.edit.example import example, gallery_image
+    from tabs.edit.reading import read
+
+    session = open_bundle((args.bundle or [str(ROOT / "artifacts" / "mini-vit")])[0])
+    picture, names, wanted = example(session)
+    image = gallery_image(session, picture)
+    reading = read(session, [image], names, wanted)
+    found = with_units(reading, [(one.rules[0].layer, one.rules[0].unit)
+                                     for one in reading.parts[:2]])  # fmt: skip
+    jobs = {
+        "encode_image": lambda: session.clip.encode_image(reading.pixels),
+        "reading": lambda: read(session, [image], names, wanted),
+        "for real": lambda: for_real(session, reading, found),
+    }
+    for job in jobs.values():
+        job()
+    for name, seconds in alternate(jobs, args.rounds).items():
+        print(f"{name}: {1e3 * median(seconds):.1f} ms median, {1e3 * max(seconds):.1f} ms most")
+    _in_browser(session.folder, args.port, args.rounds)
+
+
+def _in_browser(folder: Path, port: int, rounds: int) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        print("no chromium: the slider was not timed")
+        return
+    from playwright.sync_api import sync_playwright
+
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--bundle", str(folder)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    )
+    try:
+        next(line for line in process.stdout if line.rstrip().endswith("  model"))
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            page = browser.new_page()
+            page.goto(f"http://127.0.0.1:{port}/?tab=edit")
+            page.wait_for_selector("#edit-result .cn-edit")
+            handled, drawn = zip(*page.evaluate(_MOVES, rounds), strict=True)
+            browser.close()
+    finally:
+        process.terminate()
+        process.wait()
+    print(f"slider: {median(handled):.1f} ms median, {max(handled):.1f} ms most; with two frames "
+          f"of the browser {median(drawn):.1f} ms, {max(drawn):.1f} ms")  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
-    for function in (concepts, first, search, start):
+    for function in (concepts, first, search, start, edit):
         command = commands.add_parser(function.__name__, help=function.__doc__)
         command.set_defaults(run=function)
         command.add_argument("--rounds", type=int, default=15)
@@ -231,9 +300,9 @@ def main() -> None:
             command.add_argument("--layers", type=int, nargs="+", default=[8, 9, 10])
             command.add_argument("--texts", type=int, default=TEXTS)
             command.add_argument("--images", type=int, default=1000, help="in the gallery")
-        if function in (first, start):
+        if function in (first, start, edit):
             command.add_argument("--port", type=int, default=7871)
-        if function is start:
+        if function in (start, edit):
             command.add_argument("--bundle", action="append", default=[])
     args = parser.parse_args()
     args.run(args)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from clipneurons.bundle.image_groups import SHOWN
-from clipneurons.explore.dashboard import NeuronDashboard
-from clipneurons.explore.dictionary import Phrase
-from tabs.neuron_on_image import fire_maps
+from clipneurons.explore.dictionary import TABLE, Phrase
 from tabs.search import DIRECTION, MOST_LETTERS, dictionary_of
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.card_files import card_data
 from tabs.ui.neuron_card import card_html
 from tabs.ui.plots import address
-from tabs.ui.top_images import group_images, shown_images, stored_groups
+from tabs.ui.top_images import group_images, shown_images
 
 _MOST_NAMES = 12
-_SAMPLE = 128  # gallery pictures, those of `BundleSession.mean_thumbnail`
 
 
 def start_of(session: BundleSession) -> tuple[int, int]:
@@ -36,27 +32,14 @@ def default_names(session: BundleSession) -> str:
     return ", ".join(names[:: max(1, len(names) // 6)][:6])
 
 
-def neuron(
-    registry: BundleRegistry, bundle: str, layer: int | None = None, unit: int | None = None
-) -> dict:
-    """All that is known of one neuron; by default the one that the page opens on.
-
-    Of another layer than that one's, by default the first.
-    """
+def neuron(registry: BundleRegistry, bundle: str, layer: int, unit: int) -> dict:
+    """All that is known of one neuron."""
     session = registry[bundle]
-    first = start_of(session)
-    layer = first[0] if layer is None else int(layer)
-    unit = (first[1] if layer == first[0] else 0) if unit is None else int(unit)
-    return card_data(session.bundle, dictionary_of(session).card(layer, unit))
+    return card_data(session.bundle, dictionary_of(session).card(int(layer), int(unit)))
 
 
-def show(
-    session: BundleSession, layer: int, unit: int, names: str, model: bool, fires: bool = False
-) -> str:
-    """A card; what needs the model is left out unless `model` or it is known already.
-
-    `fires`: with `model`, where in each picture the neuron fires.
-    """
+def show(session: BundleSession, layer: int, unit: int, names: str, model: bool) -> str:
+    """A card; what needs the model is left out unless `model` or it is known already."""
     dictionary = dictionary_of(session)
     card = dictionary.card(int(layer), int(unit))
     if card.dead:
@@ -68,16 +51,12 @@ def show(
         vectors = [dictionary.embed([Phrase(name)], session.encode_texts) for name in wanted]
         values = dictionary.effect_on(card.layer, card.unit, torch.stack(vectors)).tolist()
         effects = sorted(zip(wanted, values, strict=True), key=lambda pair: -pair[1])
-    groups = stored_groups(session.bundle, card.layer, card.unit)
-    ids = _ungrouped(session, card)
+    groups = None
+    ids = [image for image, _ in shown_images(session.bundle, card)]
     if ids and (model or (session.ready and session.knows_thumbnails(ids))):
         embeddings = session.encode_thumbnails(ids)
-        groups = group_images(
-            embeddings, dictionary, session.mean_thumbnail, _separation(session), ids
-        )
-    images = [image for image, _ in shown_images(session.bundle, card)]
-    maps = fire_maps(session, card.layer, card.unit, images) if model and fires else {}
-    return card_html(session.key, dictionary, card, groups, effects, maps)
+        groups = group_images(embeddings, dictionary, session.mean_thumbnail)
+    return card_html(session.key, dictionary, card, groups, effects)
 
 
 def complete(session: BundleSession, layer: int, unit: int, names: str) -> bool:
@@ -85,30 +64,8 @@ def complete(session: BundleSession, layer: int, unit: int, names: str) -> bool:
     dictionary = dictionary_of(session)
     new = [name for name in names_of(names) if not dictionary.in_pool(name)]
     card = dictionary.card(int(layer), int(unit))
-    return (
-        session.ready
-        and session.knows_texts(new)
-        and session.knows_thumbnails(_ungrouped(session, card))
-    )
-
-
-def _separation(session: BundleSession) -> float:
-    """How well groups of images have to separate, from a sample of the gallery pictures."""
-    from clipneurons.analysis.clustering import chance_separation
-
-    def make() -> float:
-        embeddings = session.encode_thumbnails(session.sample(_SAMPLE))
-        points = torch.nn.functional.normalize(embeddings - session.mean_thumbnail, dim=1)
-        return chance_separation(points, SHOWN)
-
-    return session.cached("separation", make)
-
-
-def _ungrouped(session: BundleSession, card: NeuronDashboard) -> list[int]:
-    """Images that the model has to group, where the bundle does not say how."""
-    if stored_groups(session.bundle, card.layer, card.unit) is not None:
-        return []
-    return [image for image, _ in shown_images(session.bundle, card)]
+    ids = [image for image, _ in shown_images(session.bundle, card)]
+    return session.ready and session.knows_texts(new) and session.knows_thumbnails(ids)
 
 
 def names_of(text: str) -> list[str]:
@@ -118,12 +75,41 @@ def names_of(text: str) -> list[str]:
 
 
 def here(
-    session: BundleSession, registry: BundleRegistry, layer: int, unit: int, query: str, way: str,
-    kept: str = "",
-) -> str:  # fmt: skip
+    session: BundleSession, registry: BundleRegistry, layer: int, unit: int, query: str, way: str
+) -> str:
     """The permanent link of what is shown."""
     return address(
         tab="dictionary", layer=int(layer), unit=int(unit), q=query.strip(),
-        by=way if way != DIRECTION and query.strip() else None, fav=kept,
+        by=way if way != DIRECTION and query.strip() else None,
         bundle=session.key if session is not registry.first else None,
     )  # fmt: skip
+
+
+def table_rows(session: BundleSession, layer: int) -> list[list]:
+    """The table of a layer's neurons, rounded for reading."""
+
+    def make() -> list[list]:
+        rows = []
+        for values in dictionary_of(session).table(layer):
+            row = dict(zip(TABLE, values, strict=True))
+            rows.append(
+                [
+                    row["unit"],
+                    row["label"],
+                    _rounded(row["simulation"], 3),
+                    {None: "not tested", True: "yes", False: "no"}[row["reliable"]],
+                    row["decomposition"],
+                    _rounded(row["decomposition_simulation"], 3),
+                    round(row["explained_variance"], 3),
+                    round(row["participation_ratio"], 4),
+                    round(row["effective_concepts"], 2),
+                    round(row["top_norm"], 3),
+                ]
+            )
+        return rows
+
+    return session.cached(f"table {layer}", make)
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import re
 import shutil
 import socket
@@ -128,7 +129,7 @@ def test_every_tab_has_a_described_endpoint(client):
     for name in (
         "/neuron", "/search", "/concepts", "/text_span", "/compare", "/segment",
         "/compare_segmentations", "/find_cues", "/attack", "/compare_sets", "/compare_example",
-        "/about", "/open",
+        "/about", "/open", "/edit", "/find_edit",
     ):  # fmt: skip
         assert name in endpoints
         assert endpoints[name]["description"], name
@@ -149,11 +150,6 @@ def test_neuron_endpoint_gives_the_bundles_numbers(client, folder):
         bundle.layers[2].explained_variance[7].item()
     )
     assert len(card["neighbours"]) == 8
-    opening = neuron_page.start_of(BundleSession("tiny", folder))
-    first = client.predict(api_name="/neuron")
-    assert (first["layer"], first["unit"]) == opening
-    assert client.predict(layer=3 - opening[0], api_name="/neuron")["unit"] == 0
-    assert client.predict(query="cat", api_name="/search")["toward"]
 
 
 def test_search_endpoint_finds_the_nearest_direction(client, folder):
@@ -187,6 +183,24 @@ def test_concepts_are_those_of_the_library(client, folder, tmp_path):
         [weight for _, weight in expected], rel=1e-3
     )
     assert all(len(one["map"]) == 4 and len(one["map"][0]) == 4 for one in found["concepts"])
+
+
+def test_an_edit_without_a_picture_is_of_the_example_and_goes_back_in(client, tmp_path):
+    found = client.predict("", api_name="/find_edit")
+    assert found["count"] == len(json.loads(found["edit"])["units"]) > 0
+    after = {row["name"]: row["after"] for row in found["classes"]}
+    assert max(after, key=after.get) == found["wanted"]
+    names = ", ".join(after)
+    again = client.predict("", None, names, found["wanted"], found["edit"], api_name="/edit")
+    assert again["classes"] == found["classes"]
+    assert all(0 <= row["for_real"] <= 1 for row in again["classes"])
+    path = picture(tmp_path / "a.png", 1)
+    own = client.predict("tiny-rn", handle_file(path), "cat, dog", "", "", api_name="/edit")
+    assert [row["name"] for row in own["classes"]] == ["cat", "dog"]
+    assert all(row["before"] == row["after"] for row in own["classes"])
+    with pytest.raises(AppError, match="expected an edit of this bundle's model") as error:
+        client.predict("tiny-rn", None, "", "", found["edit"], api_name="/edit")
+    assert "Traceback" not in str(error.value)
 
 
 def test_an_empty_bundle_is_the_one_the_page_opens_with(client, tmp_path):
@@ -311,6 +325,9 @@ def test_compared_sets_are_data(client, tmp_path, bundle):
         (("", "   ", "direction", 5), "/search", "Type what to look for"),
         (("", "cat", "sideways", 5), "/search", "Search by"),
         (("", "c" * 5000, "direction", 5), "/search", "at most 300"),
+        (("", None, "", "", "{}"), "/edit", "expected an edit of schema version 1"),
+        (("", None, "cat", "", ""), "/edit", "at least two class names"),
+        (("", None, "cat, dog", "zebra", ""), "/find_edit", "expected one of cat, dog"),
     ],
 )
 def test_mistakes_get_messages_not_traces(client, arguments, endpoint, message):
@@ -575,6 +592,8 @@ def test_one_lane_for_the_model(folder, monkeypatch):
         "concepts",
         "text_span",
         "compare",
+        "edit",
+        "find_edit",
         "segment",
         "find_cues",
         "attack",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -19,6 +20,9 @@ from clipneurons.lens.base import SCALE
 from clipneurons.lens.contributions import Contributions
 
 SCHEMA_VERSION = 1
+# What a factor scales about: the unit's mean over the bundle's data, or over the images that the
+# edit was found on.
+DATA, IMAGES = "data", "images"
 
 
 class EditError(BundleError):
@@ -47,32 +51,34 @@ class WordFactor:
 class Edit:
     """Factors of units of one model; a unit's own factor goes before that of its words.
 
-    `weights_sha256` is the model's, as in its bundle's `config.json`.
+    `weights_sha256` is the model's, as in its bundle's `config.json`; `means` says what factors
+    scale about, `DATA` or `IMAGES`.
     """
 
     weights_sha256: str
     units: tuple[UnitFactor, ...] = ()
     words: tuple[WordFactor, ...] = ()
+    means: str = DATA
 
     def __post_init__(self) -> None:
+        if self.means not in (DATA, IMAGES):
+            raise EditError(f'means of {self.means!r}: expected "{DATA}" or "{IMAGES}"')
         for one in (*self.units, *self.words):
             if not math.isfinite(one.factor):
                 raise EditError(f"a factor of {one.factor}: expected a finite number, such as 0")
         for one in self.words:
             if not math.isfinite(one.more_than) or not one.words.strip():
                 raise EditError(f"{one}: expected words, and a finite number that they exceed")
-        places = [(one.layer, one.unit) for one in self.units]
-        twice = [place for i, place in enumerate(places) if place in places[:i]]
-        if twice:
-            raise EditError(
-                f"layer {twice[0][0]}, unit {twice[0][1]} has two factors: expected one"
-            )
+        places = Counter((one.layer, one.unit) for one in self.units)
+        for (layer, unit), count in places.items():
+            if count > 1:
+                raise EditError(f"layer {layer}, unit {unit} has {count} factors: expected one")
 
     @classmethod
-    def ablating(cls, bundle: Bundle, units: list[tuple[int, int]]) -> Edit:
+    def ablating(cls, bundle: Bundle, units: list[tuple[int, int]], means: str = DATA) -> Edit:
         """Mean-ablate some (layer, unit) of a bundle's model."""
         found = tuple(UnitFactor(layer, unit) for layer, unit in units)
-        return cls(bundle.config.weights_sha256, found)
+        return cls(bundle.config.weights_sha256, found, means=means)
 
     def factors(self, bundle: Bundle) -> dict[int, Float[Tensor, " unit"]]:
         """Factors of all units of the bundle's layers that the edit changes, by layer.
@@ -110,7 +116,7 @@ class Edit:
         """The inverse of `to_json`; `EditError` names what is wrong."""
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise EditError(f"an edit is JSON, this is not: {error}") from None
         version = values.pop("schema_version", None) if isinstance(values, dict) else None
         if version != SCHEMA_VERSION:

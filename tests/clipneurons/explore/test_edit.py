@@ -131,7 +131,7 @@ def test_what_the_bundle_does_not_have_is_refused(edit, message):
         (lambda: Edit(SHA, words=(WordFactor("a", 0, float("inf")),)), "factor of inf"),
         (lambda: Edit(SHA, words=(WordFactor("a", float("nan")),)), "a finite number that they"),
         (lambda: Edit(SHA, words=(WordFactor(" "),)), "expected words"),
-        (lambda: Edit(SHA, (UnitFactor(1, 0), UnitFactor(1, 0, 2))), "unit 0 has two factors"),
+        (lambda: Edit(SHA, (UnitFactor(1, 0), UnitFactor(1, 0, 2))), "unit 0 has 2 factors"),
     ],
 )
 def test_factors_that_mean_nothing_are_refused(make, message):
