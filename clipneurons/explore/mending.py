@@ -30,8 +30,8 @@ class FindOptions:
     lost        share of images, over groups, that the average may lose
     """
 
-    candidates: int = 400
-    most: int = 128
+    candidates: int = 1000
+    most: int = 256
     folds: int = 5
     softness: float = 0.5
     sharpness: float = 10.0
@@ -53,18 +53,42 @@ class FindOptions:
 
 
 @dataclass(frozen=True)
+class CrossValidated:
+    """What left-out images say of several edits, the first of which changes nothing.
+
+    `worst` and `average` are the groups' accuracy, `loss` is what is minimised.
+    """
+
+    worst: tuple[float, ...]
+    average: tuple[float, ...]
+    loss: tuple[float, ...]
+
+    def fewest(self, options: FindOptions) -> int:
+        """Number of the first edit that is nearly as good as the best that costs little."""
+        loss, average = torch.tensor(self.loss), torch.tensor(self.average)
+        loss = loss.masked_fill(average < average[0] - options.lost, torch.inf)
+        enough = loss <= loss[0] - options.kept * (loss[0] - loss.min())
+        return int(enough.nonzero()[0])
+
+
+@dataclass(frozen=True, eq=False)
 class Found:
     """Units in the order in which they were taken, and what cross-validation says of each number.
 
-    `units` are the chosen ones, maybe none; `worst` and `average` the groups' accuracy on left-out
-    images by the number of units, `sizes`, from 0.
+    `units` are the chosen ones, maybe none; `judged` is by the number of units, `sizes`, from 0;
+    `folds` are which images were left out, and the order found on the others.
     """
 
     units: tuple[int, ...]
     order: tuple[int, ...]
     sizes: tuple[int, ...]
-    worst: tuple[float, ...]
-    average: tuple[float, ...]
+    judged: CrossValidated
+    folds: tuple[tuple[Tensor, tuple[int, ...]], ...]
+
+    @property
+    def loss(self) -> float:
+        """Of the chosen units, on left-out images."""
+        return self.judged.loss[self.sizes.index(len(self.units))]
 
 
 def strongest_rivals(
@@ -163,22 +187,29 @@ def find_units(
     check_groups(labels, groups, options.folds)
     sizes = [0, *(size for size in options.sizes if size <= effects.shape[1])]
     left_out = torch.empty(len(sizes), len(margin))
+    folds = []
     for fold in _folds(groups, options.folds, seed):
         rest = ~fold
         order = take_greedily(effects[rest], margin[rest], labels[rest], groups[rest], options)
         left_out[:, fold] = without(effects[fold], margin[fold], order, sizes)
-    right = left_out > 0
-    by_group = torch.stack([accuracies(row, groups) for row in right])
-    average, worst = by_group.mean(1), by_group.amin(1)
-    scale = options.softness * margin.abs().mean().clamp_min(1e-12)
+        folds.append((fold, tuple(order)))
+    judged = cross_validated(left_out, groups, options)
+    order = take_greedily(effects, margin, labels, groups, options)
+    size = sizes[judged.fewest(options)]
+    return Found(tuple(order[:size]), tuple(order), tuple(sizes), judged, tuple(folds))
+
+
+def cross_validated(
+    left_out: Float[Tensor, "edit image"], groups: Int[Tensor, " image"], options: FindOptions
+) -> CrossValidated:
+    """Figures of several edits from the margins of left-out images; the first row is unedited."""
+    by_group = torch.stack([accuracies(row > 0, groups) for row in left_out])
+    scale = options.softness * left_out[0].abs().mean().clamp_min(1e-12)
     loss = softplus(-left_out / scale) @ _one_hot_means(groups).T
     loss = torch.logsumexp(options.sharpness * loss, 1) / options.sharpness
-    order = take_greedily(effects, margin, labels, groups, options)
-    size = _fewest(loss, average >= average[0] - options.lost, sizes, options.kept)
-    return Found(
-        tuple(order[:size]), tuple(order), tuple(sizes),
-        tuple(worst.tolist()), tuple(average.tolist()),
-    )  # fmt: skip
+    return CrossValidated(
+        tuple(by_group.amin(1).tolist()), tuple(by_group.mean(1).tolist()), tuple(loss.tolist())
+    )
 
 
 def without(
@@ -202,14 +233,6 @@ def check_groups(labels: Int[Tensor, " image"], groups: Int[Tensor, " image"], l
     fewest = int(groups.unique(return_counts=True)[1].min())
     if fewest < least:
         raise ValueError(f"a group of {fewest} images: expected at least {least}, one a fold")
-
-
-def _fewest(
-    loss: Float[Tensor, " size"], allowed: Bool[Tensor, " size"], sizes: list[int], kept: float
-) -> int:
-    loss = loss.masked_fill(~allowed, torch.inf)
-    enough = loss <= loss[0] - kept * (loss[0] - loss.min())
-    return sizes[int(enough.nonzero()[0])]
 
 
 def _folds(groups: Int[Tensor, " image"], count: int, seed: int) -> list[Bool[Tensor, " image"]]:

@@ -6,16 +6,11 @@ kept on disk as it comes, so that a killed run goes on from there.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
@@ -32,7 +27,7 @@ from clipneurons.text.untrained_words import untrained_words
 from export.common.errors import UserError
 from export.data.dataset import Source
 from export.data.loader import batches
-from export.pipeline.checkpoints import State
+from export.pipeline.kept_batches import KeptBatches
 
 TRUTH = "truth"
 
@@ -114,46 +109,9 @@ class ClipJudge:
         return listed(scores)
 
 
-@dataclass(frozen=True)
-class Work:
-    """Where batches are kept until all are there; `digest` tells what they depend on."""
-
-    folder: Path
-    digest: str
-
-    @classmethod
-    def beside(cls, bundle_folder: Path, *basis: object) -> Work:
-        """In a hidden folder beside the bundle's."""
-        folder = bundle_folder.resolve()
-        text = json.dumps(basis, default=str)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return cls(folder.parent / f".{folder.name}.labels", digest)
-
-    def get(self, kind: str, number: int) -> State | None:
-        """A batch that was kept for the same basis."""
-        try:
-            state = State.load(self._path(kind, number))
-        except (ValueError, KeyError, OSError, SafetensorError):  # what a kill left of a file
-            return None
-        return state if state and state.note.get("basis") == self.digest else None
-
-    def put(self, kind: str, number: int, tensors: dict[str, Tensor]) -> State:
-        """Keep a batch."""
-        state = State(tensors, {"basis": self.digest})
-        state.save(self._path(kind, number))
-        return state
-
-    def remove(self) -> None:
-        """Clear up."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _path(self, kind: str, number: int) -> Path:
-        return self.folder / f"{kind}-{number:06d}.safetensors"
-
-
 @torch.no_grad()
 def record(
-    bundle: Bundle, clip: ClipModel, judge: Judge, source: Source, work: Work, size: int,
+    bundle: Bundle, clip: ClipModel, judge: Judge, source: Source, work: KeptBatches, size: int,
     workers: int,
 ) -> Recordings:  # fmt: skip
     """Effects of all units of all layers, in the bundle's order, and what the judge saw."""

@@ -1,18 +1,19 @@
-"""What mean-ablating units does to the groups of a classifier, beside what else could be done."""
+"""What mean-ablating units does to the groups of a classifier, in the picture of their effects."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
+from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.explore.edit import Edit, apply_edit
-from clipneurons.explore.fold import fold, mean_of_units
+from clipneurons.explore.class_effects import ClassEffects, places
+from clipneurons.explore.edit import DATA, IMAGES, Edit, apply_edit
 from clipneurons.explore.mending import (
     FindOptions,
     Found,
@@ -23,14 +24,15 @@ from clipneurons.explore.mending import (
 )
 from clipneurons.lens.attribution_patching import attribute, mean_of_neurons
 from clipneurons.lens.base import SCALE
+from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.stats.intervals import wilson
 from export.data.grouped import GroupedImages, chunks
+from export.pipeline.kept_batches import KeptBatches
 
 OURS, REAL = "ours", "ours, for real"
-PROBE = "linear probe"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,8 @@ class Observed:
     logits   ⟨100 y/‖y‖, t_c⟩
     effects  ⟨φ_n − b_n, t_c⟩ of the units of all layers of the bundle, in order
     heads    the same of first-order effects of attention heads, a ViT's only, not centred
+    ids      numbers of the images that could be read
+    scores   mean scores of the units' heads over the images, by layer
     """
 
     embeddings: Float[Tensor, "image embed"]
@@ -48,21 +52,41 @@ class Observed:
     heads: Float[Tensor, "image head class"] | None
     labels: Int[Tensor, " image"]
     cues: Int[Tensor, " image"]
+    ids: list[int]
+    scores: Mapping[int, Float[Tensor, "unit head"]]
+
+    def about(self, means: str, images: Observed) -> Observed:
+        """The same with effects about their means over `images` instead of the bundle's data."""
+        if means == DATA:
+            return self
+        return replace(self, effects=self.effects - images.effects.mean(0))
 
 
 @dataclass(frozen=True, eq=False)
 class Mender:
-    """A bundle on its model, with the classes to tell apart, unit rows of `classes`."""
+    """A bundle on its model, with the classes to tell apart, unit rows of `classes`.
+
+    Batches are `kept`, where that is given, and taken from there.
+    """
 
     bundle: Bundle
     lens: Lens
     classes: Float[Tensor, "class embed"]
     batch: int = 64
+    kept: KeptBatches | None = None
 
     @property
     def clip(self) -> ClipModel:
         """The model."""
         return self.lens.clip
+
+    @cached_property
+    def _read(self) -> ClassEffects:
+        return ClassEffects(self.bundle, self.lens, self.classes)
+
+    @cached_property
+    def _first_order(self) -> FirstOrderLens | None:
+        return FirstOrderLens(self.clip) if self.clip.kind == "vit" else None
 
     def batches(
         self, images: GroupedImages, numbers: Sequence[int]
@@ -75,85 +99,101 @@ class Mender:
                 pixels = torch.stack([self.clip.preprocess(image) for _, image in kept])
                 yield [number for number, _ in kept], pixels.to(self.clip.device)
 
-    @torch.no_grad()
-    def observe(self, images: GroupedImages, numbers: Sequence[int]) -> Observed:
-        """One pass over the images."""
-        directions = self.lens.directions
-        along = {layer: directions[layer].project(self.classes) for layer in self.bundle.layers}
-        centre = torch.cat([a.means.to(self.classes) @ self.classes.T
-                            for a in self.bundle.layers.values()])  # fmt: skip
-        first_order = FirstOrderLens(self.clip) if self.clip.kind == "vit" else None
-        embeddings, effects, heads, ids = [], [], [], []
-        for part, pixels in self.batches(images, numbers):
-            representation, contributions = self.lens(pixels)
-            mine = torch.cat(
-                [
-                    torch.einsum("bnk,nkc->bnc", contributions[layer].scores, along[layer])
-                    for layer in self.bundle.layers
-                ],
-                1,
-            )
-            effects.append((mine - centre).cpu())
-            embeddings.append((SCALE * normalize(representation, dim=1)).cpu())
-            if first_order:
-                scale = SCALE / representation.norm(dim=1)[:, None, None]
-                by_head = first_order(pixels)[1].heads @ self.classes.T
-                heads.append((by_head.flatten(1, 2) * scale).cpu())
-            ids += part
-        if not ids:
+    def observe(
+        self, images: GroupedImages, numbers: Sequence[int], kind: str = "seen"
+    ) -> Observed:
+        """One pass over the images; `kind` is what its batches are kept as."""
+        parts = self.in_batches(kind, images, numbers, self._observe)
+        if not parts:
             raise ValueError(f"none of the images of {images.name} can be read")
-        embedded = torch.cat(embeddings)
+        columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        ids = columns["ids"].tolist()
         return Observed(
-            embedded, embedded @ self.classes.cpu().T, torch.cat(effects),
-            torch.cat(heads) if heads else None,
+            columns["embeddings"], columns["embeddings"] @ self.classes.cpu().T,
+            columns["effects"], columns.get("heads"),
             torch.tensor([images.labels[i] for i in ids]),
-            torch.tensor([images.cues[i] for i in ids]),
+            torch.tensor([images.cues[i] for i in ids]), ids,
+            {layer: columns[f"scores{layer}"].sum(0) / len(ids) for layer in self.bundle.layers},
         )  # fmt: skip
+
+    def in_batches(
+        self,
+        kind: str,
+        images: GroupedImages,
+        numbers: Sequence[int],
+        make: Callable[[list[int], Tensor], dict[str, Tensor]],
+    ) -> list[dict[str, Tensor]]:
+        """`make(numbers, pixels)` of every batch with images that can be read, or what was kept."""
+        parts = []
+        with tqdm(total=len(numbers), desc=kind, unit="images", disable=None) as bar:
+            for number, part in enumerate(chunks(numbers, self.batch)):
+                state = self.kept.get(kind, number) if self.kept else None
+                found = dict(state.tensors) if state else {}
+                if not state:
+                    for ids, pixels in self.batches(images, part):
+                        found = make(ids, pixels)
+                    if self.kept:
+                        self.kept.put(kind, number, found)
+                if found:
+                    parts.append(found)
+                bar.update(len(part))
+        return parts
+
+    @torch.no_grad()
+    def _observe(self, ids: list[int], pixels: Tensor) -> dict[str, Tensor]:
+        embeddings, effects, contributions = self._read(pixels)
+        found = {"ids": torch.tensor(ids), "embeddings": embeddings, "effects": effects}
+        for layer in self.bundle.layers:
+            found[f"scores{layer}"] = contributions[layer].scores.sum(0, keepdim=True).cpu()
+        if self._first_order:
+            representation, parts = self._first_order(pixels)
+            scale = SCALE / representation.norm(dim=1)[:, None, None]
+            found["heads"] = ((parts.heads @ self.classes.T).flatten(1, 2) * scale).cpu()
+        return found
 
     def attributions(
         self, images: GroupedImages, numbers: Sequence[int], seen: Observed
     ) -> Float[Tensor, "image neuron"]:
         """Indirect effects of all neurons on the margins, to first order."""
-        means = mean_of_neurons(
-            self.clip, (p for _, p in self.batches(images, numbers)), list(self.bundle.layers)
-        )
+        layers = list(self.bundle.layers)
+        pixels = (part for _, part in self.batches(images, numbers))
+        means = mean_of_neurons(self.clip, pixels, layers)
         rivals = strongest_rivals(seen.logits, seen.labels)
         toward = self.classes.cpu()[seen.labels] - self.classes.cpu()[rivals]
-        rows, start = [], 0
-        for part, pixels in self.batches(images, numbers):
-            vectors = toward[start : start + len(part)]
-            found = attribute(self.clip, pixels, vectors, means)
-            rows.append(torch.cat([found[layer].cpu() for layer in self.bundle.layers], 1))
-            start += len(part)
-        return torch.cat(rows)
+        rows = iter(toward)
 
-    def places(self, units: Sequence[int]) -> list[tuple[int, int]]:
-        """(layer, unit) of numbers among the units of all layers."""
-        counts = {layer: len(a.directions) for layer, a in self.bundle.layers.items()}
-        found = []
-        for unit in units:
-            for layer, count in counts.items():
-                if unit < count:
-                    found.append((layer, unit))
-                    break
-                unit -= count
-        return found
+        def make(ids: list[int], pixels: Tensor) -> dict[str, Tensor]:
+            found = attribute(self.clip, pixels, torch.stack([next(rows) for _ in ids]), means)
+            return {"shares": torch.cat([found[layer].cpu() for layer in layers], 1)}
 
-    def edit(self, units: Sequence[int]) -> Edit:
-        """The mean-ablation of some units."""
-        return Edit.ablating(self.bundle, self.places(units))
+        plain = replace(self, kept=None)  # the rows of `toward` go with whole passes
+        parts = plain.in_batches("indirect effects", images, numbers, make)
+        return torch.cat([part["shares"] for part in parts])
 
-    def edited(self, edit: Edit) -> Callable[[Tensor], Tensor]:
-        """From images to embeddings with the effects of an edit."""
+    def edit(self, units: Sequence[int], means: str = DATA) -> Edit:
+        """The mean-ablation of some units, numbers among those of all layers."""
+        return Edit.ablating(self.bundle, places(self.bundle, list(units)), means)
+
+    def edited(self, edit: Edit, seen: Observed) -> Callable[[Tensor], Tensor]:
+        """From images to embeddings with the effects of an edit; `seen` it was found on."""
         factors = edit.factors(self.bundle)
         means = {layer: self.bundle.layers[layer].means for layer in factors}
+        if edit.means == IMAGES:
+            means = {
+                layer: MeanEffect(seen.scores[layer].to(self.clip.device)).dense(
+                    self.lens.directions[layer]
+                )
+                for layer in factors
+            }
         return lambda pixels: apply_edit(*self.lens(pixels), factors, means)
 
-    def folded(self, edit: Edit, images: GroupedImages, numbers: Sequence[int]) -> ClipModel:
-        """The model with an edit in its weights; means are those of the images."""
-        factors = edit.factors(self.bundle)
-        pixels = (part for _, part in self.batches(images, numbers))
-        return fold(self.clip, factors, mean_of_units(self.clip, pixels, list(factors)))
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Units that were found, and the mean that their effects are set to (`Edit.means`)."""
+
+    found: Found
+    means: str
 
 
 def group_numbers(seen: Observed, known: bool) -> Int[Tensor, " image"]:
@@ -176,88 +216,13 @@ def find(
     return find_units(values, margin, seen.labels, group_numbers(seen, known), options)
 
 
-def controls(
-    mender: Mender,
-    images: GroupedImages,
-    numbers: Sequence[int],
-    seen: Observed,
-    held: Observed,
-    count: int,
-    known: bool,
-    options: FindOptions,
-    draws: int = 50,
-    seed: int = 0,
-) -> dict[str, list[Float[Tensor, "image class"]]]:
-    """Logits of the held-out images under each control; several of those that are drawn.
-
-    Random units and neurons by indirect effect (of a ResNet, with all their heads) are `count`
-    units, attention heads as many as cross-validation finds best for them.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    total = held.effects.shape[1]
-    found = {
-        "random neurons": [
-            held.logits - held.effects[:, torch.randperm(total, generator=generator)[:count]].sum(1)
-            for _ in range(draws)
-        ]
-    }
-    shares = mender.attributions(images, numbers, seen)
-    each = mender.bundle.config.units_per_neuron
-    neurons = find(seen, shares, known, options).order[: -(-count // each)]
-    units = [neuron * each + head for neuron in neurons for head in range(each)]
-    found["neurons by indirect effect"] = [held.logits - held.effects[:, units].sum(1)]
-    if seen.heads is not None and held.heads is not None:
-        mean = seen.heads.mean(0)
-        heads = list(find(seen, unit_margins(seen.heads - mean, seen), known, options).units)
-        found["attention heads (TextSpan)"] = [held.logits - (held.heads - mean)[:, heads].sum(1)]
-    found["class offsets"] = [held.logits + _offsets(seen, known)]
-    found[PROBE] = [_probe(seen, held, known, len(mender.classes))]
-    return found
-
-
-def _offsets(seen: Observed, known: bool) -> Float[Tensor, " class"]:
-    """A constant for each class, by which the worst group is read best."""
-    groups, classes = group_numbers(seen, known), seen.logits.shape[1]
-    best, chosen = -1.0, torch.zeros(classes)
-    spread = float(seen.logits.std(0).max())
-    for _ in range(2):  # once around the classes, and once more
-        for label in range(classes):
-            for step in torch.linspace(-3 * spread, 3 * spread, 121):
-                tried = chosen.clone()
-                tried[label] = step
-                right = (seen.logits + tried).argmax(1) == seen.labels
-                worst = float(accuracies(right, groups).min())
-                if worst > best:
-                    best, chosen = worst, tried
-    return chosen
-
-
-def _probe(seen: Observed, held: Observed, known: bool, classes: int) -> Tensor:
-    """Logistic regression on embeddings, every group with the same weight: an upper bound."""
-    from sklearn.linear_model import LogisticRegression
-
-    groups = group_numbers(seen, known)
-    _, inverse, counts = groups.unique(return_inverse=True, return_counts=True)
-    weights = (len(groups) / len(counts) / counts)[inverse].numpy()
-    mean, deviation = seen.embeddings.mean(0), seen.embeddings.std(0).clamp_min(1e-6)
-    x, new = (((e - mean) / deviation).numpy() for e in (seen.embeddings, held.embeddings))
-
-    def fit(strength: float, rows: Tensor) -> LogisticRegression:
-        probe = LogisticRegression(C=strength, max_iter=2000)
-        return probe.fit(x[rows], seen.labels[rows].numpy(), weights[rows])
-
-    turns = torch.cat([torch.arange(int(count)) for count in counts])
-    later = torch.empty(len(groups), dtype=torch.bool)
-    later[groups.argsort(stable=True)] = turns % 3 == 2  # a third of every group
-
-    def worst(strength: float) -> float:
-        said = torch.as_tensor(fit(strength, ~later).predict(x[later]))
-        return float(accuracies(said == seen.labels[later], groups[later]).min())
-
-    best = fit(max((1e-3, 1e-2, 1e-1, 1.0), key=worst), torch.ones_like(later))
-    logits = torch.full((len(new), classes), -torch.inf)
-    logits[:, torch.as_tensor(best.classes_)] = torch.as_tensor(best.predict_log_proba(new)).float()
-    return logits
+def choose(seen: Observed, known: bool, options: FindOptions) -> Choice:
+    """The fewest units that help, with the mean that left-out images say is the better one."""
+    tried = []
+    for means in (DATA, IMAGES):
+        values = unit_margins(seen.about(means, seen).effects, seen)
+        tried.append(Choice(find(seen, values, known, options), means))
+    return min(tried, key=lambda choice: choice.found.loss)
 
 
 def measured(

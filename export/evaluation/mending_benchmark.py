@@ -7,13 +7,16 @@ group, whose drawings or photographs are others.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
-import torch
 
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.folders import write_atomic
 from clipneurons.explore.mending import FindOptions
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
@@ -24,7 +27,9 @@ from clipneurons.synthetic.scenes import Drawings
 from clipneurons.synthetic.spurious import SpuriousScenes, SpuriousTask, mostly
 from clipneurons.text.embedding import embed_texts
 from export.data.grouped import grouped_scenes
-from export.evaluation.mending import OURS, REAL, Mender, controls, find, measured, unit_margins
+from export.evaluation.mending import OURS, REAL, Mender, choose, measured
+from export.evaluation.mending_controls import controls
+from export.evaluation.mending_for_real import choose_for_real, folded, read_by, unit_means
 from export.evaluation.spurious_tasks import TEMPLATES, misleading_tasks
 
 UNCHANGED = "unchanged"
@@ -34,11 +39,15 @@ _GROUPS = ("animal", "food", "plant", "vehicle")  # of concepts that one picture
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """`tasks` of each kind of picture, `images` to find units on and as many to measure on."""
+    """`tasks` of each kind of picture, `images` to find units on and as many to measure on.
+
+    `draw` is what the tasks' concepts are drawn by; options were chosen on those of draw 1.
+    """
 
     tasks: int = 4
     images: int = 400
     seeds: int = 2
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,27 @@ def materials() -> list[Material]:
     return found
 
 
+class KeptRows:
+    """Rows of an unfinished benchmark on disk, a file each: a killed run goes on from there."""
+
+    def __init__(self, folder: Path | None, *basis: object) -> None:
+        """`basis` is what rows depend on; without a folder nothing is kept."""
+        self.folder, self.basis = folder, basis
+
+    def __call__(self, key: Sequence[object], make: Callable[[], dict]) -> dict:
+        """The row that was kept under a key, else `make()`, which is kept."""
+        if self.folder is None:
+            return make()
+        digest = hashlib.sha256(json.dumps([self.basis, key], default=str).encode()).hexdigest()
+        path = self.folder / f"{digest[:16]}.json"
+        if path.is_file():
+            return json.loads(path.read_text())
+        row = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(row).encode())
+        return row
+
+
 def run_benchmark(
     bundle: Bundle,
     clip: ClipModel,
@@ -78,19 +108,42 @@ def run_benchmark(
     options: BenchmarkOptions,
     find_options: FindOptions = FindOptions(),  # noqa: B008  frozen
     progress: Callable[[str], object] = lambda _: None,
+    work: Path | None = None,
 ) -> list[dict]:
-    """Figures of every task and seed: accuracy of the worst group and the groups' mean."""
+    """Figures of every task and seed: accuracy of the worst group and the groups' mean.
+
+    Rows are kept in the folder `work` as they come, from which an interrupted run goes on.
+    """
+    kept = KeptRows(
+        work, bundle.config.weights_sha256, options.images, options.draw, asdict(find_options)
+    )
     rows = []
     for pack in packs:
         progress(f"{pack.name}: choosing classes and cues")
-        tasks = misleading_tasks(
-            clip, pack.things[0], pack.concepts, pack.companions[0], pack.others, options.tasks
-        )
-        for task in tasks:
+        tasks = kept(
+            ["tasks", pack.name, options.tasks],
+            lambda pack=pack: {
+                "tasks": [
+                    asdict(task)
+                    for task in misleading_tasks(
+                        clip, pack.things[0], pack.concepts, pack.companions[0], pack.others,
+                        options.tasks, options.draw,
+                    )
+                ]
+            },
+        )  # fmt: skip
+        for words in tasks["tasks"]:
+            task = SpuriousTask(tuple(words["classes"]), tuple(words["cues"]))
             for seed in range(options.seeds):
                 progress(f"{pack.name}: {task.name}, seed {seed}")
-                figures = _measure(bundle, clip, pack, task, options.images, seed, find_options)
-                rows.append({"pictures": pack.name, "task": task.name, "seed": seed} | figures)
+                row = {"pictures": pack.name, "task": task.name, "seed": seed}
+                figures = kept(
+                    list(row.values()),
+                    lambda task=task, seed=seed, pack=pack: _measure(
+                        bundle, clip, pack, task, options.images, seed, find_options
+                    ),
+                )
+                rows.append(row | figures)
     return rows
 
 
@@ -116,20 +169,22 @@ def _measure(
         for i in (0, 1)
     )  # fmt: skip
     numbers = range(len(half))
-    seen, held = mender.observe(half, numbers), mender.observe(other, range(len(other)))
-    found = find(seen, unit_margins(seen.effects, seen), True, options)
-    units = list(found.units)
-    conditions = {UNCHANGED: [held.logits]}
-    conditions[OURS] = [held.logits - held.effects[:, units].sum(1)]
-    folded = mender.folded(mender.edit(units), half, numbers)
-    real = [
-        (folded.encode_image(pixels) @ classes.T).cpu()
-        for _, pixels in mender.batches(other, range(len(other)))
-    ]
-    conditions[REAL] = [torch.cat(real)]
-    conditions |= controls(mender, half, numbers, seen, held, len(units), True, options, seed=seed)
+    seen = mender.observe(half, numbers)
+    held = mender.observe(other, range(len(other)))
+    choice = choose(seen, True, options)
+    units = list(choice.found.units)
+    effects = held.about(choice.means, seen).effects
+    conditions = {UNCHANGED: [held.logits], OURS: [held.logits - effects[:, units].sum(1)]}
+    means = unit_means(mender, half, numbers)
+    real = choose_for_real(mender, half, seen, choice, means, True, options)
+    model = folded(mender, real.edit, means)
+    conditions[REAL] = [read_by(mender, model, other, range(len(other)))]
+    conditions |= controls(mender, half, numbers, seen, held, choice, True, options, seed=seed)
     return {
         "units": len(units),
+        "means": choice.means,
+        "real_units": len(real.edit.units),
+        "real_means": real.edit.means,
         "conditions": {
             name: {key: value for key, value in measured(logits, held, other).items()
                    if key != "groups"}

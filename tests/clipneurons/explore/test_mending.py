@@ -85,7 +85,7 @@ def test_what_carries_the_cue_is_found_and_what_carries_the_class_is_left():
     after = other - fresh[:, list(found.units)].sum(1)
     assert accuracies(other > 0, fresh_groups).min() < 0.5
     assert accuracies(after > 0, fresh_groups).min() > 0.8
-    assert len(found.sizes) == len(found.worst) == len(found.average)
+    assert len(found.sizes) == len(found.judged.worst) == len(found.judged.average)
     assert found.sizes[0] == 0
 
 
@@ -97,7 +97,7 @@ def test_where_all_groups_are_read_rightly_nothing_is_taken():
     groups = labels * 2 + torch.arange(200) % 4 // 2
     found = find_units(effects, effects.sum(1), labels, groups)
     assert found.units == ()
-    assert found.worst[0] == found.average[0] == 1.0
+    assert found.judged.worst[0] == found.judged.average[0] == 1.0
 
 
 def test_margins_without_units_are_subtractions():

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import open_clip
@@ -6,11 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from clipneurons.bundle.bundle import load_bundle
+from clipneurons.bundle.bundle import load_bundle, save_bundle
+from clipneurons.bundle.unit_words import signed_words
 from clipneurons.explore.edit import Edit, UnitFactor
 from clipneurons.models.clip import load_clip
 from export.__main__ import main
-from tests.helpers.tiny import tiny_bundle_folder
+from export.evaluation.mending import Mender
+from export.pipeline.kept_batches import KeptBatches
+from tests.helpers.tiny import tiny_bundle_folder, tiny_labels
 
 
 def write(root, groups, size=40):
@@ -53,7 +57,14 @@ def test_neurons_are_found_measured_and_folded_into_a_model(bundle, images, tmp_
         groups = [group["accuracy"] for group in figures["groups"].values()]
         assert figures["worst"] <= min(groups) + 1e-6
         assert figures["average"] == pytest.approx(sum(groups) / 4)
-    assert "worst group" in capsys.readouterr().out
+    assert report["found"]["means"] == edit.means
+    real = report["for_real"]
+    assert [real["means"], real["neurons"]] in real["tried"]
+    assert len(real["tried"]) == len(real["worst"]) == len(real["loss"])
+    said = capsys.readouterr().out
+    assert "24 to find neurons on, 24 held out" in said
+    assert "images/s measured" in said.partition("worst group")[0], "before it begins"
+    assert not (tmp_path / ".out.mend").exists(), "cleared up"
     network = open_clip.create_model(f"local-dir:{model}").eval()
     clip = load_clip(model, device="cpu")
     batch = torch.randn(2, 3, *clip.image_size)
@@ -73,6 +84,7 @@ def test_an_edit_that_is_given_is_measured_and_applied(bundle, images, tmp_path,
     assert main(["mend", *arguments]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert set(report["conditions"]) == {"unchanged", "ours", "ours, for real"}
+    assert report["for_real"] == {"means": "data", "neurons": 2}
     assert [one["factor"] for one in report["neurons"]] == [0.0, 4.0]
     before, after = load_clip(bundle, device="cpu"), load_clip(tmp_path / "model", device="cpu")
     assert before.sha256() != after.sha256()
@@ -88,6 +100,61 @@ def test_an_edit_that_is_given_is_measured_and_applied(bundle, images, tmp_path,
     )
     assert changed == {f"{where}.weight", f"{where}.bias"}
     capsys.readouterr()
+
+
+def test_a_killed_run_goes_on_from_its_batches(images, tmp_path, monkeypatch, capsys):
+    class Killed(Exception):
+        pass
+
+    bundle = tiny_bundle_folder(tmp_path / "bundle")
+    arguments = ["--images", str(images), "--bundle", str(bundle), "--batch", "8", "--most", "2"]
+    arguments += ["--elsewhere", str(images)]
+    assert main(["mend", *arguments, "--out", str(tmp_path / "whole")]) == 0
+    put, kept, observed = KeptBatches.put, [], Mender._observe
+
+    def killed(self, kind, number, tensors):
+        if len(kept) == 4:
+            raise Killed
+        kept.append((kind, number))
+        return put(self, kind, number, tensors)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(KeptBatches, "put", killed)
+    with pytest.raises(Killed):
+        main(["mend", *arguments, "--out", str(out)])
+    monkeypatch.setattr(KeptBatches, "put", put)
+    asked = []
+
+    def counted(self, ids, pixels):
+        asked.append(len(ids))
+        return observed(self, ids, pixels)
+
+    monkeypatch.setattr(Mender, "_observe", counted)
+    assert main(["mend", *arguments, "--out", str(out)]) == 0
+    assert asked == [8, 8], "of six batches four were kept"
+    for name in ("edit.json", "report.json"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    capsys.readouterr()
+
+
+def test_words_are_those_of_reliable_labels(images, tmp_path, capsys):
+    folder = tiny_bundle_folder(tmp_path / "bundle")
+    bundle = load_bundle(folder)
+    bundle = replace(bundle, labels=tiny_labels(bundle))
+    layer = bundle.config.layers[0]
+    bundle.labels[layer].q_value[:2] = torch.tensor([0.0, 1.0])
+    save_bundle(bundle, folder)
+    edit = Edit(bundle.config.weights_sha256, (UnitFactor(layer, 0), UnitFactor(layer, 1)))
+    path = tmp_path / "edit.json"
+    path.write_text(edit.to_json())
+    arguments = ["--images", str(images), "--bundle", str(folder), "--edit", str(path)]
+    arguments += ["--out", str(tmp_path / "out"), "--elsewhere", str(images)]
+    assert main(["mend", *arguments]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    words = [one["words"] for one in report["neurons"]]
+    assert words == [signed_words(bundle, layer, 0, 5), []]
+    assert [one["reliable"] for one in report["neurons"]] == [True, False]
+    assert f"layer {layer}, unit 1: no reliable label" in capsys.readouterr().out
 
 
 def test_without_cues_there_must_be_images_of_a_class_that_are_read_differently(tmp_path, capsys):
@@ -113,6 +180,7 @@ def edit_text(sha="0" * 64, **change):
         (lambda sha: edit_text(sha, layer=9), "This bundle has no layer 9"),
         (lambda sha: edit_text(sha, factor=float("nan")), "factor of nan: expected a finite"),
         (lambda sha: "no json", "an edit is JSON"),
+        (lambda sha: edit_text(sha)[:-1] + ', "means": "mine"}', 'expected "data" or "images"'),
     ],
 )
 def test_edits_that_do_not_fit_are_one_line(images, tmp_path, capsys, make, message):

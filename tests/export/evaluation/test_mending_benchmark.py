@@ -1,16 +1,20 @@
+import numpy as np
+import pytest
 import torch
 
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.explore.mending import FindOptions
 from clipneurons.models.clip import load_clip
 from clipneurons.synthetic.pictograms import load_pictograms
-from export.evaluation.mending import OURS, PROBE, REAL
+from export.evaluation import mending_benchmark
+from export.evaluation.mending import OURS, REAL
 from export.evaluation.mending_benchmark import (
     UNCHANGED,
     BenchmarkOptions,
     Material,
     run_benchmark,
 )
+from export.evaluation.mending_controls import PROBE
 from export.evaluation.spurious_tasks import _chosen, misleading_tasks
 from export.experiments import mending
 from tests.helpers.packs import COLOURS, flat_pack_file
@@ -28,7 +32,7 @@ def test_the_companions_that_pull_most_are_taken_once():
     ]
 
 
-def test_the_benchmark_measures_every_condition_of_every_task(tmp_path):
+def test_the_benchmark_measures_every_condition_of_every_task(tmp_path, monkeypatch):
     folder = tiny_bundle_folder(tmp_path / "bundle")
     bundle, clip = load_bundle(folder), load_clip(folder, device="cpu")
     pack = load_pictograms(flat_pack_file(tmp_path / "flat.safetensors"))
@@ -41,8 +45,22 @@ def test_the_benchmark_measures_every_condition_of_every_task(tmp_path):
     conditions = rows[0]["conditions"]
     assert {UNCHANGED, OURS, REAL, PROBE, "random neurons"} <= set(conditions)
     assert all(0 <= one["worst"] <= one["average"] <= 1 for one in conditions.values())
+    work = tmp_path / "work"
+    kept = run_benchmark(bundle, clip, [material], sizes, FindOptions(most=3), work=work)
+    assert kept == rows
+    monkeypatch.setattr(mending_benchmark, "_measure", None)  # nothing is measured again
+    again = run_benchmark(bundle, clip, [material], sizes, FindOptions(most=3), work=work)
+    assert again == rows
     section = mending.report({"rows": rows, "images": 100})
     assert len(section.parts[1].rows) == len(conditions)
+
+
+def test_intervals_are_over_tasks_whatever_the_seeds():
+    """Of two tasks a mean of resampled tasks is either's or between; more seeds change nothing."""
+    few = mending.interval(np.array([0.2, 0.6]), ["a", "b"])
+    many = mending.interval(np.array([0.2] * 9 + [0.6] * 9), ["a"] * 9 + ["b"] * 9)
+    assert few == pytest.approx([0.2, 0.6])
+    assert many == pytest.approx([0.2, 0.6])
 
 
 def figures(worst, average):
@@ -53,6 +71,7 @@ def test_claims_follow_the_figures():
     names = ("random neurons", "neurons by indirect effect", PROBE, REAL)
     row = {
         "pictures": "squares", "task": "a (b), c (d)", "seed": 0, "units": 5,
+        "means": "data", "real_units": 0, "real_means": "data",
         "conditions": {UNCHANGED: figures(0.4, 0.8), OURS: figures(0.7, 0.81)}
         | {name: figures(0.45, 0.8) for name in names},
     }  # fmt: skip
