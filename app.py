@@ -26,6 +26,7 @@ from clipneurons.bundle.bundle import load_bundle  # noqa: E402
 from clipneurons.bundle.config import BundleError  # noqa: E402
 from clipneurons.bundle.hub import NAME, resolve  # noqa: E402
 from tabs import bundle_chooser, edit, neuron_page, search  # noqa: E402
+from tabs.image_reading import picture_of  # noqa: E402
 from tabs.server.hub_bundles import HubBundleCache  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
@@ -89,6 +90,13 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
     where = gr.Textbox(elem_classes="offstage", label="Address", elem_id="address")
     button = gr.Button("Restore", elem_classes="offstage", elem_id="restore")
     handles = modules["dictionary"]
+    # A gallery picture that a link opens in another tab.
+    pictures = {
+        name: block
+        for block in list(page.blocks.values())
+        for name in TABS
+        if name != "dictionary" and getattr(block, "elem_id", None) == f"{name}-image"
+    }
 
     @user_errors
     def restore(query: str):
@@ -114,16 +122,26 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
             given.get("q", ""),
             way if way in (search.DIRECTION, search.DECOMPOSITION) else search.DIRECTION,
             search.try_html(session),
+            given.get("fav", ""),
+            *(_picture(session, given, name) for name in pictures),
         )
 
     card = [handles.layer, handles.unit, handles.query, handles.way, handles.examples]
-    outputs = [chosen.source, chosen.panel, chosen.name, tabs, *card]
+    card.append(handles.favourites)
+    outputs = [chosen.source, chosen.panel, chosen.name, tabs, *card, *pictures.values()]
     options = dict(js="() => [location.search]", show_progress="hidden", api_visibility="private")
     for event in (page.load, button.click):
         restored = event(restore, [where], outputs, **options)
         modules["edit"].then_restore(event, "() => location.search")
         handles.then_show(restored, restored=True)
         handles.then_search(restored)
+        restored.then(None, js="() => window.cnArrived()")
+
+
+def _picture(session: BundleSession, given: dict[str, str], tab: str):
+    """The gallery picture that an address opens in a tab; nothing changes without one."""
+    image = _number(given.get("image"), -1, session.bundle.examples)
+    return gr.skip() if given.get("tab") != tab or image < 0 else picture_of(session, image)
 
 
 def _number(text: str | None, default: int, allowed=None) -> int:

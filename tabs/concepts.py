@@ -81,8 +81,8 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
 
     def when_selected(tab: gr.Tab) -> None:
         tab.select(
-            handler(registry, selected), [source, widgets.data], shown, show_progress="hidden",
-            **_PRIVATE,
+            handler(registry, selected), [source, widgets.data, widgets.image], shown,
+            show_progress="hidden", **_PRIVATE,
         )  # fmt: skip
 
     return Handles(when_selected)
@@ -262,9 +262,11 @@ def compare_images(
     return contrast(registry[bundle], images, way)
 
 
-def selected(registry: BundleRegistry, bundle: str, found: dict | None) -> tuple:
-    """The tab was opened: where nothing has been asked yet, the example that the bundle ships."""
-    return (gr.skip(),) * 5 if found else _opening(registry, bundle)
+def selected(
+    registry: BundleRegistry, bundle: str, found: dict | None, image: Image.Image | None
+) -> tuple:
+    """The tab was opened: without a picture or an answer, the example that the bundle ships."""
+    return (gr.skip(),) * 5 if found or image else _opening(registry, bundle)
 
 
 def opened(registry: BundleRegistry, bundle: str) -> tuple:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from clipneurons.explore.dictionary import TABLE, Phrase
+from clipneurons.bundle.image_groups import SHOWN
+from clipneurons.explore.dashboard import NeuronDashboard
+from clipneurons.explore.dictionary import Phrase
+from tabs.neuron_on_image import fire_maps
 from tabs.search import DIRECTION, MOST_LETTERS, dictionary_of
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.card_files import card_data
 from tabs.ui.neuron_card import card_html
 from tabs.ui.plots import address
-from tabs.ui.top_images import group_images, shown_images
+from tabs.ui.top_images import group_images, shown_images, stored_groups
 
 _MOST_NAMES = 12
+_SAMPLE = 128  # gallery pictures, those of `BundleSession.mean_thumbnail`
 
 
 def start_of(session: BundleSession) -> tuple[int, int]:
@@ -32,14 +36,27 @@ def default_names(session: BundleSession) -> str:
     return ", ".join(names[:: max(1, len(names) // 6)][:6])
 
 
-def neuron(registry: BundleRegistry, bundle: str, layer: int, unit: int) -> dict:
-    """All that is known of one neuron."""
+def neuron(
+    registry: BundleRegistry, bundle: str, layer: int | None = None, unit: int | None = None
+) -> dict:
+    """All that is known of one neuron; by default the one that the page opens on.
+
+    Of another layer than that one's, by default the first.
+    """
     session = registry[bundle]
-    return card_data(session.bundle, dictionary_of(session).card(int(layer), int(unit)))
+    first = start_of(session)
+    layer = first[0] if layer is None else int(layer)
+    unit = (first[1] if layer == first[0] else 0) if unit is None else int(unit)
+    return card_data(session.bundle, dictionary_of(session).card(layer, unit))
 
 
-def show(session: BundleSession, layer: int, unit: int, names: str, model: bool) -> str:
-    """A card; what needs the model is left out unless `model` or it is known already."""
+def show(
+    session: BundleSession, layer: int, unit: int, names: str, model: bool, fires: bool = False
+) -> str:
+    """A card; what needs the model is left out unless `model` or it is known already.
+
+    `fires`: with `model`, where in each picture the neuron fires.
+    """
     dictionary = dictionary_of(session)
     card = dictionary.card(int(layer), int(unit))
     if card.dead:
@@ -51,12 +68,16 @@ def show(session: BundleSession, layer: int, unit: int, names: str, model: bool)
         vectors = [dictionary.embed([Phrase(name)], session.encode_texts) for name in wanted]
         values = dictionary.effect_on(card.layer, card.unit, torch.stack(vectors)).tolist()
         effects = sorted(zip(wanted, values, strict=True), key=lambda pair: -pair[1])
-    groups = None
-    ids = [image for image, _ in shown_images(session.bundle, card)]
+    groups = stored_groups(session.bundle, card.layer, card.unit)
+    ids = _ungrouped(session, card)
     if ids and (model or (session.ready and session.knows_thumbnails(ids))):
         embeddings = session.encode_thumbnails(ids)
-        groups = group_images(embeddings, dictionary, session.mean_thumbnail)
-    return card_html(session.key, dictionary, card, groups, effects)
+        groups = group_images(
+            embeddings, dictionary, session.mean_thumbnail, _separation(session), ids
+        )
+    images = [image for image, _ in shown_images(session.bundle, card)]
+    maps = fire_maps(session, card.layer, card.unit, images) if model and fires else {}
+    return card_html(session.key, dictionary, card, groups, effects, maps)
 
 
 def complete(session: BundleSession, layer: int, unit: int, names: str) -> bool:
@@ -64,8 +85,30 @@ def complete(session: BundleSession, layer: int, unit: int, names: str) -> bool:
     dictionary = dictionary_of(session)
     new = [name for name in names_of(names) if not dictionary.in_pool(name)]
     card = dictionary.card(int(layer), int(unit))
-    ids = [image for image, _ in shown_images(session.bundle, card)]
-    return session.ready and session.knows_texts(new) and session.knows_thumbnails(ids)
+    return (
+        session.ready
+        and session.knows_texts(new)
+        and session.knows_thumbnails(_ungrouped(session, card))
+    )
+
+
+def _separation(session: BundleSession) -> float:
+    """How well groups of images have to separate, from a sample of the gallery pictures."""
+    from clipneurons.analysis.clustering import chance_separation
+
+    def make() -> float:
+        embeddings = session.encode_thumbnails(session.sample(_SAMPLE))
+        points = torch.nn.functional.normalize(embeddings - session.mean_thumbnail, dim=1)
+        return chance_separation(points, SHOWN)
+
+    return session.cached("separation", make)
+
+
+def _ungrouped(session: BundleSession, card: NeuronDashboard) -> list[int]:
+    """Images that the model has to group, where the bundle does not say how."""
+    if stored_groups(session.bundle, card.layer, card.unit) is not None:
+        return []
+    return [image for image, _ in shown_images(session.bundle, card)]
 
 
 def names_of(text: str) -> list[str]:
@@ -75,41 +118,12 @@ def names_of(text: str) -> list[str]:
 
 
 def here(
-    session: BundleSession, registry: BundleRegistry, layer: int, unit: int, query: str, way: str
-) -> str:
+    session: BundleSession, registry: BundleRegistry, layer: int, unit: int, query: str, way: str,
+    kept: str = "",
+) -> str:  # fmt: skip
     """The permanent link of what is shown."""
     return address(
         tab="dictionary", layer=int(layer), unit=int(unit), q=query.strip(),
-        by=way if way != DIRECTION and query.strip() else None,
+        by=way if way != DIRECTION and query.strip() else None, fav=kept,
         bundle=session.key if session is not registry.first else None,
     )  # fmt: skip
-
-
-def table_rows(session: BundleSession, layer: int) -> list[list]:
-    """The table of a layer's neurons, rounded for reading."""
-
-    def make() -> list[list]:
-        rows = []
-        for values in dictionary_of(session).table(layer):
-            row = dict(zip(TABLE, values, strict=True))
-            rows.append(
-                [
-                    row["unit"],
-                    row["label"],
-                    _rounded(row["simulation"], 3),
-                    {None: "not tested", True: "yes", False: "no"}[row["reliable"]],
-                    row["decomposition"],
-                    _rounded(row["decomposition_simulation"], 3),
-                    round(row["explained_variance"], 3),
-                    round(row["participation_ratio"], 4),
-                    round(row["effective_concepts"], 2),
-                    round(row["top_norm"], 3),
-                ]
-            )
-        return rows
-
-    return session.cached(f"table {layer}", make)
-
-
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from clipneurons.explore.dictionary import Dictionary, Hit, parse_query
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from clipneurons.bundle.unit_words import plain
+from clipneurons.explore.dictionary import Dictionary, Hit, Phrase, parse_query
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.neuron_card import says
@@ -13,6 +18,16 @@ DIRECTION, DECOMPOSITION = "direction", "phrases"
 # Orders of what was found: by the match, by how far labels can be trusted, reliable ones alone.
 MATCH, TRUST, RELIABLE = "match", "trust", "reliable"
 MOST_LETTERS = 300
+# Letters from which the vocabulary is offered, texts of it, and letters of an example.
+_FEWEST, _OFFERED, _CHIP = 2, 8, 24
+# What to look for where neither labels nor classes say it, and classes that are tried.
+_EVERYDAY = (
+    "dog", "cat", "bird", "horse", "fish", "car", "train", "boat", "airplane", "bicycle", "tree",
+    "flower", "beach", "mountain", "snow", "water", "fire", "food", "fruit", "bread", "coffee",
+    "book", "music", "guitar", "computer", "phone", "house", "church", "street", "city", "baby",
+    "child", "wedding", "sport", "football", "red", "blue", "green", "yellow", "stripes",
+)  # fmt: skip
+_CLASSES = 400
 
 
 def dictionary_of(session: BundleSession) -> Dictionary:
@@ -29,21 +44,11 @@ def find(
     """
     session = registry[bundle]
     dictionary = dictionary_of(session)
-    if len(query) > MOST_LETTERS:
-        raise ValueError(f"Searches of at most {MOST_LETTERS} letters, please.")
-    phrases = parse_query(query)
-    if way == DECOMPOSITION:
-        scores, warnings = dictionary.coefficient_scores(phrases), []
-    elif way == DIRECTION:
-        new = [phrase.words for phrase in phrases if not dictionary.in_pool(phrase.words)]
-        warnings = untrained(session, new)
-        scores = dictionary.cosines(dictionary.embed(phrases, session.encode_texts))
-    else:
-        raise ValueError(f'Search by "{DIRECTION}" or by "{DECOMPOSITION}", not by {way!r}.')
     if order not in (MATCH, TRUST, RELIABLE):
         raise ValueError(f'Order by "{MATCH}", "{TRUST}" or "{RELIABLE}", not by {order!r}.')
     if order != MATCH and not dictionary.tested:
         raise ValueError("The labels of this bundle were not tested: order by the match.")
+    scores, warnings = _scores(session, query, way)
     if order == RELIABLE:
         scores = scores * dictionary.reliable
     toward, against = dictionary.strongest(scores, max(1, min(int(top), 100)))
@@ -53,24 +58,40 @@ def find(
             return -float(dictionary.simulation[dictionary.row(hit.layer, hit.unit)])
 
         toward, against = sorted(toward, key=distrust), sorted(against, key=distrust)
-
-    def rows(hits: list[Hit]) -> list[dict]:
-        return [
-            {
-                "layer": hit.layer, "unit": hit.unit, "score": hit.score,
-                "phrases": says(session.bundle, hit.layer, hit.unit),
-                "simulation": trust and trust.simulation, "reliable": trust and trust.reliable,
-            }
-            for hit in hits
-            for trust in [dictionary.trust(hit.layer, hit.unit)]
-        ]  # fmt: skip
-
     return {
-        "toward": rows(toward),
-        "against": rows(against),
+        "toward": _hits(session, toward),
+        "against": _hits(session, against),
         "never_trained": warnings,
         "chance_line": dictionary.chance_line if way == DIRECTION else None,
     }
+
+
+def _scores(session: BundleSession, query: str, way: str) -> tuple[Tensor, list[str]]:
+    """How well every unit fits a query, and words of it that the model never saw."""
+    dictionary = dictionary_of(session)
+    if len(query) > MOST_LETTERS:
+        raise ValueError(f"Searches of at most {MOST_LETTERS} letters, please.")
+    phrases = parse_query(query)
+    if way == DECOMPOSITION:
+        return dictionary.coefficient_scores(phrases), []
+    if way == DIRECTION:
+        new = [phrase.words for phrase in phrases if not dictionary.in_pool(phrase.words)]
+        warnings = untrained(session, new)
+        return dictionary.cosines(dictionary.embed(phrases, session.encode_texts)), warnings
+    raise ValueError(f'Search by "{DIRECTION}" or by "{DECOMPOSITION}", not by {way!r}.')
+
+
+def _hits(session: BundleSession, hits: list[Hit]) -> list[dict]:
+    """Units that were found, with their words and how far these can be trusted."""
+    return [
+        {
+            "layer": hit.layer, "unit": hit.unit, "score": hit.score,
+            "phrases": says(session.bundle, hit.layer, hit.unit),
+            "simulation": trust and trust.simulation, "reliable": trust and trust.reliable,
+        }
+        for hit in hits
+        for trust in [dictionary_of(session).trust(hit.layer, hit.unit)]
+    ]  # fmt: skip
 
 
 def results_html(session: BundleSession, query: str, way: str, order: str = MATCH) -> str:
@@ -120,35 +141,69 @@ def _hint(row: dict) -> str:
 
 
 def suggestions(session: BundleSession, count: int = 5) -> list[str]:
-    """Phrases that some neuron says clearly, as examples of searches."""
+    """Phrases that some neuron says clearly, as examples of searches; the last has two parts.
+
+    What reliable labels say; of a bundle without any, things (`_things`) that a direction is
+    nearer to than random directions are. A pool of words holds much that is no thing to look for.
+    """
 
     def make() -> list[str]:
         dictionary = dictionary_of(session)
         trusted = [dictionary.place(row) for row in dictionary.most_trusted(100)]
-        found = []
-        for layer, unit in trusted:
-            text, weight = session.bundle.label(layer, unit, 1)[0]
-            if weight > 0 and text not in found and len(text) <= 24:
-                found.append(text)
-        if len(found) > 1:
-            return [*found[: count - 1], f"{found[0]}, -{found[1]}"]
-        first = dictionary.coefficients[:, 0]
-        order = (first / dictionary.effective_concepts.clamp_min(1)).argsort(descending=True)
-        found = []
-        for row in order.tolist():
-            text = session.bundle.texts[int(dictionary.indices[row, 0])]
-            if text not in found and len(text) <= 24:
-                found.append(text)
-            if len(found) == count - 1:
-                break
+        labels = [session.bundle.label(layer, unit, 1)[0] for layer, unit in trusted]
+        found = list(dict.fromkeys(text for text, weight in labels if weight > 0))
+        if len(found) < 2:
+            things = [text for text in _things(session) if dictionary.in_pool(text)]
+            best = {
+                text: float(dictionary.cosines(dictionary.embed([Phrase(text)])).max())
+                for text in things
+            }
+            known = [text for text in things if best[text] > dictionary.chance_line]
+            found = sorted(known, key=lambda text: -best[text])
+        found = [text for text in found if len(text) <= _CHIP][: count - 1]
         return [*found, f"{found[0]}, -{found[1]}"] if len(found) > 1 else found
 
     return session.cached("suggestions", make)
 
 
+def _things(session: BundleSession) -> list[str]:
+    """Names of things: the data's classes, else everyday ones."""
+    names = session.bundle.config.data.class_names or _EVERYDAY
+    return list(dict.fromkeys(text for name in names[:_CLASSES] for text in _forms(name)))
+
+
+def _forms(name: str) -> tuple[str, str]:
+    """A name as pools of texts may have it: alone or with its article."""
+    name = name.replace("_", " ").strip().lower()
+    return name, f"{'an' if name[:1] in 'aeiou' else 'a'} {name}"
+
+
 def try_html(session: BundleSession) -> str:
     """Examples of searches, as links."""
+    return _chips("Try", session, {text: text for text in suggestions(session)})
+
+
+def vocabulary_html(session: BundleSession, query: str) -> str:
+    """Texts of the vocabulary that the query's last part may become; examples while it is short."""
+    before, _, last = query[:MOST_LETTERS].rpartition(",")
+    words = last.strip().lstrip("-−– ")
+    if len(words) < _FEWEST:
+        return try_html(session)
+    sign = "-" if last.strip()[:1] in ("-", "−", "–") else ""
+    lead = f"{before.strip()}, {sign}" if before.strip() else sign
+    texts = dictionary_of(session).pool.going_on(words, _OFFERED)
+    return _chips("In the vocabulary", session, {text: lead + text for text in texts})
+
+
+def _chips(title: str, session: BundleSession, queries: Mapping[str, str]) -> str:
+    """Links to searches, by what they are called."""
     chips = " ".join(
-        link(text, tab="dictionary", q=text, bundle=session.key) for text in suggestions(session)
+        link(_without_articles(text), tab="dictionary", q=query, bundle=session.key)
+        for text, query in queries.items()
     )
-    return f'<div class="cn-try"><span>Try</span> {chips}</div>' if chips else ""
+    return f'<div class="cn-try"><span>{title}</span> {chips}</div>' if chips else ""
+
+
+def _without_articles(query: str) -> str:
+    parts = (part.strip() for part in query.split(","))
+    return ", ".join(f"-{plain(p[1:])}" if p.startswith("-") else plain(p) for p in parts)

@@ -150,6 +150,11 @@ def test_neuron_endpoint_gives_the_bundles_numbers(client, folder):
         bundle.layers[2].explained_variance[7].item()
     )
     assert len(card["neighbours"]) == 8
+    opening = neuron_page.start_of(BundleSession("tiny", folder))
+    first = client.predict(api_name="/neuron")
+    assert (first["layer"], first["unit"]) == opening
+    assert client.predict(layer=3 - opening[0], api_name="/neuron")["unit"] == 0
+    assert client.predict(query="cat", api_name="/search")["toward"]
 
 
 def test_search_endpoint_finds_the_nearest_direction(client, folder):

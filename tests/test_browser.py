@@ -99,6 +99,19 @@ def shows(page, unit: int) -> None:
     )
 
 
+_PIXELS = """async image => {
+  await image.decode();
+  const canvas = Object.assign(document.createElement('canvas'), { width: 8, height: 8 });
+  const context = canvas.getContext('2d');
+  context.drawImage(image, 0, 0, 8, 8);
+  return [...context.getImageData(0, 0, 8, 8).data];
+}"""
+_IN_VIEW = """selector => {
+  const box = document.querySelector(selector).getBoundingClientRect();
+  return box.top >= 0 && box.bottom <= innerHeight;
+}"""
+
+
 @pytest.mark.parametrize("width", [1440, 390])
 def test_the_first_page_shows_a_neuron_that_says_something(visit, width):
     page = visit(width=width)
@@ -160,13 +173,110 @@ def test_a_search_without_words_says_what_to_do(visit):
 def test_the_table_of_all_neurons_leads_to_a_card(visit):
     page = visit()
     page.click("#dictionary-all button >> nth=0")
-    # Gradio measures its columns with a second, hidden table.
-    cell = page.locator("#dictionary-table [role=gridcell] >> visible=true").nth(1)
+    cell = page.locator("#dictionary-table tbody td:nth-child(2)").first
     cell.wait_for(timeout=PATIENCE)
-    page.wait_for_timeout(1500)
     shoot(page, "table-1440")
+    cell.scroll_into_view_if_needed()
+    assert not page.evaluate(_IN_VIEW, "#dictionary-card .cn-place")
     cell.click()
     shows(page, 0)
+    page.wait_for_function(_IN_VIEW, arg="#dictionary-card .cn-place")
+
+
+def test_a_click_on_a_heading_sorts_the_table_and_a_second_turns_it_round(visit):
+    page = visit()
+    page.click("#dictionary-all button >> nth=0")
+    strongest = "#dictionary-table th:last-child"
+    page.wait_for_selector(strongest)
+
+    def sorted_as(order: str) -> list[float]:
+        page.click(f"{strongest} button")
+        page.wait_for_selector(f"{strongest}[aria-sort={order}]")
+        cells = page.locator("#dictionary-table tbody td:last-child").all_inner_texts()
+        return [float(cell) for cell in cells]
+
+    down, up = sorted_as("descending"), sorted_as("ascending")
+    assert down == sorted(down, reverse=True)
+    assert up == sorted(up)
+    assert down[0] > up[0]
+    with page.expect_download() as download:
+        page.click("#dictionary-csv")
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0].startswith("unit,label,simulation")
+
+
+def test_a_number_that_does_not_exist_becomes_the_nearest(visit):
+    page = visit()
+    page.fill("#dictionary-unit input", "999999")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=not 999999")
+    page.wait_for_function("document.querySelector('#dictionary-unit input').value !== '999999'")
+    shows(page, int(page.input_value("#dictionary-unit input")))
+
+
+def test_where_a_neuron_fires_lies_over_its_pictures(visit):
+    page = visit()
+    page.check("#dictionary-fires input")
+    lit = page.locator("#dictionary-card .cn-lit .cn-map").first
+    lit.wait_for()
+    assert lit.evaluate("e => getComputedStyle(e).opacity") == "1"
+    shoot(page, "fires-1440")
+    page.locator("#dictionary-card .cn-lit").first.hover()
+    page.wait_for_function(
+        "getComputedStyle(document.querySelector('#dictionary-card .cn-map')).opacity === '0'"
+    )
+
+
+def test_a_picture_of_a_card_opens_in_another_tab(visit):
+    page = visit()
+    sent = page.locator("#dictionary-card .cn-gallery img").first.evaluate(_PIXELS)
+    page.locator("#dictionary-card .cn-gallery summary").first.click()
+    page.locator("#dictionary-card .cn-open >> text=Concepts").first.click()
+    page.wait_for_selector("#concepts-image img")
+    page.wait_for_selector("#concepts-result .cn-concepts")
+    assert "image=" in page.url
+    came = page.locator("#concepts-image img").first.evaluate(_PIXELS)
+    assert came == pytest.approx(sent, abs=40), "the picture that was sent, not an example"
+
+
+def test_favourites_are_kept_in_the_address_and_stay_when_links_lead_on(visit):
+    page = visit()
+    unit = int(place(page).rsplit(" ", 1)[1])
+    page.click("#dictionary-keep")
+    page.wait_for_url("**fav=**")
+    page.wait_for_selector(f"#dictionary-kept a >> text=· {unit} ")
+    page.click("#dictionary-next")
+    shows(page, unit + 1)
+    page.locator("#dictionary-card .cn-wide a").first.click()
+    page.wait_for_function("unit => !location.search.includes('unit=' + unit)", arg=unit + 1)
+    assert "fav=" in page.url
+    again = visit(page.url[page.url.index("?") :])
+    again.locator("#dictionary-kept a").first.click()
+    shows(again, unit)
+    again.wait_for_selector("#dictionary-keep >> text=★")
+    again.click("#dictionary-keep")
+    again.wait_for_function("!location.search.includes('fav=')")
+
+
+def test_the_vocabulary_is_offered_while_one_types(visit):
+    page = visit()
+    page.focus("#dictionary-query input, #dictionary-query textarea")
+    page.keyboard.type(page.inner_text("#dictionary-try a >> nth=0")[:3])
+    page.wait_for_selector("#dictionary-try >> text=In the vocabulary")
+    page.locator("#dictionary-try a").first.click()
+    page.wait_for_selector("#dictionary-results .cn-block")
+
+
+def test_a_neuron_is_tested_on_ones_own_picture(visit):
+    page = visit()
+    page.click("#dictionary-test button >> nth=0")
+    buffer = io.BytesIO()
+    Image.radial_gradient("L").convert("RGB").save(buffer, "PNG")
+    picture = {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+    page.set_input_files("#dictionary-image input[type=file]", picture)
+    page.wait_for_selector("#dictionary-tried .cn-tried")
+    shoot(page, "tried-1440")
+    assert fits(page)
 
 
 def test_a_card_can_be_saved(visit):

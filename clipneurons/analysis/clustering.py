@@ -10,13 +10,23 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+# Groups at most.
+MOST = 4
+# Random sets of images behind `chance_separation`, and the share of them below it.
+_SETS, _BELOW = 100, 0.95
+
 
 @dataclass(frozen=True)
 class Cluster:
-    """Images that are alike: places in the list that was clustered, and the texts nearest them."""
+    """Images that are alike: places in the list that was clustered, and the texts nearest them.
+
+    `purity` is the share of them that have the first text among their own nearest: the best
+    hundredth of all texts, at most ten.
+    """
 
     members: tuple[int, ...]
     texts: tuple[str, ...]
+    purity: float = 1.0
 
 
 def clusters(
@@ -24,33 +34,70 @@ def clusters(
     texts: list[str],
     text_embeddings: Float[Tensor, "text embed"],
     mean: Float[Tensor, " embed"],
-    most: int = 4,
+    separation: float,
     names: int = 3,
-    separation: float = 0.12,
 ) -> list[Cluster]:
-    """Group images by what they show; the largest group first.
+    """Group images by what they show (`group_alike`); the largest group first.
 
     `mean` is the mean embedding of many images: without what all images share, cosines tell
-    contents apart. The number of groups (1 to `most`) is the one with the best mean silhouette;
-    less than `separation` counts as one group. Deterministic.
+    contents apart.
     """
     if not len(embeddings):
         return []
     points = normalize(normalize(embeddings, dim=1) - mean, dim=1)
-    best, labels = separation, torch.zeros(len(points), dtype=torch.long)
-    for count in range(2, min(most, len(points) - 1) + 1):
-        found = _spherical_means(points, count)
-        score = silhouette(points, found)
-        if score > best:
-            best, labels = score, found
+    labels = group_alike(points, separation)
     centred_texts = normalize(text_embeddings - text_embeddings.mean(0), dim=1)
+    near = (points @ centred_texts.T).topk(min(10, max(1, len(texts) // 100)), dim=1).indices
     groups = []
     for label in labels.unique().tolist():
         members = (labels == label).nonzero().flatten()
         centre = normalize(points[members].mean(0), dim=0)
-        near = (centred_texts @ centre).topk(min(names, len(texts))).indices.tolist()
-        groups.append(Cluster(tuple(members.tolist()), tuple(texts[i] for i in near)))
-    return sorted(groups, key=lambda group: (-len(group.members), group.members))
+        best = (centred_texts @ centre).topk(min(names, len(texts))).indices
+        purity = float((near[members] == best[0]).any(1).float().mean())
+        named = tuple(texts[i] for i in best.tolist())
+        groups.append(Cluster(tuple(members.tolist()), named, purity))
+    return groups
+
+
+def group_alike(points: Float[Tensor, "image embed"], separation: float) -> Int[Tensor, " image"]:
+    """The group of each image, from unit rows; the largest is 0, of the same size the first met.
+
+    The number of groups (1 to 4) is the one with the best mean silhouette; not more than
+    ``separation`` (see `chance_separation`) counts as one group. Deterministic.
+    """
+    score, labels = _best_split(points)
+    if score <= separation:
+        return torch.zeros(len(points), dtype=torch.long)
+    sizes = labels.bincount()
+    first = {label: place for place, label in reversed(list(enumerate(labels.tolist())))}
+    order = sorted(first, key=lambda label: (-int(sizes[label]), first[label]))
+    rank = {label: place for place, label in enumerate(order)}
+    return torch.tensor([rank[label] for label in labels.tolist()], dtype=torch.long)
+
+
+def chance_separation(points: Float[Tensor, "image embed"], size: int, seed: int = 0) -> float:
+    """Mean silhouette that 95 % of random sets of ``size`` images stay below when they are split.
+
+    Images that were put together by chance fall into groups as well, the more the fewer kinds of
+    images there are. 1, which nothing exceeds, where there are too few images to draw from.
+    """
+    if len(points) <= size:
+        return 1.0
+    generator = torch.Generator().manual_seed(seed)
+    drawn = (torch.randperm(len(points), generator=generator)[:size] for _ in range(_SETS))
+    scores = torch.tensor([_best_split(points[rows])[0] for rows in drawn])
+    return float(scores.quantile(_BELOW))
+
+
+def _best_split(points: Float[Tensor, "image embed"]) -> tuple[float, Int[Tensor, " image"]]:
+    """The mean silhouette and the groups of the best number of groups, two or more."""
+    best, labels = -1.0, torch.zeros(len(points), dtype=torch.long)
+    for count in range(2, min(MOST, len(points) - 1) + 1):
+        found = _spherical_means(points, count)
+        score = silhouette(points, found)
+        if score > best:
+            best, labels = score, found
+    return best, labels
 
 
 def _spherical_means(

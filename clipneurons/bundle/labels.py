@@ -12,6 +12,13 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save
 from torch import Tensor
 
+from clipneurons.bundle.image_groups import (
+    ImageGroups,
+    group_problems,
+    group_tensors,
+    groups_from,
+)
+
 # A label is called reliable where its q-value is at most this.
 RELIABLE = 0.05
 
@@ -36,6 +43,7 @@ class LayerLabels:
     concept_iou, _precision, _recall
     monosemanticity, clarity  similarity of the unit's top images, weighted by effect or not
     redundancy                similarity of their mean to that of the unit most like it
+    groups                    its top images in groups by what they show; None where not tested
     """
 
     indices: Int[Tensor, "unit phrase"]
@@ -56,6 +64,7 @@ class LayerLabels:
     monosemanticity: Float[Tensor, " unit"]
     clarity: Float[Tensor, " unit"]
     redundancy: Float[Tensor, " unit"]
+    groups: ImageGroups | None = None
 
     @property
     def reliable(self) -> Bool[Tensor, " unit"]:
@@ -63,7 +72,7 @@ class LayerLabels:
         return self.q_value <= RELIABLE
 
 
-NAMES = tuple(field.name for field in fields(LayerLabels))
+NAMES = tuple(field.name for field in fields(LayerLabels) if field.name != "groups")
 _WHOLE = ("indices", "concept")
 _SIDES = ("phrase_auc", "phrase_auprc")
 
@@ -76,13 +85,18 @@ def to_bytes(labels: Mapping[int, LayerLabels], schema: int) -> bytes:
             value = getattr(mine, name)
             narrow = value.int() if name in _WHOLE else value.float()
             tensors[f"layer{layer}.{name}"] = narrow.contiguous()
+        if mine.groups is not None:
+            tensors |= group_tensors(layer, mine.groups)
     return save(tensors, {"schema_version": str(schema)})
 
 
 def from_tensors(tensors: Mapping[str, Tensor], layers: tuple[int, ...]) -> dict[int, LayerLabels]:
     """The inverse of `to_bytes`; `KeyError` names a tensor that is missing."""
     return {
-        layer: LayerLabels(**{name: tensors[f"layer{layer}.{name}"] for name in NAMES})
+        layer: LayerLabels(
+            **{name: tensors[f"layer{layer}.{name}"] for name in NAMES},
+            groups=groups_from(tensors, layer),
+        )
         for layer in layers
     }
 
@@ -104,4 +118,4 @@ def problems(labels: LayerLabels, units: int, texts: int) -> list[str]:
     for name in ("coefficients", "simulation", "shuffled_line", "q_value"):
         if not bool(getattr(labels, name).isfinite().all()):
             wrong.append(f"labels' {name} holds values that are not finite")
-    return wrong
+    return wrong if labels.groups is None else wrong + group_problems(labels.groups, units, texts)

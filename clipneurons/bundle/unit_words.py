@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from clipneurons.bundle.bundle import Bundle
+
+_ARTICLE = re.compile(r"^(−?)(?:an?|the)\s+(?=\S)", re.IGNORECASE)
+
+
+def plain(text: str) -> str:
+    """A text as a name, without the article that it begins with ("a tennis"); a minus stays."""
+    return _ARTICLE.sub(r"\1", text)
 
 
 def signed(text: str, coefficient: float) -> str:

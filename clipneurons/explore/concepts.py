@@ -187,6 +187,18 @@ class ConceptReader:
         share = share if way == SPARSE_PROJECTION else share.abs()
         return (gamma.to(self.device)[units] @ share).cpu()
 
+    def unit_patches(
+        self, effects: dict[int, Effects], layer: int, unit: int, image: int = 0
+    ) -> Float[Tensor, "row column"]:
+        """Where one unit fires: each patch's share of ⟨φ_n(I), r_n⟩; 0 in a layer of no place."""
+        clip, mine = self.lens.clip, effects[layer].contributions
+        if not mine.placed:
+            return torch.zeros(clip.grid)
+        chosen = torch.tensor([unit], device=self.device)
+        scores = mine.token_scores(image, chosen)[0]  # [token, head]
+        share = scores @ self._along[layer][unit]
+        return share[clip.prefix :].reshape(clip.grid).cpu()
+
     @cached_property
     def unit_texts(self) -> Float[Tensor, "text embed"]:
         """The pool as unit rows."""

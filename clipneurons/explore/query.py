@@ -71,6 +71,14 @@ class TextIndex:
         whole = re.compile(rf"\b{re.escape(words.lower())}\b")
         return list({bisect(starts, match.start()) - 1 for match in whole.finditer(joined)})
 
+    def going_on(self, words: str, count: int) -> list[str]:
+        """Texts with a word that begins as the last of ``words``, after the others; short first."""
+        joined, starts = self._joined
+        begins = re.compile(rf"\b{re.escape(words.lower())}")
+        found = {bisect(starts, match.start()) - 1 for match in begins.finditer(joined)}
+        texts = sorted((self.texts[row] for row in found), key=lambda text: (len(text), text))
+        return texts[:count]
+
     def embed(
         self, phrases: Sequence[Phrase], embed: Embed | None = None
     ) -> Float[Tensor, " embed"]:

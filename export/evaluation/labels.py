@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.config import DECOMPOSITION as DECOMPOSITION_FILE
 from clipneurons.bundle.config import NEURONS
 from clipneurons.bundle.folders import file_sha256
+from clipneurons.bundle.image_groups import GROUPS
 from clipneurons.bundle.labels import RELIABLE, LayerLabels
 from clipneurons.explore.labels import properties
 from clipneurons.explore.labels.assess import (
@@ -47,6 +49,7 @@ from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.common.flags import positive
 from export.data.open_source import SCENES, open_source
+from export.evaluation import image_groups
 from export.evaluation.fidelity import check_bias
 from export.evaluation.label_recordings import TRUTH, ClipJudge, Judge, TruthJudge, record
 from export.pipeline.inputs import open_clip_model
@@ -99,17 +102,13 @@ def measure(
         parts = split(recordings)
     except ValueError as error:  # many could not be read
         raise UserError(str(error)) from None
-    found = assess(
-        parts,
-        torch.cat([arrays.directions for arrays in bundle.layers.values()]),
-        normalize(bundle.text_embeddings, dim=1),
-        Labels(
-            torch.cat([arrays.indices for arrays in bundle.layers.values()]).long(),
-            torch.cat([arrays.coefficients for arrays in bundle.layers.values()]),
-        ),
-        note=lambda name: print(f"labels   {name}", flush=True),
-    )
-    layers = _by_layer(bundle, found, parts)
+    found = _assessed(bundle, parts)
+    print("labels   groups of top images", flush=True)
+    grouped, groups = image_groups.measure(bundle, clip, parts)
+    layers = {
+        layer: replace(mine, groups=groups[layer])
+        for layer, mine in _by_layer(bundle, found, parts).items()
+    }
     about = {
         "images": source.name,
         "count": len(recordings),
@@ -122,7 +121,22 @@ def measure(
         "units_tested": len(found.shipped.simulation),
     }
     work.remove()
-    return about | figures(found, parts, layers), layers
+    return about | figures(found, parts, layers) | {"groups": grouped}, layers
+
+
+def _assessed(bundle: Bundle, parts: Parts) -> Assessment:
+    """All units of all layers, in the bundle's order."""
+    layers = bundle.layers.values()
+    return assess(
+        parts,
+        torch.cat([arrays.directions for arrays in layers]),
+        normalize(bundle.text_embeddings, dim=1),
+        Labels(
+            torch.cat([arrays.indices for arrays in layers]).long(),
+            torch.cat([arrays.coefficients for arrays in layers]),
+        ),
+        note=lambda name: print(f"labels   {name}", flush=True),
+    )
 
 
 def figures(found: Assessment, parts: Parts, layers: Mapping[int, LayerLabels]) -> dict:
@@ -180,9 +194,8 @@ def in_words(found: Mapping) -> str:
         )
     sure = found["reliable"]
     mean = f", mean {sure['simulation']:.3f}" if sure["units"] else ""
-    return "\n".join(
-        [*lines, f"labels   reliable: {sure['units']:,} of {found['units_tested']:,} units{mean}"]
-    )
+    lines.append(f"labels   reliable: {sure['units']:,} of {found['units_tested']:,} units{mean}")
+    return "\n".join([*lines, image_groups.in_words(found["groups"])])
 
 
 def in_advance(bundle: Bundle, images: int, judge: Judge) -> str:
@@ -192,14 +205,14 @@ def in_advance(bundle: Bundle, images: int, judge: Judge) -> str:
     fit, test = 0.4 * images, 0.4 * images
     others = min(units, 4096)
     methods = len(METHODS) + 6
-    # Pursuits (four), correlations with texts (three), CLIP-Dissect, simulation of every size,
-    # shuffled labels and bootstrap of every method.
+    # Pursuits (four), correlations with texts (three and one a group), CLIP-Dissect, simulation of
+    # every size, shuffled labels and bootstrap of every method.
     flops = (
         2
         * units
         * (
             4 * max(SIZES) * texts * embed
-            + 3 * fit * texts
+            + (3 + GROUPS) * fit * texts
             + 100 * texts
             + methods * (sum(SIZES) * 0.2 * images + others * test + 5 * 200 * test)
         )

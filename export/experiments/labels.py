@@ -91,6 +91,7 @@ def report(result: Mapping) -> Section:
                     for name in ranked
                 ],
             ),
+            *([_groups(found["groups"])] if found.get("groups") else []),
             *([_checks(found)] if found["sanity"] else []),
         ],
         claims=[
@@ -109,6 +110,25 @@ def report(result: Mapping) -> Section:
             ),
         ],
     )  # fmt: skip
+
+
+def _groups(found: Mapping) -> Table:
+    """Names of the groups of top images, and the control."""
+    return Table(
+        f"Groups of top images: {found['units']:,} of {found['of_units']:,} units have "
+        f"{found['groups']:,}. Purity: the share of held-out images of a group (they excite the "
+        "unit and are nearest to it) that show its name; a name is given from one half.",
+        ["names", "mean purity", "mean AUC", "named, %"],
+        [
+            [
+                f"{way} (shipped)" if way == found["way"] else way,
+                f"{one['purity']:.3f}",
+                f"{one['auc']:.3f}",
+                f"{100 * one['named']:.1f}",
+            ]
+            for way, one in found["ways"].items()
+        ],
+    )
 
 
 def _checks(found: Mapping) -> Table:

@@ -139,9 +139,15 @@ def change_bundle(registry: BundleRegistry, bundle: str, found: Found | None):
     return gr.Dropdown(names, value=BEST), gr.Dropdown(names, value=names[:4]), shown, shown
 
 
-def show_example(registry: BundleRegistry, bundle: str, shown_for: str):
-    """The bundle's best example, unless it is shown already or a visitor brought a picture."""
-    if shown_for == OWN or (session := registry.unasked(bundle)) is None:
+def show_example(
+    registry: BundleRegistry, bundle: str, shown_for: str, image: Image.Image | None = None
+):
+    """The bundle's best example, unless it is shown already or a picture was brought.
+
+    A picture that is there before any example came from a link.
+    """
+    own = shown_for == OWN or (image is not None and not shown_for)
+    if own or (session := registry.unasked(bundle)) is None:
         return gr.skip()
     if shown_for == session.key:
         return gr.skip()

@@ -67,7 +67,8 @@ def _searches(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
 
     def when_selected(tab: gr.Tab) -> None:
         ready = tab.select(
-            handler(registry, handlers.show_example, _SECONDS), [source, widgets.shown_for],
+            handler(registry, handlers.show_example, _SECONDS),
+            [source, widgets.shown_for, question.image],
             [widgets.shown_for, question.examples, *taken], show_progress="hidden",
             **_MODEL, **_PRIVATE,
         )  # fmt: skip

@@ -7,15 +7,16 @@ from base64 import b64encode
 from dataclasses import asdict
 from functools import partial
 from io import BytesIO
+from math import isfinite
 
 from PIL import Image, ImageDraw, ImageFont
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.bundle.unit_words import signed_words
+from clipneurons.bundle.unit_words import plain, signed_words
 from clipneurons.explore.dashboard import NeuronDashboard
 from tabs.server.uploads import open_image
 from tabs.ui.neuron_card import place
-from tabs.ui.plots import MINUS, PLUS
+from tabs.ui.plots import MINUS, PLUS, percent
 from tabs.ui.theme import picture_font
 from tabs.ui.top_images import shown_images
 
@@ -37,6 +38,7 @@ def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
             {"index": i, "norm": n, "caption": bundle.examples.caption(i)}
             for i, n in shown_images(bundle, card)
         ],
+        "groups": _groups(bundle, card),
         "neighbours": [
             {
                 "layer": hit.layer, "unit": hit.unit, "cosine": hit.score,
@@ -47,21 +49,46 @@ def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
     }  # fmt: skip
 
 
+def _groups(bundle: Bundle, card: NeuronDashboard) -> list[dict] | None:
+    """The groups of the images with their tested names; None where none were tested."""
+    found = bundle.labels[card.layer].groups if card.layer in bundle.labels else None
+    if found is None:
+        return None
+    images, places = shown_images(bundle, card), found.images[card.unit].tolist()
+    scores = found.purity[card.unit].tolist(), found.auc[card.unit].tolist()
+    return [
+        {
+            "text": bundle.texts[text],
+            "purity": purity if isfinite(purity) else None,
+            "auc": auc if isfinite(auc) else None,
+            "images": [images[i][0] for i, at in enumerate(places) if at == group],
+        }
+        for group, (text, purity, auc) in enumerate(
+            zip(found.text[card.unit].tolist(), *scores, strict=True)
+        )
+        if text >= 0
+    ]
+
+
 def json_file(bundle: Bundle, card: NeuronDashboard) -> str:
     """Name and content of the JSON download, for `cnSave` of `page.js`."""
     text = json.dumps(card_data(bundle, card), indent=1, ensure_ascii=False)
-    return _file(card, "json", "application/json", text.encode())
+    return file_to_save(_name(card, "json"), "application/json", text.encode())
 
 
 def png_file(bundle: Bundle, card: NeuronDashboard) -> str:
     """Name and content of the PNG download, for `cnSave` of `page.js`."""
     buffer = BytesIO()
     card_picture(bundle, card).save(buffer, "PNG")
-    return _file(card, "png", "image/png", buffer.getvalue())
+    return file_to_save(_name(card, "png"), "image/png", buffer.getvalue())
 
 
-def _file(card: NeuronDashboard, ending: str, mime: str, content: bytes) -> str:
-    name = f"layer{card.layer}-neuron{card.unit}.{ending}"
+def _name(card: NeuronDashboard, ending: str) -> str:
+    return f"layer{card.layer}-neuron{card.unit}.{ending}"
+
+
+def file_to_save(name: str, mime: str, content: bytes) -> str:
+    """A download's name and content, for `cnSave` of `page.js`."""
     return json.dumps({"name": name, "uri": f"data:{mime};base64,{b64encode(content).decode()}"})
 
 
@@ -71,12 +98,12 @@ def card_picture(bundle: Bundle, card: NeuronDashboard) -> Image.Image:
     canvas = Image.new("RGB", (1200, 675), paper)
     draw = ImageDraw.Draw(canvas)
     text, heading = picture_font, partial(picture_font, heading=True)
-    title = ", ".join(t for t, c in card.phrases if c > 0) or "Silent"
+    title = ", ".join(plain(t) for t, c in card.phrases if c > 0) or "Silent"
     draw.text((48, 40), place(card), soft, text(24))
     draw.text((48, 72), _fit(title, heading(44), 1104), ink, heading(44))
     numbers = (
-        f"{card.significant_share:.1%} of images carry it    "
-        f"{card.explained_variance:.0%} along one direction    "
+        f"{percent(card.significant_share)} of images carry it    "
+        f"{percent(card.explained_variance, 0)} along one direction    "
         f"{card.effective_concepts:.1f} effective concepts"
     )
     draw.text((48, 134), numbers, soft, text(22))
@@ -85,7 +112,7 @@ def card_picture(bundle: Bundle, card: NeuronDashboard) -> Image.Image:
     zero, room = (410, 105) if signs else (310, 205)
     for i, (phrase, c) in enumerate(card.phrases[:12]):
         y = 196 + 36 * i
-        draw.text((48, y), _fit(phrase, text(22), 245), ink, text(22))
+        draw.text((48, y), _fit(plain(phrase), text(22), 245), ink, text(22))
         end = zero + room * c / most
         bar = (min(zero, end), y + 7, max(zero, end), y + 23)
         draw.rectangle(bar, fill=PLUS if c > 0 else MINUS)

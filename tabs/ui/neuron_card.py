@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from html import escape
 
-from clipneurons.analysis.clustering import Cluster
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.bundle.unit_words import signed, signed_words
+from clipneurons.bundle.unit_words import plain, signed
 from clipneurons.explore.dashboard import NeuronDashboard
 from clipneurons.explore.dictionary import Dictionary
-from tabs.ui.plots import Bar, bars, empty, figures, histogram, section
-from tabs.ui.top_images import gallery, gallery_note
+from tabs.ui.plots import Bar, bars, empty, figures, histogram, percent, section
+from tabs.ui.top_images import Gallery, ImageGroup, Maps, gallery_html, gallery_note
 from tabs.ui.trust import trust_html
 
 
@@ -22,7 +21,8 @@ def place(card: NeuronDashboard) -> str:
 
 def says(bundle: Bundle, layer: int, unit: int, count: int = 4) -> str:
     """The unit's first phrases as one line."""
-    return ", ".join(signed_words(bundle, layer, unit, count)) or "—"
+    words = (signed(plain(text), c) for text, c in bundle.label(layer, unit, count))
+    return ", ".join(words) or "—"
 
 
 def unit_bar(key: str, bundle: Bundle, layer: int, unit: int, value: float, hint: str = "") -> Bar:
@@ -35,10 +35,14 @@ def card_html(
     key: str,
     dictionary: Dictionary,
     card: NeuronDashboard,
-    groups: list[Cluster] | None,
+    groups: list[ImageGroup] | None,
     effects: list[tuple[str, float]] | None,
+    maps: Maps | None = None,
 ) -> str:
-    """The whole card; `groups` of the shown images and `effects` on names, None until measured."""
+    """The whole card; `groups` of the shown images and `effects` on names, None until measured.
+
+    `maps` are where it fires in the images, as far as that was asked for.
+    """
     if card.dead:
         note = "Its effect is the same on every image, so it says nothing."
         where = f'<p class="cn-place">{escape(place(card))}</p>'
@@ -54,8 +58,8 @@ def card_html(
     )
     images = section(
         "Where it reacts most",
-        gallery(dictionary.bundle, card, groups),
-        gallery_note(card, groups),
+        gallery_html(Gallery(key, dictionary.bundle, maps or {}), card, groups),
+        gallery_note(groups),
     )
     # Of a neuron whose words cannot be trusted the images come first.
     columns = (images, words) if unsure else (words, images)
@@ -72,8 +76,8 @@ def _columns_html(left: str, right: str) -> str:
 
 def _header_html(card: NeuronDashboard) -> str:
     """Where it is, what it says, and how far that can be trusted."""
-    toward = ", ".join([text for text, c in card.phrases if c > 0][:3])
-    against = ", ".join([text for text, c in card.phrases if c < 0][:3])
+    toward = ", ".join([plain(text) for text, c in card.phrases if c > 0][:3])
+    against = ", ".join([plain(text) for text, c in card.phrases if c < 0][:3])
     title = toward or f"Against {against}"
     both = toward and against
     rest = f'<p class="cn-says">and against {escape(against)}</p>' if both else ""
@@ -87,11 +91,11 @@ def _figures_html(card: NeuronDashboard) -> str:
     return figures(
         [
             (
-                f"{card.significant_share:.1%}", "of images carry it",
+                percent(card.significant_share), "of images carry it",
                 "Participation ratio of the effect over the data set: how many images share it",
             ),
             (
-                f"{card.explained_variance:.0%}", "lies along one direction",
+                percent(card.explained_variance, 0), "lies along one direction",
                 "Variance of its strongest effects that one direction explains; the texts below "
                 "describe this direction",
             ),
@@ -158,7 +162,7 @@ def words_html(key: str, card: NeuronDashboard) -> str:
 
     def phrases(words: list[tuple[str, float]], label: str) -> str:
         return bars(
-            [Bar(t, c, link={"tab": "dictionary", "q": t, "bundle": key}) for t, c in words],
+            [Bar(plain(t), c, link={"tab": "dictionary", "q": t, "bundle": key}) for t, c in words],
             label=f"{label} of {place(card)}, with signed weights",
         )
 
@@ -188,7 +192,7 @@ def heads_html(key: str, dictionary: Dictionary, card: NeuronDashboard) -> str:
     bundle, rows = dictionary.bundle, []
     for group in found:
         heads = ", ".join(map(str, group.heads))
-        words = ", ".join(signed(text, c) for text, c in group.phrases) or "—"
+        words = ", ".join(signed(plain(text), c) for text, c in group.phrases) or "—"
         target = {
             "tab": "dictionary", "layer": card.layer, "unit": group.units[0], "bundle": key,
         }  # fmt: skip

@@ -31,6 +31,39 @@
     if (bundle) next.set("bundle", bundle);
     window.cnPush("?" + next);
   };
+  // A favourite stays one when a link leads on, as long as the bundle is the same.
+  const favourites = (href) => {
+    const here = new URLSearchParams(location.search), next = new URLSearchParams(href);
+    if (here.get("fav") && !next.has("fav") && (here.get("bundle") || next.get("bundle")) === next.get("bundle"))
+      next.set("fav", here.get("fav"));
+    return "?" + next;
+  };
+  const seen = (element) => {
+    const box = element.getBoundingClientRect();
+    return box.top >= 0 && box.top < innerHeight / 2;
+  };
+  // A card that changed out of sight is brought into view.
+  const reveal = () => {
+    const card = document.querySelector("#dictionary-card");
+    if (card && !seen(card)) card.scrollIntoView({ block: "start" });
+  };
+  // What a link brings into Concepts is read at once; other tabs wait for words.
+  window.cnArrived = () => {
+    const given = new URLSearchParams(location.search);
+    if (given.get("tab") === "concepts" && given.has("image"))
+      document.querySelector("#concepts-go")?.click();
+  };
+  window.cnCopyLink = () => {
+    const button = document.querySelector("#dictionary-link");
+    const say = (text) => {
+      const before = button.textContent;
+      button.textContent = text;
+      setTimeout(() => (button.textContent = before), 1500);
+    };
+    const done = navigator.clipboard?.writeText(location.href);
+    if (done) done.then(() => say("Copied"), () => prompt("The link of this page", location.href));
+    else prompt("The link of this page", location.href);
+  };
   window.cnSave = (file) => {
     if (!file) return;
     const { name, uri } = JSON.parse(file);
@@ -46,12 +79,14 @@
   const restore = () => document.querySelector("#restore")?.click();
   addEventListener("popstate", restore);
   addEventListener("click", (event) => {
-    const link = event.target.closest?.("a.cn-link");
+    const row = event.target.closest?.(".cn-sorted tbody tr");
+    const link = event.target.closest?.("a.cn-link") || row?.querySelector("a.cn-link");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
     event.preventDefault();
     const before = tab();
-    window.cnPush(link.getAttribute("href"));
+    window.cnPush(favourites(link.getAttribute("href")));
     restore();
     if (tab() !== before) scrollTo({ top: 0 });
+    else if (new URLSearchParams(location.search).has("unit")) reveal();
   });
 })();

@@ -133,6 +133,11 @@ def histogram(
     return "".join(parts)
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share as the page writes it, such as "1.2 %"."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def empty(text: str) -> str:
     """What stands where there is nothing to show."""
     return f'<p class="cn-empty">{escape(text)}</p>'

@@ -14,6 +14,7 @@ from tabs.search import (
     results_html,
     suggestions,
     try_html,
+    vocabulary_html,
 )
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
@@ -81,3 +82,34 @@ def test_examples_are_what_trusted_labels_say(session):
     found = suggestions(session)
     assert set(found[:-1]) <= words
     assert found[0] in try_html(session)
+
+
+def test_of_a_word_list_only_things_are_offered(tmp_path):
+    """Untested labels, no classes, and a pool in which scraps of words are what units say best."""
+    bundle = tiny_bundle()
+    texts = ["dog", "jen", "wouldnt", "a boat", *bundle.texts[4:]]
+    config = replace(bundle.config, data=replace(bundle.config.data, class_names=()))
+    bundle = replace(bundle, texts=texts, config=config)
+    for row in (0, 1, 3):  # units that say "dog", "jen" and "a boat" as clearly as can be
+        bundle.layers[1].directions[row] = bundle.text_embeddings[row]
+    found = suggestions(BundleSession("b", tmp_path, bundle))
+    assert set(found) == {"dog", "a boat", f"{found[0]}, -{found[1]}"}
+
+
+def test_classes_are_offered_where_a_neuron_points_at_them(tmp_path):
+    bundle = tiny_bundle()  # its classes are cat and dog
+    bundle.layers[1].directions[0] = bundle.text_embeddings[0]
+    session = BundleSession("b", tmp_path, bundle)
+    assert suggestions(session)[0] == "cat"
+    assert "red car" not in suggestions(session)
+
+
+def test_the_vocabulary_is_offered_while_a_query_is_typed(untested):
+    assert vocabulary_html(untested, "c") == try_html(untested)
+    page = vocabulary_html(untested, "dog, -ca")
+    assert page.startswith('<div class="cn-try"><span>In the vocabulary</span>')
+    assert "q=dog%2C+-cat&" in page
+    assert "red car" in page, "a later word may go on, too"
+    assert "house</a>" in vocabulary_html(untested, "hou"), "without its article"
+    assert "q=a+house" in vocabulary_html(untested, "hou")
+    assert vocabulary_html(untested, "xyzzy") == ""

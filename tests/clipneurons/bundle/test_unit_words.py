@@ -1,6 +1,8 @@
 from dataclasses import replace
 
-from clipneurons.bundle.unit_words import signed, signed_words
+import pytest
+
+from clipneurons.bundle.unit_words import plain, signed, signed_words
 from tests.helpers.tiny import tiny_bundle
 
 
@@ -14,3 +16,12 @@ def test_what_a_unit_writes_against_has_a_minus():
     first, second, third = (bundle.texts[i] for i in arrays.indices[3, :3].tolist())
     assert signed_words(bundle, layer, 3, 3) == [first, f"−{second}", third]
     assert signed("a tree", 0.1) == "a tree"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("a tennis", "tennis"), ("An apple", "apple"), ("the sea", "sea"), ("animal", "animal"),
+     ("a", "a"), ("thesis", "thesis"), ("a red car", "red car"), ("−an ant", "−ant")],
+)  # fmt: skip
+def test_a_name_has_no_article(text, name):
+    assert plain(text) == name

@@ -153,6 +153,25 @@ def test_patches_and_class_token_sum_to_the_units_along_their_directions(setting
     assert float(got.sum()) == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
+def test_a_units_map_is_each_patchs_share_of_its_projection(setting):
+    reader, bundle, _, effects = setting
+    heads, prefix = bundle.config.units_per_neuron, reader.lens.clip.prefix
+    for layer, mine in effects.items():
+        made_of = mine.contributions
+        dense = made_of.directions.dense(torch.tensor([3]))[0].double()
+        along = dense @ bundle.layers[layer].directions[3].double()
+        got = reader.unit_patches(effects, layer, 3, image=2)
+        assert tuple(got.shape) == tuple(reader.lens.clip.grid)
+        for patch, value in enumerate(got.flatten().tolist()):
+            activation = float(made_of.activations[2, prefix + patch, 3 // heads])
+            weights = made_of.weights[2, :, prefix + patch].double()
+            weights = weights[3 % heads][None] if heads > 1 else weights
+            expected = sum(
+                activation * float(w) * float(a) for w, a in zip(weights, along, strict=False)
+            )
+            assert value == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
 def test_a_text_that_nothing_says_has_an_empty_map(setting):
     reader, bundle, _, effects = setting
     said = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from clipneurons.analysis.clustering import clusters, silhouette
+from clipneurons.analysis.clustering import chance_separation, clusters, group_alike, silhouette
 from clipneurons.bundle.unit_words import signed
 from clipneurons.explore.dictionary import TABLE, Dictionary, Phrase, parse_query
 from tests.helpers.tiny import tiny_bundle, tiny_labels
@@ -89,6 +89,12 @@ def test_search_by_coefficient_sums_the_texts_with_the_word(dictionary):
 def test_coefficient_search_matches_whole_words_only(dictionary):
     with pytest.raises(ValueError, match="No text of this bundle's pool contains"):
         dictionary.coefficient_scores(parse_query("ca"))
+
+
+def test_the_pool_goes_on_as_words_begin(dictionary):
+    assert dictionary.pool.going_on("CA", 5) == ["cat", "red car"], "short ones first"
+    assert dictionary.pool.going_on("ca", 1) == ["cat"]
+    assert dictionary.pool.going_on("ar", 5) == [], "at the beginning of a word only"
 
 
 def test_neighbours_are_the_nearest_directions_without_the_unit_itself(dictionary):
@@ -260,7 +266,7 @@ def test_clusters_separate_what_the_images_show():
     mean = torch.full((16,), 0.5)
     show = torch.tensor([0] * 5 + [3] * 8)
     images = texts[show] + mean + 0.1 * torch.randn(13, 16, generator=generator)
-    found = clusters(images * 7, [f"text {i}" for i in range(6)], texts, mean / 2.4)
+    found = clusters(images * 7, [f"text {i}" for i in range(6)], texts, mean / 2.4, 0.12)
     assert [len(group.members) for group in found] == [8, 5]
     assert [group.texts[0] for group in found] == ["text 3", "text 0"]
 
@@ -268,9 +274,22 @@ def test_clusters_separate_what_the_images_show():
 def test_one_kind_of_image_is_one_cluster():
     generator = torch.Generator().manual_seed(0)
     images = torch.eye(1, 64) + 0.1 * torch.randn(20, 64, generator=generator)
-    found = clusters(images, ["a", "b"], torch.eye(2, 64), torch.zeros(64))
+    found = clusters(images, ["a", "b"], torch.eye(2, 64), torch.zeros(64), 0.12)
     assert len(found) == 1
-    assert clusters(images[:0], ["a"], torch.eye(1, 64), torch.zeros(64)) == []
+    assert clusters(images[:0], ["a"], torch.eye(1, 64), torch.zeros(64), 0.12) == []
+
+
+def test_of_sets_drawn_at_random_few_have_groups():
+    """Images of five kinds: any two dozen of them fall apart, and that says nothing."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = torch.eye(5, 32)[torch.randint(5, (300,), generator=generator)]
+    points = normalize(kinds + 0.15 * torch.randn(300, 32, generator=generator) - 0.2, dim=1)
+    line = chance_separation(points, 24)
+    sets = [points[torch.randperm(300, generator=generator)[:24]] for _ in range(200)]
+    apart = [bool(group_alike(one, line).any()) for one in sets]
+    assert sum(apart) / 200 == pytest.approx(0.05, abs=0.06)
+    assert all(bool(group_alike(one, 0.0).any()) for one in sets)
+    assert chance_separation(points[:24], 24) == 1
 
 
 def test_silhouette_agrees_with_scikit_learn():
