@@ -183,10 +183,15 @@ def controls(
     session: BundleSession, true_class: str, target_class: str, count: int, seed: int, *,
     progress: Callable[[float], object] = lambda _share: None, cues_each: int = 3, **options,
 ) -> dict[str, object]:  # fmt: skip
-    """Success rates of the baselines with the same number of pictures, from templates."""
+    """Success rates of the baselines with the same number of pictures, from templates.
+
+    None with a painter that takes seconds for a picture.
+    """
     from clipneurons.adversarial.attack import success_rate
 
-    rates = {}
+    rates, painter = {}, options.get("painter", PICTOGRAMS)
+    if painter != PICTOGRAMS:
+        return rates
     for done, method in enumerate(CONTROLS):
         words = cues_of(
             session, true_class, target_class, method=method, seed=seed, **options
@@ -194,18 +199,10 @@ def controls(
         descriptions = descriptions_of(
             session, true_class, target_class, words, count, seed, cues_each=cues_each
         )
-        painter = options.get("painter", PICTOGRAMS)
         batches = forge(session, true_class, target_class, descriptions, seed, painter)
         rates[method] = success_rate([outcome for batch in batches for outcome in batch])
         progress((done + 1) / len(CONTROLS))
     return rates
-
-
-def controls_of(session: BundleSession, *pair_and_count, painter: str, **options) -> dict:
-    """`controls`, but none where each picture would take seconds to paint."""
-    if painter != PICTOGRAMS:
-        return {}
-    return controls(session, *pair_and_count, painter=painter, **options)
 
 
 def mistake_overlay(session: BundleSession, forged: Forged, index: int) -> Image.Image:

@@ -37,9 +37,16 @@ class CueFilter:
                 reasons[index] = f"means {target_class}"
         return reasons
 
+    def keys(self, texts: Sequence[str]) -> list[str | None]:
+        """The same for phrases that are one cue (singular and plural, or drawn alike)."""
+        if self.drawable is not None:
+            return [self.drawable(text) for text in texts]
+        return [" ".join(stem(word) for word in content(text)) for text in texts]
+
     def strongest(
         self,
         texts: Sequence[str],
+        keys: Sequence[str | None],
         scores: Float[Tensor, " text"],
         count: int,
         true_class: str,
@@ -47,9 +54,8 @@ class CueFilter:
     ) -> tuple[list[int], list[tuple[str, str]]]:
         """Indices of the highest positive scores that may be cues, and (text, why not) of others.
 
-        The others are those that score as high as what was kept.
+        The others are those that score as high as what was kept; ``keys`` are `keys` of the texts.
         """
-        keys = [self._key(text) for text in texts]
         drawable = torch.tensor([key is not None for key in keys])
         allowed = torch.where(drawable, scores, scores.new_tensor(0.0))
         order = allowed.argsort(descending=True, stable=True)
@@ -79,9 +85,3 @@ class CueFilter:
             if names(phrase, word):
                 return f"contains the blocked word {word}"
         return None
-
-    def _key(self, text: str) -> str | None:
-        """The same for phrases that are one cue: singular and plural, or drawn alike."""
-        if self.drawable is not None:
-            return self.drawable(text)
-        return " ".join(stem(word) for word in content(text))

@@ -68,10 +68,11 @@ def find_cues(bundle: Bundle, clip: ClipModel, request: CueRequest) -> Cues:
     pair = (request.true_class, request.target_class)
     true_text, target_text = embed_texts(clip, list(pair), CLASS_TEMPLATES).cpu()
     found = SCORERS[request.method](bundle, request, target_text - true_text)
+    keys = request.rules.keys(bundle.texts)
 
     def best(sign: int) -> tuple[tuple[Cue, ...], list[tuple[str, str]]]:
         kept, dropped = request.rules.strongest(
-            bundle.texts, sign * found.scores, request.words, *pair
+            bundle.texts, keys, sign * found.scores, request.words, *pair
         )
         cues = (Cue(bundle.texts[j], float(found.scores[j]), found.behind(j)) for j in kept)
         return tuple(cues), dropped

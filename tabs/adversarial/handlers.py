@@ -98,7 +98,7 @@ def make(
         forged = Forged(session.key, true, fooled, "these cues", tuple(outcomes))
         yield forged, gallery_of(outcomes, fooled), rates_html(forged, {}), *first
         first = (gr.skip(),) * len(first)
-    rates = backend.controls_of(
+    rates = backend.controls(
         session, true, fooled, int(count), seed, cues_each=each,
         progress=lambda share: progress(share, desc="baselines"), **options,
     )  # fmt: skip
@@ -160,7 +160,7 @@ def attack(
     )
     batches = backend.forge(session, true, fooled, descriptions, seed, painter)
     outcomes = tuple(outcome for batch in batches for outcome in batch)
-    rates = backend.controls_of(session, true, fooled, int(count), seed, cues_each=each, **options)
+    rates = backend.controls(session, true, fooled, int(count), seed, cues_each=each, **options)
     forged = Forged(session.key, true, fooled, "these cues", outcomes)
     return attack_data(forged, rates, used, unknown)
 

@@ -81,9 +81,11 @@ def layout(registry: BundleRegistry) -> Widgets:
         max_length=4000, elem_id="adversarial-cues",
     )  # fmt: skip
     with gr.Row():
-        draw = gr.Button("Make pictures", variant="primary", elem_id="adversarial-draw")
-        look = gr.Button("Only find things", elem_id="adversarial-look")
-        stop = gr.Button("Stop", variant="stop", elem_id="adversarial-stop")
+        draw = gr.Button(
+            "Make pictures", variant="primary", min_width=100, elem_id="adversarial-draw"
+        )
+        look = gr.Button("Only find things", min_width=100, elem_id="adversarial-look")
+        stop = gr.Button("Stop", variant="stop", min_width=60, elem_id="adversarial-stop")
     unknown = plots.html(elem_id="adversarial-unknown")
     with gr.Column(visible=False) as box:
         results = _results(box)

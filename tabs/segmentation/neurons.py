@@ -58,4 +58,4 @@ def said_at(found: Found, session: BundleSession, point: tuple[int, int]) -> str
     place = f"row {row + 1}, column {column + 1} of {clip.grid[0]} × {clip.grid[1]}"
     return plots.section(
         "What the neurons say here", phrases, f"More than elsewhere in the image ({place})."
-    ) + plots.section("Neurons that say so", units)
+    ) + plots.folded("Neurons that say so", units)

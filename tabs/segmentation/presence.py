@@ -20,7 +20,7 @@ def presence_html(names: Sequence[str], presence: Sequence[Presence], texts: int
 
     rows = [
         plots.Bar(
-            _label(name, one), _length(one.fit, texts),
+            _label(name, one, PRESENT), _length(one.fit, texts),
             f"{name}: {_percent(one.fit)} of the bundle’s texts fit less; cosine of the whole "
             f"image {one.cosine:.3f}".replace("-", "−"),
             shown=_percent(one.fit),
@@ -39,10 +39,10 @@ def presence_html(names: Sequence[str], presence: Sequence[Presence], texts: int
     )  # fmt: skip
 
 
-def _label(name: str, one: Presence) -> str:
+def _label(name: str, one: Presence, line: float) -> str:
     if one.present:
         return name
-    return f"{name} ({one.rival} fits better)" if one.rival else f"{name} (not found)"
+    return f"{name} (rather {one.rival})" if one.fit >= line else f"{name} (not found)"
 
 
 def _length(fit: float, texts: int) -> float:

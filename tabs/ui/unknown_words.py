@@ -27,5 +27,5 @@ def unknown_words_html(words: Sequence[str]) -> str:
     more = f" and {len(words) - _NAMED} more words" if len(words) > _NAMED else ""
     return (
         f'<p class="cn-warn">This small model never saw {named}{more} in training, so what it '
-        "says about them is noise. Words from its own vocabulary work.</p>"
+        "says about such words is noise. Words from its own vocabulary work.</p>"
     )

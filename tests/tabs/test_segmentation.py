@@ -110,7 +110,9 @@ def test_names_that_fit_nowhere_are_marked_and_not_painted(found, session, image
     assert ">cat<" in page
     assert ">90 %<" in page
     rival = presence_html(["dog"], [Presence(0.3, 0.0, 1.0, "cat")], 1000)
-    assert ">dog (cat fits better)<" in rival
+    assert ">dog (rather cat)<" in rival
+    neither = presence_html(["dog"], [Presence(0.3, 0.0, 0.1, "cat")], 1000)
+    assert ">dog (not found)<" in neither
     lengths = [float(share) for share in re.findall(r"--share:([\d.]+)", page)]
     lines = {float(at) for at in re.findall(r"--at:([\d.]+)", page)}
     assert len(lines) == 1, "one line across all bars"
