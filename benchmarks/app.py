@@ -150,13 +150,15 @@ def ask_twice(address: str, picture: Path) -> None:
         "/concepts": {"image": file, "way": "dense"},
         "/compare": {"files": [file, file], "way": "dense"},
         "/segment": {"image": file, "words": "cat, dog"},
-        "/find_cues": {"true": "cat", "fooled": "dog"},
+        "/find_cues": {
+            "true": "cat", "fooled": "dog", "layers": [], "neurons": 100, "words": 50,
+            "blocked": "", "painter": "pictograms",
+        },
         "/attack": {"true": "cat", "fooled": "dog", "count": 1},
         "/compare_sets": {"reference": [file] * 4, "new": [file] * 4},
         "/compare_example": {},
-        "/about": {},
         "/text_span": {"image": file},
-    }
+    }  # fmt: skip
     for endpoint, arguments in asked.items():
         seconds = []
         for _ in range(2):
