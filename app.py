@@ -25,8 +25,7 @@ import gradio as gr  # noqa: E402
 from clipneurons.bundle.bundle import load_bundle  # noqa: E402
 from clipneurons.bundle.config import BundleError  # noqa: E402
 from clipneurons.bundle.hub import NAME, resolve  # noqa: E402
-from tabs import bundle_chooser, edit, neuron_page, search  # noqa: E402
-from tabs.image_reading import picture_of  # noqa: E402
+from tabs import bundle_chooser, edit, image_reading, neuron_page, opening, search  # noqa: E402
 from tabs.server.hub_bundles import HubBundleCache  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
@@ -141,7 +140,9 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
 def _picture(session: BundleSession, given: dict[str, str], tab: str):
     """The gallery picture that an address opens in a tab; nothing changes without one."""
     image = _number(given.get("image"), -1, session.bundle.examples)
-    return gr.skip() if given.get("tab") != tab or image < 0 else picture_of(session, image)
+    if given.get("tab") != tab or image < 0:
+        return gr.skip()
+    return image_reading.picture_of(session, image)
 
 
 def _number(text: str | None, default: int, allowed=None) -> int:
@@ -228,6 +229,14 @@ def serve(registry: BundleRegistry, *, block: bool = True, **options) -> gr.Bloc
     return page
 
 
+def prepare(session: BundleSession) -> None:
+    """What the first visitor would wait for: the examples, and what pictures are read with."""
+    opening.opening_concepts(session)
+    opening.opening_shift(session)
+    with suppress(ValueError):  # with the shared bias there are no concepts
+        image_reading.reader_of(session)
+
+
 def say(phase: str) -> None:
     """Print how long after the start a phase was done."""
     print(f"{time.perf_counter() - STARTED:6.2f} s  {phase}", flush=True)
@@ -262,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
         mcp_server=args.mcp or None,
     )  # fmt: skip
     say("page")
-    registry.warm(lambda session: say("model"))
+    registry.warm(lambda session: say("model"), prepare)
     page.block_thread()
     return 0
 

@@ -12,7 +12,7 @@ from tabs.server.handlers import handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.method_drawing import method_drawing
-from tabs.ui.plots import Bar, bars, empty, figures, html, section
+from tabs.ui.plots import Bar, bars, empty, figures, folded, html, section
 
 TITLE = "About"
 _METHODS = {
@@ -61,9 +61,8 @@ def overview_html(session: BundleSession) -> str:
         ]
     )  # fmt: skip
     head = f"<header><h2>{escape(session.title)}</h2></header>"
-    return f'<article class="cn-card">{head}{numbers}' + (
-        f'<div class="cn-columns">{_concepts(metrics)}{_fidelity(metrics)}</div></article>'
-    )
+    measured = f'<div class="cn-columns">{_concepts(metrics)}{_fidelity(metrics)}</div>'
+    return f'<article class="cn-card">{head}{numbers}{measured}</article>'
 
 
 def _concepts(metrics: dict) -> str:
@@ -102,8 +101,12 @@ def _fidelity(metrics: dict) -> str:
     if not rows:
         command = "python -m export evaluate"
         return section(title, empty(f"Not measured for this bundle; {command} does."))
-    body = bars(rows, label=title, digits=3, most=1.0, wide=True)
-    note = "Share of images with the same class; all conditions are in the card below."
+    body = folded("Layer by layer", bars(rows, label=title, digits=3, most=1.0, wide=True))
+    shares = [row.value for row in rows]
+    note = (
+        f"On {min(shares):.0%} to {max(shares):.0%} of images it chooses the same class; all "
+        "conditions are in the card below."
+    )
     return section(title, body, note)
 
 

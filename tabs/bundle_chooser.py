@@ -13,9 +13,13 @@ from tabs.ui.model_line import model_line
 from tabs.ui.plots import html
 
 _LANE = {"concurrency_id": "hub", "concurrency_limit": 1}
-_EXPORT = "python -m export run --model ViT-B-32 --pretrained openai --images photos/ --out my-clip"
-_SHOW = "python app.py --bundle my-clip"
-_PUBLISH = "python -m export publish --bundle my-clip --repo user/name"
+# What stands there to be copied.
+COMMANDS = {
+    "Export": "python -m export run --model ViT-B-32 --pretrained openai --images photos/ "
+    "--out my-clip",
+    "Show": "python app.py --bundle my-clip",
+    "Publish": "python -m export publish --bundle my-clip --repo user/name",
+}
 _OWN = """
 1. **Export** it once, over any folder of images: a name that open_clip knows with its weights
    (ViT-B-32, openai), `hf-hub:owner/name`, `owner/name` of a transformers checkpoint, or a folder
@@ -66,9 +70,8 @@ def build(registry: BundleRegistry) -> Chooser:
     with gr.Accordion("Use your own CLIP", open=False, elem_id="own-clip") as panel:
         gr.Markdown(_OWN, elem_classes="cn-text")
         options = dict(interactive=False, buttons=["copy"], lines=1, elem_classes="cn-command")
-        gr.Textbox(_EXPORT, label="Export", **options)
-        gr.Textbox(_SHOW, label="Show", **options)
-        gr.Textbox(_PUBLISH, label="Publish", **options)
+        for label, command in COMMANDS.items():
+            gr.Textbox(command, label=label, **options)
         with gr.Row(elem_classes="cn-search", visible=hub):
             name = gr.Textbox(
                 label="Open a published bundle from the Hugging Face Hub", elem_id="hub-name",

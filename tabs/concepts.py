@@ -41,6 +41,11 @@ _HOW = (
     "the paper."
 )
 _PRIVATE = {"api_visibility": "private"}
+# A link that brings a picture of its own leaves no room for the example.
+_LINKED = """(bundle, found, image) => {
+  const linked = new URLSearchParams(location.search).has("image");
+  return [bundle, linked ? { linked } : found, image];
+}"""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
     def when_selected(tab: gr.Tab) -> None:
         tab.select(
             handler(registry, selected), [source, widgets.data, widgets.image], shown,
-            show_progress="hidden", **_PRIVATE,
+            show_progress="hidden", js=_LINKED, **_PRIVATE,
         )  # fmt: skip
 
     return Handles(when_selected)
@@ -280,5 +285,5 @@ def _opening(registry: BundleRegistry, bundle: str) -> tuple:
     fold = gr.Accordion(open=False, visible=shipped is not None)
     if shipped is None:
         return None, None, default_way(session), "", fold
-    image, found = shipped
-    return image, found, found["way"], concepts_html(session.key, found), fold
+    image, found, drawn = shipped
+    return image, found, found["way"], drawn, fold

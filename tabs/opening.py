@@ -19,8 +19,15 @@ from tabs.ui.shift_card import unit_rows, verdict_html, words_html
 _UNFIT = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
-def opening_concepts(session: BundleSession) -> tuple[Image.Image, dict] | None:
-    """A picture and its reading, as `discover` gives it; None where none is shipped."""
+def opening_concepts(session: BundleSession) -> tuple[Image.Image, dict, str] | None:
+    """A picture, its reading as `discover` gives it, and that as HTML; None where none is shipped.
+
+    Made once, with no need of the model.
+    """
+    return session.cached("opening concepts", lambda: _concepts(session))
+
+
+def _concepts(session: BundleSession) -> tuple[Image.Image, dict, str] | None:
     try:
         shipped = session.bundle.opening["concepts"]
         image = picture_of(session, shipped["pictures"][0])
@@ -30,14 +37,20 @@ def opening_concepts(session: BundleSession) -> tuple[Image.Image, dict] | None:
             for one in found["neurons"]
         ]
         found["shown"] = image_uri(image)
-        concepts_html(session.key, found)
+        return image, found, concepts_html(session.key, found)
     except _UNFIT:
         return None
-    return image, found
 
 
 def opening_shift(session: BundleSession) -> tuple[Compared, str] | None:
-    """A comparison of the bundle's own pictures, and the word of the drawing on some of them."""
+    """A comparison of the bundle's own pictures, and the word of the drawing on some of them.
+
+    Made once, with no need of the model.
+    """
+    return session.cached("opening shift", lambda: _shift(session))
+
+
+def _shift(session: BundleSession) -> tuple[Compared, str] | None:
     from clipneurons.shift.planted import planted_mark
 
     try:

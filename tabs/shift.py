@@ -107,20 +107,18 @@ def _layout(source: gr.components.Component) -> Widgets:
         sample = gr.Button("Try the example", elem_id="shift-example")
     with gr.Column(visible=False, elem_id="shift-found") as found:
         verdict = plots.html(elem_id="shift-verdict")
+        words = plots.html(elem_id="shift-words")
         with gr.Row():
-            words = plots.html(elem_id="shift-words")
+            units = gr.Radio(
+                [(WHOLE, 0)], value=0, elem_id="shift-units", label="Units that changed most",
+                info="Difference of the mean contributions, in standard deviations. Choose one to "
+                "see the pictures in which it is strongest.",
+            )  # fmt: skip
             with gr.Column(min_width=320):
-                units = gr.Radio(
-                    [(WHOLE, 0)], value=0, elem_id="shift-units",
-                    label="Units that changed most",
-                    info="Difference of the mean contributions, in standard deviations. Choose one "
-                    "to see the pictures in which it is strongest.",
-                )  # fmt: skip
-        unit = plots.html(elem_id="shift-unit")
-        with gr.Row(elem_classes="cn-sides"):
-            options = dict(columns=6, height="auto")
-            before = gr.Gallery(label="Reference", elem_id="shift-before", **options)
-            after = gr.Gallery(label="New", elem_id="shift-after", **options)
+                unit = plots.html(elem_id="shift-unit")
+                options = dict(columns=6, height="auto")
+                after = gr.Gallery(label="New", elem_id="shift-after", **options)
+                before = gr.Gallery(label="Reference", elem_id="shift-before", **options)
     # Gradio would refuse what the choices of another bundle were.
     units.preprocess = lambda place: place if isinstance(place, int) else 0
     return Widgets(

@@ -15,19 +15,18 @@ _BOXES = {
     "resnet": ((206, 120, "one neuron", "of the last stage"), (386, 128, "one head of",
                "the pooling"), (574, 124, "one direction r", "in CLIP’s space")),
 }  # fmt: skip
-_NOTES = (
-    (130, "how strongly it fires, p"),
-    (356, "how much they attend, a"),
-    (544, "weights alone"),
-    (722, "nearest texts"),
-)
+# Below the arrows: what each step takes.
+_NOTES = ((175, "its activation"), (355, "their attention"), (543, "the weights"), (727, "texts"))
 
 
 def method_drawing(kind: str) -> str:
     """An SVG in the page's colours; `kind` is that of the bundle's model."""
     boxes = "".join(_box(*one) for one in _BOXES[kind])
     arrows = "".join(_arrow(*ends) for ends in ((150, 200), (330, 380), (518, 568), (702, 752)))
-    notes = "".join(f'<text x="{x}" y="166" class="cn-small">{text}</text>' for x, text in _NOTES)
+    notes = "".join(
+        f'<text x="{x}" y="152" text-anchor="middle" class="cn-small">{text}</text>'
+        for x, text in _NOTES
+    )
     return (
         f'<div class="cn-scroll"><svg class="cn-method" viewBox="0 0 900 180" role="img" '
         f'aria-label="{_TITLE[kind]}"><title>{_TITLE[kind]}</title>{_picture()}{boxes}{arrows}'

@@ -7,6 +7,7 @@ from tabs.ui.neuron_card import says
 from tabs.ui.plots import Bar, bars, figures, folded, link, section
 
 WHOLE = "The whole change"
+_SHOWN = 8  # words a list
 
 
 def verdict_html(data: dict, skipped: int = 0) -> str:
@@ -50,11 +51,12 @@ def words_html(data: dict) -> str:
     if place is not None:
         note = "Where the new images differ most, cut out and read by itself."
         closer = _words(f"A closer look: {where(tuple(place['box']))}", place["words"], note)
-    return spread + closer + _words("Said more", data["more"]) + _words("Said less", data["less"])
+    more, less = _words("Said more", data["more"]), _words("Said less", data["less"])
+    return f'{spread}<div class="cn-three">{closer}{more}{less}</div>'
 
 
 def _words(title: str, said: list[dict], note: str = "") -> str:
-    rows = [Bar(one["text"], one["score"]) for one in said]
+    rows = [Bar(one["text"], one["score"]) for one in said[:_SHOWN]]
     return section(title, bars(rows, label=title, digits=1), note)
 
 

@@ -60,7 +60,8 @@ def test_the_page_shows_it_without_a_model(made, monkeypatch):
     folder, _ = made
     session = BundleSession("tiny", folder)
     monkeypatch.setattr(BundleSession, "clip", property(lambda _: pytest.fail("loaded a model")))
-    image, found = opening_concepts(session)
+    image, found, page = opening_concepts(session)
+    assert found["concepts"][0]["text"] in page
     assert isinstance(image, Image.Image)
     assert found["neurons"][0]["phrases"]
     assert example_numbers(session) == session.bundle.opening["concepts"]["pictures"]
