@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.timing import alternate, peak_memory, ratio
+from benchmarks.timing import measure, peak_memory, ratio
 from clipneurons.lens.make import Lens, make_lens
 from clipneurons.models.clip import load_clip
 from export.common.settings import Settings
@@ -26,7 +26,7 @@ from export.data.loader import batches
 from export.pipeline.passes import Passes, merge_means
 
 # The goals this is held to.
-RATIO = 0.85
+RATIO = 0.90
 
 
 class Noise:
@@ -66,15 +66,16 @@ def main() -> None:
         "bare": lambda: bare(lens, args.images, args.batch),
         "pipeline": lambda: pipeline(lens, args.images, args.batch),
     }
-    seconds = alternate(tasks, args.rounds)
+    times = measure(tasks, args.rounds)
     # Of rates: how much of the bare pass's speed is left.
-    median, low, high = ratio({"rate": seconds["bare"], "of": seconds["pipeline"]}, "rate", "of")
+    median, low, high = ratio(times.wall, "bare", "pipeline")
     result = {
         "model": args.model,
         "layers": args.layers,
         "threads": args.threads,
-        **{f"{k}, images/s": [round(args.images / t, 2) for t in v] for k, v in seconds.items()},
+        **{f"{k}, images/s": [round(args.images / t, 2) for t in v] for k, v in times.wall.items()},
         "ratio": [round(r, 3) for r in (median, low, high)],
+        "ratio of CPU time": [round(r, 3) for r in ratio(times.cpu, "bare", "pipeline")],
         f"ratio of {RATIO} reached": median >= RATIO,
     }
     for count in args.memory:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.timing import alternate, peak_memory, ratio
+from benchmarks.timing import measure, peak_memory
 from clipneurons.analysis.effect_statistics import EffectStatistics
 from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.lens.neuron_head import LAYER, NeuronHeadLens
@@ -60,7 +60,7 @@ def main() -> None:
     pool = [noisy() for _ in range(args.rounds + 1)]
     # A selection happens once in several batches: time as many as it takes.
     lot = max(1, -(-args.top_k // (2 * args.batch)))
-    seconds = alternate(
+    times = measure(
         {
             "forward": lambda: clip.encode_image(batch),
             "forward + lens": lambda: lens(batch),
@@ -69,19 +69,16 @@ def main() -> None:
         },
         args.rounds,
     )
-    updates = seconds.pop(f"{lot} updates")
-    seconds["second pass"] = [
-        whole + part / lot for whole, part in zip(seconds["forward + lens"], updates, strict=True)
-    ]
+    for seconds in (times.wall, times.cpu):
+        updates = seconds.pop(f"{lot} updates")
+        seconds["second pass"] = [
+            whole + part / lot
+            for whole, part in zip(seconds["forward + lens"], updates, strict=True)
+        ]
     units = lens.directions[LAYER].units
     print(f"{args.model}: {units} pairs, {args.batch} images a batch, {args.threads} threads")
-    for name in seconds:
-        median, low, high = ratio(seconds, name, "forward")
-        per_image = sorted(seconds[name])[args.rounds // 2] / args.batch
-        print(
-            f"{name:15} {per_image:7.4f} s an image, "
-            f"{median:.3f} of forward [{low:.3f}, {high:.3f}]"
-        )
+    for name in times.wall:
+        print(f"{name:15} an image: {times.row(name, 'forward', args.batch)}")
     print(f"peak memory {peak_memory():.2f} GB")
 
 

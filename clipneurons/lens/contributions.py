@@ -14,6 +14,8 @@ from torch import Tensor
 
 # Units whose dense directions are held at once.
 _CHUNK = 256
+# Numbers that a piece of a batch's scores may have, to be worked on in a core's cache.
+_CACHED = 2**18
 
 
 @dataclass(frozen=True)
@@ -145,13 +147,23 @@ class Contributions:
 
     def norms(self, mean: "MeanEffect | None" = None) -> Float[Tensor, "image unit"]:
         """Norms of the effects, centred on ``mean`` where given."""
-        scores = (self.scores if mean is None else self.scores - mean.scores).transpose(0, 1)
-        squares = (torch.bmm(scores, self.directions.gram) * scores).sum(-1).T
+        count, units, heads = self.scores.shape
+        gram, bias, along = self.directions.gram, None, None
         if self.bias is not None:
             bias = self.bias if mean is None else self.bias - mean.bias
-            along = torch.einsum("nbk,nkb->bn", scores, self.directions.project(bias))
-            squares = squares + 2 * along + bias.square().sum(-1, keepdim=True)
-        return squares.clamp_min(0).sqrt()
+            along = self.directions.project(bias)
+        squares = self.scores.new_empty(units, count)
+        for part in _chunks(units, max(1, _CACHED // (count * heads))):
+            # [chunk, image, head], small enough to stay in a core's cache.
+            scores = self.scores[:, part].transpose(0, 1)
+            scores = scores.clone() if mean is None else scores - mean.scores[part, None]
+            carried = scores * gram[part] if heads == 1 else torch.bmm(scores, gram[part])
+            if along is not None:
+                carried += 2 * along[part].mT
+            torch.sum(carried.mul_(scores), -1, out=squares[part])
+        if bias is not None:
+            squares += bias.square().sum(-1)
+        return squares.clamp_min_(0).sqrt_().T
 
     def project(
         self, vectors: Float[Tensor, "unit embed"], mean: "MeanEffect | None" = None
@@ -224,8 +236,8 @@ def along(
     )
 
 
-def _chunks(units: int) -> list[slice]:
-    return [slice(start, start + _CHUNK) for start in range(0, units, _CHUNK)]
+def _chunks(units: int, size: int = _CHUNK) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, units, size)]
 
 
 def _sum_over_units(

@@ -34,7 +34,8 @@ from export.data.dataset import Raw, Source
 from export.data.loader import read
 from export.data.open_source import open_source
 from export.pipeline.update_bundle import local_folder, open_model
-from export.report.shift_pages import comparison_page, monitor_page, thumbnail
+from export.report.shift_pages import comparison_page, monitor_page
+from export.report.thumbnails import thumbnail
 
 _SHOWN = 8  # units, and pictures of each, in a report
 _THUMBNAIL = 96  # pixels

@@ -19,7 +19,7 @@ from export.data.packed_sources import shipped_photographs
 _VISIBLE = 16
 # openmoji is in no training; the small CLIP's training set fxemoji aside to choose by. (The second
 # held-out style, emojione-v1, has near-copies among the trained ones.)
-_STYLES = {"heldout": "openmoji", "validation": "fxemoji"}
+STYLES = {"heldout": "openmoji", "validation": "fxemoji"}
 # Made here, with material to choose by and material to report on.
 COMPOSED = (SCENES, PHOTOGRAPHS)
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -103,7 +103,7 @@ def _scenes(count: int, styles: str, seed: int, image_size: int) -> MaskSet:
     from clipneurons.synthetic.scenes import SceneConfig, Scenes
 
     pack = load_pictograms(heldout=styles == "heldout")
-    config = SceneConfig(size=image_size, styles=(_STYLES[styles],))
+    config = SceneConfig(size=image_size, styles=(STYLES[styles],))
     scenes = Scenes(pack, config, count, seed)
 
     def load(index: int) -> Sample:
@@ -116,7 +116,7 @@ def _scenes(count: int, styles: str, seed: int, image_size: int) -> MaskSet:
         return Sample(Image.fromarray(np.asarray(scene.image)), masks)
 
     return MaskSet(
-        f"{count} scenes, {styles} style {_STYLES[styles]}", count, tuple(pack.concepts), load
+        f"{count} scenes, {styles} style {STYLES[styles]}", count, tuple(pack.concepts), load
     )
 
 

@@ -33,7 +33,7 @@ from clipneurons.synthetic.collages import Collages
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
 from export.common.flags import positive
-from export.data.mask_datasets import COMPOSED
+from export.data.mask_datasets import COMPOSED, STYLES
 from export.data.open_source import PHOTOGRAPHS, SCENES
 from export.data.packed_sources import shipped_photographs
 from export.evaluation.segmentation import EDGES, directions_of, pick, refined
@@ -46,7 +46,6 @@ SCALES = (1.0, 1.5)
 BASELINE = "MaskCLIP"
 # Every so many pixels count when bounds are chosen.
 SPARSE = 7
-_STYLES = {"heldout": "openmoji", "validation": "fxemoji"}
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,7 @@ def scenes(names: Sequence[str], count: int, styles: str, size: int, seed: int) 
     from clipneurons.synthetic.scenes import SceneConfig, Scenes
 
     pack = load_pictograms(heldout=styles == "heldout")
-    config = SceneConfig(
-        size=size, objects=(2, 3), styles=(_STYLES[styles],), concepts=tuple(names)
-    )
+    config = SceneConfig(size=size, objects=(2, 3), styles=(STYLES[styles],), concepts=tuple(names))
     made = Scenes(pack, config, count, seed)
 
     def load(index: int) -> tuple[Image.Image, np.ndarray]:
@@ -359,8 +356,8 @@ def drawn_classes(count: int, seed: int = 0) -> list[str]:
     known = sorted(
         c
         for c in trained.concepts
-        if _STYLES["validation"] in trained.styles_of(c)
-        and _STYLES["heldout"] in heldout.styles_of(c)
+        if STYLES["validation"] in trained.styles_of(c)
+        and STYLES["heldout"] in heldout.styles_of(c)
     )
     return [known[i] for i in np.random.default_rng(seed).permutation(len(known))][:count]
 

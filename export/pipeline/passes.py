@@ -24,7 +24,7 @@ from clipneurons.lens.make import Lens
 from export.common.errors import UserError
 from export.common.settings import SINGLE, Settings, Shard
 from export.data.dataset import Source
-from export.data.loader import batches
+from export.data.loader import Batch, batches
 from export.pipeline.checkpoints import ScoreCache, State, by_layer
 
 # Seconds between two checkpoints: what a kill can cost.
@@ -66,12 +66,11 @@ class Passes:
         path = self.folder / "pass1.safetensors"
         progress = MeanPass.from_state(State.load(path, self._device()))
         for batch in self._timed(progress.done, path, progress, "pass 1"):
-            layers = {}
-            if batch.images is not None:
-                _, layers = self.lens(batch.images)
+            layers = self._read(batch)
             if self.cache:
                 self._scores.put(batch.number, batch.ids, layers)
             progress.add(batch, layers)
+            del layers  # before those of the next batch are made
         return progress.state()
 
     def effects(self, merged: State) -> State:
@@ -89,8 +88,9 @@ class Passes:
                 else:
                     batch = next(fresh)
                     ids = batch.ids
-                    layers = {} if batch.images is None else self.lens(batch.images)[1]
+                    layers = self._read(batch)
                 progress.add(ids, layers)
+                del layers
                 bar.update(self._size(number))
                 self.reached("pass 2")
                 if time.monotonic() - saved >= EVERY:
@@ -111,6 +111,9 @@ class Passes:
                     progress.state().save(path)
                     saved = time.monotonic()
         progress.state().save(path)
+
+    def _read(self, batch: Batch) -> dict[int, Contributions]:
+        return {} if batch.images is None else self.lens(batch.images)[1]
 
     def _batches(self, numbers: Sequence[int]) -> Iterator:
         return batches(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from io import BytesIO
 
 from PIL import Image
 
-from clipneurons.images.convert import webp_uri
 from clipneurons.shift.localisation import where
+from export.report.thumbnails import thumbnail
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -28,15 +27,6 @@ _EXPLAINED = {
     "kernel": "the distribution of what is said changes shape",
     "embeddings": "the distribution of the embeddings changes shape",
 }
-
-
-def thumbnail(image: Image.Image, side: int) -> str:
-    """A small WebP as a data URI."""
-    small = image.copy()
-    small.thumbnail((side, side))
-    buffer = BytesIO()
-    small.save(buffer, "WEBP", quality=80)
-    return webp_uri(buffer.getvalue())
 
 
 def comparison_page(summary: dict, pictures: dict[str, list[str]]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from clipneurons.bundle.unit_words import plain
 from clipneurons.images.convert import png_uri
 from tabs.adversarial_backend import Forged
 from tabs.server.session import BundleSession
@@ -22,15 +23,15 @@ _NEURONS_SHOWN = 4
 def cues_html(session: BundleSession, cues: Cues, similarity: str) -> str:
     """Cues with their scores and the neurons behind them."""
     toward = plots.bars(
-        [plots.Bar(cue.text, cue.score, _hint(cue)) for cue in cues.positive],
+        [plots.Bar(plain(cue.text), cue.score, _hint(cue)) for cue in cues.positive],
         label=f"Cues toward {cues.target_class}", digits=3,
     )  # fmt: skip
     away = plots.bars(
-        [plots.Bar(cue.text, cue.score, _hint(cue)) for cue in cues.negative[:10]],
+        [plots.Bar(plain(cue.text), cue.score, _hint(cue)) for cue in cues.negative[:10]],
         label=f"Cues away from {cues.target_class}", digits=3,
     )  # fmt: skip
     rows = "".join(
-        f"<li>{escape(cue.text)}: {_neurons(session.key, cue)}</li>"
+        f"<li>{escape(plain(cue.text))}: {_neurons(session.key, cue)}</li>"
         for cue in cues.positive
         if cue.neurons
     )

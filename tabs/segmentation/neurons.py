@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clipneurons.bundle.unit_words import plain
 from tabs.segmentation.found import Found
 from tabs.server.session import BundleSession
 from tabs.ui import plots
@@ -42,7 +43,7 @@ def said_at(found: Found, session: BundleSession, point: tuple[int, int]) -> str
     local = patch_concepts(session.bundle, contributions, [patch])
     row, column = divmod(patch, clip.grid[1])
     phrases = plots.bars(
-        [plots.Bar(phrase, weight) for phrase, weight in local.phrases],
+        [plots.Bar(plain(phrase), weight) for phrase, weight in local.phrases],
         label="Phrases the neurons say at this place",
         digits=3,
     )

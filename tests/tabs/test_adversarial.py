@@ -59,6 +59,8 @@ def test_cues_can_be_drawn_and_lead_into_the_dictionary(session):
     assert f"?tab=dictionary&amp;layer={neuron.layer}&amp;unit={neuron.unit}" in page
     assert f">{neuron.layer} · {neuron.unit}</a>" in page
     assert "similarity" in page
+    odd = replace(cues, positive=(replace(cues.positive[0], text="a jeans"),))
+    assert ">jeans<" in results.cues_html(session, odd, "x")
     data = results.cues_data(cues, "x")
     assert [row["phrase"] for row in data["toward"]] == cues.words
     assert data["toward"][0]["neurons"][0]["unit"] == neuron.unit

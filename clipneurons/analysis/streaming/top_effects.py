@@ -5,10 +5,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 _LAST_ID = 2**32 - 1
+_NONE = torch.iinfo(torch.int64).min
 
 
 class TopEffects:
-    """The ``size`` largest norms of each unit; ties go to the image of the smaller number."""
+    """The ``size`` largest norms of each unit; ties go to the image of the smaller number.
+
+    Holds the scores of those, and for a while of at most a quarter as many that may be among them.
+    """
 
     def __init__(self, units: int, heads: int, size: int, device: torch.device) -> None:
         self.size = size
@@ -16,8 +20,9 @@ class TopEffects:
         empty = -1 - torch.arange(size, device=device)
         self._keys = empty.repeat(units, 1)
         self._rows = torch.zeros(units, size, heads, device=device)
-        # Small batches wait here until together they are worth a selection.
-        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._least = self._keys[:, -1:].clone()  # of the keys of each unit
+        # Units, keys and rows of what may be larger, until together they are worth a selection.
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def update(
         self,
@@ -28,32 +33,41 @@ class TopEffects:
         """Add a batch; ``ids`` are the images' numbers in the data set."""
         keys = norms.view(torch.int32).long().bitwise_left_shift_(32)
         keys |= _LAST_ID - ids.to(norms.device)
-        self._waiting.append((keys, scores))
-        if 2 * sum(keys.shape[1] for keys, _ in self._waiting) >= self.size:
-            self._select()
+        self._add(keys, scores.transpose(0, 1))
 
     def merge(self, other: "TopEffects") -> None:
         """Add what another process kept."""
         other._select()
-        self._keep(other._keys, other._rows)
+        self._add(other._keys, other._rows)
+
+    def _add(self, keys: Int64[Tensor, "unit new"], rows: Float[Tensor, "unit new head"]) -> None:
+        """Let those wait that are larger than a kept one, until a selection is worth it."""
+        # Those of places that are still empty are negative, also another process's.
+        units, places = (keys > self._least.clamp_min(-1)).nonzero(as_tuple=True)
+        # A copy lets go of the places, which share its memory.
+        self._waiting.append((units.clone(), keys[units, places], rows[units, places]))
+        if 4 * sum(len(units) for units, _, _ in self._waiting) >= self._keys.numel():
+            self._select()
 
     def _select(self) -> None:
-        if self._waiting:
-            keys, scores = zip(*self._waiting, strict=True)
-            self._waiting = []
-            self._keep(torch.cat(keys, 1), torch.cat(scores).transpose(0, 1))
-
-    def _keep(self, keys: Int64[Tensor, "unit new"], rows: Tensor) -> None:
-        """Replace the smallest kept effects by larger new ones."""
-        hit = (keys > self._keys.amin(1, keepdim=True)).any(1).nonzero().flatten()
-        if not len(hit):
+        """Replace the smallest kept effects by larger ones that wait."""
+        if not sum(len(units) for units, _, _ in self._waiting):
             return
-        kept, new = self._keys[hit], keys[hit]
-        last = torch.cat([kept, new], 1).topk(self.size, dim=1).values[:, -1:]
+        units, keys, rows = map(torch.cat, zip(*self._waiting, strict=True))
+        self._waiting = []
+        order = units.argsort()
+        counts = units.new_zeros(len(self._keys)).index_add_(0, units, torch.ones_like(units))
+        first = counts.cumsum(0) - counts  # of each unit's in `order`
+        column = torch.arange(len(order), device=order.device) - first[units[order]]
+        new = self._keys.new_full((len(counts), int(counts.max())), _NONE)
+        new[units[order], column] = keys[order]
+        both = torch.cat([self._keys, new], 1)
+        self._least = both.topk(self.size, dim=1, sorted=False).values.amin(1, keepdim=True)
         # Keys are distinct, so each unit drops exactly as many as it takes.
-        drop, take = (kept < last).nonzero(as_tuple=True), (new >= last).nonzero(as_tuple=True)
-        self._keys[hit[drop[0]], drop[1]] = new[take]
-        self._rows[hit[drop[0]], drop[1]] = rows[hit[take[0]], take[1]]
+        drop = (self._keys < self._least).nonzero(as_tuple=True)
+        take = (new >= self._least).nonzero(as_tuple=True)
+        self._keys[drop] = new[take]
+        self._rows[drop] = rows[order[first[take[0]] + take[1]]]
 
     def descending(
         self, count: int
@@ -78,3 +92,4 @@ class TopEffects:
         """Go on from the :meth:`state_dict` of an object of the same size."""
         self._waiting = []
         self._keys, self._rows = state["keys"].clone(), state["rows"].clone()
+        self._least = self._keys.amin(1, keepdim=True)

@@ -152,6 +152,23 @@ def test_state_goes_on_where_it_was_left_bit_for_bit():
             assert torch.equal(getattr(other, field), getattr(whole, field))
 
 
+def test_shards_smaller_than_top_k_merge_to_the_whole():
+    clip = tiny_vit()
+    data, top_k = images(12, clip), 10
+    lens = make_lens(clip, (1,))
+    reference = collect_statistics(lens, batches_of(data, 12), 12, top_k=top_k)[1]
+    mean = RunningMean()
+    mean.update(lens(data)[1][1])
+    shards = []
+    for part in torch.arange(12).split((3, 4, 5)):
+        contributions = lens(data[part])[1][1]
+        shards.append(EffectStatistics(mean.mean(), contributions.directions, 12, top_k))
+        shards[-1].update(contributions, part)
+    for other in shards[1:]:
+        shards[0].merge(other)
+    assert_same(shards[0].finish(), reference)
+
+
 def test_equal_images_are_ordered_by_their_numbers():
     clip = tiny_vit()
     data = images(4, clip).repeat(5, 1, 1, 1)

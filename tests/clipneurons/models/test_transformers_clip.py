@@ -215,30 +215,41 @@ def test_published_checkpoints_are_fetched_as_safetensors(hub, tmp_path, name, k
     assert not any("pytorch_model" in line for line in hub.log)
 
 
-def test_a_published_open_clip_model_of_timm_is_fetched(hub, tmp_path):
-    name = "timm/PE-Core-T-16-384"
-    config = open_clip.get_model_config("PE-Core-T-16-384")
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [("PE-Core-T-16-384", (12, 3, 1, (24, 24))), ("ViT-B-16-SigLIP2", (12, 12, 0, (14, 14)))],
+)
+def test_a_published_open_clip_model_of_timm_is_fetched(hub, tmp_path, model, sizes):
+    """The real image tower; the text tower made small."""
+    name = f"timm/{model}"
+    config = open_clip.get_model_config(model)
     text = dict(
         context_length=16, vocab_size=64, width=16, heads=2, layers=1, hf_tokenizer_name=name
     )
-    config["text_cfg"] = text | {"tokenizer_kwargs": {"clean": "canonicalize"}}
+    config["text_cfg"] |= text | {"tokenizer_kwargs": {"clean": "canonicalize"}}
     torch.manual_seed(0)
-    model = open_clip.CustomTextCLIP(
-        config["embed_dim"], config["vision_cfg"], text, init_logit_bias=None
-    )
-    assert isinstance(model.visual, TimmModel)
+    made = open_clip.CustomTextCLIP(
+        config["embed_dim"], config["vision_cfg"], config["text_cfg"],
+        init_logit_bias=config.get("init_logit_bias"),
+    )  # fmt: skip
+    assert isinstance(made.visual, TimmModel)
     save_processing(tmp_path)
     preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
     (tmp_path / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
     )
-    save_file(dict(model.state_dict()), tmp_path / "open_clip_model.safetensors")
+    save_file(dict(made.state_dict()), tmp_path / "open_clip_model.safetensors")
     put(hub, name, tmp_path)
     clip = load_clip(f"hf-hub:{name}", device="cpu")
-    assert (clip.layers, clip.heads, clip.prefix, clip.grid) == (12, 3, 1, (24, 24))
+    assert (clip.layers, clip.heads, clip.prefix, clip.grid) == sizes
     assert clip.anatomy.pooling.kind == "probe"
     assert clip.encode_text(["a Cat!"]).shape == (1, config["embed_dim"])
     assert torch.equal(clip.tokenizer(["a Cat!"]), clip.tokenizer(["a cat"])), "cleaned"
+    layer = clip.anatomy.pooling_layer
+    embedding, effects = make_lens(clip, [layer - 1, layer])(images(1, clip))
+    assert embedding.shape == (1, config["embed_dim"])
+    readers = clip.anatomy.pooling.attention.heads
+    assert [mine.directions.heads for mine in effects.values()] == [readers, 1]
 
 
 def test_what_is_no_checkpoint_is_refused_with_the_reason(hub, tmp_path):
