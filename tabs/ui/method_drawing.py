@@ -24,7 +24,7 @@ def method_drawing(kind: str) -> str:
     boxes = "".join(_box(*one) for one in _BOXES[kind])
     arrows = "".join(_arrow(*ends) for ends in ((150, 200), (330, 380), (518, 568), (702, 752)))
     notes = "".join(
-        f'<text x="{x}" y="152" text-anchor="middle" class="cn-small">{text}</text>'
+        f'<text x="{x}" y="168" text-anchor="middle" class="cn-small">{text}</text>'
         for x, text in _NOTES
     )
     return (
