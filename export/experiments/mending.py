@@ -32,7 +32,7 @@ def measure(context: EvaluationContext) -> dict:
 
 
 def report(result: Mapping) -> Section:
-    """Worst group and mean by condition with intervals over tasks and seeds, and each task."""
+    """Worst group and mean by condition with intervals over tasks, and each task and seed."""
     rows = result["rows"]
     names = list(rows[0]["conditions"])
     tasks = [f"{row['pictures']}: {row['task']}" for row in rows]
