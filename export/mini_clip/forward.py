@@ -54,13 +54,33 @@ def stretched(places: torch.Tensor, side: int) -> torch.Tensor:
     return F.interpolate(maps, size=(side, side), mode="bilinear").flatten(2)[0].T
 
 
-def vit(visual, images, listens_from: int, keep: int = 0):
-    """Embeddings [image, embed] and the penalty on what the class token does before, and besides,
-    listening.
+def heard(block, tokens, part):
+    """What the class token takes of a part of the stream through a block's heads [image, 1, width].
 
-    Penalty: batch variance of what every MLP, and the attention of the blocks before
-    `listens_from`, writes into the class token, over the (detached) batch variance of the final
-    class token. `keep`: this many patches by chance, all if 0.
+    Linear in the part: of all of `tokens` it is what the attention writes, but for a constant.
+    """
+    norm, attention = block.ln_1, block.attn
+    normed = norm(tokens)
+    sigma = (tokens.float().var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
+    part = (part - part.mean(-1, keepdim=True)) / sigma.to(part) * norm.weight
+    weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+
+    def split(x):
+        return x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+    query = split(F.linear(normed[:, :1], weights[0], biases[0]))
+    key, value = split(F.linear(normed, weights[1], biases[1])), split(F.linear(part, weights[2]))
+    taken = torch.softmax(query @ key.mT * attention.head_dim**-0.5, -1) @ value
+    return F.linear(taken.transpose(1, 2).flatten(2), attention.out_proj.weight)
+
+
+def vit(visual, images, listens_from: int | None = None, keep: int = 0):
+    """Embeddings [image, embed] and two penalties on how the class token comes about.
+
+    Each is a batch variance over the (detached) one of the final class token: of what every MLP,
+    and the attention of the blocks before `listens_from`, writes into it, summed; and of what it
+    then takes of the earlier half's MLPs, their second-order effects; without `listens_from` the
+    second is 0. `keep`: this many patches by chance, all if 0.
     """
 
     def variance(update):
@@ -75,19 +95,29 @@ def vit(visual, images, listens_from: int, keep: int = 0):
         tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
     first = (visual.class_embedding + places[0]).expand(len(tokens), 1, -1)
     x = visual.ln_pre(torch.cat([first, tokens], 1))
-    penalty, last = 0.0, len(visual.transformer.resblocks) - 1
+    besides, earlier, effects = 0.0, 0.0, 0.0
+    last = len(visual.transformer.resblocks) - 1
+    listens_from = last + 1 if listens_from is None else max(1, listens_from)
     for index, block in enumerate(visual.transformer.resblocks):
+        if index >= listens_from:
+            effects = effects + heard(block, x, earlier)
         attended = block.attention(q_x=block.ln_1(x))
         x = x + attended
         if index == last:  # only the class token is read from here on
             x = x[:, :1]
         written = block.mlp(block.ln_2(x))
         x = x + written
-        penalty = penalty + variance(written)
+        besides = besides + variance(written)
+        if index <= last // 2:
+            earlier = earlier + written
         if index < listens_from:
-            penalty = penalty + variance(attended)
-    penalty = penalty / (variance(x).detach() + 1e-4)
-    return visual.ln_post(x[:, 0]) @ visual.proj, penalty
+            besides = besides + variance(attended)
+    whole = variance(x).detach() + 1e-4
+    return (
+        visual.ln_post(x[:, 0]) @ visual.proj,
+        besides / whole,
+        variance(effects) / whole if last >= listens_from else 0.0,
+    )
 
 
 def resnet(visual, images):

@@ -196,8 +196,9 @@ class ViTTrainer(ImageTrainer):
         work = self.copy.work if self.copy else self.model
         images = images.to(work.conv1.weight.dtype)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.bfloat16 and not self.copy):
-            out, penalty = forward.vit(work, images, recipe.listens, keep)
-        return self.agreement(out, *truth) + recipe.penalty * penalty
+            out, besides, early = forward.vit(work, images, recipe.listens, keep)
+        loss = self.agreement(out, *truth)
+        return loss + recipe.penalty * besides + recipe.early * early
 
     def gradients(self) -> None:
         if self.copy:
@@ -208,7 +209,7 @@ class ViTTrainer(ImageTrainer):
             self.copy.gradients()
 
     def embed(self, images: Tensor) -> Tensor:
-        return forward.vit(self.model, images, 0)[0]
+        return forward.vit(self.model, images)[0]
 
 
 class ResNetTrainer(ImageTrainer):

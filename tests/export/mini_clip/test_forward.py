@@ -28,8 +28,9 @@ def resnet(monkeypatch):
 def test_all_patches_are_the_plain_forward(vit, resnet):
     images = torch.randn(2, 3, 64, 64)
     with forward.explicit_attention():
-        ours, _ = forward.vit(vit, images, 2)
+        ours = forward.vit(vit, images, 2)[0]
     torch.testing.assert_close(ours, vit(images), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(forward.vit(vit, images)[0], ours, rtol=1e-4, atol=1e-4)
     images = torch.randn(2, 3, 128, 128)
     torch.testing.assert_close(forward.resnet(resnet, images), resnet(images), rtol=1e-4, atol=1e-4)
 
@@ -54,8 +55,53 @@ def test_the_penalty_is_the_variance_of_what_is_written_before_listening(vit):
     total = sum(part.detach().double().var(0).sum().item() for part in parts)
     wanted = total / (final.detach().double().var(0).sum().item() + 1e-4)
     written.clear(), attended.clear(), caught.clear()
-    _, penalty = forward.vit(vit, images, 2)
+    _, penalty, _ = forward.vit(vit, images, 2)
     assert penalty.item() == pytest.approx(wanted, rel=1e-3)
+
+
+def test_what_is_heard_is_a_loop_over_heads_and_tokens(vit):
+    block = vit.transformer.resblocks[1].double()
+    for parameter in block.ln_1.parameters():
+        torch.nn.init.normal_(parameter)
+    generator = torch.Generator().manual_seed(0)
+    tokens, part = torch.randn(2, 2, 5, 32, generator=generator, dtype=torch.float64)
+    found = forward.heard(block, tokens, part)
+    normed, heads = block.ln_1(tokens), block.attn.num_heads
+    wq, wk, wv = (w.view(heads, -1, 32) for w in block.attn.in_proj_weight.chunk(3))
+    bq, bk, _ = (b.view(heads, -1) for b in block.attn.in_proj_bias.chunk(3))
+    for image in range(2):
+        joined = []
+        for head in range(heads):
+            query = wq[head] @ normed[image, 0] + bq[head]
+            keys = [wk[head] @ token + bk[head] for token in normed[image]]
+            weights = torch.softmax(torch.stack([query @ key / 4 for key in keys]), 0)  # 4 = √16
+            heard = 0.0
+            for token, weight in enumerate(weights):
+                sigma = (tokens[image, token].var(unbiased=False) + block.ln_1.eps).sqrt()
+                centred = part[image, token] - part[image, token].mean()
+                heard = heard + weight * (wv[head] @ (centred / sigma * block.ln_1.weight))
+            joined.append(heard)
+        wanted = block.attn.out_proj.weight @ torch.cat(joined)
+        torch.testing.assert_close(found[image, 0], wanted)
+    # Of the whole stream, it is what the attention writes but for a constant.
+    written = block.attention(q_x=normed)[:, :1] - forward.heard(block, tokens, tokens)
+    torch.testing.assert_close(written[0], written[1])
+
+
+def test_the_second_penalty_is_the_variance_of_what_is_heard_of_earlier_mlps(vit):
+    images, last = torch.randn(6, 3, 64, 64), vit.transformer.resblocks[2]
+    written, streams = [], []
+    for block in vit.transformer.resblocks[:2]:
+        block.mlp.register_forward_hook(lambda m, i, o: written.append(o))
+    last.ln_1.register_forward_hook(lambda m, i, o: streams.append(i[0]))
+    vit.ln_post.register_forward_hook(lambda m, i, o: streams.append(i[0][..., 0, :]))
+    vit(images)
+    stream, final = streams[:2]
+    final = final if final.ndim == 2 else final[:, 0]
+    effects = forward.heard(last, stream, sum(written))[:, 0]
+    wanted = effects.var(0).sum() / final.var(0).sum()
+    assert forward.vit(vit, images, 2)[2].item() == pytest.approx(wanted.item(), rel=1e-2)
+    assert forward.vit(vit, images)[2] == 0
 
 
 def test_attention_is_put_back_after_an_error():
