@@ -119,7 +119,7 @@ def rates(name: str, precision: str, batch: int, rounds: int, device: str) -> st
     waiting = {task: _finished(run, device) for task, run in tasks.items()}
     seconds = {task: sorted(s)[rounds // 2] for task, s in measure(waiting, rounds).wall.items()}
     each = ", ".join(
-        f"{task} {batch / seconds[task]:,.0f}" for task in ("forward", "lens", "export")
+        f"{task} {batch / seconds[task]:,.3g}" for task in ("forward", "lens", "export")
     )
     return (
         f"{name} {precision}, images/s of batches of {batch}: {each}; pursuit of {COMPONENTS} in"
