@@ -40,7 +40,8 @@ TABS = ("dictionary", "concepts", "edit", "segmentation", "adversarial", "shift"
 # One image at a time through a model on a CPU; others wait in a queue of bounded length.
 AT_ONCE, WAITING = 1, 64
 MASTHEAD = """
-<header class="cn-mast"><h1>clipneurons</h1>
+<header class="cn-mast"><button class="cn-copy" type="button">Copy link</button>
+<h1>clipneurons</h1>
 <p>CLIP describes a picture with thousands of small neurons. Each one has something to say, and
 this page puts it into words: look a neuron up, or bring a picture and see which neurons speak.</p>
 </header>
@@ -89,12 +90,12 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
     where = gr.Textbox(elem_classes="offstage", label="Address", elem_id="address")
     button = gr.Button("Restore", elem_classes="offstage", elem_id="restore")
     handles = modules["dictionary"]
-    # A gallery picture that a link opens in another tab.
+    # A gallery picture that a link opens in another tab; Edit reads its address itself.
     pictures = {
         name: block
         for block in list(page.blocks.values())
         for name in TABS
-        if name != "dictionary" and getattr(block, "elem_id", None) == f"{name}-image"
+        if name not in ("dictionary", "edit") and getattr(block, "elem_id", None) == f"{name}-image"
     }
 
     @user_errors
@@ -139,7 +140,7 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
 
 def _picture(session: BundleSession, given: dict[str, str], tab: str):
     """The gallery picture that an address opens in a tab; nothing changes without one."""
-    image = _number(given.get("image"), -1, session.bundle.examples)
+    image = _number(given.get("picture"), -1, session.bundle.examples)
     if given.get("tab") != tab or image < 0:
         return gr.skip()
     return image_reading.picture_of(session, image)

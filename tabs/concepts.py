@@ -43,7 +43,7 @@ _HOW = (
 _PRIVATE = {"api_visibility": "private"}
 # A link that brings a picture of its own leaves no room for the example.
 _LINKED = """(bundle, found, image) => {
-  const linked = new URLSearchParams(location.search).has("image");
+  const linked = new URLSearchParams(location.search).has("picture");
   return [bundle, linked ? { linked } : found, image];
 }"""
 

@@ -143,10 +143,18 @@ def _row(session: BundleSession, layer: int, row: dict) -> str:
     return f"<tr>{''.join(cells)}</tr>"
 
 
+def _as_text(words: str) -> str:
+    """Words that no spreadsheet takes for a formula; texts of a bundle may be a stranger's."""
+    return f"'{words}" if words.startswith(("=", "+", "-", "@", "\t", "\r")) else words
+
+
 def csv_file(session: BundleSession, layer: int) -> str:
     """All rows with unrounded values, for `cnSave` of `page.js`."""
     text = StringIO()
     writer = csv.DictWriter(text, TABLE)
     writer.writeheader()
-    writer.writerows(rows_of(session, layer))
+    writer.writerows(
+        row | {column.key: _as_text(row[column.key]) for column in COLUMNS if column.words}
+        for row in rows_of(session, layer)
+    )
     return file_to_save(f"layer{layer}.csv", "text/csv", text.getvalue().encode())

@@ -227,15 +227,19 @@ def test_where_a_neuron_fires_lies_over_its_pictures(visit):
     )
 
 
-def test_a_picture_of_a_card_opens_in_another_tab(visit):
+@pytest.mark.parametrize("tab", ["Concepts", "Segmentation", "Edit"])
+def test_a_picture_of_a_card_opens_in_another_tab(visit, tab):
     page = visit()
     sent = page.locator("#dictionary-card .cn-gallery img").first.evaluate(_PIXELS)
     page.locator("#dictionary-card .cn-gallery summary").first.click()
-    page.locator("#dictionary-card .cn-open >> text=Concepts").first.click()
-    page.wait_for_selector("#concepts-image img")
-    page.wait_for_selector("#concepts-result .cn-concepts")
-    assert "image=" in page.url
-    came = page.locator("#concepts-image img").first.evaluate(_PIXELS)
+    page.locator(f"#dictionary-card .cn-open >> text={tab}").first.click()
+    picture = f"#{tab.lower()}-image img"
+    page.wait_for_selector(picture)
+    if tab == "Concepts":
+        page.wait_for_selector("#concepts-result .cn-concepts")
+    page.wait_for_timeout(1500)  # in which an example would take its place
+    assert "picture=" in page.url
+    came = page.locator(picture).first.evaluate(_PIXELS)
     assert came == pytest.approx(sent, abs=40), "the picture that was sent, not an example"
 
 
@@ -256,6 +260,15 @@ def test_favourites_are_kept_in_the_address_and_stay_when_links_lead_on(visit):
     again.wait_for_selector("#dictionary-keep >> text=★")
     again.click("#dictionary-keep")
     again.wait_for_function("!location.search.includes('fav=')")
+
+
+def test_the_link_of_any_tab_is_copied(visit):
+    page = visit("?tab=about")
+    page.evaluate("navigator.clipboard.writeText = async text => { window.copied = text }")
+    page.locator(".cn-mast .cn-copy").click()
+    page.wait_for_function("window.copied === location.href")
+    page.wait_for_selector(".cn-mast .cn-copy >> text=Copied")
+    page.wait_for_selector(".cn-mast .cn-copy >> text=Copy link")
 
 
 def test_the_vocabulary_is_offered_while_one_types(visit):

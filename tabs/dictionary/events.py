@@ -174,4 +174,3 @@ class Events:
             button.click(user_errors(make), given, [saved], **_PRIVATE).then(
                 None, [saved], js="(file) => window.cnSave(file)"
             )
-        self.card.link.click(None, None, None, js="() => window.cnCopyLink()")

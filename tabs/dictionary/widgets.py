@@ -71,7 +71,6 @@ class Card:
     kept: gr.HTML
     card: gr.HTML
     keep: gr.Button
-    link: gr.Button
     as_json: gr.Button
     as_png: gr.Button
     image: gr.Image
@@ -158,17 +157,21 @@ def card_widgets(session: BundleSession) -> Card:
         show(session, layer, unit, default_names(session), model=False), elem_id="dictionary-card"
     )
     with gr.Row():
-        keep, link, as_json, as_png = (
+        keep, as_json, as_png = (
             gr.Button(label, size="sm", scale=0, min_width=130, elem_id=f"dictionary-{name}")
             for label, name in (
-                ("☆ Favourite", "keep"), ("Copy link", "link"),
-                ("Save as JSON", "json"), ("Save as PNG", "png"),
+                ("☆ Favourite", "keep"), ("Save as JSON", "json"), ("Save as PNG", "png"),
             )
+        )  # fmt: skip
+        # The page itself copies the address (`page.js`).
+        gr.Button(
+            "Copy link", size="sm", scale=0, min_width=130, elem_id="dictionary-link",
+            elem_classes="cn-copy",
         )  # fmt: skip
     with gr.Accordion("Test this neuron on your picture", open=False, elem_id="dictionary-test"):
         image = ImageInput("Your picture", elem_id="dictionary-image", height=240)
         tried = html(elem_id="dictionary-tried")
-    return Card(kept, card, keep, link, as_json, as_png, image, tried)
+    return Card(kept, card, keep, as_json, as_png, image, tried)
 
 
 def table_widgets() -> Table:

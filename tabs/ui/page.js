@@ -50,11 +50,10 @@
   // What a link brings into Concepts is read at once; other tabs wait for words.
   window.cnArrived = () => {
     const given = new URLSearchParams(location.search);
-    if (given.get("tab") === "concepts" && given.has("image"))
+    if (given.get("tab") === "concepts" && given.has("picture"))
       document.querySelector("#concepts-go")?.click();
   };
-  window.cnCopyLink = () => {
-    const button = document.querySelector("#dictionary-link");
+  window.cnCopyLink = (button) => {
     const say = (text) => {
       const before = button.textContent;
       button.textContent = text;
@@ -78,6 +77,10 @@
   };
   const restore = () => document.querySelector("#restore")?.click();
   addEventListener("popstate", restore);
+  addEventListener("click", (event) => {
+    const button = event.target.closest?.(".cn-copy");
+    if (button) window.cnCopyLink(button);
+  });
   addEventListener("click", (event) => {
     const row = event.target.closest?.(".cn-sorted tbody tr");
     const link = event.target.closest?.("a.cn-link") || row?.querySelector("a.cn-link");

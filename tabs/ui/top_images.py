@@ -25,7 +25,7 @@ from tabs.ui.plots import empty, link, percent
 _WEAKER = 8
 _MASK = 64  # pixels of a map's side
 # Tabs that a picture can be opened in.
-_OPEN_IN = {"concepts": "Concepts", "segmentation": "Segmentation"}
+_OPEN_IN = {"concepts": "Concepts", "segmentation": "Segmentation", "edit": "Edit"}
 Maps = Mapping[int, list[list[float]]]
 
 
@@ -183,7 +183,7 @@ def _picture(gallery: Gallery, image: int, norm: float) -> str:
     fires = gallery.maps.get(image)
     lit = f'<img class="cn-map" alt="" src="{patch_mask(fires, _MASK)}">' if fires else ""
     targets = "".join(
-        link(name, tab=tab, image=image, bundle=gallery.key) for tab, name in _OPEN_IN.items()
+        link(name, tab=tab, picture=image, bundle=gallery.key) for tab, name in _OPEN_IN.items()
     )
     return (
         f'<figure title="{caption}"><details name="picture"><summary class="cn-lit">'

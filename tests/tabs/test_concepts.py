@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import gradio as gr
 import pytest
 from PIL import Image
 
 from clipneurons.analysis.textspan import TextSpanReader
+from tabs import concepts
 from tabs.image_reading import contrast, discover, heads_say
+from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.concept_card import concepts_html, others_html
 from tabs.ui.unknown_words import unknown_words_html
@@ -100,3 +103,11 @@ def test_mistakes_are_named(session):
         contrast(session, [PICTURE], "dense")
     with pytest.raises(ValueError, match="At most 8"):
         contrast(session, [PICTURE] * 9, "dense")
+
+
+def test_a_picture_that_a_link_brought_stays_where_the_tab_opens(session, monkeypatch):
+    registry = BundleRegistry([session])
+    shipped = PICTURE, {"neurons": [], "concepts": [], "way": "dense"}, ""
+    monkeypatch.setattr(concepts, "opening_concepts", lambda _: shipped)
+    assert concepts.selected(registry, "", None, None)[0] is PICTURE, "else the bundle's example"
+    assert set(map(str, concepts.selected(registry, "", None, PICTURE))) == {str(gr.skip())}

@@ -60,6 +60,15 @@ def test_the_page_draws_the_first_rows_and_the_file_has_all(session):
     assert float(lines[5]["top_norm"]) == rows_of(session, 1)[5]["top_norm"]
 
 
+def test_no_text_of_a_bundle_is_a_formula_in_a_spreadsheet(tmp_path):
+    bundle = tiny_bundle()
+    bundle.texts[:] = [f"=HYPERLINK({text})" for text in bundle.texts]
+    bundle.layers[1].coefficients.abs_()
+    file = json.loads(csv_file(BundleSession("b", tmp_path, bundle), 1))
+    text = base64.b64decode(file["uri"].partition("base64,")[2]).decode()
+    assert {row["label"][:2] for row in csv.DictReader(text.splitlines())} == {"'="}
+
+
 def test_shares_are_written_as_on_the_card(session):
     row = rows_of(session, 1)[0]
     page = table_html(session, 1, "", Order())

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -157,6 +158,14 @@ def test_examples_come_with_the_words_of_their_captions(session, tmp_path):
     assert examples(empty) == []
     with pytest.raises(ValueError, match="no images"):
         any_example(empty)
+
+
+def test_a_picture_that_a_link_brought_stays_where_the_tab_opens(session, image):
+    registry = BundleRegistry([session])
+    assert handlers.show_example(registry, "", "", image) == gr.skip()
+    key, *_ = handlers.show_example(registry, "", "", None)
+    assert key == session.key, "without one the bundle's example is shown"
+    assert handlers.show_example(registry, "", key, image) == gr.skip(), "which stays"
 
 
 def test_words_that_the_model_never_saw_are_told(session, image):

@@ -111,5 +111,5 @@ def test_a_picture_says_what_it_shows_and_leads_to_other_tabs(bundle):
     page = drawn(bundle, 1, 3, [])
     image, _ = Dictionary(bundle).card(1, 3).images[0]
     assert f"<p>colour {image}</p>" in page
-    for tab in ("concepts", "segmentation"):
-        assert f"?tab={tab}&amp;image={image}&amp;bundle=key" in page
+    for tab in ("concepts", "segmentation", "edit"):
+        assert f"?tab={tab}&amp;picture={image}&amp;bundle=key" in page
