@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from abc import ABCMeta
 from io import BytesIO
 from pathlib import Path
 
@@ -25,10 +26,7 @@ def ImageInput(label: str = "Image", **options) -> gr.Image:
     """A `gr.Image` whose handler gets a checked PIL image, or whose visitor gets a message."""
     options.setdefault("sources", ["upload", "clipboard", "webcam"])
     options.setdefault("buttons", [])
-    image = gr.Image(label=label, type="pil", **options)
-    # On the instance: Gradio writes a stub file beside the source of every subclass.
-    image.preprocess = _preprocess
-    return image
+    return _CheckedImage(label=label, type="pil", **options)
 
 
 def _preprocess(payload: ImageData | None) -> Image.Image | None:
@@ -42,3 +40,10 @@ def _preprocess(payload: ImageData | None) -> Image.Image | None:
         return open_image(Path(payload.path))
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from None
+
+
+# A subclass and no attribute of the instance: after an update, Gradio makes a visitor's component
+# again from its class. By ABCMeta, since Gradio's own metaclass writes a stub file beside us.
+_CheckedImage = ABCMeta.__new__(
+    type(gr.Image), "Image", (gr.Image,), {"preprocess": staticmethod(_preprocess)}
+)
