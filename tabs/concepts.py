@@ -165,6 +165,8 @@ def _read_events(registry: BundleRegistry, widgets: Widgets) -> None:
     widgets.fold.expand(
         handler(registry, other_ways, 120), [widgets.source, widgets.image, widgets.data],
         [widgets.others], concurrency_id=MODEL, **_PRIVATE,
+    ).success(  # what arrives in a fold for the first time closes it
+        lambda: gr.Accordion(open=True), None, [widgets.fold], show_progress="hidden", **_PRIVATE
     )  # fmt: skip
     spoken = gr.JSON(visible=False, label="Attention heads")
     gr.on(

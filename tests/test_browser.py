@@ -654,8 +654,12 @@ def test_a_unit_of_a_comparison_is_a_row_to_click(visit):
 
 def test_what_the_heads_say_is_made_when_its_fold_is_opened(visit):
     page = visit("?tab=concepts")
-    page.click("#concepts-examples .thumbnail-item >> nth=0")
-    page.wait_for_selector("#concepts-others button")
+    page.wait_for_selector("#concepts-result .cn-concepts")
+    before = page.inner_text("#concepts-result")
+    page.click("#concepts-examples .thumbnail-item >> nth=1")
+    page.wait_for_function(  # a new reading closes the fold
+        "text => document.querySelector('#concepts-result').innerText != text", arg=before
+    )
     assert page.locator("#concepts-other-ways .cn-three").count() == 0
     page.click("#concepts-others button >> nth=0")
     page.wait_for_selector("#concepts-other-ways >> text=TextSpan")
