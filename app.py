@@ -129,7 +129,10 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
     card = [handles.layer, handles.unit, handles.query, handles.way, handles.examples]
     card.append(handles.favourites)
     outputs = [chosen.source, chosen.panel, chosen.name, tabs, *card, *pictures.values()]
-    options = dict(js="() => [location.search]", show_progress="hidden", api_visibility="private")
+    options = dict(
+        js="() => [location.search]", show_progress="hidden", api_visibility="private",
+        trigger_mode="always_last",  # two quick steps back are two
+    )  # fmt: skip
     for event in (page.load, button.click):
         restored = event(restore, [where], outputs, **options)
         modules["edit"].then_restore(event, "() => location.search")

@@ -12,12 +12,18 @@
     if (query && keep(query) !== location.search) history.pushState(null, "", keep(query));
   };
   const tab = () => new URLSearchParams(location.search).get("tab") || "dictionary";
+  // Whether the visitor has stepped on to another neuron's address while this one was drawn.
+  const movedOn = (query) => {
+    const here = new URLSearchParams(location.search).get("unit");
+    return here !== null && here !== new URLSearchParams(query).get("unit");
+  };
   window.cnDrawn = (query, restored) => {
     // The card is drawn at every start; only its own tab shows it in the address.
     window.cnCard = query;
     if (tab() !== "dictionary") return;
     // What the address asked for is there already, perhaps written in another way: pushed once
     // more, it would lie in the way of going back.
+    if (restored && movedOn(query)) return;
     if (restored || !location.search) history.replaceState(null, "", keep(query));
     else window.cnPush(query);
   };
