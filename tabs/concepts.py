@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import gradio as gr
@@ -20,7 +19,7 @@ from tabs.image_reading import (
     picture_of,
 )
 from tabs.opening import opening_concepts
-from tabs.server.handlers import handler
+from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL
 from tabs.server.uploads import open_image
@@ -65,13 +64,6 @@ class Widgets:
     both: gr.Button
     compared: gr.HTML
     compared_data: gr.JSON
-
-
-@dataclass(frozen=True)
-class Handles:
-    """What the page around the tab does with it."""
-
-    when_selected: Callable[[gr.Tab], None]
 
 
 def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import gradio as gr
 
 from tabs.opening import opening_shift
-from tabs.server.handlers import handler
+from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL, BundleSession
 from tabs.server.uploads import MOST_IMAGES, open_images
@@ -53,13 +52,6 @@ class Widgets:
         """What a comparison fills in, as `shown` gives it."""
         return [self.compared, self.found, self.verdict, self.words, self.units, self.unit,
                 self.before, self.after]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Handles:
-    """What the page around the tab does with it."""
-
-    when_selected: Callable[[gr.Tab], None]
 
 
 def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:

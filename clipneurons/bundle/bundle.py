@@ -115,6 +115,15 @@ class Bundle:
         tested = self.labels.get(layer)
         return self._said(tested, unit, count) if tested else self.phrases(layer, unit, count)
 
+    def by_layer(self, columns: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """Columns with a row a unit, all layers one below the other, cut into the layers."""
+        cuts, start = {}, 0
+        for layer, arrays in self.layers.items():
+            part = slice(start, start + len(arrays.directions))
+            cuts[layer] = {name: value[part] for name, value in columns.items()}
+            start = part.stop
+        return cuts
+
     def _said(
         self, words: LayerArrays | LayerLabels, unit: int, count: int
     ) -> list[tuple[str, float]]:

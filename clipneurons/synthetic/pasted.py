@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from PIL import Image
 
 from .photographs import Photographs
 from .pictograms import SIZE, Pictograms
@@ -29,9 +28,7 @@ class PastedPhotographs:
     @cached_property
     def rows(self) -> dict[str, list[int]]:
         """Photographs by name."""
-        found: dict[str, list[int]] = {}
-        for row in range(len(self.photographs)):
-            found.setdefault(self.photographs.name(row), []).append(row)
+        found = self.photographs.by_name
         return {name: rows[self.half :: 2] for name, rows in found.items() if len(rows) > 1}
 
     @cached_property
@@ -56,8 +53,4 @@ class PastedPhotographs:
         return drawn[variant % len(drawn)]
 
     def _drawn(self, row: int) -> np.ndarray:
-        picture = Image.fromarray(self.photographs.image(row))
-        side = min(picture.size)
-        left, top = ((length - side) // 2 for length in picture.size)
-        square = picture.crop((left, top, left + side, top + side)).resize((SIZE, SIZE))
-        return np.asarray(square.convert("RGBA"))
+        return np.asarray(self.photographs.square(row, SIZE).convert("RGBA"))

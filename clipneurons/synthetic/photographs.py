@@ -47,9 +47,25 @@ class Photographs:
         with Image.open(io.BytesIO(self.data(index))) as picture:
             return np.asarray(picture.convert("RGB"))
 
+    def square(self, index: int, side: int) -> Image.Image:
+        """The middle square of one photograph, side x side."""
+        picture = Image.fromarray(self.image(index))
+        shorter = min(picture.size)
+        left, top = ((length - shorter) // 2 for length in picture.size)
+        middle = picture.crop((left, top, left + shorter, top + shorter))
+        return middle.resize((side, side), Image.Resampling.BICUBIC)
+
     def name(self, index: int) -> str:
         """What one photograph shows."""
         return self.classes[self.label[index]]["name"]
+
+    @property
+    def by_name(self) -> dict[str, list[int]]:
+        """Which photographs show what."""
+        found: dict[str, list[int]] = {}
+        for row in range(len(self)):
+            found.setdefault(self.name(row), []).append(row)
+        return found
 
     @property
     def sources(self) -> np.ndarray:

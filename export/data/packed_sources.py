@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -51,13 +50,8 @@ def shipped_photographs(heldout: bool = False) -> PhotographsSource:
         pack = load_photographs()
     except (OSError, ValueError) as error:
         raise SourceError(str(error)) from None
-    seen: Counter[str] = Counter()
-    rows = []
-    for row in range(len(pack)):
-        name = pack.name(row)
-        seen[name] += 1
-        if (seen[name] % 3 == 0) == heldout:
-            rows.append(row)
+    thirds = {row for rows in pack.by_name.values() for row in rows[2::3]}
+    rows = [row for row in range(len(pack)) if (row in thirds) == heldout]
     name = "held-out photographs" if heldout else "photographs"
     return PhotographsSource(pack.subset(np.array(rows)), name)
 

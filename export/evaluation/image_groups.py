@@ -106,9 +106,4 @@ def _by_layer(
         "purity": grouped.columns(names.purity, torch.nan),
         "auc": grouped.columns(names.auc, torch.nan),
     }
-    layers, start = {}, 0
-    for layer, arrays in bundle.layers.items():
-        part = slice(start, start + len(arrays.directions))
-        layers[layer] = ImageGroups(**{name: value[part] for name, value in columns.items()})
-        start = part.stop
-    return layers
+    return {layer: ImageGroups(**mine) for layer, mine in bundle.by_layer(columns).items()}

@@ -306,12 +306,7 @@ def _by_layer(bundle: Bundle, found: Assessment, parts: Parts) -> dict[int, Laye
         **_concept(concept),
         **_properties(test.effects, test.judged),
     }
-    layers, start = {}, 0
-    for layer, arrays in bundle.layers.items():
-        part = slice(start, start + len(arrays.directions))
-        layers[layer] = LayerLabels(**{name: value[part] for name, value in columns.items()})
-        start = part.stop
-    return layers
+    return {layer: LayerLabels(**mine) for layer, mine in bundle.by_layer(columns).items()}
 
 
 def _detection(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import gradio as gr
 
 from tabs import adversarial_backend as backend
 from tabs.adversarial import handlers
 from tabs.adversarial.layout import PAIRS, Widgets, layout
-from tabs.server.handlers import handler
+from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL
 
@@ -24,13 +23,6 @@ INTRO = (
 _FINDING, _MAKING = 60, 120
 _PRIVATE = {"api_visibility": "private"}
 _MODEL = {"concurrency_id": MODEL}
-
-
-@dataclass(frozen=True)
-class Handles:
-    """What the page connects: `when_selected` shows an example when the tab is opened."""
-
-    when_selected: Callable[[gr.Tab], None]
 
 
 def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:

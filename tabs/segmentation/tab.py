@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import gradio as gr
 
 from tabs.segmentation import handlers
 from tabs.segmentation.layout import Widgets, layout
-from tabs.server.handlers import handler
+from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL
 
@@ -21,13 +20,6 @@ INTRO = (
 _SECONDS = 60  # of a GPU, where one is lent
 _PRIVATE = {"api_visibility": "private"}
 _MODEL = {"concurrency_id": MODEL}
-
-
-@dataclass(frozen=True)
-class Handles:
-    """What the page connects: `when_selected` shows an example when the tab is opened."""
-
-    when_selected: Callable[[gr.Tab], None]
 
 
 def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
+
+import gradio as gr
 
 from tabs.server.gpu import on_gpu
 from tabs.server.messages import user_errors
 from tabs.server.registry import BundleRegistry
+
+
+@dataclass(frozen=True)
+class Handles:
+    """What the page connects of a tab: `when_selected` shows an example when it is opened."""
+
+    when_selected: Callable[[gr.Tab], None]
 
 
 def handler(

@@ -22,7 +22,7 @@ def test_masks_are_exact(photographs):
         again = Collages(photographs, 20, seed=3)[index]
         np.testing.assert_array_equal(again.image, made.image)
         # Around the cut, the picture is one of the ground's photographs, pixel by pixel.
-        squares = [np.asarray(collages._square(row)) for row in collages.rows[ground]]
+        squares = [np.asarray(photographs.square(row, 64)) for row in collages.rows[ground]]
         assert any((square[outside] == made.image[outside]).all() for square in squares)
         assert not any((square[inside] == made.image[inside]).all() for square in squares)
 
