@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from clipneurons.synthetic.pictograms import ARTIFACTS
 
 FILE = ARTIFACTS / "photographs.safetensors"
+NAMES = ARTIFACTS / "photograph-names.json"
 TENSORS = ("webp", "offsets", "label", "split")
 
 
@@ -111,6 +112,15 @@ def load_photographs(path: str | Path | None = None) -> Photographs:
     if not whole or tensors["offsets"][-1] != len(tensors["webp"]):
         raise ValueError(f"{path} is no intact pack of photographs: its tensors do not match")
     return Photographs(classes=tuple(classes), **tensors)
+
+
+def load_names() -> dict[str, list[str]]:
+    """What the photographs that the bundled models were trained on show, each with what kind of
+    thing it is: "goldfish" is a fish and an animal.
+
+    Raises `FileNotFoundError` outside a checkout.
+    """
+    return json.loads(NAMES.read_text(encoding="utf-8"))
 
 
 def save_photographs(path: str | Path, photographs: Photographs) -> None:

@@ -1,4 +1,5 @@
-"""Which texts are true of a composed scene: its concepts, colours, backgrounds and places.
+"""Which texts are true of a composed scene: its concepts, colours, backgrounds and places; and of
+a photograph: the name of what it shows, and that thing's kinds.
 
 A text is understood as the facts of which any one makes it true: "an animal" is true of a scene
 with a cat, "a red cat" only of one with a red cat, "a cat left of a dog" by the objects' places.
@@ -7,7 +8,7 @@ with a cat, "a red cat" only of one with a red cat, "a cat left of a dog" by the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -73,6 +74,26 @@ class SceneTruth:
                 if rest == f"{PATTERNS[kind]} background"
             }
         return found
+
+
+class PhotographTruth:
+    """What is true of photographs of which only the main thing's name is known.
+
+    `known` bool [text]: texts that are a name or a kind of thing (`kinds`: the kinds by name).
+    """
+
+    def __init__(self, kinds: Mapping[str, Sequence[str]], texts: Sequence[str]) -> None:
+        meant = [_bare(text.lower()) for text in texts]
+        self._rows = {
+            name: np.array([text == name or text in of for text in meant], np.float32)
+            for name, of in kinds.items()
+        }
+        said = set(kinds) | {kind for of in kinds.values() for kind in of}
+        self.known = np.array([text in said for text in meant])
+
+    def __call__(self, names: Iterable[str]) -> np.ndarray:
+        """float32 [photograph, text]: 1 where the text is true of what is called so."""
+        return np.stack([self._rows[name] for name in names])
 
 
 def facts(scene: Scene) -> set[Fact]:

@@ -114,19 +114,26 @@ def _common_words(name: str, count: int) -> TextPool:
 
 
 def _vocabulary() -> TextPool:
-    """Concepts of the bundled pictograms, their other names and groups, colours and grounds.
+    """What the bundled models know: pictograms' concepts, their other names and groups, the names
+    and kinds of photographed things, colours and grounds.
 
     No coloured concepts: eleven texts that differ in a colour alone crowd out what else is said.
     """
     from clipneurons.synthetic.captions import COLOURS, PATTERNS, article
+    from clipneurons.synthetic.photographs import load_names
     from clipneurons.synthetic.pictograms import load_pictograms
 
-    pack = load_pictograms()
+    pack, photographed = load_pictograms(), load_names()
     texts = [article(name) for name in pack.concepts]
     texts += [article(word) for name in pack.concepts for word in pack.synonyms[name]]
     texts += sorted(set(pack.groups.values()))
+    texts += [
+        article(f"{name} texture" if "texture" in kinds else name)  # "a banded" says nothing
+        for name, kinds in photographed.items()
+    ]
+    texts += [article(kind) for kinds in photographed.values() for kind in kinds]
     texts += COLOURS
     grounds = ["", *(f"{pattern} " for pattern in PATTERNS.values())]
     texts += [article(f"{colour} {ground}background") for ground in grounds for colour in COLOURS]
-    credit = "names of the bundled pictograms, synonyms, colours and backgrounds"
+    credit = "names of bundled pictograms and of photographed things, colours and backgrounds"
     return TextPool(VOCABULARY, clean_texts(texts), credit, "MIT")

@@ -19,7 +19,7 @@ from export.common.errors import UserError
 from export.common.flags import positive
 from export.common.settings import DEFAULT_MODEL, Settings
 from export.data.dataset import Limited
-from export.data.open_source import SCENES
+from export.data.open_source import shipped_spec
 from export.evaluation import (
     concepts,
     labels,
@@ -109,10 +109,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _images(args, bundle, clip):
-    scenes = bundle.config.data.name == "composed scenes"
-    if not args.images and not scenes:
+    images = args.images or shipped_spec(bundle.config.data.name)
+    if not images:
         raise UserError("--images is needed: which images should be classified?")
-    settings = Settings(images=args.images or SCENES, split=args.split, limit=args.limit)
+    settings = Settings(images=images, split=args.split, limit=args.limit)
     source = heldout_images(settings, clip)
     small = args.limit and args.limit < len(source)
     return Limited(source, args.limit) if small else source

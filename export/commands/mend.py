@@ -28,7 +28,7 @@ from export.common.flags import positive
 from export.common.settings import DEFAULT_MODEL, read_text
 from export.data.grouped import GroupedImages, grouped_folder, split_in_half
 from export.data.loader import batches
-from export.data.open_source import open_source
+from export.data.open_source import open_source, shipped_spec
 from export.evaluation.mending import (
     OURS,
     REAL,
@@ -67,7 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--most", type=positive, default=FindOptions.most,
         help="units at most (default: %(default)s)")  # fmt: skip
     add("--elsewhere", metavar="IMAGES", help="other labelled images, as in `run`, that should"
-        " stay as they are (default: scenes:500 for a bundle of scenes)")  # fmt: skip
+        " stay as they are (default: 500 scenes and the photographs that ship,"
+        " for a bundle of them)")  # fmt: skip
     add("--templates", help="prompts of the classes (default: photo for a bundled model, else"
         " simple)")  # fmt: skip
     add("--seed", type=int, default=0, help="of the halves and random neurons"
@@ -248,7 +249,7 @@ def _elsewhere(
 ) -> dict:
     """What the edit does to other images, over all their classes; nothing where none are known."""
     clip, bundle = mender.clip, mender.bundle
-    spec = args.elsewhere or ("scenes:500" if bundle.config.data.name == "composed scenes" else "")
+    spec = args.elsewhere or shipped_spec(bundle.config.data.name, 500)
     if not spec:
         return {}
     source = open_source(spec, image_size=max(clip.image_size), heldout=True)

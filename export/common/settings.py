@@ -37,7 +37,7 @@ class Settings:
     pretrained: str | None = None
     precision: str = "fp32"
     device: str | None = None
-    images: str = "scenes:5000"
+    images: str = "scenes:3000+photographs"
     split: str | None = None
     limit: int | None = None
     seed: int = 0

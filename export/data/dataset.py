@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
 
@@ -32,10 +33,20 @@ class Raw:
     load: Callable[[], Content]
 
 
+@dataclass(frozen=True)
+class Truth:
+    """What is known of a source's images: `known` bool [text], of which texts anything is;
+    `rows(indices)` float32 [image, text]: 1 where the text is true of the image."""
+
+    known: np.ndarray
+    rows: Callable[[Sequence[int]], np.ndarray]
+
+
 class Source(Protocol):
     """A data set: `raws(indices)` gives its entries in the order asked for.
 
     Labels index `class_names`; `notes` are (name, reason) of files that are no entries.
+    A source that knows what its images show has `truth(texts)`, a `Truth`.
     """
 
     name: str

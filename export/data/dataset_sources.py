@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from export.common.errors import SourceError
-from export.data.dataset import Content, Raw, readable_names
+from export.data.dataset import Content, Raw, Truth, readable_names
 from export.data.decode import Unreadable
 
 
@@ -37,6 +37,12 @@ class ScenesSource:
         only = scene.objects[0].name if len(scene.objects) == 1 else None
         label = self.class_names.index(only) if only in self.class_names else None
         return Content(Image.fromarray(scene.image), label, scene.caption)
+
+    def truth(self, texts: Sequence[str]) -> Truth:
+        from clipneurons.synthetic.truth import SceneTruth
+
+        truth = SceneTruth(self.scenes.pack, texts)
+        return Truth(truth.known, lambda indices: truth(self.scenes[i] for i in indices))
 
 
 @dataclass

@@ -11,6 +11,7 @@ from export.data.file_sources import FolderSource, TarSource, tar_files
 from export.data.packed_sources import Joined, shipped_photographs
 
 SCENES, PHOTOGRAPHS = "scenes", "photographs"
+HELD_OUT = "photographs:held-out"
 
 
 def is_scenes(spec: str) -> bool:
@@ -20,7 +21,18 @@ def is_scenes(spec: str) -> bool:
 
 def ships(spec: str) -> bool:
     """Whether `--images` names composed scenes, the shipped photographs, or both."""
-    return all(is_scenes(part) or part == PHOTOGRAPHS for part in spec.split("+"))
+    return all(is_scenes(part) or part in (PHOTOGRAPHS, HELD_OUT) for part in spec.split("+"))
+
+
+def shipped_spec(data: str, scenes: int | None = None, photographs: str = PHOTOGRAPHS) -> str:
+    """What names a bundle's data (`config.data.name`) where it ships with the project, else "".
+
+    `scenes`: how many; `photographs`: which.
+    """
+    specs = {"composed scenes": f"{SCENES}:{scenes}" if scenes else SCENES,
+             "photographs": photographs}  # fmt: skip
+    parts = data.split(" and ")
+    return "+".join(specs[part] for part in parts) if specs.keys() >= set(parts) else ""
 
 
 def open_source(
@@ -34,10 +46,11 @@ def open_source(
 ) -> Source:
     """The source that a user's `--images` names.
 
-    `scenes` or `scenes:COUNT` (composed, of `image_size` pixels), `photographs` (those that ship),
-    both (`scenes:3000+photographs`), a folder, tar files (a path, a
-    glob or `name-{000..012}.tar`), `cifar10:ROOT`, or `hf:owner/name[@revision]`. `limit` keeps
-    the first images. `heldout` takes the scenes and photographs that are kept for figures.
+    `scenes` or `scenes:COUNT` (composed, of `image_size` pixels), `photographs` (those that ship,
+    without those that are kept for figures: `photographs:held-out`), both
+    (`scenes:3000+photographs`), a folder, tar files (a path, a glob or `name-{000..012}.tar`),
+    `cifar10:ROOT`, or `hf:owner/name[@revision]`. `limit` keeps the first images. `heldout` takes
+    the scenes and photographs that are kept for figures.
     Raises `SourceError`.
     """
     kind, _, rest = spec.partition(":")
@@ -47,8 +60,8 @@ def open_source(
             for part in spec.split("+")
         ]
         source = Joined(parts)
-    elif spec == PHOTOGRAPHS:
-        source = shipped_photographs(heldout)
+    elif spec in (PHOTOGRAPHS, HELD_OUT):
+        source = shipped_photographs(heldout or spec == HELD_OUT)
     elif is_scenes(spec):
         if rest and not rest.isdigit():
             raise SourceError(f"--images {spec!r}: expected scenes:COUNT")

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from clipneurons.synthetic.captions import article
-from clipneurons.synthetic.photographs import Photographs, load_photographs
+from clipneurons.synthetic.photographs import Photographs, load_names, load_photographs
+from clipneurons.synthetic.truth import PhotographTruth
 from export.common.errors import SourceError
-from export.data.dataset import Content, Raw, Source
+from export.data.dataset import Content, Raw, Source, Truth
 
 
 @dataclass
@@ -39,6 +40,10 @@ class PhotographsSource:
         name = self.pack.name(i)
         label = self.class_names.index(name)
         return Content(self.pack.data(i), label, f"a photo of {article(name)}")
+
+    def truth(self, texts: Sequence[str]) -> Truth:
+        truth = PhotographTruth(load_names(), texts)
+        return Truth(truth.known, lambda indices: truth(self.pack.name(i) for i in indices))
 
 
 def shipped_photographs(heldout: bool = False) -> PhotographsSource:
@@ -71,10 +76,24 @@ class Joined:
 
     def raws(self, indices: Sequence[int]) -> Iterator[Raw]:
         for i in indices:
-            which = bisect_right(self._ends, i)
+            which, own = self._place(i)
             source: Any = self.sources[which]
-            (raw,) = source.raws([i - self._ends[which] + len(source)])
+            (raw,) = source.raws([own])
             yield Raw(i, raw.name, partial(self._load, source, raw))
+
+    def truth(self, texts: Sequence[str]) -> Truth:
+        truths = [source.truth(texts) for source in self.sources]
+
+        def rows(indices: Sequence[int]) -> np.ndarray:
+            places = map(self._place, indices)
+            return np.concatenate([truths[which].rows([own]) for which, own in places])
+
+        return Truth(np.any([truth.known for truth in truths], axis=0), rows)
+
+    def _place(self, i: int) -> tuple[int, int]:
+        """Which source an entry is of, and its number there."""
+        which = bisect_right(self._ends, i)
+        return which, i - self._ends[which] + len(self.sources[which])
 
     def _load(self, source: Source, raw: Raw) -> Content:
         content = raw.load()

@@ -1,13 +1,14 @@
 """One pass over images for the test of labels: what units do, and what a judge sees there.
 
-The judge of composed scenes is their ground truth; of other images another CLIP. Every batch is
-kept on disk as it comes, so that a killed run goes on from there.
+The judge of composed scenes and of the photographs that ship is what is known of them; of other
+images another CLIP. Every batch is kept on disk as it comes, so that a killed run goes on from
+there.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,7 +22,6 @@ from clipneurons.explore.labels.detection import listed
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
-from clipneurons.synthetic.truth import SceneTruth
 from clipneurons.text.embedding import embed_texts
 from clipneurons.text.untrained_words import untrained_words
 from export.common.errors import UserError
@@ -52,25 +52,24 @@ class Judge(Protocol):
 
 
 class TruthJudge:
-    """Ground truth of composed scenes: 1 where a text is true of the scene, else 0."""
+    """What is known of the images (`Source.truth`): 1 where a text is true of one, else 0."""
 
-    name = "ground truth of the scenes"
+    name = "ground truth"
 
-    def __init__(self, source: Source, texts: list[str]) -> None:
-        scenes = getattr(source, "scenes", None)
-        if scenes is None:
+    def __init__(self, source: Any, texts: list[str]) -> None:
+        if not hasattr(source, "truth"):
             raise UserError(
                 f"of {source.name} nobody knows what is true: give another CLIP as judge, such as"
                 " --judge artifacts/mini-rn, or --judge ViT-B-32 --judge-pretrained openai"
             )
-        self._truth = SceneTruth(scenes.pack, texts)
+        self._truth = source.truth(texts)
         self.unknown = [t for t, known in zip(texts, self._truth.known, strict=True) if not known]
 
     def see(
         self, source: Source, number: int, ids: list[int], size: int, workers: int
     ) -> Float[Tensor, "image text"]:
-        """What is true of the scenes of a batch."""
-        return torch.from_numpy(self._truth(source.scenes[i] for i in ids))
+        """What is true of the images of a batch."""
+        return torch.from_numpy(self._truth.rows(ids))
 
     def scores(self, seen: Float[Tensor, "image text"]) -> Float[Tensor, "image text"]:
         """What was seen."""

@@ -48,7 +48,7 @@ from clipneurons.explore.labels.simulation import TOP_SHARE, Labels, pearson
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.common.flags import positive
-from export.data.open_source import SCENES, open_source
+from export.data.open_source import HELD_OUT, open_source, shipped_spec
 from export.evaluation import image_groups
 from export.evaluation.fidelity import check_bias
 from export.evaluation.label_recordings import TRUTH, ClipJudge, Judge, TruthJudge, record
@@ -65,13 +65,14 @@ _HISTOGRAM = 40
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Who judges, and on how many images."""
     add = parser.add_argument
-    add("--judge", help=f"who says what an image shows: {TRUTH} (default for composed scenes), a"
-        " folder with another CLIP, or an open_clip name with --judge-pretrained")  # fmt: skip
+    add("--judge", help=f"who says what an image shows: {TRUTH} (default for what ships), a folder"
+        " with another CLIP, or an open_clip name with --judge-pretrained")  # fmt: skip
     add("--judge-pretrained", metavar="TAG", help="weights of a judge that is an open_clip name")
     add("--allow-circular", action="store_true",
         help="let a model judge its own labels")  # fmt: skip
     add("--label-images", type=positive, metavar="N",
-        help=f"images for labels, at least {LEAST_IMAGES} (default: {_SCENES} scenes, else all)",
+        help=f"images for labels, at least {LEAST_IMAGES} (default: all; scenes {_SCENES}, beside"
+        " the photographs that are kept for figures)",
     )  # fmt: skip
 
 
@@ -259,15 +260,15 @@ def checked_metrics(parts: Parts) -> dict:
 
 
 def _source(bundle: Bundle, clip: ClipModel, args: argparse.Namespace):
-    # Where scenes are a part of the data, their truth is the best judge there is.
-    scenes = "composed scenes" in bundle.config.data.name
-    if not args.images and not scenes:
+    # Of what ships it is known what it shows, and no judge is better.
+    scenes = args.label_images or _SCENES
+    usual = shipped_spec(bundle.config.data.name, scenes, HELD_OUT)
+    if not (args.images or usual):
         raise UserError("--images is needed: on which images should the labels be tested?")
-    spec = args.images or f"{SCENES}:{args.label_images or _SCENES}"
     return open_source(
-        spec,
+        args.images or usual,
         split=args.split,
-        limit=args.label_images or args.limit,
+        limit=(args.label_images or args.limit) if args.images else None,
         seed=_SEED,
         image_size=max(clip.image_size),
     )

@@ -23,7 +23,7 @@ from export.common.errors import UserError
 from export.common.settings import Settings
 from export.data.dataset import Content, Raw, Source
 from export.data.loader import batches
-from export.data.open_source import SCENES, is_scenes
+from export.data.open_source import shipped_spec, ships
 from export.evaluation.fidelity import fidelity
 from export.evaluation.zero_shot import class_embeddings
 from export.pipeline.inputs import heldout_images, open_images
@@ -79,9 +79,10 @@ class EvaluationContext:
     @cached_property
     def settings(self) -> Settings:
         """Where images come from."""
-        if not self.images and self.bundle.config.data.name != "composed scenes":
+        images = self.images or shipped_spec(self.bundle.config.data.name)
+        if not images:
             raise UserError("--images is needed: which images should be classified?")
-        return Settings(images=self.images or SCENES, split=self.split)
+        return Settings(images=images, split=self.split)
 
     @cached_property
     def usual(self) -> Source:
@@ -94,7 +95,7 @@ class EvaluationContext:
         """Labelled images that conditions are compared on; none of `usual`."""
         source = heldout_images(self.settings, self.clip)
         order = self._order(len(source))
-        if not is_scenes(self.settings.images):
+        if not ships(self.settings.images):
             order = order[self.options.statistics :] or order  # too few to keep them apart
         return Chosen(source, sorted(order[: self.options.images]))
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from clipneurons.synthetic.photographs import (
     Photographs,
+    load_names,
     load_photographs,
     save_photographs,
 )
@@ -77,3 +78,10 @@ def test_the_shipped_photographs():
     assert set(pack.sources) == {"caltech-101"}
     assert not {"garfield", "snoopy", "faces", "faces easy"} & {c["name"] for c in pack.classes}
     assert max(max(pack.image(i).shape) for i in range(0, len(pack), 97)) <= 64
+
+
+def test_every_shipped_photograph_has_a_name_with_kinds():
+    names = load_names()
+    assert {entry["name"] for entry in load_photographs().classes} <= names.keys()
+    assert "animal" in names["leopard"]
+    assert all(name not in kinds for name, kinds in names.items())

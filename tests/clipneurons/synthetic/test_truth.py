@@ -5,7 +5,7 @@ import pytest
 from clipneurons.synthetic.captions import COLOURS
 from clipneurons.synthetic.pictograms import load_pictograms
 from clipneurons.synthetic.scenes import Placed, SceneConfig, Scenes, compose
-from clipneurons.synthetic.truth import SceneTruth
+from clipneurons.synthetic.truth import PhotographTruth, SceneTruth
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +71,12 @@ def test_every_caption_concept_is_found_in_random_scenes(pack):
 def also(pack, word):
     """Concepts that a word may stand for."""
     return {c for c in pack.concepts if word in (*pack.synonyms[c], pack.groups[c])}
+
+
+def test_a_photograph_is_what_it_is_called_and_its_kinds():
+    truth = PhotographTruth(
+        {"goldfish": ["fish", "animal"], "barn": ["building"]},
+        ["a goldfish", "fish", "an animal", "a building", "a barn", "red"],
+    )
+    assert truth.known.tolist() == [True] * 5 + [False]
+    assert truth(["barn", "goldfish"]).tolist() == [[0, 0, 0, 1, 1, 0], [1, 1, 1, 0, 0, 0]]

@@ -64,3 +64,17 @@ def test_missing_photographs_are_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(photographs, "FILE", tmp_path / "none")
     with pytest.raises(SourceError, match="no photographs at"):
         open_source("photographs")
+
+
+def test_the_truth_of_both_is_each_one_s_own():
+    both = open_source("scenes:20+photographs:held-out")
+    scenes, held = open_source("scenes:20"), open_source("photographs", heldout=True)
+    texts = ["red", "an animal", "a motorcycle", "nothing of the kind"]
+    truth = both.truth(texts)
+    assert truth.known.tolist() == [True, True, True, False]
+    mine = truth.rows([21, 3, 40])
+    for row, (source, own) in zip(mine, ((held, 1), (scenes, 3), (held, 20)), strict=True):
+        np.testing.assert_array_equal(row, source.truth(texts).rows([own])[0])
+    every = held.truth(texts).rows(range(len(held)))
+    names = [held.pack.name(i) for i in range(len(held))]
+    assert every[:, 2].tolist() == [float(name == "motorcycle") for name in names]

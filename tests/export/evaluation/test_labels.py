@@ -49,7 +49,7 @@ def test_every_unit_has_a_label_and_its_scores(tested):
     assert (found["count"], found["written_on"], found["chosen_on"], found["tested_on"]) == (
         120, 48, 24, 48,
     )  # fmt: skip
-    assert found["judge"] == "ground truth of the scenes"
+    assert found["judge"] == "ground truth"
     assert found["texts_judge_does_not_know"] > 0  # "night sky" is nothing that scenes have
     assert set(found["methods"]) >= {DECOMPOSITION, "CLIP-Dissect", "nearest text", "shuffled"}
     for layer, arrays in bundle.layers.items():
@@ -150,15 +150,23 @@ def test_too_few_images_and_images_without_truth_are_refused(folder, capsys):
     assert "--judge" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("data", ["composed scenes", "composed scenes and photographs"])
-def test_a_bundle_made_on_scenes_is_tested_on_scenes_it_has_not_seen(folder, data, capsys):
+@pytest.mark.parametrize(
+    ("data", "tested_on"),
+    [
+        ("composed scenes", "composed scenes"),
+        ("composed scenes and photographs", "composed scenes and held-out photographs"),
+    ],
+)
+def test_a_bundle_is_tested_on_scenes_and_photographs_it_has_not_seen(
+    folder, data, tested_on, capsys
+):
     bundle = load_bundle(folder)
     config = replace(bundle.config, data=replace(bundle.config.data, name=data))
     save_bundle(replace(bundle, config=config), folder)
     command = ["evaluate", "--bundle", str(folder), "--no-fidelity", "--labels"]
     assert main([*command, "--label-images", "120"]) == 0
-    assert load_bundle(folder).metrics["labels"]["images"] == "composed scenes"
-    config = replace(config, data=replace(config.data, name="photographs"))
+    assert load_bundle(folder).metrics["labels"]["images"] == tested_on
+    config = replace(config, data=replace(config.data, name="ImageNet"))
     save_bundle(replace(load_bundle(folder), config=config), folder)
     assert main(command) == 2
     assert "--images is needed" in capsys.readouterr().err
