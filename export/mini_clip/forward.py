@@ -79,8 +79,8 @@ def vit(visual, images, listens_from: int | None = None, keep: int = 0):
 
     Each is a batch variance over the (detached) one of the final class token: of what every MLP,
     and the attention of the blocks before `listens_from`, writes into it, summed; and of what it
-    then takes of the earlier half's MLPs, their second-order effects; without `listens_from` the
-    second is 0. `keep`: this many patches by chance, all if 0.
+    then takes of the patches' streams besides what the later half's MLPs wrote there; without
+    `listens_from` the second is 0. `keep`: this many patches by chance, all if 0.
     """
 
     def variance(update):
@@ -95,12 +95,13 @@ def vit(visual, images, listens_from: int | None = None, keep: int = 0):
         tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
     first = (visual.class_embedding + places[0]).expand(len(tokens), 1, -1)
     x = visual.ln_pre(torch.cat([first, tokens], 1))
-    besides, earlier, effects = 0.0, 0.0, 0.0
+    besides, later, taken = 0.0, 0.0, 0.0
     last = len(visual.transformer.resblocks) - 1
     listens_from = last + 1 if listens_from is None else max(1, listens_from)
     for index, block in enumerate(visual.transformer.resblocks):
         if index >= listens_from:
-            effects = effects + heard(block, x, earlier)
+            others = F.pad((x - later)[:, 1:], (0, 0, 1, 0))  # nothing of its own stream
+            taken = taken + heard(block, x, others)
         attended = block.attention(q_x=block.ln_1(x))
         x = x + attended
         if index == last:  # only the class token is read from here on
@@ -108,15 +109,15 @@ def vit(visual, images, listens_from: int | None = None, keep: int = 0):
         written = block.mlp(block.ln_2(x))
         x = x + written
         besides = besides + variance(written)
-        if index <= last // 2:
-            earlier = earlier + written
+        if index > last // 2:
+            later = later + written
         if index < listens_from:
             besides = besides + variance(attended)
     whole = variance(x).detach() + 1e-4
     return (
         visual.ln_post(x[:, 0]) @ visual.proj,
         besides / whole,
-        variance(effects) / whole if last >= listens_from else 0.0,
+        variance(taken) / whole if last >= listens_from else 0.0,
     )
 
 

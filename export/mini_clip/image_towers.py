@@ -196,9 +196,9 @@ class ViTTrainer(ImageTrainer):
         work = self.copy.work if self.copy else self.model
         images = images.to(work.conv1.weight.dtype)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.bfloat16 and not self.copy):
-            out, besides, early = forward.vit(work, images, recipe.listens, keep)
+            out, besides, bypass = forward.vit(work, images, recipe.listens, keep)
         loss = self.agreement(out, *truth)
-        return loss + recipe.penalty * besides + recipe.early * early
+        return loss + recipe.penalty * besides + recipe.bypass * bypass
 
     def gradients(self) -> None:
         if self.copy:

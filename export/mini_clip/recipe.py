@@ -20,7 +20,7 @@ class Recipe:
     few: float = 0.85  # until then, and after `small`, half of a ViT's patches
     listens: int = 6  # block of a ViT from which its class token may attend freely
     penalty: float = 1.0  # on what the class token does before, and besides, listening
-    early: float = 2.0  # on what it hears of the earlier half's MLPs
+    bypass: float = 3.0  # on what it hears besides the later half's MLPs
     pairs: float = 0.2  # weight of the contrast between images and captions
     cool: float = 0.5  # from then on the rate goes to zero
     seed: int = 0

@@ -88,19 +88,24 @@ def test_what_is_heard_is_a_loop_over_heads_and_tokens(vit):
     torch.testing.assert_close(written[0], written[1])
 
 
-def test_the_second_penalty_is_the_variance_of_what_is_heard_of_earlier_mlps(vit):
-    images, last = torch.randn(6, 3, 64, 64), vit.transformer.resblocks[2]
+def test_the_second_penalty_is_the_variance_of_what_is_heard_besides_later_mlps(monkeypatch):
+    config = {"image_size": 64, "layers": 4, "width": 32, "head_width": 16, "patch_size": 8}
+    monkeypatch.setitem(model.VISION, "vit", config)
+    torch.manual_seed(0)
+    vit = model.build("vit").visual.eval()
+    images, last = torch.randn(6, 3, 64, 64), vit.transformer.resblocks[3]
     written, streams = [], []
-    for block in vit.transformer.resblocks[:2]:
-        block.mlp.register_forward_hook(lambda m, i, o: written.append(o))
+    vit.transformer.resblocks[2].mlp.register_forward_hook(lambda m, i, o: written.append(o))
     last.ln_1.register_forward_hook(lambda m, i, o: streams.append(i[0]))
     vit.ln_post.register_forward_hook(lambda m, i, o: streams.append(i[0][..., 0, :]))
     vit(images)
     stream, final = streams[:2]
     final = final if final.ndim == 2 else final[:, 0]
-    effects = forward.heard(last, stream, sum(written))[:, 0]
-    wanted = effects.var(0).sum() / final.var(0).sum()
-    assert forward.vit(vit, images, 2)[2].item() == pytest.approx(wanted.item(), rel=1e-2)
+    others = stream - written[0]
+    others[:, 0] = 0  # what the class token itself carries is the first penalty's
+    taken = forward.heard(last, stream, others)[:, 0]
+    wanted = taken.var(0).sum() / final.var(0).sum()
+    assert forward.vit(vit, images, 3)[2].item() == pytest.approx(wanted.item(), rel=1e-2)
     assert forward.vit(vit, images)[2] == 0
 
 
