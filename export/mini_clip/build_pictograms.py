@@ -204,8 +204,8 @@ PHOTOGRAPHS = (
     "Marc'Aurelio Ranzato, Pietro Perona; California Institute of Technology, 2004; CaltechDATA,",
     "doi 10.22002/D1.20086), CC BY 4.0, reduced to at most 64 px. No training saw them.",
     "",
-    "photograph-names.json: the names of what photographs in training show; kinds after WordNet 3.0",
-    "(Copyright 2006 by Princeton University, WordNet licence), corrected by hand.",
+    "photograph-names.json: names of what photographs in training show; kinds of things after",
+    "WordNet 3.0 (Copyright 2006 by Princeton University, WordNet licence), corrected by hand.",
 )
 
 
