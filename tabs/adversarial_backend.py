@@ -121,8 +121,9 @@ def cues_of(
 
     0 neurons are all of them with all that they write, and not their phrases.
     """
-    from clipneurons.adversarial.cue_request import DENSE_EFFECTS, SECOND_ORDER, CueRequest
+    from clipneurons.adversarial.cue_request import CueRequest
     from clipneurons.adversarial.cues import find_cues
+    from clipneurons.adversarial.methods import DENSE_EFFECTS, SECOND_ORDER
 
     _offered(painter, painters(), "painter")
     request = CueRequest(

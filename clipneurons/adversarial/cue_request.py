@@ -8,13 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipneurons.adversarial.cue_filter import CueFilter
+from clipneurons.adversarial.methods import INDIRECT, METHODS, SECOND_ORDER
 from clipneurons.text.class_names import names, tokens
 
-SECOND_ORDER, RANDOM_NEURONS, INDIRECT = "second-order", "random neurons", "indirect effect"
-SIMILAR_WORDS, RANDOM_WORDS, NO_CUES = "similar words", "random words", "no cues"
-DENSE_EFFECTS = "dense effects"
-OURS = (SECOND_ORDER, DENSE_EFFECTS)
-METHODS = (*OURS, RANDOM_NEURONS, INDIRECT, SIMILAR_WORDS, RANDOM_WORDS, NO_CUES)
 MAX_NAME = 60
 MAX_WORDS = 200
 
@@ -38,7 +34,7 @@ class CueRequest:
         layers: layers whose units take part; by default all of the bundle.
         neurons: number of units.
         words: number of positive and of negative cues.
-        method: one of ``METHODS``.
+        method: one of ``methods.METHODS``.
         rules: which phrases may be cues.
         decompositions: what takes the place of the bundle's directions and phrases.
         seed: of the random baselines.

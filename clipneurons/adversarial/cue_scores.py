@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipneurons.adversarial.cue_request import (
+from clipneurons.adversarial.cue_request import CueRequest, Decomposition
+from clipneurons.adversarial.methods import (
     DENSE_EFFECTS,
     INDIRECT,
     NO_CUES,
@@ -15,8 +16,6 @@ from clipneurons.adversarial.cue_request import (
     RANDOM_WORDS,
     SECOND_ORDER,
     SIMILAR_WORDS,
-    CueRequest,
-    Decomposition,
 )
 from clipneurons.bundle.bundle import Bundle
 

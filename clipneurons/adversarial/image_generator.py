@@ -8,11 +8,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from PIL import Image
 
+from clipneurons.adversarial.default_models import IMAGE_GENERATOR
 from clipneurons.adversarial.descriptions import Description
 from clipneurons.extras import extra
 
-# Fast; its licence allows research and non-commercial use.
-DEFAULT_PAINTER = "stabilityai/sd-turbo"
 # (steps, guidance) of models that were distilled to few steps; others use their own default.
 SETTINGS = {
     "stabilityai/sd-turbo": (1, 0.0),
@@ -80,7 +79,7 @@ class DiffusersGenerator:
 
     def __init__(
         self,
-        model: str = DEFAULT_PAINTER,
+        model: str = IMAGE_GENERATOR,
         *,
         device: str | torch.device | None = None,
         steps: int | None = None,

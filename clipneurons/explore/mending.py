@@ -16,40 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
-
-@dataclass(frozen=True)
-class FindOptions:
-    """How units are looked for; chosen on other pairs of classes than those of the report.
-
-    candidates  units that pass the screening by the difference of group means
-    most        units at most
-    folds       of the cross-validation that chooses their number
-    softness    scale of the logistic loss, of the mean |margin|
-    sharpness   of the soft maximum over the groups' losses
-    kept        share of the best improvement that the fewest units must reach
-    lost        share of images, over groups, that the average may lose
-    """
-
-    candidates: int = 1000
-    most: int = 256
-    folds: int = 5
-    softness: float = 0.5
-    sharpness: float = 10.0
-    kept: float = 0.9
-    lost: float = 0.005
-
-    def __post_init__(self) -> None:
-        for name in ("candidates", "most"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, not {getattr(self, name)}")
-        if self.folds < 2:
-            raise ValueError(f"folds: expected at least 2, not {self.folds}")
-
-    @property
-    def sizes(self) -> list[int]:
-        """Numbers of units that are compared, about a quarter apart."""
-        sizes = {min(self.most, round(1.25**step)) for step in range(40)}
-        return sorted(sizes)
+from clipneurons.explore.find_options import FindOptions
 
 
 @dataclass(frozen=True)
@@ -170,7 +137,7 @@ def find_units(
     margin: Float[Tensor, " image"],
     labels: Int[Tensor, " image"],
     groups: Int[Tensor, " image"],
-    options: FindOptions = FindOptions(),
+    options: FindOptions | None = None,
     seed: int = 0,
 ) -> Found:
     """The fewest units whose ablation helps the worst-read group, by cross-validation.
@@ -184,6 +151,7 @@ def find_units(
     Raises:
         ValueError: one class only, or a group with fewer images than folds.
     """
+    options = options or FindOptions()
     check_groups(labels, groups, options.folds)
     sizes = [0, *(size for size in options.sizes if size <= effects.shape[1])]
     left_out = torch.empty(len(sizes), len(margin))

@@ -20,6 +20,7 @@ from torch import Tensor
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.images.square_windows import square_windows
 from clipneurons.lens.contributions import along
+from clipneurons.shift.rankings import RANKINGS
 from clipneurons.stats.two_sample import (
     UnitTests,
     mmd,
@@ -29,8 +30,6 @@ from clipneurons.stats.two_sample import (
     unit_tests,
     without_rounding,
 )
-
-RANKINGS = ("mean", "evidence")
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from safetensors import SafetensorError
 
 from clipneurons.adversarial.attack import Check, unchecked
 from clipneurons.adversarial.cue_filter import CueFilter
-from clipneurons.adversarial.cue_request import INDIRECT, RANDOM_NEURONS, RANDOM_WORDS, CueRequest
+from clipneurons.adversarial.cue_request import CueRequest
 from clipneurons.adversarial.cues import Cues, chosen_layers, find_cues
 from clipneurons.adversarial.descriptions import Describer, TemplateDescriber
 from clipneurons.adversarial.image_generator import ImageGenerator
+from clipneurons.adversarial.methods import INDIRECT, RANDOM_NEURONS, RANDOM_WORDS
 from clipneurons.adversarial.pictogram_generator import Composer, pictogram_composer
 from clipneurons.adversarial.zero_shot import SecondOpinion
 from clipneurons.bundle.bundle import Bundle

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 COMPOSER, TEMPLATES, ALL = "composer", "templates", "all"
+# Pictures of a cell's first seed that are always kept, for the contact sheet.
+SHOWN = 10
 
 
 @dataclass(frozen=True)

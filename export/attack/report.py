@@ -11,13 +11,7 @@ from pathlib import Path
 import torch
 
 from clipneurons.adversarial.attack import Outcome, spurious_cues, success_rate
-from clipneurons.adversarial.cue_request import (
-    DENSE_EFFECTS,
-    NO_CUES,
-    OURS,
-    RANDOM_WORDS,
-    SECOND_ORDER,
-)
+from clipneurons.adversarial.methods import DENSE_EFFECTS, NO_CUES, OURS, RANDOM_WORDS, SECOND_ORDER
 from clipneurons.stats.intervals import Rate, ratio_of_means, wilson
 from export.attack.results import Cell
 

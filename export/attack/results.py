@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from clipneurons.adversarial.attack import Outcome
 from clipneurons.adversarial.descriptions import Description
+from export.attack.options import SHOWN
 from export.common.errors import UserError
 
 SETTINGS, RESULTS, CUES = "settings.json", "results.csv", "cues.json"
@@ -21,8 +22,6 @@ COLUMNS = (
     "true", "target_class", "method", "seed", "number", "picture_seed", "description", "cues",
     "objects", "presence", "duplicate", "fooled", "margin", "predicted", "transfer", "file",
 )  # fmt: skip
-# Pictures of a cell's first seed that are always kept, for the contact sheet.
-SHOWN = 10
 _TILE, _LABEL = 96, 150
 
 

@@ -12,11 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from clipneurons.adversarial.attack import attack
-from clipneurons.adversarial.cue_request import INDIRECT, METHODS, check_name
+from clipneurons.adversarial.cue_request import check_name
 from clipneurons.adversarial.cues import Cues
 from clipneurons.adversarial.descriptions import check_count
 from clipneurons.adversarial.duplicates import Duplicates
 from clipneurons.adversarial.image_generator import picture_seeds
+from clipneurons.adversarial.methods import INDIRECT, METHODS
 from clipneurons.adversarial.pictogram_generator import Composer
 from clipneurons.adversarial.zero_shot import ZeroShotClassifier
 from clipneurons.former_names import current
@@ -27,9 +28,9 @@ from export.attack.components import (
     progress,
     side_of,
 )
-from export.attack.options import ALL, AttackOptions
+from export.attack.options import ALL, SHOWN, AttackOptions
 from export.attack.report import render, summarise, write
-from export.attack.results import CUES, SHOWN, AttackFolder, Cell, check_space
+from export.attack.results import CUES, AttackFolder, Cell, check_space
 from export.common.errors import UserError
 from export.common.settings import read_text
 

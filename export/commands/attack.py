@@ -10,11 +10,9 @@ import argparse
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from clipneurons.adversarial.cue_request import INDIRECT, METHODS
+from clipneurons.adversarial.methods import INDIRECT, METHODS
 from clipneurons.former_names import current
-from export.attack.options import AttackOptions
-from export.attack.results import SHOWN
-from export.attack.run import run_attack
+from export.attack.options import SHOWN, AttackOptions
 from export.common.errors import UserError
 
 
@@ -60,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the attack; what the library says of names, numbers and models is one line."""
+    from export.attack.run import run_attack
+
     options = AttackOptions(**{o.name: getattr(args, o.name) for o in fields(AttackOptions)})
     try:
         print(run_attack(options))

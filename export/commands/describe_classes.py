@@ -13,12 +13,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from clipneurons.adversarial.default_models import CHAT_MODEL
 from clipneurons.bundle.folders import write_atomic
 from clipneurons.text.pools import DESCRIPTIONS, clean_texts
 from export.common.errors import UserError
 from export.common.flags import positive
 from export.common.settings import read_text
-from export.pipeline.inputs import check_device
 
 PROMPT = (
     "Give {count} characteristics of images that are true for almost all images of {name}. Be as"
@@ -32,13 +32,11 @@ _LONGEST = 120
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `describe`."""
-    from clipneurons.adversarial.chat import DEFAULT_CHAT_MODEL
-
     add = parser.add_argument
     add("--classes", default="imagenet",
         help="imagenet (open_clip's 1,000 names), or a file of one a line (default: %(default)s)",
     )  # fmt: skip
-    add("--model", default=DEFAULT_CHAT_MODEL,
+    add("--model", default=CHAT_MODEL,
         help="chat model, an id on the Hub or a folder (default: %(default)s)")  # fmt: skip
     add("--count", type=positive, default=40,
         help="descriptions a class asked for (default: %(default)s)")  # fmt: skip
@@ -49,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask for every class, then write all distinct descriptions."""
+    from export.pipeline.inputs import check_device
+
     check_device(args.device)
     names = class_names(args.classes)
     generate = chat(args.model, args.device)

@@ -1,6 +1,6 @@
 """`python -m export evaluate`: what a bundle keeps of its model, into `metrics.json` and the card.
 
-Each further part is a module of its own with flags, `measure(bundle, model, args)`, and
+Each further part is a module of its own with `measure(bundle, model, args)` and
 `in_words(figures)` for the terminal. So is `--labels`, which also gives the labels that the bundle
 keeps.
 """
@@ -8,45 +8,36 @@ keeps.
 from __future__ import annotations
 
 import argparse
+import importlib
 import shlex
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from clipneurons.bundle.bundle import load_bundle
-from clipneurons.bundle.config import METRICS
-from clipneurons.text.embedding import TEMPLATES
+from clipneurons.text.templates import TEMPLATES
 from export.common.errors import UserError
 from export.common.flags import positive
 from export.common.settings import DEFAULT_MODEL, Settings
-from export.data.dataset import Limited
-from export.data.open_source import shipped_spec
-from export.evaluation import (
-    concepts,
-    labels,
-    neuron_head_pairs,
-    segmentation,
-    semantic_segmentation,
-    shift_power,
-)
-from export.evaluation.fidelity import check_bias, fidelity
-from export.evaluation.fidelity_words import in_words
-from export.evaluation.zero_shot import class_embeddings
-from export.pipeline.inputs import heldout_images
-from export.pipeline.update_bundle import local_folder, open_model, rewrite
+from export.evaluation import flags
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is measured, the module of `export.evaluation` that does, and its flags."""
+
+    about: str
+    module: str
+    add_flags: Callable[[argparse.ArgumentParser], None]
+
 
 PARTS = {
-    "concepts": concepts,
-    "segmentation": segmentation,
-    "pairs": neuron_head_pairs,
-    "semantic": semantic_segmentation,
-    "shift": shift_power,
-}
-ABOUT = {
-    "concepts": "whether a picture's concepts name what it shows",
-    "segmentation": "every method on images whose masks are known",
-    "pairs": "which neuron-head pairs of a ResNet matter",
-    "semantic": "mean IoU over classes",
-    "shift": "how often a planted change is seen and named",
+    "concepts": Part("whether a picture's concepts name what it shows", "concepts", flags.concepts),
+    "segmentation": Part(
+        "every method on images whose masks are known", "segmentation", flags.segmentation
+    ),
+    "pairs": Part("which neuron-head pairs of a ResNet matter", "neuron_head_pairs", flags.pairs),
+    "semantic": Part("mean IoU over classes", "semantic_segmentation", flags.semantic),
+    "shift": Part("how often a planted change is seen and named", "shift_power", flags.shift),
 }
 
 
@@ -70,16 +61,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave these figures as they are",
     )
     for name, part in PARTS.items():
-        add(f"--{name}", action="store_true", help=f"also measure {ABOUT[name]}")
-        part.add_arguments(parser)
+        add(f"--{name}", action="store_true", help=f"also measure {part.about}")
+        part.add_flags(parser)
     add(
         "--labels", action="store_true", help="also test the words of every unit, and keep the best"
     )
-    labels.add_arguments(parser)
+    flags.labels(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write."""
+    from clipneurons.bundle.bundle import load_bundle
+    from clipneurons.bundle.config import METRICS
+    from export.evaluation import labels
+    from export.evaluation.fidelity import check_bias, fidelity
+    from export.evaluation.fidelity_words import in_words
+    from export.evaluation.zero_shot import class_embeddings
+    from export.pipeline.update_bundle import local_folder, open_model, rewrite
+
     folder = local_folder(args.bundle)
     bundle = load_bundle(folder)
     if args.fidelity:
@@ -96,8 +95,9 @@ def run(args: argparse.Namespace) -> int:
         print(in_words(metrics["fidelity"]))
     for name, part in PARTS.items():
         if getattr(args, name):
-            metrics[name] = {"command": command} | part.measure(bundle, clip, args)
-            print(part.in_words(metrics[name]))
+            module = importlib.import_module(f"export.evaluation.{part.module}")
+            metrics[name] = {"command": command} | module.measure(bundle, clip, args)
+            print(module.in_words(metrics[name]))
     tested = bundle.labels
     if args.labels:
         found, tested = labels.measure(bundle, clip, folder, args)
@@ -109,6 +109,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _images(args, bundle, clip):
+    from export.data.dataset import Limited
+    from export.data.open_source import shipped_spec
+    from export.pipeline.inputs import heldout_images
+
     images = args.images or shipped_spec(bundle.config.data.name)
     if not images:
         raise UserError("--images is needed: which images should be classified?")

@@ -24,7 +24,6 @@ from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
-from export.common.flags import positive
 
 TOP = 10
 _RECALL = f"recall_at_{TOP}"
@@ -33,14 +32,6 @@ _FIT_IMAGES = 500
 _BATCH = 50
 
 Labelled = Iterable[tuple[Float[Tensor, "image 3 height width"], list[tuple[str, ...]]]]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How many scenes to measure on."""
-    parser.add_argument(
-        "--concept-scenes", type=positive, default=1000, metavar="N",
-        help="scenes with known objects (default: %(default)s)",
-    )  # fmt: skip
 
 
 def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:

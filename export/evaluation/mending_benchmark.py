@@ -17,7 +17,7 @@ import numpy as np
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.folders import write_atomic
-from clipneurons.explore.mending import FindOptions
+from clipneurons.explore.find_options import FindOptions
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.synthetic.pasted import PastedPhotographs, half_of_styles

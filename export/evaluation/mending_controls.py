@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.explore.mending import FindOptions, accuracies
+from clipneurons.explore.find_options import FindOptions
+from clipneurons.explore.mending import accuracies
 from export.data.grouped import GroupedImages
 from export.evaluation.mending import (
     Choice,

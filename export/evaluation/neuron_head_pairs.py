@@ -26,18 +26,9 @@ from clipneurons.lens.neuron_head import LAYER
 from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
-from export.common.flags import positive
 
 SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _BATCH = 64
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How many scenes to measure on."""
-    parser.add_argument(
-        "--pair-scenes", type=positive, default=500, metavar="N",
-        help="scenes of one object (default: %(default)s)",
-    )  # fmt: skip
 
 
 def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:

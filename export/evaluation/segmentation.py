@@ -38,7 +38,6 @@ from clipneurons.segmentation.patch_similarity import follow_edges
 from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenters
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
-from export.common.flags import natural, positive
 from export.data.mask_datasets import COMPOSED, MaskSet, Sample, open_mask_set
 
 # A map's own mean is the baselines' rule, half is the paper's; the others are between.
@@ -54,33 +53,6 @@ class Result:
     segmenter: Segmenter
     rows: np.ndarray
     seconds: float
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the evaluation, beside the bundle."""
-    group = parser.add_argument_group("segmentation")
-    group.add_argument(
-        "--dataset", default="scenes", metavar="DATA",
-        help="scenes, photographs (cut onto others), gtsegs_ijcv.mat (ImageNet-Segmentation), a"
-        " COCO .json, or a folder of <class>/<image>.jpg with masks <class>/<image>.png"
-        " (default: scenes)",
-    )  # fmt: skip
-    group.add_argument(
-        "--count", type=positive, help="images at most (default: 1000 made here, or all)"
-    )
-    group.add_argument("--styles", choices=("heldout", "validation"), default="heldout")
-    group.add_argument("--pictures", metavar="FOLDER", help="where a COCO file's images are")
-    group.add_argument("--masks", metavar="FOLDER", help="where a panoptic file's PNGs are")
-    group.add_argument("--methods", help="names, separated by commas (default: all)")
-    group.add_argument(
-        "--choose", type=natural, default=150, metavar="N",
-        help="validation scenes on which thresholds are chosen; 0 keeps the papers' own",
-    )  # fmt: skip
-    group.add_argument(
-        "--refined", action="store_true", help="also every method with our edge refinement"
-    )
-    group.add_argument("--seed", type=int, default=0)
-    group.add_argument("--report", metavar="FILE", help="write the figures as JSON")
 
 
 def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:

@@ -32,9 +32,8 @@ from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenter
 from clipneurons.synthetic.collages import Collages
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
-from export.common.flags import positive
 from export.data.mask_datasets import COMPOSED, STYLES
-from export.data.open_source import PHOTOGRAPHS, SCENES
+from export.data.open_source import PHOTOGRAPHS
 from export.data.packed_sources import shipped_photographs
 from export.evaluation.segmentation import EDGES, directions_of, pick, refined
 
@@ -220,28 +219,6 @@ class ScaledMethods:
                 counts = sum(guess.counts(bound, len(data.class_names)) for guess in guesses)
                 found.append((float(mean_iou(counts)), replace(setting, bound=bound)))
         return max(found, key=lambda one: one[0])
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to measure on; --methods and --seed are those of --segmentation."""
-    group = parser.add_argument_group("semantic segmentation")
-    group.add_argument(
-        "--semantic-dataset", default=SCENES, metavar="DATA",
-        help="scenes (held out), photographs (held out, cut onto others), or a folder with"
-        " names.txt, images/ and masks/ (default: scenes)",
-    )  # fmt: skip
-    group.add_argument(
-        "--semantic-images", type=positive, default=200, metavar="N",
-        help="images to measure on (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--semantic-choose", type=positive, default=100, metavar="N",
-        help="validation images to choose settings on (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--semantic-classes", type=positive, default=20, metavar="N",
-        help="classes of what is made here, chosen by chance (default: %(default)s)",
-    )  # fmt: skip
 
 
 def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:

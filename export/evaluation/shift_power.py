@@ -10,8 +10,7 @@ last two are what the monitor shows.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -24,38 +23,11 @@ from clipneurons.shift.comparison import EmbeddedTextPool, Profiler, compare, te
 from clipneurons.shift.localisation import examples, localise_change
 from clipneurons.stats.two_sample import classifier, mmd, p_values, permuted_labels
 from export.common.errors import UserError
-from export.common.flags import positive
+from export.evaluation.flags import PowerOptions
 from export.evaluation.shift_scenes import Pools, Sample, draw, make_pools
 
 SHIFTS = ("none", "style", "background", "vehicles", "mark:0.01", "mark:0.05", "mark:0.2")
 NAMED = 5  # words among which a planted concept counts as named
-
-
-@dataclass(frozen=True)
-class PowerOptions:
-    """How long to measure: runs a cell, images a side, usual scenes to draw from, concepts that
-    are planted in turn, and permutations of a test."""
-
-    runs: int = 40
-    sizes: Sequence[int] = (50, 200, 1000)
-    pool: int = 3000
-    marks: int = 20
-    permutations: int = 200
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the measurement."""
-    add, usual = parser.add_argument_group("shift").add_argument, PowerOptions()
-    add("--shift-runs", type=positive, default=usual.runs,
-        help="runs a cell (default: %(default)s)")  # fmt: skip
-    add("--shift-sizes", type=positive, nargs="+", default=list(usual.sizes), metavar="IMAGES",
-        help=f"images a side (default: {' '.join(map(str, usual.sizes))})")  # fmt: skip
-    add("--shift-pool", type=positive, default=usual.pool,
-        help="usual scenes to draw from (default: %(default)s)")  # fmt: skip
-    add("--shift-marks", type=positive, default=usual.marks,
-        help="concepts that are planted in turn (default: %(default)s)")  # fmt: skip
-    add("--shift-permutations", type=positive, default=usual.permutations,
-        help="(default: %(default)s)")  # fmt: skip
 
 
 def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 
-from clipneurons.adversarial.cue_request import METHODS, NO_CUES, OURS, SECOND_ORDER
+from clipneurons.adversarial.methods import METHODS, NO_CUES, OURS, SECOND_ORDER
 from export.attack.options import AttackOptions
 from export.attack.run import run_attack
 from export.report import published

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipneurons.adversarial.cue_request import METHODS
+from clipneurons.adversarial.methods import METHODS
 from clipneurons.explore.concepts import WAYS
 from clipneurons.former_names import FORMER, current
 from clipneurons.segmentation.methods import OWN

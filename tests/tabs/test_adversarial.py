@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from clipneurons.adversarial.attack import success_rate
-from clipneurons.adversarial.cue_request import DENSE_EFFECTS, RANDOM_NEURONS, SECOND_ORDER
+from clipneurons.adversarial.methods import DENSE_EFFECTS, RANDOM_NEURONS, SECOND_ORDER
 from clipneurons.bundle.bundle import save_bundle
 from clipneurons.stats.intervals import wilson
 from tabs import adversarial_backend as backend

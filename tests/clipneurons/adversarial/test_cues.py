@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from clipneurons.adversarial.cue_filter import CueFilter
-from clipneurons.adversarial.cue_request import (
+from clipneurons.adversarial.cue_request import CueRequest
+from clipneurons.adversarial.cue_scores import dense_effects, stack_units
+from clipneurons.adversarial.cues import CLASS_TEMPLATES, find_cues
+from clipneurons.adversarial.methods import (
     DENSE_EFFECTS,
     INDIRECT,
     METHODS,
@@ -13,10 +16,7 @@ from clipneurons.adversarial.cue_request import (
     RANDOM_WORDS,
     SECOND_ORDER,
     SIMILAR_WORDS,
-    CueRequest,
 )
-from clipneurons.adversarial.cue_scores import dense_effects, stack_units
-from clipneurons.adversarial.cues import CLASS_TEMPLATES, find_cues
 from clipneurons.analysis.indirect_decomposition import _first_component, indirect_decompositions
 from clipneurons.lens.indirect import indirect_effects, mean_activations
 from clipneurons.models.hooks import record_activations

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from clipneurons.text.embedding import TEMPLATES, centre, embed_texts
+from clipneurons.text.embedding import centre, embed_texts
 from clipneurons.text.pools import TextPool, clean_texts, text_pool
+from clipneurons.text.templates import TEMPLATES
 from tests.helpers.models import tiny_vit
 
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 import export.attack.results
 from clipneurons.adversarial.attack import Outcome
-from clipneurons.adversarial.cue_request import INDIRECT, METHODS
 from clipneurons.adversarial.descriptions import Description
+from clipneurons.adversarial.methods import INDIRECT, METHODS
 from clipneurons.bundle.bundle import save_bundle
 from export.__main__ import main
 from export.attack.report import flip_rates, render, render_defence, summarise

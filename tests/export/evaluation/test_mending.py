@@ -7,7 +7,7 @@ from PIL import Image
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.explore.class_effects import places
 from clipneurons.explore.edit import DATA, IMAGES, apply_edit
-from clipneurons.explore.mending import FindOptions
+from clipneurons.explore.find_options import FindOptions
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
 from export.data.grouped import GroupedImages

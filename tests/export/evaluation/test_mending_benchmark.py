@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from clipneurons.bundle.bundle import load_bundle
-from clipneurons.explore.mending import FindOptions
+from clipneurons.explore.find_options import FindOptions
 from clipneurons.models.clip import load_clip
 from clipneurons.synthetic.pictograms import load_pictograms
 from export.evaluation import mending_benchmark
