@@ -37,6 +37,7 @@ from clipneurons.bundle.config import BundleError as BundleError
 from clipneurons.bundle.folders import CHECKSUMS, FolderDamaged, checked_files, replace_folder
 from clipneurons.bundle.hub import is_remote, resolve
 from clipneurons.bundle.labels import LayerLabels, from_tensors, problems, to_bytes
+from clipneurons.bundle.storage import narrow, wide
 from clipneurons.bundle.thumbnails import Examples
 
 NEURON_TENSORS = (
@@ -205,9 +206,10 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         for name in NEURON_TENSORS:
             value = getattr(arrays, name)
             value = value.half() if half and name in STORED_HALF else value
-            neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"] = _narrow(value).contiguous()
-        decomposition[f"layer{layer}.indices"] = _narrow(arrays.indices).contiguous()
-        decomposition[f"layer{layer}.coefficients"] = arrays.coefficients.contiguous()
+            neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"] = narrow(value).contiguous()
+        decomposition[f"layer{layer}.indices"] = narrow(arrays.indices).contiguous()
+        coefficients = arrays.coefficients.half() if half else arrays.coefficients
+        decomposition[f"layer{layer}.coefficients"] = coefficients.contiguous()
     texts = bundle.text_embeddings.half() if half else bundle.text_embeddings
     decomposition["text_embeddings"] = texts.contiguous()
     captions = "".join(f"{line}\n" for line in bundle.examples.captions).encode()
@@ -218,7 +220,7 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         "captions": torch.tensor(list(captions), dtype=torch.uint8),
     }
     header = {"schema_version": str(config.schema_version)}
-    more = {LABELS: to_bytes(bundle.labels, config.schema_version)} if bundle.labels else {}
+    more = {LABELS: to_bytes(bundle.labels, config.schema_version, half)} if bundle.labels else {}
     if bundle.opening:
         more[OPENING] = write_json(dict(bundle.opening)).encode()
     return more | {
@@ -238,17 +240,7 @@ def _unpack(
     arrays = {name: neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"] for name in NEURON_TENSORS}
     for name in ("indices", "coefficients"):
         arrays[name] = decomposition[f"layer{layer}.{name}"]
-    return LayerArrays(
-        **{n: a.float() if a.is_floating_point() else a.int() for n, a in arrays.items()}
-    )
-
-
-def _narrow(value: Tensor) -> Tensor:
-    """Whole numbers in 16 bits where they fit; `_unpack` widens them again."""
-    if value.is_floating_point() or not value.numel():
-        return value
-    low, high = (int(v) for v in value.aminmax())
-    return value.short() if -(2**15) <= low <= high < 2**15 else value.int()
+    return LayerArrays(**{name: wide(value) for name, value in arrays.items()})
 
 
 def _check(bundle: Bundle, folder: Path) -> None:

@@ -18,6 +18,7 @@ from clipneurons.bundle.image_groups import (
     group_tensors,
     groups_from,
 )
+from clipneurons.bundle.storage import narrow, wide
 
 # A label is called reliable where its q-value is at most this.
 RELIABLE = 0.05
@@ -77,14 +78,14 @@ _WHOLE = ("indices", "concept")
 _SIDES = ("phrase_auc", "phrase_auprc")
 
 
-def to_bytes(labels: Mapping[int, LayerLabels], schema: int) -> bytes:
-    """The file's bytes; the same labels give the same bytes."""
+def to_bytes(labels: Mapping[int, LayerLabels], schema: int, half: bool = False) -> bytes:
+    """The file's bytes; the same labels give the same bytes. `half`: coefficients in float16."""
     tensors = {}
     for layer, mine in labels.items():
         for name in NAMES:
-            value = getattr(mine, name)
-            narrow = value.int() if name in _WHOLE else value.float()
-            tensors[f"layer{layer}.{name}"] = narrow.contiguous()
+            value = wide(getattr(mine, name))
+            value = value.half() if half and name == "coefficients" else narrow(value)
+            tensors[f"layer{layer}.{name}"] = value.contiguous()
         if mine.groups is not None:
             tensors |= group_tensors(layer, mine.groups)
     return save(tensors, {"schema_version": str(schema)})
@@ -94,7 +95,7 @@ def from_tensors(tensors: Mapping[str, Tensor], layers: tuple[int, ...]) -> dict
     """The inverse of `to_bytes`; `KeyError` names a tensor that is missing."""
     return {
         layer: LayerLabels(
-            **{name: tensors[f"layer{layer}.{name}"] for name in NAMES},
+            **{name: wide(tensors[f"layer{layer}.{name}"]) for name in NAMES},
             groups=groups_from(tensors, layer),
         )
         for layer in layers

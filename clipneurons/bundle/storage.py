@@ -1,0 +1,16 @@
+"""How tensors lie in a bundle's files: whole numbers no wider than they need."""
+
+from torch import Tensor
+
+
+def narrow(value: Tensor) -> Tensor:
+    """Whole numbers in 16 bits where they fit; `wide` widens them again."""
+    if value.is_floating_point() or not value.numel():
+        return value
+    low, high = (int(v) for v in value.aminmax())
+    return value.short() if -(2**15) <= low <= high < 2**15 else value.int()
+
+
+def wide(value: Tensor) -> Tensor:
+    """A stored tensor as it is worked with: float32 or int32."""
+    return value.float() if value.is_floating_point() else value.int()
