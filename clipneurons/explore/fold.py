@@ -77,7 +77,7 @@ def _output_of(clip: ClipModel, visual: nn.Module, layer: int) -> nn.Linear:
     mlp = anatomy_of(visual).mlp(layer)
     for module in visual.modules():
         plain = isinstance(module, nn.Linear) and module.bias is not None
-        if plain and module.weight is mlp.output.weight and mlp.inner is None:
+        if plain and module.weight is mlp.output.weight and not mlp.norms:
             return module
     raise ValueError(
         f"{clip.name} normalises or scales what the neurons of layer {layer} write: an edit of its"

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from clipneurons.lens.base import check_finite
 from clipneurons.lens.pooling import (
-    PooledReading,
     carry,
     pooled_constant,
     pooling_names,
     read_pooling,
 )
 from clipneurons.lens.second_order import attention_names, carried_block
-from clipneurons.models.anatomy import Attention, Block, Mlp
+from clipneurons.models.anatomy import Block, Mlp
 from clipneurons.models.attention import centred_heads
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
@@ -67,6 +66,8 @@ class FirstOrderLens:
         names = pooling_names(anatomy)
         for block in anatomy.blocks:
             names += [*attention_names(block), block.mlp.path]
+            if block.mlp.outer is not None:
+                names.append(block.mlp.outer.path)
         return names if anatomy.pooling.mlp is None else [*names, anatomy.pooling.mlp.path]
 
     @cached_property
@@ -93,12 +94,12 @@ class FirstOrderLens:
         for block in anatomy.blocks:
             by_head.append(self._heads(block, tensors, reading.weights))
             by_mlp.append(self._mlp(block.mlp, tensors, reading.weights))
-            bias = bias + self._everywhere(_constant(block.attention), reading)
+            bias = bias + self._constant(block, tensors, reading.weights)
         if anatomy.pooling.mlp is not None:
             mlp = anatomy.pooling.mlp
             activations = _normed(mlp, tensors)[:, 0]
             by_mlp.append(activations @ mlp.output.weight.float().T @ anatomy.pooling.readout)
-        start = tensors[f"{anatomy.blocks[0].norm.path}:input"]
+        start = tensors[anatomy.blocks[0].inputs]
         return FirstOrderEffects(
             heads=torch.stack(by_head, 1),
             mlps=torch.stack(by_mlp, 1),
@@ -110,7 +111,7 @@ class FirstOrderLens:
         self, block: Block, tensors: dict[str, Tensor], weights: Float[Tensor, "image reader query"]
     ) -> Float[Tensor, "image head embed"]:
         """What each head of a block writes."""
-        tokens = tensors[block.norm.path].float()
+        tokens = tensors[block.normed].float()
         carried = carried_block(block, tensors, weights)  # [image, reader, head, token]
         mixed = torch.einsum("bqht,btw->bqhw", carried, tokens)
         read = torch.einsum("bqhw,hrw->bqhr", mixed, block.attention.values)
@@ -122,6 +123,8 @@ class FirstOrderLens:
         self, mlp: Mlp, tensors: dict[str, Tensor], weights: Float[Tensor, "image reader query"]
     ) -> Float[Tensor, "image embed"]:
         """What an MLP writes, its output bias included."""
+        if mlp.outer is not None:
+            return self._pooled(tensors[mlp.outer.path], weights)
         activations = _normed(mlp, tensors)[:, : weights.shape[-1]]
         written = (weights @ activations) @ mlp.output.weight.float().T
         written = written + weights.sum(-1, keepdim=True) * mlp.output.offset
@@ -134,11 +137,26 @@ class FirstOrderLens:
         read = weights @ stream[:, : weights.shape[-1]].float()
         return torch.einsum("bqw,qwd->bd", read, self._carry)
 
+    def _constant(
+        self, block: Block, tensors: dict[str, Tensor], weights: Float[Tensor, "image reader query"]
+    ) -> Float[Tensor, "image embed"]:
+        """What attention writes whatever it attends to, but for the values' biases."""
+        attention = block.attention
+        vector = attention.output.offset
+        if attention.inner is not None:
+            vector = vector + attention.output.weight.float() @ attention.inner.bias
+        if attention.outer is None:
+            return self._everywhere(vector, weights)
+        written = tensors[f"{attention.outer.path}:input"][:, : weights.shape[-1]]
+        divided = weights / attention.outer.sigma(written)[:, None]
+        vector = attention.outer.linear(vector)
+        return self._everywhere(vector, divided) + self._everywhere(attention.outer.bias, weights)
+
     def _everywhere(
-        self, vector: Float[Tensor, " width"], reading: PooledReading
+        self, vector: Float[Tensor, " width"], weights: Float[Tensor, "image reader query"]
     ) -> Float[Tensor, "image embed"]:
         """What the same vector in every token writes."""
-        return torch.einsum("bq,w,qwd->bd", reading.weights.sum(-1), vector, self._carry)
+        return torch.einsum("bq,w,qwd->bd", weights.sum(-1), vector, self._carry)
 
     def token_scores(
         self,
@@ -157,7 +175,7 @@ class FirstOrderLens:
         total = 0.0
         for index in range(self.clip.layers) if layers is None else layers:
             block = anatomy.blocks[index]
-            tokens = tensors[block.norm.path].float()
+            tokens = tensors[block.normed].float()
             written = torch.einsum("hrw,qwv->qhrv", centred_heads(block.attention), onto)
             read = torch.einsum("hrw,qhrv->qhwv", block.attention.values, written)
             constant = torch.einsum("hr,qhrv->qhv", block.attention.value_bias, written)
@@ -173,10 +191,3 @@ def _normed(mlp: Mlp, tensors: dict[str, Tensor]) -> Float[Tensor, "image token 
     """Activations as the output weights take them."""
     activations = tensors[mlp.path]
     return (activations if mlp.inner is None else mlp.inner(activations)).float()
-
-
-def _constant(attention: Attention) -> Float[Tensor, " width"]:
-    """What attention writes whatever it attends to, but for the values' biases."""
-    if attention.inner is None:
-        return attention.output.offset
-    return attention.output.offset + attention.output.weight.float() @ attention.inner.bias

@@ -75,7 +75,7 @@ def _change(
     """What changes in the stream when each pair's neuron has its mean at every token."""
     means = means.T.to(activations.device)
     rows = torch.arange(len(activations))
-    if mlp.inner is None:
+    if not mlp.norms:
         change = means - activations[rows, :, neurons].float()
         return change[..., None] * mlp.output.weight.T[neurons].float()[:, None]
     changed = activations.clone()  # the norm takes part: all neurons are divided by its σ

@@ -17,7 +17,7 @@ from clipneurons.lens.pooling import (
     pooling_names,
     read_pooling,
 )
-from clipneurons.models.anatomy import Anatomy, Attention, Block, Norm
+from clipneurons.models.anatomy import Anatomy, Attention, Block, Mlp, Norm
 from clipneurons.models.attention import carried_attention
 from clipneurons.models.clip import ClipModel
 
@@ -119,7 +119,7 @@ class SecondOrderLens(RecordingLens):
 
     def _directions_of(self, layer: int) -> HeadDirections:
         anatomy = self._anatomy
-        written = anatomy.mlp(layer).written  # [neuron, width]
+        written = anatomy.mlp(layer).gained  # [neuron, width]
         if layer == anatomy.pooling_layer:
             return HeadDirections(written[None], anatomy.pooling.readout[None])
         readers = [reader for reader in self._readers if reader.first > layer]
@@ -133,7 +133,7 @@ class SecondOrderLens(RecordingLens):
     def recorded(self) -> list[str]:
         """Names of the tensors that :meth:`read` needs."""
         anatomy = self._anatomy
-        names = [anatomy.mlp(layer).path for layer in self.layers]
+        names = [name for layer in self.layers for name in _mlp_names(anatomy.mlp(layer))]
         if anatomy.pooling.kind != "probe":
             for block in anatomy.blocks[self.layers[0] + 1 :]:
                 names += attention_names(block)
@@ -155,8 +155,8 @@ class SecondOrderLens(RecordingLens):
             activations = tensors[mlp.path].float()
             pooled = layer == anatomy.pooling_layer
             mine = scale[:, None, None] if pooled else weights[:, -self.directions[layer].heads :]
-            if mlp.inner is not None:
-                mine = mine / mlp.inner.sigma(activations)[:, None]
+            for norm in mlp.norms:
+                mine = mine / norm.sigma(tensors[f"{norm.path}:input"])[:, None]
             result[layer] = Contributions(
                 scores=torch.bmm(activations.mT, mine.mT),
                 directions=self.directions[layer],
@@ -177,8 +177,9 @@ class SecondOrderLens(RecordingLens):
         found = []
         for block in anatomy.blocks[self.layers[0] + 1 :]:
             carried = carried_block(block, tensors, reading.weights)[:, 0]
-            sigma = block.norm.sigma(tensors[f"{block.norm.path}:input"])
-            found.append(carried / sigma[:, None])
+            if block.norm is not None:
+                carried = carried / block.norm.sigma(tensors[block.inputs])[:, None]
+            found.append(carried)
         return found
 
     def _shared_bias(
@@ -202,7 +203,7 @@ class SecondOrderLens(RecordingLens):
             block = anatomy.blocks[reader.first]
             terms = (1 + 2 * reader.first) * neurons
             terms_post = terms * (1 + 2 * blocks) * heads
-            mean = block.norm.moments(tensors[f"{block.norm.path}:input"])[0]
+            mean = block.norm.moments(tensors[block.inputs])[0]
             # Σ_i a_i e_i, with a constant μ_i subtracted from every coordinate.
             inverse_sum = weights.sum(-1, keepdim=True)
             mean_sum = (weights * mean[:, None]).sum(-1, keepdim=True)
@@ -219,31 +220,34 @@ class SecondOrderLens(RecordingLens):
 
 def attention_names(block: Block) -> list[str]:
     """Tensors to record for `carried_block`."""
-    names = [f"{block.norm.path}:input", block.norm.path]
-    inner = block.attention.inner
-    return names if inner is None else [*names, f"{inner.path}:input"]
+    inside = (f"{norm.path}:input" for norm in block.attention.norms)
+    return [block.inputs, block.normed, *inside]
 
 
 def carried_block(
     block: Block, tensors: dict[str, Tensor], reading: Float[Tensor, "image reader query"]
 ) -> Float[Tensor, "image reader head token"]:
     """How much of each token's value each head of a block brings to what is read of its output."""
-    inner = block.attention.inner
-    if inner is not None:
-        queries = tensors[f"{inner.path}:input"][:, : reading.shape[-1]]
-        reading = reading / inner.sigma(queries)[:, None]
-    return carried_attention(block.attention, tensors[block.norm.path], reading)
+    for norm in block.attention.norms:
+        queries = tensors[f"{norm.path}:input"][:, : reading.shape[-1]]
+        reading = reading / norm.sigma(queries)[:, None]
+    return carried_attention(block.attention, tensors[block.normed], reading)
 
 
 def check_plain(clip: ClipModel) -> None:
     """Raise ValueError unless biases can be shared out as the published code does it."""
     anatomy = clip.anatomy
-    inner = any(block.attention.inner or block.mlp.inner for block in anatomy.blocks)
-    if anatomy.pooling.kind != "token" or inner:
+    normed = any(block.attention.norms + block.mlp.norms for block in anatomy.blocks)
+    if anatomy.pooling.kind != "token" or normed:
         raise ValueError(
             f"the shared bias is defined for plain ViTs that read a class token, {clip.name} "
             "is none: leave it out"
         )
+
+
+def _mlp_names(mlp: Mlp) -> list[str]:
+    """Tensors to record for the activations and what norms divide what they write by."""
+    return [mlp.path, *(f"{norm.path}:input" for norm in mlp.norms)]
 
 
 def _gained(written: Float[Tensor, "neuron width"], norm: Norm | None) -> Tensor:

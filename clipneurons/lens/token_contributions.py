@@ -75,9 +75,7 @@ class PatchAttribution:
         for block, read, traced in zip(
             anatomy.blocks, self._read_of_heads, run.blocks, strict=True
         ):
-            rows = weights
-            if traced.inner_sigma is not None:
-                rows = weights / traced.inner_sigma[:, None, :queries]
+            rows = weights / traced.sigma[:, None, :queries]
             for head in range(block.attention.heads):
                 carried = rows @ traced.attention[:, head, :queries]  # [image, reader, token]
                 said = torch.einsum("btr,rqv->btqv", traced.values[:, head], read[head])

@@ -2,10 +2,12 @@
 
 Residual blocks write to a stream of tokens, a pooling reads it out:
 
-    block    z += W_O · attention(norm(z)),   z += W_out · p(mlp_norm(z))
+    block    z += outer(W_O · attention(norm(z))),   z += mlp_outer(W_out · p(mlp_norm(z)))
     pooling  y = project(o + mlp(o)),         o = post_norm(Σ_i a_i value(norm(z_i)))
 
-An adapter (`clipneurons.models.adapters`) gives this description of one family of modules.
+Blocks normalise what they read (pre-norm) or what they write (post-norm); norms that a family
+does not have are None. An adapter (`clipneurons.models.adapters`) gives this description of one
+family of modules.
 """
 
 from collections.abc import Callable
@@ -82,14 +84,53 @@ class Norm:
         variance, mean = torch.var_mean(inputs.float(), dim=-1, unbiased=False)
         return mean, (variance + self.module.eps).sqrt()
 
+    def linear(self, parts: Float[Tensor, "*part width"]) -> Float[Tensor, "*part width"]:
+        """What the norm makes of parts of its inputs, but for its 1/σ and bias."""
+        return self.weight * (parts - parts.mean(-1, keepdim=True))
+
+
+class _Branch:
+    """What attention and MLPs share: ``outer(output(inner(values)))`` is added to the stream."""
+
+    output: Affine
+    inner: Norm | None
+    outer: Norm | None
+
+    def __call__(self, values: Float[Tensor, "*token in"]) -> Float[Tensor, "*token width"]:
+        """What activations, or joined heads, write together."""
+        written = self.output(values if self.inner is None else self.inner(values))
+        return written if self.outer is None else self.outer(written)
+
+    @property
+    def norms(self) -> tuple[Norm, ...]:
+        """The norms that there are."""
+        return tuple(norm for norm in (self.inner, self.outer) if norm is not None)
+
+    @property
+    def gained(self) -> Float[Tensor, "in width"]:
+        """What each value writes, the gains of the norms taken in, in float32."""
+        weight = self.output.weight.float().T
+        if self.inner is not None:
+            weight = self.inner.weight[:, None] * weight
+        return weight if self.outer is None else self.outer.weight * weight
+
+    @property
+    def centred(self) -> Float[Tensor, "in width"]:
+        """The same with each value's part of the norms' subtraction of the mean."""
+        weight = self.output.weight.float().T
+        if self.inner is not None:
+            weight = self.inner.weight[:, None] * weight
+            weight = weight - weight.mean(0)
+        return weight if self.outer is None else self.outer.linear(weight)
+
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(_Branch):
     """Multi-head attention: value and output weights by head, and how tokens attend.
 
     ``rotate`` turns queries and keys by their position (rotary embeddings), ``query_norm`` and
-    ``key_norm`` normalise them. ``inner`` is a norm over the joined heads, before the output. A
-    pooling that brings its own query has none here.
+    ``key_norm`` normalise them. ``inner`` is a norm over the joined heads, before the output,
+    ``outer`` one of what is written. A pooling that brings its own query has none here.
     """
 
     heads: int
@@ -101,6 +142,7 @@ class Attention:
     query_norm: nn.Module | None = None
     key_norm: nn.Module | None = None
     inner: Norm | None = None
+    outer: Norm | None = None
 
     @property
     def values(self) -> Float[Tensor, "head rank width"]:
@@ -114,11 +156,8 @@ class Attention:
 
     @property
     def written(self) -> Float[Tensor, "head rank width"]:
-        """What each head writes, the gain of the inner norm taken in, in float32."""
-        weight = self.output.weight.float().T
-        if self.inner is not None:
-            weight = self.inner.weight[:, None] * weight
-        return weight.unflatten(0, (self.heads, -1))
+        """What each head writes, the gains of the norms taken in, in float32."""
+        return self.gained.unflatten(0, (self.heads, -1))
 
     @property
     def plain(self) -> bool:
@@ -144,29 +183,25 @@ class Attention:
 
 
 @dataclass(frozen=True)
-class Mlp:
+class Mlp(_Branch):
     """Neurons: ``hidden`` gives their activations, ``output`` holds what each writes.
 
-    ``path`` is where the activations are recorded. ``inner`` is a norm of the activations.
-    ``input`` is the layer before the activation, None where the activation gates another.
+    ``path`` is where the activations are recorded. ``inner`` is a norm of the activations,
+    ``outer`` one of what they write. ``input`` is the layer before the activation, None where the
+    activation gates another.
     """
 
-    norm: Norm
+    norm: Norm | None
     hidden: Callable[[Tensor], Tensor]
     path: str
     output: Affine
     input: Affine | None = None
     inner: Norm | None = None
+    outer: Norm | None = None
 
-    @property
-    def written(self) -> Float[Tensor, "neuron width"]:
-        """What each neuron writes, the gain of the inner norm taken in, in float32."""
-        weight = self.output.weight.float().T
-        return weight if self.inner is None else self.inner.weight[:, None] * weight
-
-    def __call__(self, activations: Float[Tensor, "*token neuron"]) -> Tensor:
-        """What activations write together."""
-        return self.output(activations if self.inner is None else self.inner(activations))
+    def activations(self, tokens: Float[Tensor, "*token width"]) -> Float[Tensor, "*token neuron"]:
+        """Activations of the neurons on tokens of the stream."""
+        return self.hidden(tokens if self.norm is None else self.norm(tokens))
 
 
 @dataclass(frozen=True)
@@ -174,10 +209,20 @@ class Block:
     """One residual block; ``run`` is the module itself."""
 
     path: str
-    norm: Norm
+    norm: Norm | None
     attention: Attention
     mlp: Mlp
     run: Callable[[Tensor], Tensor]
+
+    @property
+    def inputs(self) -> str:
+        """Where the tokens that enter the block are recorded."""
+        return f"{self.path}:input"
+
+    @property
+    def normed(self) -> str:
+        """Where they are recorded as attention reads them."""
+        return self.inputs if self.norm is None else self.norm.path
 
 
 @dataclass(frozen=True)
@@ -259,7 +304,9 @@ class Anatomy:
     def plain(self) -> bool:
         """The blocks are those of the first CLIP: linear queries and keys, ungated neurons."""
         return all(
-            block.attention.plain and not block.attention.inner and block.mlp.input
+            block.attention.plain
+            and block.mlp.input
+            and not block.attention.norms + block.mlp.norms
             for block in self.blocks
         )
 

@@ -64,6 +64,5 @@ def carried_attention(
 
 
 def centred_heads(attention: Attention) -> Float[Tensor, "head rank width"]:
-    """What each head writes, with its part of the inner norm's subtraction of the mean."""
-    written = attention.written
-    return written if attention.inner is None else written - written.mean((0, 1))
+    """What each head writes, with its part of the norms' subtraction of the mean."""
+    return attention.centred.unflatten(0, (attention.heads, -1))

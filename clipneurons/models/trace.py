@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.models.anatomy import Block
+from clipneurons.models.anatomy import Block, Norm
 from clipneurons.models.attention import probe_attention
 from clipneurons.models.clip import ClipModel
 
 
 @dataclass(frozen=True)
 class BlockActivations:
-    """What one residual block computed."""
+    """What one residual block computed; ``sigma`` is what norms divide the heads' parts by."""
 
     inputs: Float[Tensor, "image token width"]
     normed: Float[Tensor, "image token width"]
@@ -22,7 +22,7 @@ class BlockActivations:
     keys: Float[Tensor, "image head token rank"]
     values: Float[Tensor, "image head token rank"]
     attention: Float[Tensor, "image head token token"]
-    inner_sigma: Float[Tensor, "image token"] | None
+    sigma: Float[Tensor, "image token"]
     attended: Float[Tensor, "image token width"]
     middle: Float[Tensor, "image token width"]
     mlp_normed: Float[Tensor, "image token width"]
@@ -82,30 +82,37 @@ def read_out(
         pooled = pooling.post(pooled)
     if pooling.mlp is not None:
         mlp = pooling.mlp
-        pooled = pooled + mlp(mlp.hidden(mlp.norm(pooled)))
+        pooled = pooled + mlp(mlp.activations(pooled))
     return pooled if pooling.projection is None else pooling.projection(pooled)
 
 
 def run_block(block: Block, inputs: Float[Tensor, "image token width"]) -> BlockActivations:
     """One residual block, with its attention computed openly."""
     attend, mlp = block.attention, block.mlp
-    normed = block.norm(inputs)
+    normed, _ = _normalise(block.norm, inputs)
     queries, keys = attend.queries_keys(normed)
     values = attend.split(attend.value(normed))
     attention = torch.softmax(queries @ keys.mT / queries.shape[-1] ** 0.5, dim=-1)
-    mixed, inner_sigma = (attention @ values).transpose(1, 2).flatten(2), None
-    if attend.inner is not None:
-        mixed, inner_sigma = attend.inner(mixed), attend.inner.sigma(mixed).to(mixed.dtype)
-    attended = attend.output(mixed)
+    mixed, inner = _normalise(attend.inner, (attention @ values).transpose(1, 2).flatten(2))
+    attended, outer = _normalise(attend.outer, attend.output(mixed))
     middle = inputs + attended
-    mlp_normed = mlp.norm(middle)
+    mlp_normed, _ = _normalise(mlp.norm, middle)
     activations = mlp.hidden(mlp_normed)
     written = mlp(activations)
     return BlockActivations(
         inputs=inputs, normed=normed, queries=queries, keys=keys, values=values,
-        attention=attention, inner_sigma=inner_sigma, attended=attended, middle=middle,
+        attention=attention, sigma=inner * outer, attended=attended, middle=middle,
         mlp_normed=mlp_normed, activations=activations, mlp=written, outputs=middle + written,
     )  # fmt: skip
+
+
+def _normalise(
+    norm: Norm | None, tokens: Float[Tensor, "image token width"]
+) -> tuple[Float[Tensor, "image token width"], Float[Tensor, "image token"]]:
+    """Normalised tokens and what they were divided by; the same tokens and 1 without a norm."""
+    if norm is None:
+        return tokens, tokens.new_ones(tokens.shape[:2])
+    return norm(tokens), norm.sigma(tokens).to(tokens.dtype)
 
 
 def pooled_share(clip: ClipModel, run: ActivationCache) -> Float[Tensor, "image token"]:

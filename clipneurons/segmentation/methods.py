@@ -49,5 +49,5 @@ def why_not(name: str, pooling: str, plain: bool) -> str | None:
     if name in CLASS_TOKEN and pooling != "token":
         return f"{name} follows the score to a class token's attention, this model reads none"
     if name in RELEVANCE and not plain:
-        return f"{name} has no rule for gated neurons, rotary positions and inner norms"
+        return f"{name} has no rule for gated neurons, rotary positions and further norms"
     return None

@@ -61,6 +61,10 @@ FAMILIES = {
     "PE-Core": partial(tiny_timm, "vit_pe_core_base_patch16_224", "map", None, 12),
     "EVA-01": partial(tiny_timm, "eva_giant_patch14_224", "token", None, 12),
     "EVA-02": partial(tiny_timm, "eva02_base_patch16_clip_224", "token", None, 12),
+    "EVA-02-E": partial(tiny_timm, "eva02_enormous_patch14_clip_224", "token", None, 12),
+    "EVA-02-E with a probe": partial(
+        tiny_timm, "eva02_enormous_patch14_clip_224", "map", None, 12
+    ),
 }  # fmt: skip
 
 

@@ -41,6 +41,10 @@ class Normed:
     def __call__(self, x):
         return x if self.none else (x - x.mean()) / self.sigma(x) * self.weight + self.bias
 
+    def rest(self, constant, x):
+        """What comes out of a constant and of no other part of x: bias and x's mean included."""
+        return constant if self.none else self.gain(constant - x.mean()) / self.sigma(x) + self.bias
+
     def gain(self, x):
         """The norm's gain alone: its linear part, but for 1/sigma and the mean."""
         return x if self.none else self.weight * x
@@ -56,6 +60,7 @@ class Part:
 
     def __init__(self, block):
         self.scales = [1.0, 1.0]
+        self.outer, self.mlp_outer = Normed(None), Normed(None)
         if hasattr(block, "ln_1"):  # open_clip
             a, m = block.attn, block.mlp
             self.norm1, self.norm2 = Normed(block.ln_1), Normed(block.ln_2)
@@ -75,6 +80,9 @@ class Part:
         else:  # timm
             a, m = block.attn, block.mlp
             self.norm1, self.norm2 = Normed(block.norm1), Normed(block.norm2)
+            if type(block).__name__ == "EvaBlockPostNorm":
+                self.outer, self.mlp_outer = self.norm1, self.norm2
+                self.norm1, self.norm2 = Normed(None), Normed(None)
             if a.qkv is None:
                 self.qkv = [Weights(p.weight, p.bias) for p in (a.q_proj, a.k_proj, a.v_proj)]
             elif getattr(a, "q_bias", None) is not None:
@@ -90,10 +98,10 @@ class Part:
                 (m.fc1_x if gated else m.fc1).weight, (m.fc1_x if gated else m.fc1).bias
             )
             self.gate = Weights(m.fc1_g.weight, m.fc1_g.bias) if gated else None
-            if hasattr(block, "gamma_1"):
-                scales = (block.gamma_1, block.gamma_2)
-            else:
+            if hasattr(block, "ls1"):
                 scales = (getattr(s, "gamma", None) for s in (block.ls1, block.ls2))
+            else:
+                scales = (getattr(block, name, None) for name in ("gamma_1", "gamma_2"))
         self.scales = [1.0 if s is None else s.double() for s in scales]
 
 
@@ -151,19 +159,21 @@ class NaiveTower:
             attention.append(rows)
         mixed = [torch.cat(parts) for parts in joined]
         inner = [part.inner.sigma(m) for m in mixed]
-        attended = [part.scales[0] * part.out(part.inner(m)) for m in mixed]
+        raw = [part.scales[0] * part.out(part.inner(m)) for m in mixed]
+        attended, outer = [part.outer(r) for r in raw], [part.outer.sigma(r) for r in raw]
         middle = [t + a for t, a in zip(tokens, attended, strict=True)]
-        activations, written = [], []
+        activations, mlp_raw = [], []
         for t in middle:
             x = part.norm2(t)
             p = part.fc1(x)
             p = self.act(p) if part.gate is None else nn.functional.silu(part.gate(x)) * p
             activations.append(p)
-            written.append(part.scales[1] * part.fc2(part.mlp_inner(p)))
+            mlp_raw.append(part.scales[1] * part.fc2(part.mlp_inner(p)))
+        written = [part.mlp_outer(r) for r in mlp_raw]
         self.blocks.append(dict(
             attention=attention, sigmas=sigmas, inner=inner, activations=activations,
             mlp_inner=[part.mlp_inner.sigma(p) for p in activations], attended=attended,
-            written=written,
+            written=written, outer=outer, mlp_raw=mlp_raw,
         ))  # fmt: skip
         return [m + w for m, w in zip(middle, written, strict=True)]
 
@@ -208,7 +218,8 @@ class NaiveTower:
         part, block = self.parts[layer], self.blocks[layer]
         p = block["activations"][i][neuron] / block["mlp_inner"][i]
         p = p if part.mlp_inner.none else p * part.mlp_inner.weight[neuron]
-        return part.scales[1] * part.fc2.weight[:, neuron] * p
+        written = part.scales[1] * part.fc2.weight[:, neuron] * p
+        return part.mlp_outer.gain(written) / part.mlp_outer.sigma(block["mlp_raw"][i])
 
     def effect(self, layer, neuron):
         """The neuron's effect, summed over heads and tokens one at a time."""
@@ -237,11 +248,12 @@ class NaiveTower:
                     for j, weight in self.reading.items():
                         for i, a in enumerate(block["attention"][head][j]):
                             x = part.norm1.gain(self._stream(layer, i, neuron))
-                            x = x / block["sigmas"][i] / block["inner"][j]
+                            x = x / block["sigmas"][i] / block["inner"][j] / block["outer"][j]
                             read = read + weight * a * x
                     value = part.qkv[2].weight[at] @ read
                     gain = 1.0 if part.inner.none else part.inner.weight[at]
                     written = part.scales[0] * (part.out.weight[:, at] @ (gain * value))
+                    written = part.outer.gain(written)
                     total = total + self._to_embedding(self.norm.gain(written))
         return 100 / self.representation.norm() * total
 
@@ -255,8 +267,9 @@ class NaiveTower:
             at = slice(head * rank, (head + 1) * rank)
             for i, a in enumerate(self.probe[head], start=first):
                 rest = self.start[i] + sum(block["attended"][i] for block in self.blocks)
-                for part in self.parts:
-                    rest = rest + part.scales[1] * part.fc2.bias
+                for part, block in zip(self.parts, self.blocks, strict=True):
+                    constant = part.scales[1] * part.fc2.bias
+                    rest = rest + part.mlp_outer.rest(constant, block["mlp_raw"][i])
                 # The mean over all that is in the token, the neurons' part included.
                 rest = rest - self.final[i].mean()
                 x = self.norm.gain(rest) / self.norm.sigma(self.final[i]) + self.norm.bias

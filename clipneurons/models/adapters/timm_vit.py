@@ -1,5 +1,6 @@
 """timm's VisionTransformer and Eva inside open_clip: SigLIP, MobileCLIP-L and -B, PE-Core, EVA."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -17,7 +18,7 @@ from timm.layers import (
 from timm.layers import (
     Mlp as TimmMlp,
 )
-from timm.models.eva import Eva, EvaAttention, EvaBlock
+from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -61,19 +62,30 @@ def _read_out(visual: TimmModel, tokens: Tensor) -> Tensor:
 
 
 def _block(block: nn.Module, path: str, rope: Tensor | None) -> Block:
-    if type(block) is EvaBlock:
-        scales, run = (block.gamma_1, block.gamma_2), partial(block, rope=rope)
-    elif type(block) is TimmBlock:
-        scales, run = (getattr(block.ls1, "gamma", None), getattr(block.ls2, "gamma", None)), block
-    else:
-        raise Refused(f"{path} is a {type(block).__name__}, not a plain pre-norm block")
+    if type(block) not in (TimmBlock, EvaBlock, EvaBlockPostNorm):
+        raise Refused(f"{path} is a {type(block).__name__}, not a plain residual block")
+    run = block if type(block) is TimmBlock else partial(block, rope=rope)
+    norms = [norm_of(getattr(block, name), f"{path}.{name}") for name in ("norm1", "norm2")]
+    outer: list[Norm | None] = [None, None]
+    if type(block) is EvaBlockPostNorm:
+        norms, outer = outer, norms
+    scales = _layer_scales(block)
+    attention = _attention(block.attn, f"{path}.attn", scales[0], rope)
+    mlp = _mlp(block.mlp, norms[1], f"{path}.mlp", scales[1])
     return Block(
         path=path,
-        norm=norm_of(block.norm1, f"{path}.norm1"),
-        attention=_attention(block.attn, f"{path}.attn", scales[0], rope),
-        mlp=_mlp(block.mlp, norm_of(block.norm2, f"{path}.norm2"), f"{path}.mlp", scales[1]),
+        norm=norms[0],
+        attention=replace(attention, outer=outer[0]),
+        mlp=replace(mlp, outer=outer[1]),
         run=run,
     )
+
+
+def _layer_scales(block: nn.Module) -> list[Tensor | None]:
+    """LayerScale of attention and MLP, whichever way it is kept."""
+    if type(block) is TimmBlock:
+        return [getattr(module, "gamma", None) for module in (block.ls1, block.ls2)]
+    return [getattr(block, name, None) for name in ("gamma_1", "gamma_2")]
 
 
 def _attention(attn: nn.Module, path: str, scale: Tensor | None, rope: Tensor | None) -> Attention:
@@ -115,7 +127,7 @@ def _rotate(rope: Tensor, prefix: int, half: bool, heads: Tensor) -> Tensor:
     return torch.cat([heads[:, :, :prefix], turned.type_as(heads)], 2)
 
 
-def _mlp(mlp: nn.Module, norm: Norm, path: str, scale: Tensor | None) -> Mlp:
+def _mlp(mlp: nn.Module, norm: Norm | None, path: str, scale: Tensor | None) -> Mlp:
     if type(mlp) is TimmMlp:
         hidden = partial(_plain, mlp)
     elif type(mlp) is SwiGLU:

@@ -33,15 +33,14 @@ def dense_maps(
     tokens = embed_patches(clip, images)
     for block in earlier:
         tokens = block.run(tokens)
-    attend, normed = last.attention, last.norm(tokens)
+    attend, normed = last.attention, tokens if last.norm is None else last.norm(tokens)
     mixed = attend.split(attend.value(normed))
     if mixing is not None:
         mixed = mixing(*attend.queries_keys(normed)) @ mixed
-    joined = mixed.transpose(1, 2).flatten(2)
-    out = attend.output(joined if attend.inner is None else attend.inner(joined))
+    out = attend(mixed.transpose(1, 2).flatten(2))
     if keep_residual:
         out = out + tokens
-        out = out + last.mlp(last.mlp.hidden(last.mlp.norm(out)))
+        out = out + last.mlp(last.mlp.activations(out))
     features = F.normalize(read_out(clip, out[:, clip.prefix :]).float(), dim=-1)
     return to_grid(clip, (features @ texts.T).mT)
 

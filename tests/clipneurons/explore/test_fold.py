@@ -46,7 +46,7 @@ def test_a_folded_vit_is_the_model_with_its_activations_replaced(family):
     assert torch.equal(clip.encode_image(batch), before)
 
 
-@pytest.mark.parametrize("family", ["ViT-M-16-alt (LayerScale)", "EVA-02"])
+@pytest.mark.parametrize("family", ["ViT-M-16-alt (LayerScale)", "EVA-02", "EVA-02-E"])
 def test_towers_that_change_what_neurons_write_are_refused(family):
     clip = FAMILIES[family]()
     units = clip.anatomy.mlp(0).output.weight.shape[1]

@@ -4,27 +4,38 @@ import torch
 from clipneurons.lens.indirect import indirect_effects, mean_activations
 from clipneurons.models.hooks import record_activations
 from tests.clipneurons.lens.test_second_order import relative
+from tests.helpers.families import FAMILIES
 from tests.helpers.models import images, tiny_vit
 
 
 def ablated_embedding(clip, image, layer, neuron, means):
     """The whole forward pass again, with the activation overwritten by a hook."""
 
-    def overwrite(_module, _args, output):
-        output = output.clone()
-        output[:, :, neuron] = means[:, neuron]
-        return output
+    def overwrite(values):
+        values = values.clone()
+        values[:, :, neuron] = means[:, neuron]
+        return values
 
-    handle = clip.visual.transformer.resblocks[layer].mlp.gelu.register_forward_hook(overwrite)
+    path, _, side = clip.anatomy.mlp(layer).path.partition(":")
+    module = clip.visual.get_submodule(path)
+    handle = (
+        module.register_forward_pre_hook(lambda _module, args: overwrite(args[0]))
+        if side
+        else module.register_forward_hook(lambda _module, _args, output: overwrite(output))
+    )
     try:
         return clip.encode_image(image[None])[0]
     finally:
         handle.remove()
 
 
-@pytest.mark.parametrize("layer", [0, 2])
-def test_effects_are_those_of_overwriting_the_activation(layer):
-    clip = tiny_vit()
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [(tiny_vit, 0), (tiny_vit, 2), (FAMILIES["EVA-02"], 1), (FAMILIES["EVA-02-E"], 1)],
+    ids=["first", "later", "norm of the activations", "norm of what they write"],
+)
+def test_effects_are_those_of_overwriting_the_activation(make, layer):
+    clip = make()
     batch = images(3, clip)
     means = mean_activations(clip, batch.split(2), layer)
     neurons = torch.tensor([5, 0, 31])

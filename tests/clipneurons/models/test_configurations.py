@@ -8,5 +8,5 @@ DOCUMENT = Path(__file__).parents[3] / "docs/models.md"
 def test_the_table_is_the_documents():
     found = statuses()
     read = [name for name, status in found.items() if not status.startswith("refused")]
-    assert len(read) == 108
+    assert len(read) == 110
     assert table(found) in DOCUMENT.read_text(), "python -m clipneurons.models.configurations"
