@@ -25,11 +25,14 @@ lint: $(VENV)/.test
 
 # The default bundles, again, after the small CLIP's weights have changed.
 bundles: $(VENV)/.app
-	$(VENV)/bin/python -m export run --model artifacts/mini-vit --out artifacts/mini-vit --overwrite --restart
-	$(VENV)/bin/python -m export run --model artifacts/mini-rn --out artifacts/mini-rn --overwrite --restart \
+	$(VENV)/bin/python -m export run --model artifacts/mini-vit --out artifacts/mini-vit --overwrite --restart \
 	  --storage float16 --gallery-mb 2
+	$(VENV)/bin/python -m export run --model artifacts/mini-rn --out artifacts/mini-rn --overwrite --restart \
+	  --storage float16 --gallery-mb 1.5 --top-k 50
+	$(VENV)/bin/python -m export evaluate --no-fidelity --segmentation --refined
 	for bundle in mini-vit mini-rn; do \
-	  $(VENV)/bin/python -m export evaluate --bundle artifacts/$$bundle --no-fidelity --labels || exit 1; \
+	  $(VENV)/bin/python -m export evaluate --bundle artifacts/$$bundle --no-fidelity --concepts --labels \
+	  && $(VENV)/bin/python -m export refresh-card --bundle artifacts/$$bundle --opening || exit 1; \
 	done
 
 # The browser tests drive Debian's Chromium; without root they are skipped, and say so.

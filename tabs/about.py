@@ -82,8 +82,8 @@ def _concepts(metrics: dict) -> str:
     ]  # fmt: skip
     rows.append(Bar("ten texts at random", found["chance"]))
     note = (
-        f"Recall at 10 on {found['images']} scenes of a drawing style that no training image "
-        f"has. The page starts with the best of those that read neurons."
+        f"Recall at 10 on {found['data']}: no training saw them, and scenes are in a drawing style "
+        f"that no training image has. The page starts with the best of those that read neurons."
     )
     body = bars(rows, label=title, digits=3, wide=True)
     return section(title, body, note)

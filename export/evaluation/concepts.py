@@ -1,16 +1,16 @@
 """`python -m export evaluate --concepts`: are the things in a picture among its concepts?
 
-Composed scenes of the held-out style have known contents. Recall at 10 is the share of a scene's
-objects that are named by one of the ten texts that a method gives the largest weights ("a gray
-cat" names a cat), whatever the method.
+Composed scenes of the held-out style have known contents, the shipped photographs known names.
+Recall at 10 is the share of an image's objects that are named by one of the ten texts that a
+method gives the largest weights ("a gray cat" names a cat), whatever the method.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import sqrt
 
 import torch
@@ -24,6 +24,7 @@ from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
+from export.data.packed_sources import shipped_photographs
 
 TOP = 10
 _RECALL = f"recall_at_{TOP}"
@@ -31,74 +32,101 @@ _SEED, _FIT_SEED = 20_000, 30_000
 _FIT_IMAGES = 500
 _BATCH = 50
 
+# Of embeddings, effects by layer and pixels, the weights of all texts [image, text].
+Method = Callable[[Tensor, dict, Tensor], Tensor]
 Labelled = Iterable[tuple[Float[Tensor, "image 3 height width"], list[tuple[str, ...]]]]
 
 
 def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
-    """Recall at 10 of each method on scenes of the held-out style, for `metrics.json`."""
+    """Recall at 10 of each method, for `metrics.json`: on scenes of the held-out style, on the
+    photographs that are kept for figures, and on both."""
     count = args.concept_scenes
-    fit = _scenes(clip, _FIT_IMAGES, _FIT_SEED, heldout=False)
-    result = measure_on(
-        bundle, clip, _scenes(clip, count, _SEED, heldout=True), (images for images, _ in fit)
-    )
-    return {"data": f"{count} composed scenes of the held-out style"} | result
-
-
-def measure_on(
-    bundle: Bundle,
-    clip: ClipModel,
-    scenes: Labelled,
-    fit: Iterable[Float[Tensor, "image 3 height width"]],
-) -> dict:
-    """Recall of each method on labelled batches; TextSpan finds its texts on `fit`.
-
-    Objects whose name the pool does not have cannot be found by any method; they are left out
-    and counted.
-    """
+    sets = {"scenes": _scenes(clip, count, _SEED, heldout=True), "photographs": _photographs(clip)}
+    fit = (images for images, _ in _scenes(clip, _FIT_IMAGES, _FIT_SEED, heldout=False))
     reader = ConceptReader(make_lens(clip, bundle.config.layers), bundle)
-    methods: dict[str, Callable[[Tensor, dict, Tensor], Tensor]] = {
-        way: lambda rep, effects, pixels, way=way: reader.weights(effects, way) for way in WAYS
-    }
-    methods |= {
-        "nearest_texts": lambda rep, effects, pixels: reader.nearest_texts(rep),
-    }
-    if clip.kind == "vit":
-        span = TextSpanReader.fit(FirstOrderLens(clip), fit, bundle.text_embeddings)
-        methods["text_span"] = lambda rep, effects, pixels: span(pixels)
-    naming = _Naming(bundle.texts)
-    recalls: dict[str, list[float]] = {name: [] for name in methods}
-    seconds = dict.fromkeys(methods, 0.0)
-    images = unknown = objects = 0
-    for pixels, names in scenes:
-        pixels = pixels.to(clip.device)
-        representation, effects = reader(pixels)
-        wanted = [[naming[name] for name in set(shown) if naming[name]] for shown in names]
-        shown = sum(len(set(one)) for one in names)
-        objects, unknown = objects + shown, unknown + shown - sum(map(len, wanted))
-        images += len(pixels)
-        for name, method in methods.items():
-            start = time.perf_counter()
-            found = recall_at(method(representation, effects, pixels), wanted, TOP)
-            seconds[name] += time.perf_counter() - start
-            recalls[name] += found
-    if not images or not recalls[WAYS[0]]:
-        raise UserError("no object of the scenes is among the bundle's texts: nothing to measure")
-    means = {name: sum(values) / len(values) for name, values in recalls.items()}
+    methods, naming = _methods(reader, fit), _Naming(bundle.texts)
+    found = {name: _recalls(reader, methods, naming, labelled) for name, labelled in sets.items()}
+    found = {name: one for name, one in found.items() if one.images}
+    if not found:
+        raise UserError("nothing that is shown is among the bundle's texts: nothing to measure")
+    together = sum(found.values(), Recalls())
     return {
-        "images": images,
-        "objects": objects,
-        "objects_not_in_pool": unknown,
+        "data": " and ".join(f"{one.images:,} held-out {name}" for name, one in found.items()),
         "pool": len(bundle.texts),
         "chance": round(_chance(list(naming.values()), len(bundle.texts), TOP), 4),
-        _RECALL: {name: round(mean, 4) for name, mean in means.items()},
-        "interval_95": {name: _interval(values) for name, values in recalls.items()},
+        **together.figures(),
+        "sets": {name: one.figures() for name, one in found.items()},
     }
+
+
+@dataclass(frozen=True)
+class Recalls:
+    """Each method's recall on every image whose objects have names among the texts.
+
+    `objects` were shown; `unknown` of them have no name there, so that no method can find them.
+    """
+
+    by_method: Mapping[str, list[float]] = field(default_factory=dict)
+    images: int = 0
+    objects: int = 0
+    unknown: int = 0
+
+    def __add__(self, other: Recalls) -> Recalls:
+        names = [*self.by_method, *(name for name in other.by_method if name not in self.by_method)]
+        return Recalls(
+            {name: [*self.by_method.get(name, ()), *other.by_method.get(name, ())]
+             for name in names},
+            self.images + other.images, self.objects + other.objects, self.unknown + other.unknown,
+        )  # fmt: skip
+
+    def figures(self) -> dict:
+        """Means with intervals."""
+        means = {name: sum(values) / len(values) for name, values in self.by_method.items()}
+        return {
+            "images": self.images,
+            "objects": self.objects,
+            "objects_not_in_pool": self.unknown,
+            _RECALL: {name: round(mean, 4) for name, mean in means.items()},
+            "interval_95": {name: _interval(values) for name, values in self.by_method.items()},
+        }
+
+
+def _methods(
+    reader: ConceptReader, fit: Iterable[Float[Tensor, "image 3 height width"]]
+) -> dict[str, Method]:
+    """What each method says of images; TextSpan finds its texts on `fit`."""
+    methods: dict[str, Method] = {
+        way: lambda rep, effects, pixels, way=way: reader.weights(effects, way) for way in WAYS
+    }
+    methods["nearest_texts"] = lambda rep, effects, pixels: reader.nearest_texts(rep)
+    clip = reader.lens.clip
+    if clip.kind == "vit":
+        span = TextSpanReader.fit(FirstOrderLens(clip), fit, reader.bundle.text_embeddings)
+        methods["text_span"] = lambda rep, effects, pixels: span(pixels)
+    return methods
+
+
+def _recalls(
+    reader: ConceptReader, methods: Mapping[str, Method], naming: _Naming, labelled: Labelled
+) -> Recalls:
+    total = Recalls()
+    for pixels, names in labelled:
+        wanted = [[naming[name] for name in set(shown) if naming[name]] for shown in names]
+        shown, known = sum(len(set(one)) for one in names), sum(map(len, wanted))
+        pixels = pixels.to(reader.lens.clip.device)
+        seen = *reader(pixels), pixels
+        found = {name: recall_at(method(*seen), wanted, TOP) for name, method in methods.items()}
+        total += Recalls(found, sum(map(bool, wanted)), shown, shown - known)
+    return total
 
 
 def in_words(figures: Mapping) -> str:
-    """Recall of every method, and by chance, in one line."""
-    recall = ", ".join(f"{n.replace('_', ' ')} {r:.1%}" for n, r in figures[_RECALL].items())
-    return f"concepts  {_RECALL.replace('_', ' ')} {recall}; chance {figures['chance']:.1%}"
+    """Recall of every method, and by chance, a line a set of images."""
+    lines = []
+    for where, one in {"all": figures, **figures["sets"]}.items():
+        recall = ", ".join(f"{n.replace('_', ' ')} {r:.1%}" for n, r in one[_RECALL].items())
+        lines.append(f"concepts  {where}: {_RECALL.replace('_', ' ')} {recall}")
+    return "\n".join([*lines, f"concepts  chance {figures['chance']:.1%}"])
 
 
 class _Naming(dict):
@@ -155,3 +183,13 @@ def _scenes(
         some = [scenes[i] for i in range(start, min(start + _BATCH, count))]
         pixels = torch.stack([clip.preprocess(Image.fromarray(one.image)) for one in some])
         yield pixels, [tuple(thing.name.lower() for thing in one.objects) for one in some]
+
+
+def _photographs(clip: ClipModel) -> Iterator[tuple[Tensor, list[tuple[str, ...]]]]:
+    from PIL import Image
+
+    pack = shipped_photographs(heldout=True).pack
+    for start in range(0, len(pack), _BATCH):
+        rows = range(start, min(start + _BATCH, len(pack)))
+        pixels = torch.stack([clip.preprocess(Image.fromarray(pack.image(row))) for row in rows])
+        yield pixels, [(pack.name(row),) for row in rows]

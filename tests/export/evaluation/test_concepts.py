@@ -1,10 +1,14 @@
 """Recall of a scene's objects among the texts that a method puts first."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from clipneurons.bundle.bundle import load_bundle, save_bundle
 from export.__main__ import main
-from export.evaluation.concepts import _chance, _Naming, in_words, recall_at
+from export.evaluation.concepts import Recalls, _chance, _Naming, in_words, recall_at
+from tests.helpers.tiny import tiny_bundle_folder
 
 
 def test_a_text_names_an_object_by_whole_words_only():
@@ -30,11 +34,36 @@ def test_chance_agrees_with_drawing_texts_at_random():
     assert _chance(places, 50, 5) == pytest.approx(sum(hits) / len(hits), abs=0.02)
 
 
-def test_figures_in_one_line():
-    figures = {"recall_at_10": {"sparse-norm": 0.0292, "dense": 0.274}, "chance": 0.0151}
-    assert in_words(figures) == (
-        "concepts  recall at 10 sparse-norm 2.9%, dense 27.4%; chance 1.5%"
-    )
+def test_figures_a_line_a_set():
+    one = {"recall_at_10": {"sparse-norm": 0.0292, "dense": 0.274}}
+    figures = one | {"chance": 0.0151, "sets": {"photographs": {"recall_at_10": {"dense": 0.5}}}}
+    assert in_words(figures).splitlines() == [
+        "concepts  all: recall at 10 sparse-norm 2.9%, dense 27.4%",
+        "concepts  photographs: recall at 10 dense 50.0%",
+        "concepts  chance 1.5%",
+    ]
+
+
+def test_sets_together_are_all_their_images():
+    one = Recalls({"dense": [1.0, 0.0]}, 2, 3, 1)
+    two = Recalls({"dense": [0.5], "text_span": [0.0]}, 1, 1, 0)
+    both = (Recalls() + one + two).figures()
+    assert both["recall_at_10"] == {"dense": 0.5, "text_span": 0.0}
+    assert (both["images"], both["objects"], both["objects_not_in_pool"]) == (3, 4, 1)
+
+
+def test_scenes_and_photographs_are_measured(tmp_path):
+    folder = tiny_bundle_folder(tmp_path / "tiny")
+    bundle = load_bundle(folder)
+    texts = ["a crab", *bundle.texts[1:]]
+    save_bundle(replace(bundle, texts=texts), folder)
+    command = ["evaluate", "--bundle", str(folder), "--no-fidelity", "--concepts"]
+    assert main([*command, "--concept-scenes", "60"]) == 0
+    found = load_bundle(folder).metrics["concepts"]
+    assert 0 < found["sets"]["photographs"]["images"] < found["sets"]["photographs"]["objects"]
+    assert all(0 <= r <= 1 for r in found["recall_at_10"].values())
+    images = [one["images"] for one in found["sets"].values()]
+    assert found["images"] == sum(images)
 
 
 @pytest.mark.parametrize("wrong", [("--concept-scenes", "0"), ("--templates", "nope")])
