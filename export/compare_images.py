@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipneurons.bundle.bundle import load_bundle
-from clipneurons.bundle.unit_words import signed_words
+from clipneurons.bundle.unit_words import neuron_and_head, signed_words, unit_name
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import (
@@ -120,14 +120,15 @@ def describe(
     shift: Shift, profiler: Profiler, bundle, reference: Side, new: Side, level: float
 ) -> dict:
     """A comparison as JSON values."""
-    units = []
+    units, heads = [], bundle.config.units_per_neuron
     for column in shift.top_units(4 * _SHOWN):
         layer, unit = profiler.names[column]
+        name = unit_name(*neuron_and_head(unit, heads))
         units.append(
             {
                 "layer": layer,
                 "unit": unit,
-                "name": unit_name(bundle, layer, unit),
+                "name": f"layer {layer}, {name}" if heads == 1 else name,
                 "column": column,
                 "change": shift.units.change[column].item(),
                 "score": shift.units.score[column].item(),
@@ -159,14 +160,6 @@ def localised(
     sides = [reference.picture(row) for row in examples(len(reference.profile))]
     place = localise_change(clip, sides, [new.picture(row) for row in rows], pool)
     return place and {"box": place.box, "words": place.words.top(20)}
-
-
-def unit_name(bundle, layer: int, unit: int) -> str:
-    """What a unit is called: a neuron, or a neuron and a head."""
-    heads = bundle.config.units_per_neuron
-    if heads == 1:
-        return f"layer {layer}, neuron {unit}"
-    return f"neuron {unit // heads}, head {unit % heads}"
 
 
 def galleries(shift: Shift, summary: dict, reference: Side, new: Side) -> dict[str, list[str]]:

@@ -65,9 +65,7 @@ def composer(session: BundleSession):
     """The offline painter for a session's model, made once."""
     from clipneurons.adversarial.pictogram_generator import pictogram_composer
 
-    size = session.clip.image_size
-    size = max(size) if isinstance(size, tuple) else size
-    return session.cached("composer", lambda: pictogram_composer(size))
+    return session.cached("composer", lambda: pictogram_composer(max(session.clip.image_size)))
 
 
 def painter_of(session: BundleSession, name: str) -> ImageGenerator:

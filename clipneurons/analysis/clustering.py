@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from clipneurons.stats.centring import without_shared
+
 # Groups at most.
 MOST = 4
 # Random sets of images behind `chance_separation`, and the share of them below it.
@@ -46,7 +48,7 @@ def clusters(
         return []
     points = normalize(normalize(embeddings, dim=1) - mean, dim=1)
     labels = group_alike(points, separation)
-    centred_texts = normalize(text_embeddings - text_embeddings.mean(0), dim=1)
+    centred_texts = without_shared(text_embeddings)
     near = (points @ centred_texts.T).topk(min(10, max(1, len(texts) // 100)), dim=1).indices
     groups = []
     for label in labels.unique().tolist():

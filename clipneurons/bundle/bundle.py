@@ -104,6 +104,11 @@ class Bundle:
     labels: Mapping[int, LayerLabels] = field(default_factory=dict)
     opening: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def directions(self) -> dict[int, Float[Tensor, "unit embed"]]:
+        """The layers' directions."""
+        return {layer: arrays.directions for layer, arrays in self.layers.items()}
+
     def phrases(self, layer: int, unit: int, count: int = 10) -> list[tuple[str, float]]:
         """Phrases of the direction's decomposition (the paper's) with their coefficients.
 

@@ -9,6 +9,16 @@ from clipneurons.bundle.bundle import Bundle
 _ARTICLE = re.compile(r"^(−?)(?:an?|the)\s+(?=\S)", re.IGNORECASE)
 
 
+def neuron_and_head(unit: int, heads: int) -> tuple[int, int | None]:
+    """The neuron of a unit, and its head where a neuron has several units (a ResNet's pairs)."""
+    return unit // heads, unit % heads if heads > 1 else None
+
+
+def unit_name(neuron: int, head: int | None) -> str:
+    """What a unit is called."""
+    return f"neuron {neuron}" if head is None else f"neuron {neuron}, head {head}"
+
+
 def plain(text: str) -> str:
     """A text as a name, without the article that it begins with ("a tennis"); a minus stays."""
     return _ARTICLE.sub(r"\1", text)

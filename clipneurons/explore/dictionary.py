@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle, LayerArrays
-from clipneurons.bundle.unit_words import signed, signed_words
+from clipneurons.bundle.unit_words import neuron_and_head, signed, signed_words
 from clipneurons.explore.dashboard import Hit as Hit
 from clipneurons.explore.dashboard import LabelTrust as LabelTrust
 from clipneurons.explore.dashboard import NeuronDashboard as NeuronDashboard
@@ -26,6 +26,7 @@ from clipneurons.explore.query import Embed as Embed
 from clipneurons.explore.query import Phrase as Phrase
 from clipneurons.explore.query import TextIndex
 from clipneurons.explore.query import parse_query as parse_query
+from clipneurons.stats.centring import without_shared
 
 # Columns of `Dictionary.table`.
 TABLE = (
@@ -163,13 +164,13 @@ class Dictionary:
     ) -> NeuronDashboard:
         """Everything the page shows of a unit."""
         row, arrays = self.row(layer, unit), self._arrays(layer)
-        heads = self.bundle.config.units_per_neuron
+        neuron, head = neuron_and_head(unit, self.bundle.config.units_per_neuron)
         images, norms = arrays.top_activating_images[unit], arrays.top_norms[unit]
         return NeuronDashboard(
             layer=layer,
             unit=unit,
-            neuron=unit // heads,
-            head=unit % heads if heads > 1 else None,
+            neuron=neuron,
+            head=head,
             phrases=self.bundle.label(layer, unit, phrases),
             decomposition=self.bundle.phrases(layer, unit, phrases),
             trust=self.trust(layer, unit),
@@ -240,8 +241,7 @@ class Dictionary:
     @cached_property
     def centred_texts(self) -> Float[Tensor, "text embed"]:
         """The pool's embeddings without what all texts share, as unit rows."""
-        texts = self.bundle.text_embeddings
-        return normalize(texts - texts.mean(0), dim=1)
+        return without_shared(self.bundle.text_embeddings)
 
     @cached_property
     def effective_concepts(self) -> Float[Tensor, " row"]:

@@ -21,6 +21,7 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.images.square_windows import square_windows
 from clipneurons.lens.contributions import along
 from clipneurons.shift.rankings import RANKINGS
+from clipneurons.stats.centring import without_shared
 from clipneurons.stats.two_sample import (
     UnitTests,
     mmd,
@@ -180,8 +181,7 @@ class EmbeddedTextPool:
     @cached_property
     def centred(self) -> Float[Tensor, "text embed"]:
         """Embeddings without what all texts share (the gap between images and texts)."""
-        rows = self.embeddings - self.embeddings.mean(0)
-        return F.normalize(rows, dim=-1)
+        return without_shared(self.embeddings)
 
     def sha256(self) -> str:
         """SHA-256 over the texts and their embeddings."""

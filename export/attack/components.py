@@ -69,7 +69,7 @@ def open_components(options: AttackOptions) -> Components:
     """Load what is needed, the likeliest to be missing first: before minutes are spent."""
     device = options.device
     bundle, clip = open_bundle(options.bundle, device)
-    side = options.size or side_of(clip)
+    side = options.size or max(clip.image_size)
     if options.painter == COMPOSER:
         painter: ImageGenerator = _composer(side, options.pack, options.heldout)
     else:
@@ -191,18 +191,13 @@ def _images(spec: str, clip: ClipModel) -> torch.Tensor:
     from export.data.loader import batches
     from export.data.open_source import open_source
 
-    source = open_source(spec, limit=1024, image_size=side_of(clip))
+    source = open_source(spec, limit=1024, image_size=max(clip.image_size))
     numbers = range(-(-len(source) // 64))
     found = [b.images for b in batches(source, clip.preprocess, numbers, 64)]
     found = [images for images in found if images is not None]
     if not found:
         raise UserError(f"--data {spec}: none of its images can be read")
     return torch.cat(found)
-
-
-def side_of(clip: ClipModel) -> int:
-    """The longer side of the images that a model takes."""
-    return max(clip.image_size) if isinstance(clip.image_size, tuple) else clip.image_size
 
 
 def _layers(text: str | None) -> list[int] | None:

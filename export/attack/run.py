@@ -26,7 +26,6 @@ from export.attack.components import (
     all_cues,
     open_components,
     progress,
-    side_of,
 )
 from export.attack.options import ALL, SHOWN, AttackOptions
 from export.attack.report import render, summarise, write
@@ -54,7 +53,7 @@ def run_attack(options: AttackOptions) -> str:
     components = open_components(options)
     if options.methods == ALL and components.clip.kind == "resnet":
         methods.remove(INDIRECT)  # whose effects are those of a ViT's neurons
-    side = options.size or side_of(components.clip)
+    side = options.size or max(components.clip.image_size)
     folder = AttackFolder(options.out, _settings(options, pairs, methods))
     cells = [Cell(p, m, s) for p in pairs for m in methods for s in range(options.seeds)]
     kept = len(cells) * (options.images if options.keep != "none" else SHOWN)

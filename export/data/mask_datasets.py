@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from clipneurons.synthetic.collages import Collages
+from clipneurons.synthetic.pictograms import load_pictograms
+from clipneurons.synthetic.scenes import SceneConfig, Scenes
 from export.common.errors import UserError
 from export.data.open_source import PHOTOGRAPHS, SCENES
 from export.data.packed_sources import shipped_photographs
@@ -22,6 +25,7 @@ _VISIBLE = 16
 STYLES = {"heldout": "openmoji", "validation": "fxemoji"}
 # Made here, with material to choose by and material to report on.
 COMPOSED = (SCENES, PHOTOGRAPHS)
+Loaded = TypeVar("Loaded")
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -43,15 +47,15 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class MaskSet:
-    """A data set: samples by index, and the names of all its classes."""
+class MaskSet(Generic[Loaded]):
+    """A data set: images with masks by index, and the names of all its classes."""
 
     name: str
     count: int
     class_names: tuple[str, ...]
-    load: Callable[[int], Sample]
+    load: Callable[[int], Loaded]
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[Loaded]:
         return (self.load(index) for index in range(self.count))
 
 
@@ -64,7 +68,7 @@ def open_mask_set(
     image_size: int = 64,
     images: str | None = None,
     masks: str | None = None,
-) -> MaskSet:
+) -> MaskSet[Sample]:
     """The data set that ``--dataset`` names, its first ``count`` samples.
 
     ``scenes`` (composed on the fly, in the ``heldout`` or ``validation`` style); ``photographs``
@@ -98,13 +102,21 @@ def open_mask_set(
     return MaskSet(found.name, kept, found.class_names, found.load)
 
 
-def _scenes(count: int, styles: str, seed: int, image_size: int) -> MaskSet:
-    from clipneurons.synthetic.pictograms import load_pictograms
-    from clipneurons.synthetic.scenes import SceneConfig, Scenes
-
+def scenes_of(styles: str, count: int, seed: int, **config) -> Scenes:
+    """Composed scenes in the `heldout` or `validation` style; `config` is that of `Scenes`."""
     pack = load_pictograms(heldout=styles == "heldout")
-    config = SceneConfig(size=image_size, styles=(STYLES[styles],))
-    scenes = Scenes(pack, config, count, seed)
+    return Scenes(pack, SceneConfig(styles=(STYLES[styles],), **config), count, seed)
+
+
+def collages_of(
+    styles: str, count: int, seed: int, side: int, names: Sequence[str] | None = None
+) -> Collages:
+    """Photographs cut onto one another, those kept for figures or the others."""
+    return Collages(shipped_photographs(styles == "heldout").pack, count, seed, side, names)
+
+
+def _scenes(count: int, styles: str, seed: int, image_size: int) -> MaskSet[Sample]:
+    scenes = scenes_of(styles, count, seed, size=image_size)
 
     def load(index: int) -> Sample:
         scene = scenes[index]
@@ -116,13 +128,12 @@ def _scenes(count: int, styles: str, seed: int, image_size: int) -> MaskSet:
         return Sample(Image.fromarray(np.asarray(scene.image)), masks)
 
     return MaskSet(
-        f"{count} scenes, {styles} style {STYLES[styles]}", count, tuple(pack.concepts), load
+        f"{count} scenes, {styles} style {STYLES[styles]}", count, tuple(scenes.pack.concepts), load
     )
 
 
-def _collages(count: int, styles: str, seed: int, side: int) -> MaskSet:
-    pack = shipped_photographs(heldout=styles == "heldout").pack
-    made = Collages(pack, count, seed, side)
+def _collages(count: int, styles: str, seed: int, side: int) -> MaskSet[Sample]:
+    made = collages_of(styles, count, seed, side)
 
     def load(index: int) -> Sample:
         collage = made[index]
@@ -131,7 +142,7 @@ def _collages(count: int, styles: str, seed: int, side: int) -> MaskSet:
     return MaskSet(f"{count} cut photographs, {styles}", count, tuple(sorted(made.rows)), load)
 
 
-def _pairs(folder: Path) -> MaskSet:
+def _pairs(folder: Path) -> MaskSet[Sample]:
     """``class name/image.jpg`` beside ``class name/image.png``; what is not black is the class."""
     found = []
     for path in sorted(folder.glob("*/*")):
@@ -169,7 +180,7 @@ def _class_name(folder: Path) -> str:
     return folder.name.replace("_", " ")
 
 
-def _imagenet_segmentation(path: Path) -> MaskSet:
+def _imagenet_segmentation(path: Path) -> MaskSet[Sample]:
     """``gtsegs_ijcv.mat``: MATLAB 7.3, which is HDF5 with references; nothing is executed."""
     try:
         import h5py
@@ -197,7 +208,7 @@ def _imagenet_segmentation(path: Path) -> MaskSet:
     return MaskSet("ImageNet-Segmentation", len(pictures), tuple(IMAGENET_CLASSNAMES), load)
 
 
-def _coco(path: Path, images: str | None, masks: str | None) -> MaskSet:
+def _coco(path: Path, images: str | None, masks: str | None) -> MaskSet[Sample]:
     """A COCO annotation file: panoptic (with PNG files of segment ids) or instance run lengths."""
     try:
         data = json.loads(path.read_text())

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
+from operator import attrgetter
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.data.packed_sources import shipped_photographs
+from export.evaluation.preprocessed import preprocessed
 
 TOP = 10
 _RECALL = f"recall_at_{TOP}"
@@ -172,24 +173,16 @@ def _interval(values: list[float]) -> list[float]:
 def _scenes(
     clip: ClipModel, count: int, seed: int, heldout: bool
 ) -> Iterator[tuple[Tensor, list[tuple[str, ...]]]]:
-    from PIL import Image
-
     from clipneurons.synthetic.pictograms import load_pictograms
     from clipneurons.synthetic.scenes import SceneConfig, Scenes
 
     pack = load_pictograms(heldout=heldout)
     scenes = Scenes(pack, SceneConfig(size=max(clip.image_size)), count, seed)
-    for start in range(0, count, _BATCH):
-        some = [scenes[i] for i in range(start, min(start + _BATCH, count))]
-        pixels = torch.stack([clip.preprocess(Image.fromarray(one.image)) for one in some])
+    for pixels, some in preprocessed(clip, scenes, attrgetter("image"), _BATCH):
         yield pixels, [tuple(thing.name.lower() for thing in one.objects) for one in some]
 
 
 def _photographs(clip: ClipModel) -> Iterator[tuple[Tensor, list[tuple[str, ...]]]]:
-    from PIL import Image
-
     pack = shipped_photographs(heldout=True).pack
-    for start in range(0, len(pack), _BATCH):
-        rows = range(start, min(start + _BATCH, len(pack)))
-        pixels = torch.stack([clip.preprocess(Image.fromarray(pack.image(row))) for row in rows])
+    for pixels, rows in preprocessed(clip, range(len(pack)), pack.image, _BATCH):
         yield pixels, [(pack.name(row),) for row in rows]

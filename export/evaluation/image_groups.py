@@ -17,6 +17,7 @@ from clipneurons.bundle.image_groups import NAMED, SHOWN, ImageGroups, shown_ima
 from clipneurons.explore.labels.assess import Parts
 from clipneurons.explore.labels.groups import Grouped, NamedGroups, group_top_images, name_groups
 from clipneurons.models.clip import ClipModel
+from clipneurons.stats.centring import without_shared
 
 _BATCH = 64
 
@@ -41,7 +42,7 @@ def measure(
     for unit, mine in enumerate(shown):
         top[unit, : len(mine)] = torch.tensor([place[image] for image in mine])
     embeddings = _thumbnails(bundle, clip, images)
-    points = normalize(embeddings - embeddings.mean(0), dim=1)
+    points = without_shared(embeddings)
     grouped = group_top_images(top, points, chance_separation(points, SHOWN))
     best, names = name_groups(grouped, parts, normalize(bundle.text_embeddings, dim=1))
     return _figures(best, names, len(shown), grouped), _by_layer(bundle, grouped, names[best])

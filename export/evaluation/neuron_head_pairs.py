@@ -8,10 +8,10 @@ ranking for all images, and the rest has to classify.
 from __future__ import annotations
 
 import argparse
+from operator import attrgetter
 
 import numpy as np
 import torch
-from PIL import Image
 
 from clipneurons.analysis.neuron_head_pairs import (
     accuracy,
@@ -26,6 +26,7 @@ from clipneurons.lens.neuron_head import LAYER
 from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
+from export.evaluation.preprocessed import preprocessed
 
 SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _BATCH = 64
@@ -47,9 +48,7 @@ def measure_on(bundle: Bundle, clip: ClipModel, count: int, seed: int = 0) -> di
     scenes = Scenes(pack, SceneConfig(size=max(clip.image_size), objects=(1, 1)), count, seed)
     lens = make_lens(clip)
     representations, scores, labels = [], [], []
-    for start in range(0, count, _BATCH):
-        batch = [scenes[i] for i in range(start, min(start + _BATCH, count))]
-        pixels = torch.stack([clip.preprocess(Image.fromarray(s.image)) for s in batch])
+    for pixels, batch in preprocessed(clip, scenes, attrgetter("image"), _BATCH):
         representation, contributions = lens(pixels)
         representations.append(representation)
         scores.append(contributions[LAYER].scores)

@@ -62,7 +62,7 @@ def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
         args.dataset, count=args.count, styles=args.styles, seed=args.seed,
         image_size=clip.image_size[0], images=args.pictures, masks=args.masks,
     )  # fmt: skip
-    chosen = pick(clip, segmenters(clip, directions_of(bundle)), args.methods)
+    chosen = pick(clip, segmenters(clip, bundle.directions), args.methods)
     if args.refined:
         chosen += [refined(clip, method) for method in chosen if method.name != BEST]
     if args.choose:
@@ -76,11 +76,6 @@ def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     if args.report:
         Path(args.report).write_text(json.dumps(figures, indent=1) + "\n")
     return figures
-
-
-def directions_of(bundle: Bundle) -> dict[int, Tensor]:
-    """By layer, the bundle's neuron directions."""
-    return {layer: arrays.directions for layer, arrays in bundle.layers.items()}
 
 
 def pick(clip: ClipModel, known: dict[str, Segmenter], names: str | None) -> list[Segmenter]:

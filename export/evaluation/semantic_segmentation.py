@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,13 +29,12 @@ from clipneurons.segmentation.masks import upsample
 from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, PAIRS, PATCH_ATTRIBUTION
 from clipneurons.segmentation.metrics import resamples
 from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenters
-from clipneurons.synthetic.collages import Collages
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
-from export.data.mask_datasets import COMPOSED, STYLES
+from export.data.mask_datasets import COMPOSED, STYLES, MaskSet, collages_of, scenes_of
 from export.data.open_source import PHOTOGRAPHS
 from export.data.packed_sources import shipped_photographs
-from export.evaluation.segmentation import EDGES, directions_of, pick, refined
+from export.evaluation.segmentation import EDGES, pick, refined
 
 IGNORED = 255
 BACKGROUND = -1
@@ -47,53 +46,45 @@ BASELINE = "MaskCLIP"
 SPARSE = 7
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Images with an index mask each: class number, BACKGROUND, or IGNORED."""
-
-    name: str
-    class_names: tuple[str, ...]
-    count: int
-    load: Callable[[int], tuple[Image.Image, np.ndarray]]
-
-    def __iter__(self) -> Iterator[tuple[Image.Image, np.ndarray]]:
-        return (self.load(index) for index in range(self.count))
+# An image with an index mask: class number, BACKGROUND, or IGNORED.
+Labelled = tuple[Image.Image, np.ndarray]
 
 
-def scenes(names: Sequence[str], count: int, styles: str, size: int, seed: int) -> Labelled:
+def scenes(
+    names: Sequence[str], count: int, styles: str, size: int, seed: int
+) -> MaskSet[Labelled]:
     """Composed scenes of the named concepts, two or three a scene."""
-    from clipneurons.synthetic.pictograms import load_pictograms
-    from clipneurons.synthetic.scenes import SceneConfig, Scenes
+    made = scenes_of(styles, count, seed, size=size, objects=(2, 3), concepts=tuple(names))
 
-    pack = load_pictograms(heldout=styles == "heldout")
-    config = SceneConfig(size=size, objects=(2, 3), styles=(STYLES[styles],), concepts=tuple(names))
-    made = Scenes(pack, config, count, seed)
-
-    def load(index: int) -> tuple[Image.Image, np.ndarray]:
+    def load(index: int) -> Labelled:
         scene = made[index]
-        labels = np.full(scene.image.shape[:2], BACKGROUND)
-        for thing in scene.objects:
-            labels[thing.mask] = names.index(thing.name)
-        return Image.fromarray(scene.image), labels
+        return labelled(scene.image, {thing.name: thing.mask for thing in scene.objects}, names)
 
-    return Labelled(f"scenes, {styles}", tuple(names), count, load)
+    return MaskSet(f"scenes, {styles}", count, tuple(names), load)
 
 
-def photographs(names: Sequence[str], count: int, styles: str, size: int, seed: int) -> Labelled:
+def photographs(
+    names: Sequence[str], count: int, styles: str, size: int, seed: int
+) -> MaskSet[Labelled]:
     """Photographs of the names cut onto one another; every pixel belongs to one of the two."""
-    made = Collages(shipped_photographs(styles == "heldout").pack, count, seed, size, names)
+    made = collages_of(styles, count, seed, size, names)
 
-    def load(index: int) -> tuple[Image.Image, np.ndarray]:
+    def load(index: int) -> Labelled:
         collage = made[index]
-        labels = np.full(collage.image.shape[:2], BACKGROUND)
-        for name, mask in collage.masks.items():
-            labels[mask] = names.index(name)
-        return Image.fromarray(collage.image), labels
+        return labelled(collage.image, collage.masks, names)
 
-    return Labelled(f"cut photographs, {styles}", tuple(names), count, load)
+    return MaskSet(f"cut photographs, {styles}", count, tuple(names), load)
 
 
-def folder(root: Path, count: int | None = None) -> Labelled:
+def labelled(pixels: np.ndarray, masks: Mapping[str, np.ndarray], names: Sequence[str]) -> Labelled:
+    """The image with the masks of its names as one."""
+    labels = np.full(pixels.shape[:2], BACKGROUND)
+    for name, mask in masks.items():
+        labels[mask] = names.index(name)
+    return Image.fromarray(pixels), labels
+
+
+def folder(root: Path, count: int | None = None) -> MaskSet[Labelled]:
     """PASCAL-Context or COCO-stuff style: ``names.txt``, ``images/*.jpg``, ``masks/*.png``.
 
     Masks hold the line of the class in ``names.txt`` counted from 1; 0 is background, 255 is
@@ -109,7 +100,7 @@ def folder(root: Path, count: int | None = None) -> Labelled:
     if not pictures:
         raise UserError(f"{root}/images holds no image")
 
-    def load(index: int) -> tuple[Image.Image, np.ndarray]:
+    def load(index: int) -> Labelled:
         picture = pictures[index]
         path = root / "masks" / f"{picture.stem}.png"
         if not path.is_file():
@@ -125,7 +116,7 @@ def folder(root: Path, count: int | None = None) -> Labelled:
             )
         return image, np.where(labels == IGNORED, IGNORED, labels - 1)
 
-    return Labelled(root.name, names, len(pictures), load)
+    return MaskSet(root.name, len(pictures), names, load)
 
 
 def confusion(
@@ -198,7 +189,7 @@ class ScaledMethods:
             counts = [max(1, int(share * self.units)) for share in PAIR_SHARES]
         return [Setting(*chosen) for chosen in itertools.product(SCALES, (False, True), counts)]
 
-    def guesses(self, name: str, setting: Setting, data: Labelled) -> Iterator[Guess]:
+    def guesses(self, name: str, setting: Setting, data: MaskSet[Labelled]) -> Iterator[Guess]:
         """What the method makes of every image."""
         clip, method = self.clips[setting.scale], self.methods[setting.scale][name]
         make = method.make if setting.count is None else partial(method.make, count=setting.count)
@@ -209,7 +200,7 @@ class ScaledMethods:
             scores = make(whole(clip, image), texts)[0].float().cpu()
             yield Guess(*upsample(scores, truth.shape).max(0), truth)
 
-    def choose(self, name: str, data: Labelled) -> tuple[float, Setting]:
+    def choose(self, name: str, data: MaskSet[Labelled]) -> tuple[float, Setting]:
         """The setting with the largest mean IoU, and that."""
         found = []
         for setting in self.settings(name):
@@ -252,8 +243,8 @@ def in_words(figures: dict) -> str:
 
 def measure_on(
     clip: ClipModel,
-    validation: Labelled,
-    data: Labelled,
+    validation: MaskSet[Labelled],
+    data: MaskSet[Labelled],
     bundle: Bundle | None = None,
     names: str | None = None,
     templates: str = "photo",
@@ -310,7 +301,7 @@ def table(figures: dict) -> str:
 
 def _methods(clip: ClipModel, bundle: Bundle | None, names: str | None) -> dict[str, Segmenter]:
     """Those that read the text, each also with our edge refinement."""
-    known = segmenters(clip, directions_of(bundle) if bundle else None)
+    known = segmenters(clip, bundle.directions if bundle else None)
     known = {name: method for name, method in known.items() if name not in CLASS_AGNOSTIC}
     chosen = pick(clip, known, names)
     chosen += [

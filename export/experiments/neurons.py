@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.bundle.unit_words import signed
+from clipneurons.bundle.unit_words import neuron_and_head, signed, unit_name
 from clipneurons.explore.dictionary import Dictionary
 from clipneurons.images.convert import webp_uri
 from export.report.charts import Bar, bar_chart
@@ -97,7 +97,7 @@ def report(result: Mapping) -> Section:
     for group, units in result["units"].items():
         for example in units:
             unit = example["unit"]
-            name = f"unit {unit}" if heads == 1 else f"neuron {unit // heads}, head {unit % heads}"
+            name = unit_name(*neuron_and_head(unit, heads))
             words = ", ".join(signed(text, value) for text, value in example["phrases"])
             words += (
                 f". First component {percent(example['explained'], 0)} %, "

@@ -29,7 +29,7 @@ def measure(context: EvaluationContext) -> dict:
     size = max(clip.image_size)
     templates = "photo" if context.bundle.config.model == "." else "simple"
     data = open_mask_set(options.masks, count=options.masked_images, image_size=size)
-    methods = list(segmenters(clip, evaluation.directions_of(context.bundle)).values())
+    methods = list(segmenters(clip, context.bundle.directions).values())
     if options.chosen_on and options.masks in COMPOSED:
         trained = open_mask_set(
             options.masks, count=options.chosen_on, styles="validation", seed=1, image_size=size

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch.nn.functional import normalize
 
-from clipneurons.bundle.unit_words import signed
+from clipneurons.bundle.unit_words import signed, unit_name
 from clipneurons.explore.dictionary import Dictionary
 from clipneurons.images.convert import webp_uri
 from export.report.context import EvaluationContext
@@ -86,7 +86,7 @@ def report(result: Mapping) -> Section:
         for pair in example["pairs"]:
             words = ", ".join(signed(text, value) for text, value in pair["phrases"])
             pictures = [Picture(i["uri"], i["words"]) for i in pair["images"]]
-            rows.append((f"neuron {example['neuron']}, head {pair['head']}", words, pictures))
+            rows.append((unit_name(example["neuron"], pair["head"]), words, pictures))
     return Section(
         title="Sub-concepts: what the pairs of one neuron say",
         source="2509.19943, Section 3",

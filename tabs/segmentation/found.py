@@ -44,11 +44,7 @@ def methods(session: BundleSession) -> dict[str, Segmenter]:
     """The methods for a session's model, made once."""
     from clipneurons.segmentation.segmenters import segmenters
 
-    def make() -> dict[str, Segmenter]:
-        layers = session.bundle.layers
-        return segmenters(session.clip, {k: layer.directions for k, layer in layers.items()})
-
-    return session.cached("segmenters", make)
+    return session.cached("segmenters", lambda: segmenters(session.clip, session.bundle.directions))
 
 
 def contrast_texts(session: BundleSession):

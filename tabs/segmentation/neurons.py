@@ -17,8 +17,8 @@ def voters(session: BundleSession, name: str) -> str:
     from clipneurons.text.embedding import embed_texts
 
     bundle = session.bundle
-    directions = {layer: arrays.directions for layer, arrays in bundle.layers.items()}
-    votes = choose_neurons(directions, embed_texts(session.clip, [name], "photo").cpu(), _VOTERS)
+    text = embed_texts(session.clip, [name], "photo").cpu()
+    votes = choose_neurons(bundle.directions, text, _VOTERS)
     rows = zip(
         votes.layers[0].tolist(), votes.units[0].tolist(), votes.alignments[0].tolist(),
         strict=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.bundle.unit_words import plain, signed
+from clipneurons.bundle.unit_words import plain, signed, unit_name
 from clipneurons.explore.dashboard import NeuronDashboard
 from clipneurons.explore.dictionary import Dictionary
 from tabs.ui.plots import Bar, bars, empty, figures, histogram, percent, section
@@ -15,8 +15,7 @@ from tabs.ui.trust import trust_html
 
 def place(card: NeuronDashboard) -> str:
     """Where the unit is, in words."""
-    head = "" if card.head is None else f", head {card.head}"
-    return f"Layer {card.layer}, neuron {card.neuron}{head}"
+    return f"Layer {card.layer}, {unit_name(card.neuron, card.head)}"
 
 
 def says(bundle: Bundle, layer: int, unit: int, count: int = 4) -> str:

@@ -22,6 +22,7 @@ from clipneurons.explore.labels.assess import Parts, Recordings
 from clipneurons.explore.labels.candidates import SCALE
 from clipneurons.explore.labels.detection import auc
 from clipneurons.explore.labels.simulation import standardised
+from clipneurons.stats.centring import without_shared
 
 # Of held-out images, the share that counts as exciting a unit, and the least number of a group.
 STRONG, FEWEST = 0.05, 5
@@ -155,7 +156,7 @@ def _nearest(
     centres: Float[Tensor, "found embed"], texts: Float[Tensor, "text embed"]
 ) -> Int[Tensor, " found"]:
     """The centred text nearest to each centre."""
-    centred = normalize(texts - texts.mean(0), dim=1)
+    centred = without_shared(texts)
     return torch.cat([(part @ centred.T).argmax(1) for part in centres.split(_TESTED)] or [_NONE])
 
 

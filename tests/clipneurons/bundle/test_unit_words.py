@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from clipneurons.bundle.unit_words import plain, signed, signed_words
+from clipneurons.bundle.unit_words import neuron_and_head, plain, signed, signed_words, unit_name
 from tests.helpers.tiny import tiny_bundle
 
 
@@ -25,3 +25,16 @@ def test_what_a_unit_writes_against_has_a_minus():
 )  # fmt: skip
 def test_a_name_has_no_article(text, name):
     assert plain(text) == name
+
+
+@pytest.mark.parametrize(
+    ("unit", "heads", "name"),
+    [
+        (0, 1, "neuron 0"),
+        (7, 1, "neuron 7"),
+        (0, 4, "neuron 0, head 0"),
+        (7, 4, "neuron 1, head 3"),
+    ],
+)
+def test_a_unit_is_a_neuron_or_a_neuron_and_a_head(unit, heads, name):
+    assert unit_name(*neuron_and_head(unit, heads)) == name

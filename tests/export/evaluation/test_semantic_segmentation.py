@@ -6,11 +6,11 @@ from PIL import Image
 from clipneurons.segmentation.methods import BEST
 from clipneurons.segmentation.metrics import resamples
 from export.common.errors import UserError
+from export.data.mask_datasets import MaskSet
 from export.evaluation.semantic_segmentation import (
     BACKGROUND,
     IGNORED,
     Guess,
-    Labelled,
     confusion,
     folder,
     mean_iou,
@@ -97,7 +97,7 @@ def two_sets(size=64):
         pixels = rng.integers(0, 256, (size, size * 3 // 2, 3)).astype(np.uint8)
         return Image.fromarray(pixels), rng.integers(-1, 2, (size, size * 3 // 2))
 
-    return [Labelled(name, ("a cat", "a dog"), 2, load) for name in ("one", "other")]
+    return [MaskSet(name, 2, ("a cat", "a dog"), load) for name in ("one", "other")]
 
 
 def test_every_method_is_measured_with_what_it_chose():

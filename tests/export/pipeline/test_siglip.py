@@ -85,7 +85,7 @@ def test_what_reads_a_bundle_reads_it(place):
 
 def test_it_is_segmented_by_the_methods_that_make_sense(place):
     bundle, clip = load_bundle(place / "bundle"), load_clip(place / "model", device="cpu")
-    found = segmenters(clip, {k: layer.directions for k, layer in bundle.layers.items()})
+    found = segmenters(clip, bundle.directions)
     assert sorted(found) == sorted(method_names("vit", "probe"))
     assert "GradCAM" not in found
     picture = Image.open(place / "pictures" / "03.png")
