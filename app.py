@@ -25,7 +25,15 @@ import gradio as gr  # noqa: E402
 from clipneurons.bundle.bundle import load_bundle  # noqa: E402
 from clipneurons.bundle.config import BundleError  # noqa: E402
 from clipneurons.bundle.hub import NAME, resolve  # noqa: E402
-from tabs import bundle_chooser, edit, image_reading, neuron_page, opening, search  # noqa: E402
+from tabs import (  # noqa: E402
+    bundle_chooser,
+    edit,
+    image_reading,
+    neuron_page,
+    opening,
+    search,
+    shift_reading,
+)
 from tabs.server.hub_bundles import HubBundleCache  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
@@ -234,11 +242,12 @@ def serve(registry: BundleRegistry, *, block: bool = True, **options) -> gr.Bloc
 
 
 def prepare(session: BundleSession) -> None:
-    """What the first visitor would wait for: the examples, and what pictures are read with."""
+    """What the first visitor would wait for: examples, and what reads and compares pictures."""
     opening.opening_concepts(session)
     opening.opening_shift(session)
     with suppress(ValueError):  # with the shared bias there are no concepts
         image_reading.reader_of(session)
+    shift_reading.prepared(session)
 
 
 def say(phase: str) -> None:

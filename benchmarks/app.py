@@ -36,6 +36,7 @@ from clipneurons.bundle.thumbnails import Examples
 from clipneurons.lens.make import Lens, make_lens
 from clipneurons.models.clip import load_clip
 from clipneurons.synthetic.photographs import load_photographs
+from export.pipeline.opening import opening
 
 ROOT = Path(__file__).parent.parent
 TEXTS, COMPONENTS = 30_000, 64
@@ -123,10 +124,13 @@ def first(args: argparse.Namespace) -> None:
 
 
 def save_random(folder: Path, model: str, layers: tuple[int, ...], texts: int, images: int) -> None:
-    """A bundle of a named model with random weights, shipped photographs in its gallery."""
+    """A bundle of a named model with random weights, shipped photographs in its gallery.
+
+    It ships what the page opens with, as an export does.
+    """
     clip = load_clip(model, "random", device="cpu")
-    high = percentiles(make_lens(clip, layers))
-    bundle = random_bundle(layers, clip.neurons, clip.embed_dim, high, texts)
+    lens = make_lens(clip, layers)
+    bundle = random_bundle(layers, clip.neurons, clip.embed_dim, percentiles(lens), texts)
     config = replace(
         bundle.config, model=model, weights_sha256=clip.sha256(), activation=clip.activation,
         image_size=clip.image_size, image_mean=clip.image_mean, image_std=clip.image_std,
@@ -136,7 +140,8 @@ def save_random(folder: Path, model: str, layers: tuple[int, ...], texts: int, i
     pictures = {number: pack.data(number) for number in range(min(images, len(pack)))}
     captions = {number: pack.name(number) for number in pictures}
     examples = Examples.build(pictures, captions)
-    save_bundle(replace(bundle, config=config, examples=examples), folder)
+    bundle = replace(bundle, config=config, examples=examples)
+    save_bundle(replace(bundle, opening=opening(bundle, lens)), folder)
 
 
 def ask_twice(address: str, picture: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from clipneurons.bundle.unit_words import plain
 from tabs.opening import opening_shift
 from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
@@ -169,23 +170,35 @@ def compare_example(registry: BundleRegistry, bundle: str) -> dict:
     Args:
         bundle: key of the bundle, or "" for the one the page opens with.
     """
-    session = registry[bundle]
-    old, fresh, word = example(session)
-    return compare_images(session, old, fresh).data | {"drawing": word}
+    compared, word = _example(registry[bundle])
+    return compared.data | {"drawing": word}
 
 
 def show_example(registry: BundleRegistry, bundle: str):
-    """The bundle's own example, compared now."""
+    """The bundle's own example."""
     session = registry[bundle]
-    old, fresh, word = example(session)
-    return shown(session, compare_images(session, old, fresh), note=example_note(word))
+    compared, word = _example(session)
+    return shown(session, compared, note=example_note(word))
+
+
+def _example(session: BundleSession) -> tuple[Compared, str]:
+    """The example that the bundle ships, else it is compared, once."""
+
+    def make() -> tuple[Compared, str]:
+        old, new, word = example(session)
+        return compare_images(session, old, new), word
+
+    return opening_shift(session) or session.cached("shift compared", make)
 
 
 def example_note(word: str) -> str:
     """What was done to the example's new pictures."""
     from clipneurons.shift.planted import SHARE
 
-    return plots.empty(f"A “{word}” was stuck on the corner of {SHARE:.0%} of the new images.")
+    return plots.empty(
+        f"A drawing ({plain(word)}) was stuck on the corner of {100 * SHARE:.0f} % of the new "
+        "pictures."
+    )
 
 
 def turn(registry: BundleRegistry, bundle: str, compared: Compared | None, place: int):

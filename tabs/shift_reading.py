@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
 from tabs.server.session import BundleSession
 from tabs.server.uploads import open_image
+
+if TYPE_CHECKING:
+    from clipneurons.shift.comparison import EmbeddedTextPool, Profiler
 
 _FRAME = "#0072b2"
 
@@ -30,13 +34,23 @@ def compare_images(
     progress: Callable[[int], object] = lambda _: None,
 ) -> Compared:
     """Profile both sides and compare them."""
-    from clipneurons.shift.comparison import EmbeddedTextPool, Profiler
     from clipneurons.shift.reading import read_shift
 
-    profiler = session.cached("profiler", lambda: Profiler(session.lens, session.bundle))
-    pool = session.cached("texts of shifts", lambda: EmbeddedTextPool.of(session.bundle))
-    data = read_shift(profiler, pool, reference, new, progress)
+    data = read_shift(*prepared(session), reference, new, progress)
     return Compared({"bundle": session.key} | data, reference, new)
+
+
+def prepared(session: BundleSession) -> tuple[Profiler, EmbeddedTextPool]:
+    """What any two sets are compared with, made once."""
+    from clipneurons.shift.comparison import EmbeddedTextPool, Profiler
+
+    def texts() -> EmbeddedTextPool:
+        pool = EmbeddedTextPool.of(session.bundle)
+        pool.centred  # noqa: B018  (made here, not in front of an answer)
+        return pool
+
+    profiler = session.cached("profiler", lambda: Profiler(session.lens, session.bundle))
+    return profiler, session.cached("texts of shifts", texts)
 
 
 def example(session: BundleSession) -> tuple[list[Image.Image], list[Image.Image], str]:

@@ -215,18 +215,19 @@ def text_scores(
 
     For noise of covariance C, a change Δ of the mean is along text t by the likelihood ratio
     ``(tᵀ C⁻¹ Δ)² / tᵀ C⁻¹ t``; this is its square root with the sign of the change, in standard
-    errors. C is that of both samples, shrunk towards a multiple of the identity.
+    errors. C is that of both samples, shrunk towards a multiple of the identity; it is inverted
+    along the images' principal axes, which are far fewer than the texts.
     """
     count, embed = said.shape
-    centred = said - said.mean(0)
-    covariance = centred.mT @ centred / count
+    left, sizes, axes = torch.linalg.svd(said - said.mean(0), full_matrices=False)
     share = embed / (embed + count)
-    ridge = share * covariance.diagonal().mean().clamp_min(1e-20)
-    covariance = (1 - share) * covariance + ridge * torch.eye(embed)
-    white = torch.linalg.solve(covariance, texts.T)  # [embed, text]
-    spread = (texts.T * white).sum(0).clamp_min(1e-20).sqrt()
+    ridge = share * (sizes.square().sum() / (count * embed)).clamp_min(1e-20)
+    variances = (1 - share) * sizes.square() / count + ridge  # along the axes; elsewhere the ridge
+    along = texts @ axes.T  # [text, axis]
+    spread = texts.square().sum(1) / ridge - along.square() @ (1 / ridge - 1 / variances)
     error = labels[0].square().sum().sqrt()
-    return (labels @ centred) @ white / (spread * error)
+    evidence = (labels @ (left * sizes / variances)) @ along.T
+    return evidence / (spread.clamp_min(1e-20).sqrt() * error)
 
 
 def mean_change(

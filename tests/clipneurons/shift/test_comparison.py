@@ -68,20 +68,22 @@ def test_profiles_are_projections_of_dense_effects_on_the_directions(kind):
     assert Profiler(lens, bundle).names[-1] == (layers[-1], len(rows) - 1)
 
 
-def test_text_scores_are_likelihood_ratios_of_a_change_along_each_text():
-    said, texts = profile(20).reconstruction, pool().centred
-    labels = permuted_labels(8, 12, 15)
+@pytest.mark.parametrize("count", [20, 3 * EMBED], ids=["few images", "many images"])
+def test_text_scores_are_likelihood_ratios_of_a_change_along_each_text(count):
+    said, texts = profile(count).reconstruction, pool().centred
+    labels = permuted_labels(8, count - 8, 15)
     got = text_scores(said, labels, texts)
     centred = (said - said.mean(0)).double().numpy()
-    share = EMBED / (EMBED + 20)
-    noise = (1 - share) * sum(np.outer(row, row) for row in centred) / 20
+    share = EMBED / (EMBED + count)
+    noise = (1 - share) * sum(np.outer(row, row) for row in centred) / count
     noise += share * np.trace(noise) / (1 - share) / EMBED * np.eye(EMBED)
     inverse = np.linalg.inv(noise)
     for index in (0, 7, 29):
         text = texts[index].double().numpy()
         for row, value in zip(labels.double().numpy(), got[:, index].tolist(), strict=True):
             change = sum(w * image for w, image in zip(row, centred, strict=True))
-            ratio = text @ inverse @ change / np.sqrt(text @ inverse @ text * (1 / 8 + 1 / 12))
+            error = 1 / 8 + 1 / (count - 8)
+            ratio = text @ inverse @ change / np.sqrt(text @ inverse @ text * error)
             assert value == pytest.approx(ratio, rel=1e-3, abs=1e-4)
 
 
