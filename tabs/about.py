@@ -104,8 +104,8 @@ def _fidelity(metrics: dict) -> str:
     body = folded("Layer by layer", bars(rows, label=title, digits=3, most=1.0, wide=True))
     shares = [row.value for row in rows]
     note = (
-        f"On {min(shares):.0%} to {max(shares):.0%} of images it chooses the same class; all "
-        "conditions are in the card below."
+        f"On {100 * min(shares):.0f} to {100 * max(shares):.0f} % of images it chooses the same "
+        "class; all conditions are in the card below."
     )
     return section(title, body, note)
 

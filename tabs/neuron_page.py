@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 from clipneurons.bundle.image_groups import SHOWN
+from clipneurons.bundle.unit_words import plain
 from clipneurons.explore.dashboard import NeuronDashboard
 from clipneurons.explore.dictionary import Phrase
 from tabs.neuron_on_image import fire_maps
-from tabs.search import DIRECTION, MOST_LETTERS, dictionary_of
+from tabs.search import DIRECTION, MOST_LETTERS, clearly_said, dictionary_of
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.card_files import card_data
@@ -16,7 +17,7 @@ from tabs.ui.neuron_card import card_html
 from tabs.ui.plots import address
 from tabs.ui.top_images import group_images, shown_images, stored_groups
 
-_MOST_NAMES = 12
+_NAMES, _MOST_NAMES = 6, 12
 _SAMPLE = 128  # gallery pictures, those of `BundleSession.mean_thumbnail`
 
 
@@ -31,9 +32,11 @@ def unit_name(session: BundleSession) -> str:
 
 
 def default_names(session: BundleSession) -> str:
-    """Class names to try an effect on: those nearest the opening neuron, as far as known."""
+    """Class names to try an effect on: those that neurons say most clearly, and some of all."""
     names = session.bundle.config.data.class_names or tuple(session.bundle.texts)
-    return ", ".join(names[:: max(1, len(names) // 6)][:6])
+    said = [name for name in map(plain, clearly_said(session)) if name in names]
+    spread = names[:: max(1, len(names) // _NAMES)]
+    return ", ".join(list(dict.fromkeys([*said[: _NAMES - 2], *spread]))[:_NAMES])
 
 
 def neuron(

@@ -141,7 +141,13 @@ def _hint(row: dict) -> str:
 
 
 def suggestions(session: BundleSession, count: int = 5) -> list[str]:
-    """Phrases that some neuron says clearly, as examples of searches; the last has two parts.
+    """Examples of searches: phrases that some neuron says clearly; the last has two parts."""
+    found = [text for text in clearly_said(session) if len(text) <= _CHIP][: count - 1]
+    return [*found, f"{found[0]}, -{found[1]}"] if len(found) > 1 else found
+
+
+def clearly_said(session: BundleSession) -> list[str]:
+    """Phrases that some neuron says clearly, the clearest first.
 
     What reliable labels say; of a bundle without any, things (`_things`) that a direction is
     nearer to than random directions are. A pool of words holds much that is no thing to look for.
@@ -160,10 +166,9 @@ def suggestions(session: BundleSession, count: int = 5) -> list[str]:
             }
             known = [text for text in things if best[text] > dictionary.chance_line]
             found = sorted(known, key=lambda text: -best[text])
-        found = [text for text in found if len(text) <= _CHIP][: count - 1]
-        return [*found, f"{found[0]}, -{found[1]}"] if len(found) > 1 else found
+        return found
 
-    return session.cached("suggestions", make)
+    return session.cached("clearly said", make)
 
 
 def _things(session: BundleSession) -> list[str]:

@@ -11,18 +11,33 @@ _LONGEST = 190
 
 
 def model_line(title: str, bundle: Bundle) -> str:
-    """Title and sizes, and what the model's own card says of its training and its limits."""
+    """Title and sizes, what was measured of it, and its own card on its training and its limits."""
     config = bundle.config
     units = sum(len(arrays.directions) for arrays in bundle.layers.values())
     kind = "neurons" if config.units_per_neuron == 1 else "neuron-head pairs"
     text = (
         f"<b>{escape(title)}</b>: {units:,} {kind} read over {config.data.count:,} images in "
-        f"{config.pool.count:,} texts."
+        f"{config.pool.count:,} texts.{_measured(bundle)}"
     )
     for heading, label in (("Data", "Its training"), ("Limits", "Its limits")):
         said = _first_sentences(model_card(bundle.card), heading)
         text += f" <b>{label}:</b> {escape(said)}" if said else ""
     return f'<p class="cn-about">{text}</p>'
+
+
+def _measured(bundle: Bundle) -> str:
+    """How large pictures are seen, and how often they are named rightly where that was measured."""
+    height, width = bundle.config.image_size
+    found = bundle.metrics.get("fidelity")
+    try:
+        named = (
+            f", and names {float(found['baseline']['accuracy']):.0%} of {int(found['count']):,} "
+            f"pictures ({escape(str(found['images']))}) rightly among {int(found['classes']):,} "
+            "classes"
+        )
+    except (KeyError, TypeError, ValueError):  # not measured, or not by this export
+        named = ""
+    return f" It sees pictures at {width} × {height} pixels{named.replace('%', ' %')}."
 
 
 def model_card(card: str) -> str:
@@ -37,8 +52,11 @@ def _first_sentences(card: str, heading: str) -> str:
         return ""
     # Code, emphasis and what stands in brackets about files is for who reads the whole card.
     plain = re.sub(r"\s*\([^)]*`[^)]*\)|[*_`]|<[^>]*>", "", found[1].replace("\n", " "))
+    sentences = re.split(r"(?<=[.!?])\s+", plain)
+    if len(sentences[0]) > _LONGEST:
+        sentences = re.split(r"(?<=[;:])\s+", sentences[0])
     kept = ""
-    for sentence in re.split(r"(?<=[.!?;:])\s+", plain):
+    for sentence in sentences:
         if kept and len(kept) + len(sentence) > _LONGEST:
             break
         kept = f"{kept} {sentence}"

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tabs.neuron_page import default_names
 from tabs.search import (
     DIRECTION,
     MATCH,
@@ -101,6 +102,7 @@ def test_classes_are_offered_where_a_neuron_points_at_them(tmp_path):
     bundle.layers[1].directions[0] = bundle.text_embeddings[0]
     session = BundleSession("b", tmp_path, bundle)
     assert suggestions(session)[0] == "cat"
+    assert default_names(session) == "cat, dog"
     assert "red car" not in suggestions(session)
 
 
