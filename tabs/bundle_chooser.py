@@ -66,6 +66,7 @@ def build(registry: BundleRegistry) -> Chooser:
         handler(registry, line_on), [source], [line], show_progress="hidden",
         api_visibility="private",
     )  # fmt: skip
+    source.input(None, [source], js="(bundle) => window.cnChosen(bundle)", api_visibility="private")
     hub = registry.hub_cache is not None
     with gr.Accordion("Use your own CLIP", open=False, elem_id="own-clip") as panel:
         gr.Markdown(_OWN, elem_classes="cn-text")

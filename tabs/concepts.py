@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import gradio as gr
@@ -72,9 +73,12 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
     _read_events(registry, widgets)
     _compare_events(registry, widgets)
     shown = [widgets.image, widgets.data, widgets.way, widgets.result, widgets.fold]
+    linked = f"window.cnLinked(bundle, {json.dumps(registry.first.key)})"
     source.change(
-        handler(registry, opened), [source], [widgets.gallery, widgets.others, *shown], **_PRIVATE
-    )
+        handler(registry, opened), [source, widgets.data],
+        [widgets.gallery, widgets.others, *shown],
+        js=f"(bundle, _) => [bundle, {linked} ? {{ linked: true }} : null]", **_PRIVATE,
+    )  # fmt: skip
 
     def when_selected(tab: gr.Tab) -> None:
         tab.select(
@@ -268,9 +272,10 @@ def selected(
     return (gr.skip(),) * 5 if found or image else _opening(registry, bundle)
 
 
-def opened(registry: BundleRegistry, bundle: str) -> tuple:
-    """Another bundle was chosen: its own pictures to try, and its example."""
-    return examples_of(registry[bundle]), "", *_opening(registry, bundle)
+def opened(registry: BundleRegistry, bundle: str, linked: dict | None = None) -> tuple:
+    """Another bundle was chosen: its pictures to try, and its example where no link brings one."""
+    shown = (gr.skip(),) * 5 if linked else _opening(registry, bundle)
+    return examples_of(registry[bundle]), "", *shown
 
 
 def _opening(registry: BundleRegistry, bundle: str) -> tuple:

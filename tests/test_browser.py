@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.helpers.app_server import ROOT, running_app
 from tests.helpers.hub_standin import Repository, serve
-from tests.helpers.tiny import tiny_bundle_folder
+from tests.helpers.tiny import tiny_bundle_folder, tiny_webp
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SCREENSHOTS = Path(__file__).parent / "screenshots"
@@ -35,6 +35,15 @@ def address(tmp_path_factory):
     if not (BUNDLED / "config.json").is_file():
         folder = tiny_bundle_folder(tmp_path_factory.mktemp("bundles") / "tiny")
     with running_app([folder], tmp_path_factory.mktemp("app") / "log.txt") as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def two_bundles(tmp_path_factory):
+    """The address of a page with two tiny bundles, "one" and "two"."""
+    root = tmp_path_factory.mktemp("two")
+    folders = [tiny_bundle_folder(root / name) for name in ("one", "two")]
+    with running_app(folders, root / "log.txt") as (address, _):
         yield address
 
 
@@ -260,6 +269,34 @@ def test_favourites_are_kept_in_the_address_and_stay_when_links_lead_on(visit):
     again.wait_for_selector("#dictionary-keep >> text=★")
     again.click("#dictionary-keep")
     again.wait_for_function("!location.search.includes('fav=')")
+
+
+def test_favourites_stay_in_the_address_of_edit(visit):
+    page = visit()
+    page.click("#dictionary-keep")
+    page.wait_for_url("**fav=**")
+    page.click("#tab-edit-button")
+    page.wait_for_selector("#edit-result .cn-edit")
+    page.wait_for_function(
+        "['tab=edit', 'names=', 'fav='].every(part => location.search.includes(part))"
+    )
+
+
+@pytest.mark.parametrize("tab", ["concepts", "segmentation"])
+def test_a_link_brings_a_picture_of_another_bundle(visit, two_bundles, tab):
+    page = visit(f"?tab={tab}&bundle=two&picture=5", address=two_bundles)
+    page.wait_for_selector(f"#{tab}-image img")
+    page.wait_for_timeout(2500)  # in which an example would take its place
+    pixels = page.locator(f"#{tab}-image img").first.evaluate(_PIXELS)
+    with Image.open(io.BytesIO(tiny_webp(5))) as sent:
+        assert pixels[:3] == pytest.approx(sent.convert("RGB").getpixel((8, 8)), abs=12)
+
+
+def test_another_bundle_is_in_the_address_of_every_tab(visit, two_bundles):
+    page = visit("?tab=about&picture=5", address=two_bundles)
+    page.click("#bundle input")
+    page.locator("[role=option] >> text=two").first.click()
+    page.wait_for_function("location.search === '?tab=about&bundle=two'")
 
 
 def test_the_link_of_any_tab_is_copied(visit):

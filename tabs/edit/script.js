@@ -87,6 +87,8 @@
     ];
     const query = new URLSearchParams({ tab: "edit", bundle, names: names.join(","), wanted });
     if (picture !== null) query.set("picture", picture);
+    const kept = window.cnFavourites(bundle);
+    if (kept) query.set("fav", kept);
     if (items.length) query.set("edit", items.join(";"));
     // The server reads no longer addresses: such an edit goes along as JSON.
     if (query.toString().length > 1900) query.delete("edit");

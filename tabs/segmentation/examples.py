@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import zip_longest
 
 from PIL import Image
 
@@ -26,14 +27,28 @@ class Example:
 
 
 def examples(session: BundleSession) -> list[Example]:
-    """A few of the bundle's pictures, those first in which the model finds all names best."""
+    """A few of the bundle's pictures: of several things and of one, in turn.
+
+    Those first in which the model finds all names best.
+    """
 
     def make() -> list[int]:
         known, captions = _class_names(session), session.bundle.examples.caption
         named = {i: named_in(captions(i), known) for i in session.sample(_READ)}
-        several = [i for i, names in named.items() if len(names) > 1]
-        tried = (several or [i for i, names in named.items() if names] or list(named))[:_TRIED]
-        return sorted(tried, key=lambda i: -_agreement(session, i, named[i]))[:_SHOWN]
+        kinds = [
+            [i for i, names in named.items() if fits(len(names))]
+            for fits in (lambda count: count > 1, lambda count: count == 1)
+        ]
+        share = _TRIED if not all(kinds) else _TRIED // 2
+        best = [
+            sorted(
+                kind[:: max(1, len(kind) // share)][:share],
+                key=lambda i: -_agreement(session, i, named[i]),
+            )
+            for kind in kinds
+        ]
+        in_turn = [i for pair in zip_longest(*best) for i in pair if i is not None]
+        return (in_turn or list(named))[:_SHOWN]
 
     return [example(session, number) for number in session.cached("segmentation examples", make)]
 

@@ -144,9 +144,10 @@ def show_example(
 ):
     """The bundle's best example, unless it is shown already or a picture was brought.
 
-    A picture that is there before any example came from a link.
+    A picture that is there before any example came from a link; one that is still to come is
+    `OWN` in place of the bundle.
     """
-    own = shown_for == OWN or (image is not None and not shown_for)
+    own = OWN in (bundle, shown_for) or (image is not None and not shown_for)
     if own or (session := registry.unasked(bundle)) is None:
         return gr.skip()
     if shown_for == session.key:

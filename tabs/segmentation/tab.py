@@ -18,6 +18,11 @@ INTRO = (
     "neurons speak of them; click on the heat map to read what they say at that place."
 )
 _SECONDS = 60  # of a GPU, where one is lent
+# The example is the address's bundle's; a link that brings a picture leaves no room for it.
+_LINKED = f"""(bundle, shownFor, image) => {{
+  const linked = new URLSearchParams(location.search).has("picture");
+  return [linked ? "{handlers.OWN}" : window.cnBundle(bundle), shownFor, image];
+}}"""
 _PRIVATE = {"api_visibility": "private"}
 _MODEL = {"concurrency_id": MODEL}
 
@@ -61,7 +66,7 @@ def _searches(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
         ready = tab.select(
             handler(registry, handlers.show_example, _SECONDS),
             [source, widgets.shown_for, question.image],
-            [widgets.shown_for, question.examples, *taken], show_progress="hidden",
+            [widgets.shown_for, question.examples, *taken], show_progress="hidden", js=_LINKED,
             **_MODEL, **_PRIVATE,
         )  # fmt: skip
         first = ready.success(

@@ -72,9 +72,13 @@ class BundleRegistry:
         """A session whose model may run before a visitor asks for anything; None otherwise.
 
         The first one's is loaded anyway, and one beside its bundle lies here: others would be
-        fetched. One that cannot be loaded is told of where something is asked for.
+        fetched. One that cannot be loaded is told of where something is asked for, and one that is
+        not here by the page, when it reads the address.
         """
-        session = self[key]
+        try:
+            session = self[key]
+        except gr.Error:
+            return None
         here = session is self.first or session.bundle.config.carries_model
         if not here and not session.ready:
             return None

@@ -35,14 +35,31 @@
     const next = new URLSearchParams({ tab: name });
     const bundle = new URLSearchParams(window.cnCard).get("bundle");
     if (bundle) next.set("bundle", bundle);
+    const kept = new URLSearchParams(location.search).get("fav");
+    if (kept) next.set("fav", kept);
     window.cnPush("?" + next);
   };
   // A favourite stays one when a link leads on, as long as the bundle is the same.
+  window.cnFavourites = (bundle) => {
+    const here = new URLSearchParams(location.search);
+    return (here.get("bundle") || bundle) === bundle ? here.get("fav") : null;
+  };
   const favourites = (href) => {
-    const here = new URLSearchParams(location.search), next = new URLSearchParams(href);
-    if (here.get("fav") && !next.has("fav") && (here.get("bundle") || next.get("bundle")) === next.get("bundle"))
-      next.set("fav", here.get("fav"));
+    const next = new URLSearchParams(href), kept = window.cnFavourites(next.get("bundle"));
+    if (kept && !next.has("fav")) next.set("fav", kept);
     return "?" + next;
+  };
+  // Another bundle was chosen: its address, where the tab does not write its own.
+  window.cnChosen = (bundle) => {
+    if (!["dictionary", "edit"].includes(tab()))
+      window.cnPush("?" + new URLSearchParams({ tab: tab(), bundle }));
+  };
+  // The bundle that the address names: a tab may open before the server has answered.
+  window.cnBundle = (bundle) => new URLSearchParams(location.search).get("bundle") || bundle;
+  // Whether the address brings a picture of this bundle, for which no example makes way.
+  window.cnLinked = (bundle, first) => {
+    const given = new URLSearchParams(location.search);
+    return given.has("picture") && (given.get("bundle") || first) === bundle;
   };
   const seen = (element) => {
     const box = element.getBoundingClientRect();

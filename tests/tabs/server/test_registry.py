@@ -38,3 +38,4 @@ def test_no_model_is_fetched_unasked(local, tmp_path, monkeypatch):
 def test_a_first_model_that_cannot_be_loaded_gives_no_example(tmp_path):
     broken = named(tmp_path, "broken", "no such architecture", "none")
     assert BundleRegistry([broken]).unasked("") is None
+    assert BundleRegistry([broken]).unasked("elsewhere") is None
