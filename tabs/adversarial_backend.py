@@ -29,6 +29,8 @@ TEMPLATES, PICTOGRAMS = "templates", "pictograms"
 MAX_PICTURES, MAX_CUES, BATCH = 60, 50, 10
 # Where nothing else is asked for: pictures, cues, and cues in a picture.
 PICTURES, CUES, EACH = 30, 25, 3
+# Where the bundle does not say which classes are taken for one another.
+PAIRS = (("cat", "dog"), ("horse", "automobile"), ("ship", "truck"), ("bird", "frog"))
 NEURONS = 100  # the paper's
 CONTROLS = ("random neurons", "similar words", "random words", "no cues")
 PURPOSE = (
@@ -47,6 +49,25 @@ class Forged:
     target_class: str
     method: str
     outcomes: tuple[Outcome, ...]
+
+
+def pairs_of(session: BundleSession) -> list[tuple[str, str]]:
+    """Class pairs to try: those that mislead the model most, where the bundle says which."""
+    shipped = session.bundle.opening.get("pairs")
+    rows = shipped if isinstance(shipped, list) else []
+    pairs = [tuple(row) for row in rows if isinstance(row, list) and _is_pair(row)]
+    return list(dict.fromkeys([*pairs, *PAIRS]))[: len(PAIRS)]
+
+
+def _is_pair(names: list) -> bool:
+    from clipneurons.adversarial.cue_request import CueRequest
+
+    if len(names) != 2 or not all(isinstance(name, str) for name in names):
+        return False
+    try:
+        return bool(CueRequest(*names))
+    except ValueError:
+        return False
 
 
 def describers() -> list[str]:

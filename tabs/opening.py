@@ -56,7 +56,7 @@ def _shift(session: BundleSession) -> tuple[Compared, str] | None:
     try:
         shipped = session.bundle.opening["shift"]
         pictures = [picture_of(session, number) for number in shipped["pictures"]]
-        old, new, word = planted_mark(pictures, session.bundle.texts)
+        old, new, word = planted_mark(pictures, session.bundle.texts, shipped["word"])
         compared = Compared({"bundle": session.key} | shipped["reading"], old, new)
         data = compared.data
         verdict_html(data), words_html(data), unit_rows(data, session.bundle)

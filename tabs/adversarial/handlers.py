@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import gradio as gr
 
+from clipneurons.bundle.unit_words import plain
 from tabs import adversarial_backend as backend
+from tabs.adversarial.layout import pair_label
 from tabs.adversarial.results import (
     attack_data,
     cues_data,
@@ -188,13 +190,14 @@ def change_names(registry: BundleRegistry, edited: str, filled_in: str):
 def change_bundle(
     registry: BundleRegistry, bundle: str, forged: Forged | None, edited: str, filled_in: str
 ):
-    """Another bundle's layers, and nothing of what the last one gave."""
+    """Another bundle's pairs and layers, and nothing of what the last one gave."""
     session = registry[bundle]
     known = list(session.bundle.layers)
+    pairs = [gr.Button(pair_label(pair)) for pair in backend.pairs_of(session)]
     layers = gr.Dropdown(known, value=known)
     if forged is None or forged.key == session.key:
-        return layers, *(gr.skip(),) * 5
-    return layers, *change_names(registry, edited, filled_in)
+        return *pairs, layers, *(gr.skip(),) * 5
+    return *pairs, layers, *change_names(registry, edited, filled_in)
 
 
 def _options(
@@ -209,4 +212,5 @@ def _options(
 def _found(session: BundleSession, true: str, target: str, options: dict) -> tuple[str, str]:
     """The cues as the field holds them, and as bars with the neurons behind them."""
     cues = backend.cues_of(session, true, target, **options)
-    return ", ".join(cues.words), cues_html(session, cues, backend.similarity_of(session).name)
+    text = ", ".join(map(plain, cues.words))
+    return text, cues_html(session, cues, backend.similarity_of(session).name)

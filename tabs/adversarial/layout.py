@@ -10,7 +10,7 @@ from tabs import adversarial_backend as backend
 from tabs.server.registry import BundleRegistry
 from tabs.ui import plots
 
-PAIRS = (("cat", "dog"), ("horse", "automobile"), ("ship", "truck"), ("bird", "frog"))
+_ARROW = " → "
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,29 @@ class Widgets:
     said: gr.HTML
 
 
+def pair_label(pair: tuple[str, str]) -> str:
+    """What a pair's button says."""
+    return _ARROW.join(pair)
+
+
+def pair_of(label: str) -> list[str]:
+    """The pair of a button that says so."""
+    return label.split(_ARROW, 1)
+
+
 def layout(registry: BundleRegistry) -> Widgets:
     """The tab's components; results are hidden until there are some."""
+    offered = backend.pairs_of(registry.first)
     with gr.Row():
         true = gr.Textbox(
-            "cat", label="The picture shows", max_length=60, elem_id="adversarial-true"
+            offered[0][0], label="The picture shows", max_length=60, elem_id="adversarial-true"
         )
         target = gr.Textbox(
-            "dog", label="It shall be read as", max_length=60, elem_id="adversarial-fooled"
-        )
+            offered[0][1], label="It shall be read as", max_length=60,
+            elem_id="adversarial-fooled",
+        )  # fmt: skip
     with gr.Row(elem_id="adversarial-examples", elem_classes="cn-pairs"):
-        pairs = [gr.Button(f"{one} → {other}", size="sm", min_width=90) for one, other in PAIRS]
+        pairs = [gr.Button(pair_label(pair), size="sm", min_width=90) for pair in offered]
     cues = gr.Textbox(
         "", label="Things to draw beside it (cues)", lines=2,
         placeholder="bone, leash   (commas between things; left empty, the neurons tell)",

@@ -8,7 +8,7 @@ import gradio as gr
 
 from tabs import adversarial_backend as backend
 from tabs.adversarial import handlers
-from tabs.adversarial.layout import PAIRS, Widgets, layout
+from tabs.adversarial.layout import Widgets, layout, pair_of
 from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL
@@ -21,6 +21,8 @@ INTRO = (
 )
 # Seconds of a GPU, where one is lent: to find cues, and to make pictures.
 _FINDING, _MAKING = 60, 120
+# The example is the address's bundle's.
+_ADDRESSED = "(bundle, ...rest) => [window.cnBundle(bundle), ...rest]"
 _PRIVATE = {"api_visibility": "private"}
 _MODEL = {"concurrency_id": MODEL}
 
@@ -72,7 +74,7 @@ def _makers(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
     def when_selected(tab: gr.Tab) -> None:
         first = tab.select(
             handler(registry, handlers.make_first, _MAKING), [source, widgets.forged, *asked],
-            shown, show_progress="hidden", **_MODEL, **_PRIVATE,
+            shown, show_progress="hidden", js=_ADDRESSED, **_MODEL, **_PRIVATE,
         )  # fmt: skip
         gr.on([*others, widgets.cues.input], None, cancels=[first], **_PRIVATE)
 
@@ -83,13 +85,13 @@ def _follow_the_names(registry: BundleRegistry, source, widgets: Widgets) -> Non
     """Cues and results are of the names and the bundle above them."""
     cues = [widgets.cues, widgets.filled_in]
     emptied = [widgets.forged, *cues, widgets.results.box, widgets.behind]
-    for button, pair in zip(widgets.pairs, PAIRS, strict=True):
-        button.click(lambda pair=pair: pair, None, [widgets.true, widgets.target], **_PRIVATE)
+    for button in widgets.pairs:
+        button.click(pair_of, [button], [widgets.true, widgets.target], **_PRIVATE)
     gr.on(
         [widgets.true.change, widgets.target.change], handler(registry, handlers.change_names),
         cues, emptied, show_progress="hidden", **_PRIVATE,
     )  # fmt: skip
     source.change(
         handler(registry, handlers.change_bundle), [source, widgets.forged, *cues],
-        [widgets.settings.layers, *emptied], **_PRIVATE,
+        [*widgets.pairs, widgets.settings.layers, *emptied], **_PRIVATE,
     )  # fmt: skip

@@ -16,6 +16,7 @@ from clipneurons.bundle.bundle import save_bundle
 from clipneurons.stats.intervals import wilson
 from tabs import adversarial_backend as backend
 from tabs.adversarial import handlers, results
+from tabs.adversarial.layout import pair_label, pair_of
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tests.helpers.packs import flat_composer
@@ -273,3 +274,17 @@ def test_models_are_the_owners_choice(session, tmp_path, monkeypatch):
     assert [d.text for d in found] == [line]
     ((outcome,),) = backend.forge(session, "cat", "dog", found, 0, painter)
     assert outcome.presence == "unchecked"
+
+
+def test_the_bundles_own_pairs_are_offered_and_a_strangers_checked(tmp_path):
+    def offered(shipped):
+        bundle = replace(tiny_bundle(), opening={"pairs": shipped})
+        return backend.pairs_of(BundleSession("tiny", tmp_path, bundle))
+
+    assert offered([["apple", "flower"]])[:2] == [("apple", "flower"), backend.PAIRS[0]]
+    assert len(offered([["apple", "flower"]])) == len(backend.PAIRS)
+    rows = (["cat"], ["cat", ""], ["a", "b", "c"], [1, 2], ["cat", "x" * 99], ["cat", "cat"], "ab")
+    for wrong in (None, 1, "cat", *([row] for row in rows)):
+        assert offered(wrong) == list(backend.PAIRS)
+    for pair in backend.PAIRS:
+        assert tuple(pair_of(pair_label(pair))) == pair

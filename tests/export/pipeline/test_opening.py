@@ -12,10 +12,14 @@ from clipneurons.explore.concepts import ConceptReader
 from clipneurons.explore.image_reading import read_image
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
-from export.pipeline.opening import best_read, opening, picture
+from clipneurons.shift.planted import marks, planted_mark
+from export.pipeline import opening as module
+from export.pipeline.opening import best_read, opening, picture, varied
 from tabs.image_reading import example_numbers
 from tabs.opening import opening_concepts, opening_shift
+from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
+from tabs.shift import compare_example
 from tests.helpers.tiny import tiny_bundle_folder
 
 
@@ -68,7 +72,27 @@ def test_the_page_shows_it_without_a_model(made, monkeypatch):
     compared, word = opening_shift(session)
     assert isinstance(word, str)
     assert len(compared.data["units"]) == 12
+    answer = compare_example(BundleRegistry([session]), "")
+    assert answer == compared.data | {"drawing": word}
     assert compared.data["counts"] == [len(compared.reference), len(compared.new)] == [10, 10]
+
+
+@pytest.mark.parametrize(("ps", "chosen"), [((0.6, 0.05), 1), ((0.6, 0.5, 0.2, 0.4), 2)])
+def test_the_first_drawing_that_makes_a_difference_is_planted(made, monkeypatch, ps, chosen):
+    bundle = replace(load_bundle(made[0]), texts=["nothing drawn"] * 8)
+    words, left = marks(bundle.texts), list(ps)
+    assert len(set(words)) == 4
+    monkeypatch.setattr(module, "read_shift", lambda *sets: {"p": left.pop(0)})
+    shipped = module._shift(bundle, made[1])
+    assert (shipped["word"], shipped["reading"]) == (words[chosen], {"p": ps[chosen]})
+    assert not left
+
+
+def test_a_word_without_a_drawing_is_refused():
+    pictures = [Image.new("RGB", (16, 16))] * 4
+    assert planted_mark(pictures, ["cat", "dog"], "cat")[2] == "cat"
+    with pytest.raises(KeyError, match="no drawing of 'xyzzy'"):
+        planted_mark(pictures, ["cat"], "xyzzy")
 
 
 @pytest.mark.parametrize(
@@ -105,6 +129,11 @@ def test_it_is_a_file_under_the_checksums(made):
     bundle = load_bundle(folder)
     other = save_bundle(replace(bundle, opening={}), folder.parent / "without")
     assert load_bundle(other).opening == {}
+
+
+def test_pictures_of_a_caption_that_was_shown_come_later():
+    captions = ["a cat", "a cat", "a dog", "a cat", ""]
+    assert varied([3, 1, 2, 0, 4], captions.__getitem__) == [3, 2, 4, 1, 0]
 
 
 def test_pictures_in_which_the_caption_is_found_come_first(made):

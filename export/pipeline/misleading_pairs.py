@@ -1,0 +1,73 @@
+"""Which class pairs the page offers first: those whose cues mislead the model most, measured."""
+
+from __future__ import annotations
+
+from clipneurons.adversarial.attack import attack, success_rate
+from clipneurons.adversarial.cue_filter import CueFilter
+from clipneurons.adversarial.cue_request import CueRequest
+from clipneurons.adversarial.cues import find_cues
+from clipneurons.adversarial.descriptions import TemplateDescriber
+from clipneurons.adversarial.image_generator import picture_seeds
+from clipneurons.adversarial.methods import (
+    DENSE_EFFECTS,
+    NO_CUES,
+    RANDOM_NEURONS,
+    RANDOM_WORDS,
+    SIMILAR_WORDS,
+)
+from clipneurons.adversarial.pictogram_generator import Composer, pictogram_composer
+from clipneurons.adversarial.zero_shot import ZeroShotClassifier
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.unit_words import plain
+from clipneurons.models.clip import ClipModel
+from clipneurons.text.class_names import ClipSimilarity
+
+# Everyday things that there are pictograms of.
+CANDIDATES = (
+    ("cat", "dog"), ("horse", "automobile"), ("ship", "truck"), ("bird", "frog"),
+    ("duck", "rabbit"), ("airplane", "deer"), ("bicycle", "motorcycle"), ("apple", "flower"),
+)  # fmt: skip
+CONTROLS = (RANDOM_NEURONS, SIMILAR_WORDS, RANDOM_WORDS, NO_CUES)
+# The page draws with seed 0: other pictures are shown than those that choose.
+PICTURES, SEED = 16, 1
+
+
+def misleading_pairs(bundle: Bundle, clip: ClipModel) -> list[tuple[str, str]]:
+    """The candidates that the bundle's texts name, those first whose `gain` is largest.
+
+    None where there are no two to choose from, or no pictograms.
+    """
+    known = {plain(text) for text in bundle.texts}
+    pairs = [pair for pair in CANDIDATES if known.issuperset(pair)]
+    try:
+        painter = pictogram_composer(max(clip.image_size)) if len(pairs) > 1 else None
+    except FileNotFoundError:
+        painter = None
+    if painter is None:
+        return []
+    gains = {pair: gain(bundle, clip, painter, pair) for pair in pairs}
+    return sorted(pairs, key=lambda pair: -gains[pair])
+
+
+def gain(bundle: Bundle, clip: ClipModel, painter: Composer, pair: tuple[str, str]) -> float:
+    """By how much the neurons' cues mislead more often than the best of the controls' do."""
+    ours, *controls = (
+        _rate(bundle, clip, painter, pair, method) for method in (DENSE_EFFECTS, *CONTROLS)
+    )
+    return ours - max(controls)
+
+
+def _rate(
+    bundle: Bundle, clip: ClipModel, painter: Composer, pair: tuple[str, str], method: str
+) -> float:
+    """Share of pictures with a method's cues that are read as the target; 0 where none counts."""
+    similarity = ClipSimilarity(clip, bundle.text_embeddings)
+    rules = CueFilter(similarity, drawable=painter.drawable(pair[1]))
+    cues = find_cues(bundle, clip, CueRequest(*pair, method=method, rules=rules, seed=SEED))
+    batches = attack(
+        ZeroShotClassifier(clip, *pair), painter,
+        TemplateDescriber()(*pair, cues.words, PICTURES, SEED), picture_seeds(PICTURES, SEED),
+        check=lambda paintings: [painter.check(one, *pair) for one in paintings],
+    )  # fmt: skip
+    rate = success_rate([outcome for batch in batches for outcome in batch])
+    return rate.value if rate.count else 0.0
