@@ -80,7 +80,7 @@ def weighted_effects(
     return total
 
 
-def patch_shares(
+def patch_attributions(
     contributions: Contributions,
     unit: int,
     vector: Float[Tensor, " embed"],

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tabs.edit.reading import TEMPLATES, Reading, read, shares
+from tabs.edit.reading import TEMPLATES, Reading, probabilities, read
 from tabs.server.session import BundleSession
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def for_real(session: BundleSession, reading: Reading, edit: Edit) -> list[list[
         clip = fold(clip, factors, session.cached("means of units", make))
     texts = embed_texts(session.clip, list(reading.names), TEMPLATES)
     embeddings = torch.nn.functional.normalize(clip.encode_image(reading.pixels), dim=1)
-    return [shares(row, reading.scale) for row in (embeddings @ texts.T).cpu()]
+    return [probabilities(row, reading.scale) for row in (embeddings @ texts.T).cpu()]
 
 
 def edit_of_link(text: str, session: BundleSession) -> Edit:

@@ -76,14 +76,14 @@ class Reading:
 
     def before(self, image: int = 0) -> list[float]:
         """Probabilities of the classes (cosines, of a model without softmax), unedited."""
-        return shares(self.previews[image].cosines(0 * self.strengths()), self.scale)
+        return probabilities(self.previews[image].cosines(0 * self.strengths()), self.scale)
 
     def after(self, image: int = 0) -> list[float]:
         """The same under the edit of the effects."""
-        return shares(self.previews[image].cosines(self.strengths()), self.scale)
+        return probabilities(self.previews[image].cosines(self.strengths()), self.scale)
 
 
-def shares(cosines: Tensor, scale: float | None) -> list[float]:
+def probabilities(cosines: Tensor, scale: float | None) -> list[float]:
     """Probabilities at the model's temperature, or the cosines where it has none."""
     return (cosines if scale is None else (scale * cosines).softmax(-1)).tolist()
 
@@ -201,7 +201,7 @@ def _part(
     session: BundleSession, rules: tuple, adds: float, count: int, contributions: dict,
     toward: Tensor,
 ) -> Part:  # fmt: skip
-    from clipneurons.explore.edit_preview import patch_shares
+    from clipneurons.explore.edit_preview import patch_attributions
 
     rule = rules[0]
     if len(rules) > 1:
@@ -210,7 +210,7 @@ def _part(
         words = f"all {count} neurons that say “{rule.words}” with more than {rule.more_than:g}"
         return Part(rules, adds, words)
     trust = dictionary_of(session).trust(rule.layer, rule.unit)
-    shares = patch_shares(contributions[rule.layer], rule.unit, toward)
+    shares = patch_attributions(contributions[rule.layer], rule.unit, toward)
     found = None
     if shares is not None:
         positive = (shares * math.copysign(1, adds)).clamp_min(0)

@@ -36,8 +36,8 @@ def edit_html(reading: Reading, data: dict, shown: Sequence[str], note: str = ""
     )
 
 
-def _top(reading: Reading, shares: Sequence[float]) -> str:
-    return reading.names[max(range(len(shares)), key=lambda i: shares[i])]
+def _top(reading: Reading, probabilities: Sequence[float]) -> str:
+    return reading.names[max(range(len(probabilities)), key=lambda i: probabilities[i])]
 
 
 def value_text(share: float, scale: float | None) -> str:

@@ -6,7 +6,7 @@ import torch
 from clipneurons.explore.edit_preview import (
     Preview,
     fewest_that_turn,
-    patch_shares,
+    patch_attributions,
     share_that_turn,
     weighted_effects,
 )
@@ -63,7 +63,7 @@ def test_patches_and_what_comes_before_them_add_up_to_the_effect(kind):
     before = sum(
         float(mine.token_scores(1, chosen)[0, token] @ along) for token in range(mine.prefix)
     )
-    shares = patch_shares(mine, unit, vector, image=1)
+    shares = patch_attributions(mine, unit, vector, image=1)
     assert len(shares) == clip.grid[0] * clip.grid[1]
     assert float(shares.sum()) + before == pytest.approx(float(whole), abs=1e-4)
 
