@@ -74,6 +74,10 @@ def semantic(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+# Composed scenes that labels are written, chosen and tested on.
+LABEL_SCENES = 4000
+
+
 @dataclass(frozen=True)
 class PowerOptions:
     """How long to measure: runs a cell, images a side, usual scenes to draw from, concepts that
@@ -110,6 +114,6 @@ def labels(parser: argparse.ArgumentParser) -> None:
     add("--allow-circular", action="store_true",
         help="let a model judge its own labels")  # fmt: skip
     add("--label-images", type=positive, metavar="N",
-        help="images for labels, at least 100 (default: all; scenes 4000, beside the photographs"
-        " that are kept for figures)",
+        help=f"images for labels, at least 100 (default: all; scenes {LABEL_SCENES}, beside the"
+        " photographs that are kept for figures)",
     )  # fmt: skip

@@ -46,34 +46,21 @@ from clipneurons.explore.labels.detection import (
 from clipneurons.explore.labels.sanity import sanity
 from clipneurons.explore.labels.simulation import TOP_SHARE, Labels, pearson
 from clipneurons.models.clip import ClipModel
+from clipneurons.stats.centring import without_shared
 from export.common.errors import UserError
-from export.common.flags import positive
 from export.data.open_source import HELD_OUT, open_source, shipped_spec
 from export.evaluation import image_groups
 from export.evaluation.fidelity import check_bias
+from export.evaluation.flags import LABEL_SCENES
 from export.evaluation.label_recordings import TRUTH, ClipJudge, Judge, TruthJudge, record
 from export.pipeline.inputs import open_clip_model
 from export.pipeline.kept_batches import KeptBatches
 
 # Composed scenes of a seed of their own: no other command has seen them.
-_SEED, _SCENES = 40_000, 4000
+_SEED = 40_000
 # Texts that enough and not too many images show, for the check of the metrics.
 _CHECKED, _RARE, _OFTEN = 200, 10, 0.5
 _HISTOGRAM = 40
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Who judges, and on how many images."""
-    add = parser.add_argument
-    add("--judge", help=f"who says what an image shows: {TRUTH} (default for what ships), a folder"
-        " with another CLIP, or an open_clip name with --judge-pretrained")  # fmt: skip
-    add("--judge-pretrained", metavar="TAG", help="weights of a judge that is an open_clip name")
-    add("--allow-circular", action="store_true",
-        help="let a model judge its own labels")  # fmt: skip
-    add("--label-images", type=positive, metavar="N",
-        help=f"images for labels, at least {LEAST_IMAGES} (default: all; scenes {_SCENES}, beside"
-        " the photographs that are kept for figures)",
-    )  # fmt: skip
 
 
 def measure(
@@ -261,7 +248,7 @@ def checked_metrics(parts: Parts) -> dict:
 
 def _source(bundle: Bundle, clip: ClipModel, args: argparse.Namespace):
     # Of what ships it is known what it shows, and no judge is better.
-    scenes = args.label_images or _SCENES
+    scenes = args.label_images or LABEL_SCENES
     usual = shipped_spec(bundle.config.data.name, scenes, HELD_OUT)
     if not (args.images or usual):
         raise UserError("--images is needed: on which images should the labels be tested?")
@@ -340,7 +327,7 @@ def _properties(
 ) -> dict[str, Tensor]:
     """Properties of units on their strongest 2 % of the images, at least ten."""
     weights = properties.top_weights(effects, max(10, round(TOP_SHARE * len(effects))))
-    space = properties.centred(judged)
+    space = without_shared(judged)
     return {
         name: getattr(properties, name)(weights, space)
         for name in ("monosemanticity", "clarity", "redundancy")

@@ -12,11 +12,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 
-def centred(embeddings: Float[Tensor, "image embed"]) -> Float[Tensor, "image embed"]:
-    """Unit rows without what all images share."""
-    return normalize(embeddings - embeddings.mean(0), dim=1)
-
-
 def top_weights(effects: Float[Tensor, "image unit"], count: int) -> Float[Tensor, "image unit"]:
     """The positive effects on each unit's `count` strongest images, 0 on the others."""
     value, place = effects.topk(min(count, len(effects)), dim=0)

@@ -4,19 +4,19 @@ import pytest
 import torch
 
 from clipneurons.explore.labels.properties import (
-    centred,
     clarity,
     monosemanticity,
     redundancy,
     top_weights,
 )
+from clipneurons.stats.centring import without_shared
 
 
 @pytest.fixture
 def recorded():
     generator = torch.Generator().manual_seed(0)
     effects = torch.randn(30, 4, generator=generator)
-    return effects, centred(torch.randn(30, 6, generator=generator))
+    return effects, without_shared(torch.randn(30, 6, generator=generator))
 
 
 def pairs(weights, space, unit):
