@@ -23,11 +23,11 @@ class Verdicts:
     """Zero-shot reading of a batch of images among some classes.
 
     ``margin`` is the cosine with the target class minus that with the true one: positive means
-    fooled. ``probabilities`` are softmax over the classes at CLIP's learned temperature.
+    fooled.
     """
 
     classes: tuple[str, ...]
-    probabilities: Float[Tensor, "image class"]
+    cosines: Float[Tensor, "image class"]
     margin: Float[Tensor, " image"]
 
     @property
@@ -37,8 +37,8 @@ class Verdicts:
 
     @property
     def predicted(self) -> list[str]:
-        """The most probable class of each image among all classes."""
-        return [self.classes[index] for index in self.probabilities.argmax(-1).tolist()]
+        """The class of each image that is nearest among all classes."""
+        return [self.classes[index] for index in self.cosines.argmax(-1).tolist()]
 
 
 class ZeroShotClassifier:
@@ -55,7 +55,6 @@ class ZeroShotClassifier:
         self.clip = clip
         self.classes = tuple(dict.fromkeys((true_class, target_class, *others)))
         self.texts = embed_texts(clip, self.classes, templates)
-        self._scale = clip.model.logit_scale.exp().float().to(self.texts.device)
 
     @property
     def difference(self) -> Float[Tensor, " embed"]:
@@ -69,7 +68,7 @@ class ZeroShotClassifier:
         cosines = embedded @ self.texts.T
         return Verdicts(
             classes=self.classes,
-            probabilities=(self._scale * cosines).softmax(-1).cpu(),
+            cosines=cosines.cpu(),
             margin=(cosines[:, 1] - cosines[:, 0]).cpu(),
         )
 

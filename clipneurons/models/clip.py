@@ -39,6 +39,7 @@ from clipneurons.models.transformers_clip import (
 
 RANDOM = "random"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CLEANED = {"canonicalize": "lower-cased, without punctuation, ", "lower": "lower-cased, "}
 _THAT_WORK = (
     "ViT-B-32, ViT-B-16, ViT-L-14 (openai, laion*, datacomp*, metaclip*), ViT-*-SigLIP*, "
     "PE-Core-*, EVA02-*, RN50, RN101"
@@ -107,13 +108,20 @@ class ClipModel:
     def tokenizer_notes(self) -> str:
         """What the tokenizer does to a text, in words: cleaning, and the length it is padded to."""
         own = getattr(self.tokenizer, "open_clip", self.tokenizer)
-        lower = getattr(own, "lower", False)
+        return f"{_CLEANED.get(self._cleaning, '')}cut and padded to {own.context_length} tokens"
+
+    @property
+    def _cleaning(self) -> str:
+        own = getattr(self.tokenizer, "open_clip", self.tokenizer)
         clean = getattr(getattr(own, "clean_fn", None), "__name__", "").removeprefix("_clean_")
-        cleaned = {
-            "canonicalize": "lower-cased, without punctuation, ",
-            "lower": "lower-cased, ",
-        }.get(clean, "lower-cased, " if lower else "")
-        return f"{cleaned}cut and padded to {own.context_length} tokens"
+        return "lower" if getattr(own, "lower", False) else clean
+
+    @property
+    def siglip(self) -> bool:
+        """Whether it was trained as SigLIP is: with a sigmoid, on lower-cased texts."""
+        biased = getattr(self.model, "logit_bias", None) is not None
+        sigmoid = biased or getattr(self.model, "sigmoid", False)
+        return sigmoid and self._cleaning in _CLEANED
 
     @property
     def prefix(self) -> int:

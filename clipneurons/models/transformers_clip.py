@@ -80,6 +80,7 @@ class TransformersClip(nn.Module):
         # Without a text tower images can be read, texts cannot.
         self.text = getattr(model, "text_model", None)
         self.text_projection = getattr(model, "text_projection", None)
+        self.sigmoid = hasattr(model, "logit_bias")
 
     def encode_text(self, tokens: Int[Tensor, "text context"]) -> Float[Tensor, "text embed"]:
         """Text embeddings, not normalised.
@@ -112,9 +113,10 @@ class TransformersTokenizer:
     def __call__(self, texts: Sequence[str]) -> Int[Tensor, "text context"]:
         """Token numbers, cut and padded to the length that the model was trained with."""
         texts = [text.lower() for text in texts] if self.lower else list(texts)
+        # To the right whatever the class's default is: SigLIP reads the last of all 64 tokens.
         return self._own(
             texts, padding="max_length", truncation=True, max_length=self.context_length,
-            return_tensors="pt",
+            padding_side="right", return_tensors="pt",
         ).input_ids  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
+from open_clip.tokenizer import canonicalize_text
 from torch import Tensor
 
 from clipneurons.models.clip import ClipModel
@@ -36,7 +37,8 @@ def embed_texts(
 ) -> Float[Tensor, "text embed"]:
     """Unit-norm float32 embedding of each text, on the model's device.
 
-    With templates it is the mean over the prompts' unit embeddings, normalised again.
+    With templates it is the mean over the prompts' unit embeddings, normalised again. Prompts of
+    named templates go to a SigLIP without punctuation, as its authors evaluate it.
 
     Args:
         templates: a name in `TEMPLATES` or a list of strings with ``{}``; by default the text
@@ -54,6 +56,7 @@ def embed_texts(
     if batch < 1:
         raise ValueError(f"expected a batch of at least 1 prompt, got {batch}")
     chosen = _templates("none" if templates is None else templates)
+    clean = canonicalize_text if isinstance(templates, str) and clip.siglip else str
     embeddings = torch.zeros(len(texts), clip.embed_dim, device=clip.device)
     prompts = len(texts) * len(chosen)
     for start in range(0, prompts, batch):
@@ -61,6 +64,7 @@ def embed_texts(
         # Prompt number i is text i // len(chosen) in template i % len(chosen).
         owners = [i // len(chosen) for i in numbers]
         filled = [chosen[i % len(chosen)].replace("{}", texts[i // len(chosen)]) for i in numbers]
+        filled = [clean(prompt) for prompt in filled]
         embeddings.index_add_(
             0, torch.tensor(owners, device=clip.device), clip.encode_text(filled).float()
         )

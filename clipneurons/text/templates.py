@@ -7,7 +7,7 @@ def _in_pairs(pattern: str, words: str) -> list[str]:
 
 
 # The prompts published with CLIP for ImageNet (80, and the 7 that do almost as well), with their
-# "a origami".
+# "a origami". SigLIP's authors add the bare name, and remove punctuation (`embed_texts`).
 _OPENAI = (
     *_in_pairs(
         "{1} of {0} {{}}.",
@@ -27,17 +27,20 @@ _OPENAI = (
     "itap of my {}.",
 )
 
+_SIMPLE = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "none": ("{}",),
     "photo": ("a photo of a {}.",),
-    "simple": (
-        "itap of a {}.",
-        "a bad photo of the {}.",
-        "a origami {}.",
-        "a photo of the large {}.",
-        "a {} in a video game.",
-        "art of the {}.",
-        "a photo of the small {}.",
-    ),
+    "simple": _SIMPLE,
     "openai": _OPENAI,
+    "siglip": (*_SIMPLE, "{}"),
 }

@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", help="of a data set that has splits; of a folder, its subfolder")
     add("--limit", type=positive, help="use the first LIMIT images (default: all)")
     add("--templates", choices=tuple(TEMPLATES), help="prompts of the classes; simple has 7,"
-        " openai 80 (default: photo for a bundled model and for segmentation, else simple)"
+        " openai 80 (default: photo for a bundled model and for segmentation, siglip for a"
+        " SigLIP, else simple)"
     )  # fmt: skip
     add("--batch", type=positive, default=64, help="images a batch (default: %(default)s)")
     add("--workers", type=positive, default=2, help="decoding threads (default: %(default)s)")

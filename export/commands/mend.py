@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--elsewhere", metavar="IMAGES", help="other labelled images, as in `run`, that should"
         " stay as they are (default: 500 scenes and the photographs that ship,"
         " for a bundle of them)")  # fmt: skip
-    add("--templates", help="prompts of the classes (default: photo for a bundled model, else"
-        " simple)")  # fmt: skip
+    add("--templates", help="prompts of the classes (default: photo for a bundled model, siglip"
+        " for a SigLIP, else simple)")  # fmt: skip
     add("--seed", type=int, default=0, help="of the halves and random neurons"
         " (default: %(default)s)")  # fmt: skip
     add("--batch", type=positive, default=64, help="images a batch (default: %(default)s)")

@@ -53,6 +53,8 @@ def test_a_folder_gives_the_checkpoints_own_embeddings(kind, tmp_path):
         assert torch.allclose(clip.encode_image(batch), expected, atol=1e-5)
     tokens = clip.tokenizer(["a photo of Cat"])
     assert tokens.shape == (1, 16)
+    assert tokens[0, -1] == WORDS.index("<end>"), "padded to the right, as in training"
+    assert clip.siglip == (kind != "CLIP")
     lowered = torch.equal(tokens, clip.tokenizer(["a photo of cat"]))
     assert lowered == (kind != "CLIP"), "SigLIP lower-cases"
     expected = model.get_text_features(tokens).pooler_output
@@ -245,6 +247,7 @@ def test_a_published_open_clip_model_of_timm_is_fetched(hub, tmp_path, model, si
     assert clip.anatomy.pooling.kind == "probe"
     assert clip.encode_text(["a Cat!"]).shape == (1, config["embed_dim"])
     assert torch.equal(clip.tokenizer(["a Cat!"]), clip.tokenizer(["a cat"])), "cleaned"
+    assert clip.siglip == ("SigLIP" in model)
     layer = clip.anatomy.pooling_layer
     embedding, effects = make_lens(clip, [layer - 1, layer])(images(1, clip))
     assert embedding.shape == (1, config["embed_dim"])

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from clipneurons.models.clip import load_clip
 from clipneurons.text.embedding import centre, embed_texts
 from clipneurons.text.pools import TextPool, clean_texts, text_pool
 from clipneurons.text.templates import TEMPLATES
+from tests.clipneurons.models.test_transformers_clip import saved
 from tests.helpers.models import tiny_vit
 
 
@@ -98,12 +100,28 @@ def test_refuses_files(tmp_path):
     [
         ("openai", open_clip.OPENAI_IMAGENET_TEMPLATES),
         ("simple", open_clip.SIMPLE_IMAGENET_TEMPLATES),
+        ("siglip", (*open_clip.SIMPLE_IMAGENET_TEMPLATES, str)),
     ],
 )
 def test_templates_are_the_published_ones(name, published):
     ours = [template.replace("{}", "snow leopard") for template in TEMPLATES[name]]
     assert len(ours) == len(published)
     assert set(ours) == {template("snow leopard") for template in published}
+
+
+@pytest.mark.parametrize("kind", ["CLIP", "SigLIP"])
+def test_named_prompts_go_to_a_siglip_without_punctuation(kind, tmp_path):
+    saved(tmp_path, kind)
+    model = load_clip(tmp_path, device="cpu")
+    with_stop, without = (
+        model.encode_text([prompt]) for prompt in ("a photo of a cat.", "a photo of a cat")
+    )
+    assert (with_stop - without).norm() > 0.01
+    named = embed_texts(model, ["cat"], "photo")
+    torch.testing.assert_close(named, with_stop if kind == "CLIP" else without)
+    for mine in (["a photo of a {}."], None):  # a user's own texts are as they are
+        text = "cat" if mine else "a photo of a cat."
+        torch.testing.assert_close(embed_texts(model, [text], mine), with_stop)
 
 
 def test_a_text_may_hold_braces(clip):
@@ -114,7 +132,7 @@ def test_a_text_may_hold_braces(clip):
 @pytest.mark.parametrize(
     ("templates", "message"),
     [
-        ("clip", "no templates 'clip'.*none, photo, simple, openai"),
+        ("clip", "no templates 'clip'.*none, photo, simple, openai, siglip"),
         (["a photo"], "'a photo' must hold {} once"),
         (["{} and {}"], "must hold {} once"),
         ([], "at least one template"),
