@@ -14,7 +14,7 @@ from export.common.errors import UserError
 from export.common.settings import SINGLE, RunOptions, Settings, Shard
 from export.evaluation.fidelity import fidelity
 from export.evaluation.fidelity_words import left_out
-from export.evaluation.zero_shot import class_embeddings
+from export.evaluation.zero_shot import class_embeddings, templates_of
 from export.pipeline import distributed
 from export.pipeline.assemble import assemble, with_results
 from export.pipeline.card import local_name, render_card
@@ -184,8 +184,10 @@ def _finish(inputs: Inputs, work: Work, merged: State, states: list[State], say:
     command = settings.command(str(out))
     metrics = {"command": command}
     if inputs.heldout is not None:
-        classifier = class_embeddings(inputs.heldout.class_names, clip, bundle)
-        metrics["fidelity"] = {"command": command} | fidelity(
+        names = inputs.heldout.class_names
+        templates = templates_of(names, clip, bundle)
+        classifier = class_embeddings(names, clip, bundle, templates)
+        metrics["fidelity"] = {"command": command, "templates": templates} | fidelity(
             bundle, clip, inputs.heldout, classifier,
             pursuits=pursuits, batch=settings.batch, workers=inputs.workers,
         )  # fmt: skip

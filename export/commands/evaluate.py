@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from export.evaluation import labels
     from export.evaluation.fidelity import check_bias, fidelity
     from export.evaluation.fidelity_words import in_words
-    from export.evaluation.zero_shot import class_embeddings
+    from export.evaluation.zero_shot import class_embeddings, templates_of
     from export.pipeline.update_bundle import local_folder, open_model, rewrite
 
     folder = local_folder(args.bundle)
@@ -89,8 +89,9 @@ def run(args: argparse.Namespace) -> int:
     command = f"python -m export {shlex.join(sys.argv[1:])}"
     if args.fidelity:
         source = _images(args, bundle, clip)
-        classifier = class_embeddings(source.class_names, clip, bundle, args.templates)
-        metrics["fidelity"] = {"command": command} | fidelity(
+        templates = templates_of(source.class_names, clip, bundle, args.templates)
+        classifier = class_embeddings(source.class_names, clip, bundle, templates)
+        metrics["fidelity"] = {"command": command, "templates": templates} | fidelity(
             bundle, clip, source, classifier, batch=args.batch, workers=args.workers
         )
         print(in_words(metrics["fidelity"]))

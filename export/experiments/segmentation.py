@@ -24,11 +24,12 @@ def measure(context: EvaluationContext) -> dict:
     """The evaluation's figures, and some images with the maps of a few methods."""
     from export.data.mask_datasets import COMPOSED, open_mask_set
     from export.evaluation import segmentation as evaluation
+    from export.evaluation.zero_shot import templates_of
 
     clip, options = context.clip, context.options
     size = max(clip.image_size)
-    templates = "photo" if context.bundle.config.model == "." else "simple"
     data = open_mask_set(options.masks, count=options.masked_images, image_size=size)
+    templates = templates_of(data.class_names, clip, context.bundle)
     methods = list(segmenters(clip, context.bundle.directions).values())
     if options.chosen_on and options.masks in COMPOSED:
         trained = open_mask_set(

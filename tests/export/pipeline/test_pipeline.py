@@ -95,6 +95,8 @@ def test_a_run_gives_a_whole_bundle(place, tmp_path, capsys):
     assert "dog/words.png,not an image" in skipped
     figures = bundle.metrics["fidelity"]
     assert figures["count"] == 40
+    assert figures["templates"] == "photo"
+    assert "2 classes, prompts `photo`" in bundle.card
     assert set(figures["layers"]["layer 2"]) >= {"first component", "4 texts", "8 texts"}
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"], "the work folder is cleared"
     said = capsys.readouterr().out
