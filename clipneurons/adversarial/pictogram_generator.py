@@ -52,19 +52,25 @@ class Composer:
         sprites: name of a concept -> its drawings.
         keywords: name of a concept -> other words for what it shows.
         size: side of the pictures in pixels.
+        kinds: name of a concept -> what kinds of thing it is, so that a dalmatian shows a dog.
 
     Raises:
         ValueError: no pictograms, or a size out of range.
     """
 
     def __init__(
-        self, sprites: Sprites, keywords: Mapping[str, Sequence[str]] | None = None, size: int = 64
+        self,
+        sprites: Sprites,
+        keywords: Mapping[str, Sequence[str]] | None = None,
+        size: int = 64,
+        kinds: Mapping[str, Sequence[str]] | None = None,
     ):
         if not sprites or not all(len(drawings) for drawings in sprites.values()):
             raise ValueError("expected at least one drawing of every concept")
         if not 16 <= size <= MAX_SIDE:
             raise ValueError(f"expected pictures of 16 to {MAX_SIDE} pixels a side, not {size}")
         self._sprites, self._keywords, self._size = sprites, keywords or {}, size
+        self._kinds = kinds or {}
         self._by_stem = {_key(name): name for name in sprites}
         for name in sprites:
             for word in self._keywords.get(name, ()):
@@ -99,8 +105,8 @@ class Composer:
         return test
 
     def shows(self, concept: str, class_name: str) -> bool:
-        """Whether a concept is the class, or its name or one of its keywords names the class."""
-        words = (concept, *self._keywords.get(concept, ()))
+        """Whether a concept is the class, or its name, a keyword or its kind names the class."""
+        words = (concept, *self._keywords.get(concept, ()), *self._kinds.get(concept, ()))
         return concept == self.concept(class_name) or any(names(w, class_name) for w in words)
 
     def check(self, painting: GeneratedImage, true_class: str, target_class: str) -> str:
@@ -183,12 +189,16 @@ def pictogram_composer(
         heldout: draw in the style that the small CLIP never saw.
     """
     pack = load_pictograms(path, heldout)
+    return Composer(pictogram_sprites(pack), pack.synonyms, size)
+
+
+def pictogram_sprites(pack: Pictograms) -> Sprites:
+    """A pack's concepts, each with its drawings of all styles."""
     numbers = {
         concept: [n for style in pack.styles for n in pack.entries.get((concept, style), ())]
         for concept in pack.concepts
     }
-    sprites = {name: _Drawings(pack, mine) for name, mine in numbers.items() if mine}
-    return Composer(sprites, pack.synonyms, size)
+    return {name: _Drawings(pack, mine) for name, mine in numbers.items() if mine}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from clipneurons.adversarial.cues import Cues, chosen_layers, find_cues
 from clipneurons.adversarial.descriptions import Describer, TemplateDescriber
 from clipneurons.adversarial.image_generator import ImageGenerator
 from clipneurons.adversarial.methods import INDIRECT, RANDOM_NEURONS, RANDOM_WORDS
+from clipneurons.adversarial.photograph_generator import photograph_composer
 from clipneurons.adversarial.pictogram_generator import Composer, pictogram_composer
 from clipneurons.adversarial.zero_shot import SecondOpinion
 from clipneurons.bundle.bundle import Bundle
@@ -27,7 +28,7 @@ from clipneurons.text.class_names import (
     Similarity,
     best_similarity,
 )
-from export.attack.options import COMPOSER, TEMPLATES, AttackOptions
+from export.attack.options import COMPOSER, PHOTOGRAPHS, TEMPLATES, AttackOptions
 from export.attack.results import AttackFolder, Cell
 from export.common.errors import UserError
 from export.pipeline.inputs import open_clip_model
@@ -72,6 +73,8 @@ def open_components(options: AttackOptions) -> Components:
     side = options.size or max(clip.image_size)
     if options.painter == COMPOSER:
         painter: ImageGenerator = _composer(side, options.pack, options.heldout)
+    elif options.painter == PHOTOGRAPHS:
+        painter = photograph_composer(side, options.heldout)
     else:
         from clipneurons.adversarial.image_generator import DiffusersGenerator
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-COMPOSER, TEMPLATES, ALL = "composer", "templates", "all"
+COMPOSER, PHOTOGRAPHS, TEMPLATES, ALL = "composer", "photographs", "templates", "all"
 # Pictures of a cell's first seed that are always kept, for the contact sheet.
 SHOWN = 10
 

@@ -129,7 +129,7 @@ def _finish(options, components, folder, done, pairs, methods, seconds: float) -
         "pictures with the same number share their seed",
         f"synonyms of the target class removed by {similarity}",
         f"described by {options.describer}, painted by {options.painter}"
-        + (" in the held-out style" if options.heldout else ""),
+        + (", the held-out ones" if options.heldout else ""),
     ]
     write(folder.folder, summary, command, notes)
     for pair in pairs:

@@ -36,9 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--similarity", type=current, choices=("auto", "sentence", "clip", "none"),
         help="how synonyms of the target class are found")  # fmt: skip
     add("--describer", help="`templates`, or a chat model's id or folder")
-    add("--painter", help="`composer`, or a text-to-image model's id or folder")
+    add("--painter", help="`composer`, `photographs` (the shipped ones, pasted, beside pictograms),"
+        " or a text-to-image model's id or folder")  # fmt: skip
     add("--pack", help="composer: another pack of pictograms")
-    add("--heldout", action="store_true", help="composer: draw in the held-out style")
+    add("--heldout", action="store_true", help="composer: draw in the held-out style; photographs:"
+        " paste the half that settings are not chosen on")  # fmt: skip
     add("--steps", type=int, help="denoising steps of the painter")
     add("--guidance", type=float, help="guidance of the painter")
     add("--size", type=int, help="side of the pictures; by default the model's own")
