@@ -1,7 +1,7 @@
 """How strongly a phrase pushes from one class to another: a scorer a method."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from clipneurons.adversarial.methods import (
     RANDOM_WORDS,
     SECOND_ORDER,
     SIMILAR_WORDS,
+    TESTED_LABELS,
 )
 from clipneurons.bundle.bundle import Bundle
 
@@ -149,6 +150,29 @@ def _by_effects(bundle: Bundle, request: CueRequest, difference: Tensor) -> Phra
     )
 
 
+def _by_labels(bundle: Bundle, request: CueRequest, difference: Tensor) -> PhraseScores:
+    """w_j = Σ_n c_j^n s_n ⟨v, r_n⟩: what makes a unit act, by its label, and what it then writes.
+
+    Raises:
+        ValueError: the bundle's labels were not tested.
+    """
+    if not bundle.labels:
+        raise ValueError(
+            f"the method {TESTED_LABELS!r} needs a bundle whose labels were tested "
+            "(python -m export evaluate --labels): use another method"
+        )
+    every = dense_effects(bundle, request.layers)
+    labels = [bundle.labels[layer] for layer in request.layers]
+    units = replace(
+        every.units,
+        directions=every.energy.sqrt()[:, None] * every.units.directions,
+        indices=torch.cat([mine.indices.cpu() for mine in labels]),
+        coefficients=torch.cat([mine.coefficients.float().cpu() for mine in labels]),
+    )
+    scores = units.phrase_scores(difference, len(bundle.texts))
+    return PhraseScores(scores, lambda text: units.behind(text, difference))
+
+
 def _similar_words(bundle: Bundle, request: CueRequest, difference: Tensor) -> PhraseScores:
     return PhraseScores(bundle.text_embeddings @ difference)
 
@@ -171,6 +195,7 @@ SCORERS: Mapping[str, Callable[[Bundle, CueRequest, Float[Tensor, " embed"]], Ph
     RANDOM_NEURONS: _by_phrases,
     INDIRECT: _by_phrases,
     DENSE_EFFECTS: _by_effects,
+    TESTED_LABELS: _by_labels,
     SIMILAR_WORDS: _similar_words,
     RANDOM_WORDS: _random_words,
     NO_CUES: _no_cues,

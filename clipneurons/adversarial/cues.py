@@ -52,9 +52,12 @@ def find_cues(bundle: Bundle, clip: ClipModel, request: CueRequest) -> Cues:
     With v = M_text(target) − M_text(true), the ``neurons`` units of largest |⟨v, r_n⟩| give each
     phrase j the score w_j = Σ_n γ_j^n ⟨v, r_n⟩ (2406.04341, section 5.1). "dense effects" is ours:
     all units and all that they write, w_j = Σ_n s_n² ⟨t_j, r_n⟩ ⟨v, r_n⟩ with s_n the size of a
-    unit's largest effects. The baselines differ in one thing each: "random neurons" in the choice
-    of units, "indirect effect" in ``decompositions`` (see `indirect_decompositions`), "similar
-    words" scores a phrase by ⟨t_j, v⟩, "random words" by chance, "no cues" is empty.
+    unit's largest effects. "tested labels", ours too, takes from the labels what makes a unit act:
+    w_j = Σ_n c_j^n s_n ⟨v, r_n⟩ with a label's coefficients c.
+
+    The baselines differ in one thing each: "random neurons" in the choice of units, "indirect
+    effect" in ``decompositions`` (see `indirect_decompositions`), "similar words" scores a phrase
+    by ⟨t_j, v⟩, "random words" by chance, "no cues" is empty.
 
     Args:
         bundle: dictionary of the model's units.
@@ -62,7 +65,7 @@ def find_cues(bundle: Bundle, clip: ClipModel, request: CueRequest) -> Cues:
         request: the classes, the method and its settings.
 
     Raises:
-        ValueError: a layer that the bundle does not have.
+        ValueError: a layer that the bundle does not have, or labels that were not tested.
     """
     request = replace(request, layers=chosen_layers(bundle, request.layers))
     pair = (request.true_class, request.target_class)

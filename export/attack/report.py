@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from clipneurons.adversarial.attack import Outcome, spurious_cues, success_rate
-from clipneurons.adversarial.methods import DENSE_EFFECTS, NO_CUES, OURS, RANDOM_WORDS, SECOND_ORDER
+from clipneurons.adversarial.methods import NO_CUES, OURS, RANDOM_WORDS
 from clipneurons.stats.intervals import Rate, ratio_of_means, wilson
 from export.attack.results import Cell
 
@@ -99,11 +99,7 @@ def _compare(rates, overall, pairs, methods, seeds) -> dict:
     ratios = {o: {m: asdict(ratio_of_means(grid(o), grid(m))) for m in others} for o in ours}
     baselines = [method for method in others if method not in (NO_CUES, RANDOM_WORDS)]
     best = max(baselines, key=lambda m: overall[m]["mean"], default=None)
-    return {
-        "ratios": ratios.get(SECOND_ORDER, {}),
-        "ratios of dense effects": ratios.get(DENSE_EFFECTS, {}),
-        "best baseline": best,
-    }
+    return {"ratios": ratios, "best baseline": best}
 
 
 def _transfer(done, methods) -> dict:
@@ -204,12 +200,9 @@ def _measured(measure: Mapping) -> list[str]:
     lines += [_row("all pictures, Wilson 95 %", intervals), ""]
     best = measure["comparison"].get("best baseline")
     if best:
-        for ours, key in (("Second-order", "ratios"), ("Dense-effect", "ratios of dense effects")):
-            ratios = measure["comparison"][key]
-            if not ratios:
-                continue
+        for ours, ratios in measure["comparison"]["ratios"].items():
             lines.append(
-                f"{ours} cues against each (best baseline: {best}), 95 % bootstrap over pairs "
+                f"Cues of {ours} against each (best baseline: {best}), 95 % bootstrap over pairs "
                 "and seeds:"
             )
             for method, ratio in ratios.items():

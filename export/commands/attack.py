@@ -10,7 +10,7 @@ import argparse
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from clipneurons.adversarial.methods import INDIRECT, METHODS
+from clipneurons.adversarial.methods import INDIRECT, METHODS, TESTED_LABELS
 from clipneurons.former_names import current
 from export.attack.options import SHOWN, AttackOptions
 from export.common.errors import UserError
@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pairs", metavar="FILE", help="CSV file of `true,target` lines, or `examples`")
     add("--out", required=True, type=Path, help="folder for pictures, rows and tables")
     add("--methods", help=f"comma-separated, of: {', '.join(METHODS)}"
-        f" (default: all that the model has; {INDIRECT} needs a ViT)")  # fmt: skip
+        f" (default: all that can be had; {INDIRECT} needs a ViT, {TESTED_LABELS} a bundle"
+        " with such labels)")  # fmt: skip
     add("--images", type=int, help="pictures of a pair, method and seed")
     add("--seeds", type=int, help="repetitions with other random choices")
     add("--layers", help="comma-separated MLP layers; by default all of the bundle")

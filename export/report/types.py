@@ -19,7 +19,7 @@ class Options:
     semantic: str = "scenes"
     masked_images: int = 150
     chosen_on: int = 60
-    pictures: int = 100
+    pictures: int = 40
     seeds: int = 2
     describer: str = "templates"
     painter: str = "composer"

@@ -38,6 +38,19 @@ def whole_scores(layers, texts, v):
     return scores
 
 
+def label_scores(bundle, layer, v):
+    """w_j = Σ_n c_j^n s_n ⟨v, r_n⟩ by text, unit by unit and phrase by phrase in float64."""
+    arrays, labels, scores = bundle.layers[layer], bundle.labels[layer], {}
+    for n, row in enumerate(arrays.directions.double()):
+        shown = zip(arrays.top_norms[n], arrays.top_activating_images[n], strict=True)
+        real = [float(norm) ** 2 for norm, image in shown if image >= 0]
+        size = (sum(real) / len(real)) ** 0.5 if real else 0.0
+        for j, weight in zip(labels.indices[n], labels.coefficients[n], strict=True):
+            part = float(weight) * size * float(row @ v.double())
+            scores[int(j)] = scores.get(int(j), 0.0) + part
+    return scores
+
+
 def wilson_by_search(successes, count, z=1.959963984540054, steps=200):
     """Ends of the interval by bisection: rates p with |share − p| = z sqrt(p(1−p)/count)."""
     share = successes / count

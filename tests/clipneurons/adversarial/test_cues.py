@@ -16,14 +16,15 @@ from clipneurons.adversarial.methods import (
     RANDOM_WORDS,
     SECOND_ORDER,
     SIMILAR_WORDS,
+    TESTED_LABELS,
 )
 from clipneurons.analysis.indirect_decomposition import _first_component, indirect_decompositions
 from clipneurons.lens.indirect import indirect_effects, mean_activations
 from clipneurons.models.hooks import record_activations
 from clipneurons.text.embedding import embed_texts
 from tests.helpers.models import images, tiny_resnet, tiny_vit
-from tests.helpers.naive_adversarial import cue_scores, first_component, whole_scores
-from tests.helpers.tiny import tiny_bundle
+from tests.helpers.naive_adversarial import cue_scores, first_component, label_scores, whole_scores
+from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 TRUE, FOOLED = "zebra", "whale"
 
@@ -56,6 +57,17 @@ def test_scores_are_the_loops_of_the_paper(clip, bundle, neurons):
     assert found == pytest.approx(wanted, abs=1e-5)
     assert [c.score for c in cues.positive] == sorted(c.score for c in cues.positive)[::-1]
     assert all(cue.score < 0 for cue in cues.negative)
+
+
+def test_label_scores_are_a_loop_over_labels(clip, bundle):
+    labelled = replace(bundle, labels=tiny_labels(bundle))
+    cues = ask(labelled, clip, method=TESTED_LABELS, words=50, layers=[2])
+    expected = label_scores(labelled, 2, difference(clip))
+    found = {cue.text: cue.score for cue in (*cues.positive, *cues.negative)}
+    wanted = {bundle.texts[j]: score for j, score in expected.items() if score != 0}
+    assert found == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+    with pytest.raises(ValueError, match="whose labels were tested"):
+        ask(bundle, clip, method=TESTED_LABELS)
 
 
 def test_whole_effects_are_a_loop_over_all_units(clip, bundle):

@@ -138,6 +138,9 @@ def test_shared_images():
 def test_adversarial_table(context, tmp_path, folders, monkeypatch):  # noqa: F811
     pair = ("ship", "truck")
     monkeypatch.setattr(published, "ADVERSARIAL", {pair: published.ADVERSARIAL[pair]})
+    monkeypatch.setattr(adversarial, "PHOTOGRAPH_PAIRS", adversarial.PHOTOGRAPH_PAIRS[:1])
+    monkeypatch.setattr(adversarial, "TOWERS", ("tiny", "twin"))
+    (folders[0].parent / "twin").symlink_to(folders[0])
     bundle = load_bundle(folders[0])
     mine = EvaluationContext(
         bundle, folders[0], open_model(bundle, folders[0]), SMALL, str(folders[1]),
@@ -146,9 +149,20 @@ def test_adversarial_table(context, tmp_path, folders, monkeypatch):  # noqa: F8
     result = adversarial.measure(mine)
     assert set(result["success"]["overall"]) >= set(published.ADVERSARIAL_METHODS)
     assert not (tmp_path / "work" / "attack").exists()
-    rows = adversarial.report(result).parts[1].rows
+    photographs = result["photographs"]
+    assert list(photographs["success"]["table"]) == ["butterfly → scorpion"]
+    assert "indirect effect" not in photographs["success"]["overall"]
+    for found in (result, photographs):  # the other tower is the same model
+        for rates in found["transfer"]["twin"].values():
+            assert rates["all"]["successes"] == rates["of successes"]["count"]
+    *parts, comparison, transfer = adversarial.report(result).parts
+    assert len(comparison.rows) == 2 * 2 * 2  # pictures, counted, ours
+    assert len(transfer.rows) == 7 + 6
+    rows = parts[1].rows
     assert rows[0][0] == "ship → truck"
     assert rows[0][1].endswith("[5.7]")
+    assert parts[4].rows[0][0] == "butterfly → scorpion"
+    assert "[" not in parts[4].rows[0][1]
     better = replace_rates(result, 0.5, 0.1)
     assert adversarial.report(better).claims[0].holds is True
     assert adversarial.report(replace_rates(result, 0.1, 0.5)).claims[0].holds is False
