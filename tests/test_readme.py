@@ -35,10 +35,10 @@ def test_the_five_lines_run_and_their_shapes_are_true(monkeypatch):
     monkeypatch.chdir(ROOT)
     names = {}
     exec(block("make_lens", "phrases"), names)
-    effects = names["effects"][4]
-    assert tuple(effects.norms().shape) == (1, 512)
+    effects = names["effects"][5]
+    assert tuple(effects.norms().shape) == (1, 768)
     assert tuple(effects.dense(torch.tensor([7])).shape) == (1, 1, 128)
-    assert load_bundle("artifacts/mini-vit").phrases(4, 7)
+    assert load_bundle("artifacts/mini-vit").phrases(5, 7)
 
 
 def test_the_segmentation_sample_runs(monkeypatch):

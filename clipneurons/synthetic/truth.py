@@ -79,11 +79,16 @@ class SceneTruth:
 class PhotographTruth:
     """What is true of photographs of which only the main thing's name is known.
 
-    `known` bool [text]: texts that are a name or a kind of thing (`kinds`: the kinds by name).
+    `known` bool [text]: texts that are a name, another word for it that the pictograms have, or a
+    kind of thing (`kinds`: the kinds by name).
     """
 
-    def __init__(self, kinds: Mapping[str, Sequence[str]], texts: Sequence[str]) -> None:
+    def __init__(
+        self, kinds: Mapping[str, Sequence[str]], pack: Pictograms, texts: Sequence[str]
+    ) -> None:
         meant = [_bare(text.lower()) for text in texts]
+        words = {name: [*pack.synonyms[name], pack.groups[name]] for name in pack.concepts}
+        kinds = {name: [*of, *map(str.lower, words.get(name, ()))] for name, of in kinds.items()}
         self._rows = {
             name: np.array([text == name or text in of for text in meant], np.float32)
             for name, of in kinds.items()

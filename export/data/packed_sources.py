@@ -13,6 +13,7 @@ import numpy as np
 
 from clipneurons.synthetic.captions import article
 from clipneurons.synthetic.photographs import Photographs, load_names, load_photographs
+from clipneurons.synthetic.pictograms import load_pictograms
 from clipneurons.synthetic.truth import PhotographTruth
 from export.common.errors import SourceError
 from export.data.dataset import Content, Raw, Source, Truth
@@ -42,7 +43,7 @@ class PhotographsSource:
         return Content(self.pack.data(i), label, f"a photo of {article(name)}")
 
     def truth(self, texts: Sequence[str]) -> Truth:
-        truth = PhotographTruth(load_names(), texts)
+        truth = PhotographTruth(load_names(), load_pictograms(), texts)
         return Truth(truth.known, lambda indices: truth(self.pack.name(i) for i in indices))
 
 

@@ -5,6 +5,7 @@ Everything is seeded, so the same weights give the same table; it stands in the 
 MODEL.md between their markers, and a test holds them to it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -125,17 +126,30 @@ def evaluate(folder: Path, packs: list[Photographs]) -> dict[str, tuple[float, .
 
 def photographs(clip: MiniClip, pack: Photographs) -> dict[str, tuple[float, float]]:
     """Top-1 and top-5 in percent on the photographs of each data set that no training saw, among
-    the names of that data set."""
-    rows, found = np.flatnonzero(kept_out(pack)), {}
+    the names of that data set; and of all data sets of the pack together, among all their names."""
+    kept, found = np.flatnonzero(kept_out(pack)), {}
     names = [plain(entry["name"]) for entry in pack.classes]
-    for source in dict.fromkeys(pack.sources[rows]):
-        own = rows[pack.sources[rows] == source]
-        classes = sorted({names[c] for c in np.unique(pack.label[pack.sources == source])})
-        labels = [classes.index(names[pack.label[row]]) for row in own]
-        images, rivals = [pack.image(row) for row in own], clip.classes(classes)
-        row = f"{source}, photographs no training saw, {len(classes)} names"
-        found[f"{row}: top-1 / top-5"] = top(clip.images(images), rivals, labels)
-        found |= late_effects(clip, row, images, rivals, labels)
+    embedded = clip.images([pack.image(row) for row in kept.tolist()])
+
+    def measured(chosen: np.ndarray, sources: Sequence[str]):
+        own = np.isin(pack.sources, sources)
+        classes = sorted({names[c] for c in np.unique(pack.label[own])})
+        labels = [classes.index(names[pack.label[row]]) for row in kept[chosen]]
+        rivals = clip.classes(classes)
+        row = f"photographs no training saw, {len(classes)} names"
+        found[f"{' + '.join(sources)}, {row}: top-1 / top-5"] = top(
+            embedded[torch.from_numpy(chosen)], rivals, labels
+        )
+        return rivals, labels, row
+
+    sources = tuple(str(source) for source in dict.fromkeys(pack.sources[kept]))
+    for source in sources:
+        chosen = pack.sources[kept] == source
+        rivals, labels, about = measured(chosen, (source,))
+        images = [pack.image(row) for row in kept[chosen].tolist()]
+        found |= late_effects(clip, f"{source}, {about}", images, rivals, labels)
+    if len(sources) > 1:
+        measured(np.ones(len(kept), bool), sources)
     return found
 
 
@@ -161,6 +175,12 @@ def table(results: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+def without(pack: Photographs, others: Sequence[Photographs]) -> Photographs:
+    """A pack without the data sets of other ones, which are measured there."""
+    seen = {source for other in others for source in other.sources}
+    return pack.subset(np.flatnonzero(~np.isin(pack.sources, list(seen))))
+
+
 def write_cards(text: str, out: Path) -> None:
     for tower in TOWERS:
         path = out / tower / MODEL_CARD
@@ -170,7 +190,9 @@ def write_cards(text: str, out: Path) -> None:
 
 def run(artifacts: Path, packs: list[Path], write: bool) -> None:
     """Print the table of the towers in a folder; with `write`, put it into their cards."""
-    opened = open_packs(packs) or ([load_photographs()] if FILE.is_file() else [])
+    shipped = [load_photographs()] if FILE.is_file() else []
+    others = [without(pack, shipped) for pack in open_packs(packs)]
+    opened = [pack for pack in (*shipped, *others) if len(pack)]
     folders = [artifacts / tower for tower in TOWERS]
     folders = [folder for folder in folders if (folder / "open_clip_config.json").is_file()]
     if not folders:

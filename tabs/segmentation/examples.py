@@ -9,6 +9,7 @@ from itertools import zip_longest
 
 from PIL import Image
 
+from clipneurons.synthetic.captions import COLOURS
 from tabs.server.session import BundleSession
 from tabs.server.uploads import open_image
 
@@ -87,7 +88,8 @@ def named_in(caption: str | None, known: set[str]) -> list[str]:
 
 
 def _class_names(session: BundleSession) -> set[str]:
-    return {name.casefold() for name in session.bundle.config.data.class_names}
+    # "An orange cat" shows no orange.
+    return {name.casefold() for name in session.bundle.config.data.class_names} - COLOURS.keys()
 
 
 def _agreement(session: BundleSession, number: int, names: list[str]) -> float:

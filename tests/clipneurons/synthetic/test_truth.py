@@ -73,10 +73,16 @@ def also(pack, word):
     return {c for c in pack.concepts if word in (*pack.synonyms[c], pack.groups[c])}
 
 
-def test_a_photograph_is_what_it_is_called_and_its_kinds():
+def test_a_photograph_is_what_it_is_called_and_its_kinds(pack):
     truth = PhotographTruth(
-        {"goldfish": ["fish", "animal"], "barn": ["building"]},
+        {"goldfish": ["fish", "animal"], "barn": ["building"]}, pack,
         ["a goldfish", "fish", "an animal", "a building", "a barn", "red"],
-    )
+    )  # fmt: skip
     assert truth.known.tolist() == [True] * 5 + [False]
     assert truth(["barn", "goldfish"]).tolist() == [[0, 0, 0, 1, 1, 0], [1, 1, 1, 0, 0, 0]]
+
+
+def test_a_photograph_has_the_other_words_that_pictograms_have(pack):
+    truth = PhotographTruth({"airplane": ["vehicle"]}, pack, ["an aeroplane", "a kitten"])
+    assert truth.known.tolist() == [True, False]
+    assert truth(["airplane"]).tolist() == [[1, 0]]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from clipneurons.models.open_clip_folder import read_weights
+from clipneurons.synthetic.photographs import load_photographs
 from clipneurons.synthetic.pictograms import ARTIFACTS, load_pictograms
 from export.mini_clip import evaluate as mini
 
@@ -37,6 +38,21 @@ def test_card_says_what_the_evaluation_prints(clips, tower):
         figures = mini.top(clip.images(images), clip.classes(concepts), labels)[:count]
         # Kernels differ between machines: one drawing may change sides.
         assert card_cell(tower, row) == pytest.approx(figures, abs=100 / len(images) + 0.06)
+
+
+@pytest.mark.parametrize("tower", mini.TOWERS)
+def test_card_says_how_the_shipped_photographs_are_read(clips, tower):
+    pack = load_photographs()
+    found = mini.photographs(clips[tower], pack)
+    row = next(name for name in found if name.endswith("top-1 / top-5"))
+    assert row.startswith("caltech-101, photographs no training saw")
+    assert card_cell(tower, row) == pytest.approx(found[row], abs=100 / len(pack) + 0.06)
+
+
+def test_a_data_set_that_ships_is_measured_once():
+    pack = load_photographs()
+    assert len(mini.without(pack, [pack])) == 0
+    assert len(mini.without(pack, [])) == len(pack)
 
 
 def test_towers_share_one_text_tower():
