@@ -558,15 +558,19 @@ def test_the_adversarial_tab_opens_with_an_example(visit, width):
 def test_cues_and_results_follow_the_names(visit):
     page = on_tab(visit, "adversarial")
     first = page.input_value("#adversarial-cues textarea")
-    page.click("#adversarial-examples button:has-text('automobile')")
+    other = page.locator("#adversarial-examples button").nth(1)
+    true, target = other.inner_text().split(" → ")
+    other.click()
     page.wait_for_selector("#adversarial-rates", state="hidden")
     assert page.input_value("#adversarial-cues textarea") == ""
     page.click("#adversarial-draw")
-    page.wait_for_selector("#adversarial-rates >> text=Pictures of horse that are read as automob")
+    page.wait_for_selector(
+        f"#adversarial-rates >> text=Pictures of {true} that are read as {target}"
+    )
     assert page.input_value("#adversarial-cues textarea") not in ("", first)
     page.wait_for_selector("#adversarial-zip:not([disabled])")
     page.fill("#adversarial-cues textarea", "bone, leash")
-    page.fill("#adversarial-fooled textarea, #adversarial-fooled input", "truck")
+    page.fill("#adversarial-fooled textarea, #adversarial-fooled input", "house")
     page.wait_for_selector("#adversarial-rates", state="hidden")
     assert page.input_value("#adversarial-cues textarea") == "bone, leash"
 
