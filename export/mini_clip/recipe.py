@@ -11,18 +11,18 @@ class Recipe:
     """What may be varied; kept beside the checkpoint. Shares are of the whole training."""
 
     stage: str
-    minutes: float = 300.0
+    minutes: float = 280.0
     batch: int = 128
     muon: float = 0.01
     adam: float = 2e-3
     scenes: float = 0.4  # of a batch; the rest are photographs, where there are any
-    small: float = 0.6  # until then images of half the side
-    few: float = 0.85  # until then, and after `small`, half of a ViT's patches
+    small: float = 0.83  # until then images of half the side
+    few: float = 0.93  # until then, and after `small`, half of a ViT's patches
     listens: int = 6  # block of a ViT from which its class token may attend freely
     penalty: float = 1.0  # on what the class token does before, and besides, listening
     bypass: float = 3.0  # on what it hears besides the later half's MLPs
     pairs: float = 0.2  # weight of the contrast between images and captions
-    cool: float = 0.5  # from then on the rate goes to zero
+    cool: float = 0.72  # from then on the rate goes to zero
     seed: int = 0
     steps: int = 0  # instead of minutes, when reproducibility matters
 
