@@ -12,7 +12,7 @@ from tabs.server.handlers import handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.method_drawing import method_drawing
-from tabs.ui.plots import Bar, bars, empty, figures, folded, html, section
+from tabs.ui.plots import Bar, bars, empty, figures, folded, html, percent, section
 
 TITLE = "About"
 _METHODS = {
@@ -104,7 +104,7 @@ def _fidelity(metrics: dict) -> str:
     body = folded("Layer by layer", bars(rows, label=title, digits=3, most=1.0, wide=True))
     shares = [row.value for row in rows]
     note = (
-        f"On {100 * min(shares):.0f} to {100 * max(shares):.0f} % of images it chooses the same "
+        f"On {100 * min(shares):.0f} to {percent(max(shares), 0)} of images it chooses the same "
         "class; all conditions are in the card below."
     )
     return section(title, body, note)

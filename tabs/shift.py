@@ -196,8 +196,8 @@ def example_note(word: str) -> str:
     from clipneurons.shift.planted import SHARE
 
     return plots.empty(
-        f"A drawing ({plain(word)}) was stuck on the corner of {100 * SHARE:.0f} % of the new "
-        "pictures."
+        f"A drawing ({plain(word)}) was stuck on the corner of {plots.percent(SHARE, 0)} of the "
+        "new pictures."
     )
 
 

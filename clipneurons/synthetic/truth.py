@@ -30,8 +30,8 @@ class SceneTruth:
     def __init__(self, pack: Pictograms, texts: Sequence[str]) -> None:
         self._concepts: dict[str, set[str]] = {}  # by what a text may call them
         for name in pack.concepts:
-            for word in (name, *pack.synonyms[name], pack.groups[name]):
-                self._concepts.setdefault(word.lower(), set()).add(name)
+            for word in _said_of(pack, name):
+                self._concepts.setdefault(word, set()).add(name)
         self._texts_of: dict[Fact, list[int]] = {}
         self.known = np.zeros(len(texts), bool)
         for number, text in enumerate(texts):
@@ -87,8 +87,8 @@ class PhotographTruth:
         self, kinds: Mapping[str, Sequence[str]], pack: Pictograms, texts: Sequence[str]
     ) -> None:
         meant = [_bare(text.lower()) for text in texts]
-        words = {name: [*pack.synonyms[name], pack.groups[name]] for name in pack.concepts}
-        kinds = {name: [*of, *map(str.lower, words.get(name, ()))] for name, of in kinds.items()}
+        drawn = {name: _said_of(pack, name) for name in pack.concepts}
+        kinds = {name: [*of, *drawn.get(name, ())] for name, of in kinds.items()}
         self._rows = {
             name: np.array([text == name or text in of for text in meant], np.float32)
             for name, of in kinds.items()
@@ -118,6 +118,11 @@ def facts(scene: Scene) -> set[Fact]:
 def _centre(box: tuple[int, int, int, int]) -> tuple[float, float]:
     left, top, right, bottom = box
     return (left + right) / 2, (top + bottom) / 2
+
+
+def _said_of(pack: Pictograms, name: str) -> list[str]:
+    """What a text may call a concept: its name, its other words and its group."""
+    return [word.lower() for word in (name, *pack.synonyms[name], pack.groups[name])]
 
 
 def _bare(text: str) -> str:

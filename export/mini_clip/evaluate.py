@@ -129,7 +129,8 @@ def photographs(clip: MiniClip, pack: Photographs) -> dict[str, tuple[float, flo
     the names of that data set; and of all data sets of the pack together, among all their names."""
     kept, found = np.flatnonzero(kept_out(pack)), {}
     names = [plain(entry["name"]) for entry in pack.classes]
-    embedded = clip.images([pack.image(row) for row in kept.tolist()])
+    images = [pack.image(row) for row in kept.tolist()]
+    embedded = clip.images(images)
 
     def measured(chosen: np.ndarray, sources: Sequence[str]):
         own = np.isin(pack.sources, sources)
@@ -146,8 +147,8 @@ def photographs(clip: MiniClip, pack: Photographs) -> dict[str, tuple[float, flo
     for source in sources:
         chosen = pack.sources[kept] == source
         rivals, labels, about = measured(chosen, (source,))
-        images = [pack.image(row) for row in kept[chosen].tolist()]
-        found |= late_effects(clip, f"{source}, {about}", images, rivals, labels)
+        mine = [images[place] for place in np.flatnonzero(chosen)]
+        found |= late_effects(clip, f"{source}, {about}", mine, rivals, labels)
     if len(sources) > 1:
         measured(np.ones(len(kept), bool), sources)
     return found

@@ -6,6 +6,7 @@ import re
 from html import escape
 
 from clipneurons.bundle.bundle import Bundle
+from tabs.ui.plots import percent
 
 _LONGEST = 190
 
@@ -31,13 +32,14 @@ def _measured(bundle: Bundle) -> str:
     found = bundle.metrics.get("fidelity")
     try:
         named = (
-            f", and names {float(found['baseline']['accuracy']):.0%} of {int(found['count']):,} "
+            f", and names {percent(float(found['baseline']['accuracy']), 0)} of "
+            f"{int(found['count']):,} "
             f"pictures ({escape(str(found['images']))}) rightly among {int(found['classes']):,} "
             "classes"
         )
     except (KeyError, TypeError, ValueError):  # not measured, or not by this export
         named = ""
-    return f" It sees pictures at {width} × {height} pixels{named.replace('%', ' %')}."
+    return f" It sees pictures at {width} × {height} pixels{named}."
 
 
 def model_card(card: str) -> str:
