@@ -54,24 +54,30 @@ def stretched(places: torch.Tensor, side: int) -> torch.Tensor:
     return F.interpolate(maps, size=(side, side), mode="bilinear").flatten(2)[0].T
 
 
-def heard(block, tokens, part):
-    """What the class token takes of a part of the stream through a block's heads [image, 1, width].
+def heard(block, tokens, parts):
+    """What the class token takes of parts of the stream through a block's heads [part, image,
+    width].
 
-    Linear in the part: of all of `tokens` it is what the attention writes, but for a constant.
+    parts: [image, token, width] each, of all of `tokens` or of the last ones. Linear in each: of
+    all of `tokens` it is what the attention writes, but for a constant.
     """
     norm, attention = block.ln_1, block.attn
     normed = norm(tokens)
-    sigma = (tokens.float().var(-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
-    part = (part - part.mean(-1, keepdim=True)) / sigma.to(part) * norm.weight
+    sigma = (tokens.float().var(-1, unbiased=False) + norm.eps).sqrt().to(tokens)
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
 
     def split(x):
         return x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
 
     query = split(F.linear(normed[:, :1], weights[0], biases[0]))
-    key, value = split(F.linear(normed, weights[1], biases[1])), split(F.linear(part, weights[2]))
-    taken = torch.softmax(query @ key.mT * attention.head_dim**-0.5, -1) @ value
-    return F.linear(taken.transpose(1, 2).flatten(2), attention.out_proj.weight)
+    key = split(F.linear(normed, weights[1], biases[1]))
+    looks = torch.softmax(query @ key.mT * attention.head_dim**-0.5, -1)[:, :, 0]
+    looks = looks / sigma[:, None]  # [image, head, token]
+    seen = torch.stack([looks[..., -part.shape[1] :] @ part for part in parts])
+    seen = (seen - seen.mean(-1, keepdim=True)) * norm.weight
+    values = weights[2].unflatten(0, (attention.num_heads, -1))  # [head, head width, width]
+    taken = torch.einsum("pihw,hdw->pihd", seen, values).flatten(2)
+    return F.linear(taken, attention.out_proj.weight)
 
 
 def vit(visual, images, listens_from: int | None = None, keep: int = 0):
@@ -79,12 +85,13 @@ def vit(visual, images, listens_from: int | None = None, keep: int = 0):
 
     Each is a batch variance over the (detached) one of the final class token: of what every MLP,
     and the attention of the blocks before `listens_from`, writes into it, summed; and of what it
-    then takes of the patches' streams besides what the later half's MLPs wrote there; without
-    `listens_from` the second is 0. `keep`: this many patches by chance, all if 0.
+    then takes of the patches' streams besides what the later half's MLPs wrote there, summed over
+    the patch embedding, all attention and each MLP of the earlier half, so that none cancels
+    another; without `listens_from` the second is 0. `keep`: this many patches by chance, all if 0.
     """
 
     def variance(update):
-        return update[:, 0].float().var(0).sum()
+        return update.float().var(-2).sum()
 
     tokens = F.conv2d(images, visual.conv1.weight, stride=visual.patch_size[0])
     side = tokens.shape[-1]
@@ -95,25 +102,24 @@ def vit(visual, images, listens_from: int | None = None, keep: int = 0):
         tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
     first = (visual.class_embedding + places[0]).expand(len(tokens), 1, -1)
     x = visual.ln_pre(torch.cat([first, tokens], 1))
-    besides, later, taken = 0.0, 0.0, 0.0
+    besides, taken, attention, parts = 0.0, 0.0, 0.0, [x[:, 1:]]
     last = len(visual.transformer.resblocks) - 1
     listens_from = last + 1 if listens_from is None else max(1, listens_from)
     for index, block in enumerate(visual.transformer.resblocks):
         if index >= listens_from:
-            others = F.pad((x - later)[:, 1:], (0, 0, 1, 0))  # nothing of its own stream
-            taken = taken + heard(block, x, others)
+            taken = taken + heard(block, x, [attention, *parts])  # nothing of its own stream
         attended = block.attention(q_x=block.ln_1(x))
-        x = x + attended
+        x, attention = x + attended, attention + attended[:, 1:]
         if index == last:  # only the class token is read from here on
             x = x[:, :1]
         written = block.mlp(block.ln_2(x))
         x = x + written
-        besides = besides + variance(written)
-        if index > last // 2:
-            later = later + written
+        besides = besides + variance(written[:, 0])
+        if index <= last // 2:
+            parts.append(written[:, 1:])
         if index < listens_from:
-            besides = besides + variance(attended)
-    whole = variance(x).detach() + 1e-4
+            besides = besides + variance(attended[:, 0])
+    whole = variance(x[:, 0]).detach() + 1e-4
     return (
         visual.ln_post(x[:, 0]) @ visual.proj,
         besides / whole,

@@ -1,6 +1,7 @@
 """The training's forward passes are open_clip's, and the penalty is its formula."""
 
 from contextlib import suppress
+from itertools import product
 
 import pytest
 import torch
@@ -65,46 +66,51 @@ def test_what_is_heard_is_a_loop_over_heads_and_tokens(vit):
         torch.nn.init.normal_(parameter)
     generator = torch.Generator().manual_seed(0)
     tokens, part = torch.randn(2, 2, 5, 32, generator=generator, dtype=torch.float64)
-    found = forward.heard(block, tokens, part)
+    found = forward.heard(block, tokens, [part, part[:, 3:]])
     normed, heads = block.ln_1(tokens), block.attn.num_heads
     wq, wk, wv = (w.view(heads, -1, 32) for w in block.attn.in_proj_weight.chunk(3))
     bq, bk, _ = (b.view(heads, -1) for b in block.attn.in_proj_bias.chunk(3))
-    for image in range(2):
+    for which, image in product(range(2), range(2)):
         joined = []
         for head in range(heads):
             query = wq[head] @ normed[image, 0] + bq[head]
             keys = [wk[head] @ token + bk[head] for token in normed[image]]
             weights = torch.softmax(torch.stack([query @ key / 4 for key in keys]), 0)  # 4 = √16
             heard = 0.0
-            for token, weight in enumerate(weights):
+            for token, weight in list(enumerate(weights))[3 * which :]:
                 sigma = (tokens[image, token].var(unbiased=False) + block.ln_1.eps).sqrt()
                 centred = part[image, token] - part[image, token].mean()
                 heard = heard + weight * (wv[head] @ (centred / sigma * block.ln_1.weight))
             joined.append(heard)
         wanted = block.attn.out_proj.weight @ torch.cat(joined)
-        torch.testing.assert_close(found[image, 0], wanted)
+        torch.testing.assert_close(found[which, image], wanted)
     # Of the whole stream, it is what the attention writes but for a constant.
-    written = block.attention(q_x=normed)[:, :1] - forward.heard(block, tokens, tokens)
+    written = block.attention(q_x=normed)[:, 0] - forward.heard(block, tokens, [tokens])[0]
     torch.testing.assert_close(written[0], written[1])
 
 
-def test_the_second_penalty_is_the_variance_of_what_is_heard_besides_later_mlps(monkeypatch):
+def test_the_second_penalty_is_what_is_heard_besides_later_mlps_part_by_part(monkeypatch):
     config = {"image_size": 64, "layers": 4, "width": 32, "head_width": 16, "patch_size": 8}
     monkeypatch.setitem(model.VISION, "vit", config)
     torch.manual_seed(0)
     vit = model.build("vit").visual.eval()
     images, last = torch.randn(6, 3, 64, 64), vit.transformer.resblocks[3]
-    written, streams = [], []
-    vit.transformer.resblocks[2].mlp.register_forward_hook(lambda m, i, o: written.append(o))
+    attended, written, streams = [], [], []
+    for block in vit.transformer.resblocks:
+        block.mlp.register_forward_hook(lambda m, i, o: written.append(o))
+        block.attn.register_forward_hook(lambda m, i, o: attended.append(o[0]))
+    vit.ln_pre.register_forward_hook(lambda m, i, o: streams.append(o))
     last.ln_1.register_forward_hook(lambda m, i, o: streams.append(i[0]))
     vit.ln_post.register_forward_hook(lambda m, i, o: streams.append(i[0][..., 0, :]))
     vit(images)
-    stream, final = streams[:2]
+    first, stream, final = streams[:3]
     final = final if final.ndim == 2 else final[:, 0]
-    others = stream - written[0]
-    others[:, 0] = 0  # what the class token itself carries is the first penalty's
-    taken = forward.heard(last, stream, others)[:, 0]
-    wanted = taken.var(0).sum() / final.var(0).sum()
+    parts = [first, sum(attended[:3]), *written[:2]]
+    torch.testing.assert_close(sum(parts) + written[2], stream, rtol=1e-4, atol=1e-4)
+    wanted = 0.0
+    for part in parts:  # what the class token itself carries is the first penalty's
+        taken = forward.heard(last, stream, [part[:, 1:]])[0]
+        wanted += taken.var(0).sum() / final.var(0).sum()
     assert forward.vit(vit, images, 3)[2].item() == pytest.approx(wanted.item(), rel=1e-2)
     assert forward.vit(vit, images)[2] == 0
 
