@@ -115,6 +115,13 @@ def test_commands_that_pages_name_are_there():
             assert (ROOT / "benchmarks" / f"{module}.py").is_file(), (page.name, module)
 
 
+def test_commands_stand_in_blocks():
+    for page, text in PAGES.items():
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        found = re.findall(r"^(?:python|make|pip|torchrun) .*", prose, re.MULTILINE)
+        assert not found, f"{page.name}: shown as running text"
+
+
 def test_flags_of_evaluate_that_pages_name_are_there():
     parser = argparse.ArgumentParser(allow_abbrev=False)
     evaluate.add_arguments(parser)
