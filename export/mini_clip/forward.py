@@ -3,6 +3,7 @@ written into a ViT's class token on the way."""
 
 import copy
 from contextlib import contextmanager
+from itertools import zip_longest
 
 import torch
 from torch.nn import functional as F
@@ -55,11 +56,11 @@ def stretched(places: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def heard(block, tokens, parts):
-    """What the class token takes of parts of the stream through a block's heads [part, image,
+    """What the class token takes of parts of the stream through a block's heads: [part, image,
     width].
 
-    parts: [image, token, width] each, of all of `tokens` or of the last ones. Linear in each: of
-    all of `tokens` it is what the attention writes, but for a constant.
+    parts: [image, token, width] each. Linear in each: of all of `tokens` it is what the attention
+    writes, but for a constant.
     """
     norm, attention = block.ln_1, block.attn
     normed = norm(tokens)
@@ -73,7 +74,7 @@ def heard(block, tokens, parts):
     key = split(F.linear(normed, weights[1], biases[1]))
     looks = torch.softmax(query @ key.mT * attention.head_dim**-0.5, -1)[:, :, 0]
     looks = looks / sigma[:, None]  # [image, head, token]
-    seen = torch.stack([looks[..., -part.shape[1] :] @ part for part in parts])
+    seen = torch.stack([looks @ part for part in parts])
     seen = (seen - seen.mean(-1, keepdim=True)) * norm.weight
     values = weights[2].unflatten(0, (attention.num_heads, -1))  # [head, head width, width]
     taken = torch.einsum("pihw,hdw->pihd", seen, values).flatten(2)
@@ -81,18 +82,14 @@ def heard(block, tokens, parts):
 
 
 def vit(visual, images, listens_from: int | None = None, keep: int = 0):
-    """Embeddings [image, embed] and two penalties on how the class token comes about.
+    """Embeddings [image, embed] and, with `listens_from`, two penalties on how they come about.
 
-    Each is a batch variance over the (detached) one of the final class token: of what every MLP,
-    and the attention of the blocks before `listens_from`, writes into it, summed; and of what it
-    then takes of the patches' streams besides what the later half's MLPs wrote there, summed over
-    the patch embedding, all attention and each MLP of the earlier half, so that none cancels
-    another; without `listens_from` the second is 0. `keep`: this many patches by chance, all if 0.
+    Each is a sum of batch variances of parts of the normalised embedding, over the (detached) one
+    of the whole: of what every MLP, and the attention of the blocks before `listens_from`, writes
+    into the class token; and of what the class token takes, in all blocks, of parts of the streams
+    that are not the later half's MLPs': of the embeddings, of attention and of each MLP of the
+    earlier half, so that none cancels another. `keep`: this many patches by chance, all if 0.
     """
-
-    def variance(update):
-        return update.float().var(-2).sum()
-
     tokens = F.conv2d(images, visual.conv1.weight, stride=visual.patch_size[0])
     side = tokens.shape[-1]
     places = visual.positional_embedding
@@ -102,29 +99,39 @@ def vit(visual, images, listens_from: int | None = None, keep: int = 0):
         tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
     first = (visual.class_embedding + places[0]).expand(len(tokens), 1, -1)
     x = visual.ln_pre(torch.cat([first, tokens], 1))
-    besides, taken, attention, parts = 0.0, 0.0, 0.0, [x[:, 1:]]
+    besides, taken, attention, parts = [], [], 0.0, [x]
     last = len(visual.transformer.resblocks) - 1
-    listens_from = last + 1 if listens_from is None else max(1, listens_from)
     for index, block in enumerate(visual.transformer.resblocks):
-        if index >= listens_from:
-            taken = taken + heard(block, x, [attention, *parts])  # nothing of its own stream
+        if index and listens_from is not None:
+            heard_now = heard(block, x, [attention, *parts])
+            taken = [a + b for a, b in zip_longest(taken, heard_now, fillvalue=0.0)]
         attended = block.attention(q_x=block.ln_1(x))
-        x, attention = x + attended, attention + attended[:, 1:]
+        x, attention = x + attended, attention + attended
         if index == last:  # only the class token is read from here on
             x = x[:, :1]
         written = block.mlp(block.ln_2(x))
         x = x + written
-        besides = besides + variance(written[:, 0])
+        besides.append(written[:, 0])
         if index <= last // 2:
-            parts.append(written[:, 1:])
-        if index < listens_from:
-            besides = besides + variance(attended[:, 0])
-    whole = variance(x[:, 0]).detach() + 1e-4
-    return (
-        visual.ln_post(x[:, 0]) @ visual.proj,
-        besides / whole,
-        variance(taken) / whole if last >= listens_from else 0.0,
-    )
+            parts.append(written - block.mlp.c_proj.bias)  # as the lens counts neurons
+        if listens_from is not None and index < listens_from:
+            besides.append(attended[:, 0])
+    out = visual.ln_post(x[:, 0]) @ visual.proj
+    if listens_from is None:
+        return out, 0.0, 0.0
+    return out, *(share(visual, x[:, 0], out, found) for found in (besides, taken))
+
+
+def share(visual, token, out, parts):
+    """Batch variances of parts of the class token [image, width], as the embedding shows them,
+    summed, over the one of normalised embeddings `out`; norms are taken as given."""
+    norm = out.float().norm(dim=-1, keepdim=True).detach()
+    sigma = (token.float().var(-1, unbiased=False, keepdim=True) + visual.ln_post.eps).sqrt()
+    parts = torch.stack(parts)
+    centred = (parts - parts.mean(-1, keepdim=True)) * visual.ln_post.weight
+    shown = (centred @ visual.proj) / (sigma * norm).detach().to(parts)
+    whole = (out.float() / norm).var(0).sum().detach() + 1e-6
+    return shown.float().var(-2).sum() / whole
 
 
 def resnet(visual, images):

@@ -19,8 +19,8 @@ class Recipe:
     small: float = 0.83  # until then images of half the side
     few: float = 0.93  # until then, and after `small`, half of a ViT's patches
     listens: int = 6  # block of a ViT from which its class token may attend freely
-    penalty: float = 1.0  # on what the class token does before, and besides, listening
-    bypass: float = 3.0  # on what it hears besides the later half's MLPs
+    penalty: float = 10.0  # on what the class token does before, and besides, listening
+    bypass: float = 20.0  # on what it hears besides the later half's MLPs
     pairs: float = 0.2  # weight of the contrast between images and captions
     cool: float = 0.72  # from then on the rate goes to zero
     seed: int = 0

@@ -1,7 +1,6 @@
 """The training's forward passes are open_clip's, and the penalty is its formula."""
 
 from contextlib import suppress
-from itertools import product
 
 import pytest
 import torch
@@ -42,22 +41,49 @@ def test_smaller_images_and_fewer_patches_keep_the_shape(vit, resnet):
     assert forward.resnet(resnet, torch.randn(2, 3, 64, 64)).shape == (2, 128)
 
 
-def test_the_penalty_is_the_variance_of_what_is_written_before_listening(vit):
-    images = torch.randn(6, 3, 64, 64)
-    written, attended = [], []
+def shown(vit, final, part):
+    """A part of the class token, as the normalised embedding shows it: float64, a loop."""
+    rows, out = [], []
+    norm, proj = vit.ln_post, vit.proj.detach().double()
+    for token, mine in zip(final.detach().double(), part.detach().double(), strict=True):
+        sigma = (token.var(unbiased=False) + norm.eps).sqrt()
+        weight, bias = norm.weight.detach().double(), norm.bias.detach().double()
+        whole = ((token - token.mean()) / sigma * weight + bias) @ proj
+        rows.append(((mine - mine.mean()) / sigma * weight) @ proj / whole.norm())
+        out.append(whole / whole.norm())
+    return torch.stack(rows).var(0).sum().item(), torch.stack(out).var(0).sum().item()
+
+
+def recorded(vit, images):
+    """What is written into all tokens of a ViT on the way: by attention, by MLPs; the stream before
+    the first block and before the last; the final class token."""
+    attended, written, streams, hooks = [], [], [], []
     for block in vit.transformer.resblocks:
-        block.mlp.register_forward_hook(lambda m, i, o: written.append(o[:, 0]))
-        block.attn.register_forward_hook(lambda m, i, o: attended.append(o[0][:, 0]))
-    caught = []
-    vit.ln_post.register_forward_hook(lambda m, i, o: caught.append(i[0]))
+        hooks.append(block.mlp.register_forward_hook(lambda m, i, o: written.append(o)))
+        hooks.append(block.attn.register_forward_hook(lambda m, i, o: attended.append(o[0])))
+    keep = [(vit.ln_pre, 1), (block.ln_1, 0), (vit.ln_post, 0)]
+    for norm, after in keep:
+        hooks.append(
+            norm.register_forward_hook(
+                lambda m, i, o, after=after: streams.append(o if after else i[0])
+            )
+        )
     vit(images)
-    final = caught[0][:, 0] if caught[0].ndim == 3 else caught[0]
-    parts = [*written, *attended[:2]]
-    total = sum(part.detach().double().var(0).sum().item() for part in parts)
-    wanted = total / (final.detach().double().var(0).sum().item() + 1e-4)
-    written.clear(), attended.clear(), caught.clear()
+    for hook in hooks:
+        hook.remove()
+    final = streams[2]
+    return attended, written, streams[:2], final if final.ndim == 2 else final[:, 0]
+
+
+def test_the_first_penalty_is_what_is_written_before_listening(vit):
+    for norm in (vit.ln_post, *(b.ln_1 for b in vit.transformer.resblocks)):
+        torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
+    images = torch.randn(6, 3, 64, 64)
+    attended, written, _, final = recorded(vit, images)
+    parts = [part[:, 0] for part in (*written, *attended[:2])]
+    found = [shown(vit, final, part) for part in parts]
     _, penalty, _ = forward.vit(vit, images, 2)
-    assert penalty.item() == pytest.approx(wanted, rel=1e-3)
+    assert penalty.item() == pytest.approx(sum(p for p, _ in found) / found[0][1], rel=1e-3)
 
 
 def test_what_is_heard_is_a_loop_over_heads_and_tokens(vit):
@@ -66,24 +92,24 @@ def test_what_is_heard_is_a_loop_over_heads_and_tokens(vit):
         torch.nn.init.normal_(parameter)
     generator = torch.Generator().manual_seed(0)
     tokens, part = torch.randn(2, 2, 5, 32, generator=generator, dtype=torch.float64)
-    found = forward.heard(block, tokens, [part, part[:, 3:]])
+    found = forward.heard(block, tokens, [part])
     normed, heads = block.ln_1(tokens), block.attn.num_heads
     wq, wk, wv = (w.view(heads, -1, 32) for w in block.attn.in_proj_weight.chunk(3))
     bq, bk, _ = (b.view(heads, -1) for b in block.attn.in_proj_bias.chunk(3))
-    for which, image in product(range(2), range(2)):
+    for image in range(2):
         joined = []
         for head in range(heads):
             query = wq[head] @ normed[image, 0] + bq[head]
             keys = [wk[head] @ token + bk[head] for token in normed[image]]
             weights = torch.softmax(torch.stack([query @ key / 4 for key in keys]), 0)  # 4 = √16
             heard = 0.0
-            for token, weight in list(enumerate(weights))[3 * which :]:
+            for token, weight in enumerate(weights):
                 sigma = (tokens[image, token].var(unbiased=False) + block.ln_1.eps).sqrt()
                 centred = part[image, token] - part[image, token].mean()
                 heard = heard + weight * (wv[head] @ (centred / sigma * block.ln_1.weight))
             joined.append(heard)
         wanted = block.attn.out_proj.weight @ torch.cat(joined)
-        torch.testing.assert_close(found[which, image], wanted)
+        torch.testing.assert_close(found[0, image], wanted)
     # Of the whole stream, it is what the attention writes but for a constant.
     written = block.attention(q_x=normed)[:, 0] - forward.heard(block, tokens, [tokens])[0]
     torch.testing.assert_close(written[0], written[1])
@@ -94,25 +120,24 @@ def test_the_second_penalty_is_what_is_heard_besides_later_mlps_part_by_part(mon
     monkeypatch.setitem(model.VISION, "vit", config)
     torch.manual_seed(0)
     vit = model.build("vit").visual.eval()
-    images, last = torch.randn(6, 3, 64, 64), vit.transformer.resblocks[3]
-    attended, written, streams = [], [], []
-    for block in vit.transformer.resblocks:
-        block.mlp.register_forward_hook(lambda m, i, o: written.append(o))
-        block.attn.register_forward_hook(lambda m, i, o: attended.append(o[0]))
-    vit.ln_pre.register_forward_hook(lambda m, i, o: streams.append(o))
-    last.ln_1.register_forward_hook(lambda m, i, o: streams.append(i[0]))
-    vit.ln_post.register_forward_hook(lambda m, i, o: streams.append(i[0][..., 0, :]))
-    vit(images)
-    first, stream, final = streams[:3]
-    final = final if final.ndim == 2 else final[:, 0]
-    parts = [first, sum(attended[:3]), *written[:2]]
-    torch.testing.assert_close(sum(parts) + written[2], stream, rtol=1e-4, atol=1e-4)
-    wanted = 0.0
-    for part in parts:  # what the class token itself carries is the first penalty's
-        taken = forward.heard(last, stream, [part[:, 1:]])[0]
-        wanted += taken.var(0).sum() / final.var(0).sum()
-    assert forward.vit(vit, images, 3)[2].item() == pytest.approx(wanted.item(), rel=1e-2)
-    assert forward.vit(vit, images)[2] == 0
+    blocks = vit.transformer.resblocks
+    for block in blocks:
+        torch.nn.init.normal_(block.mlp.c_proj.bias)
+    images = torch.randn(6, 3, 64, 64)
+    attended, written, (stream, before), final = recorded(vit, images)
+    heard, parts = [0.0, 0.0, 0.0, 0.0], [0.0, stream]
+    for index in (1, 2, 3):
+        stream = stream + attended[index - 1] + written[index - 1]
+        parts[0] = parts[0] + attended[index - 1]
+        if index < 3:  # the later half's MLPs are what it may hear
+            parts.append(written[index - 1] - blocks[index - 1].mlp.c_proj.bias)
+        for place, part in enumerate(parts):
+            heard[place] += forward.heard(blocks[index], stream, [part])[0]
+    torch.testing.assert_close(stream, before, rtol=1e-4, atol=1e-4)
+    found = [shown(vit, final, part) for part in heard]
+    wanted = sum(part for part, _ in found) / found[0][1]
+    assert forward.vit(vit, images, 3)[2].item() == pytest.approx(wanted, rel=1e-2)
+    assert forward.vit(vit, images)[1:] == (0, 0)
 
 
 def test_attention_is_put_back_after_an_error():
