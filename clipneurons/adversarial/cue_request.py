@@ -2,26 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
-
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from clipneurons.adversarial.cue_filter import CueFilter
 from clipneurons.adversarial.methods import INDIRECT, METHODS, SECOND_ORDER
+from clipneurons.bundle.stacked_units import Decomposition
 from clipneurons.text.class_names import names, tokens
 
 MAX_NAME = 60
 MAX_WORDS = 200
-
-
-@runtime_checkable
-class Decomposition(Protocol):
-    """What is known of a layer's units; `bundle.LayerArrays` is one."""
-
-    directions: Float[Tensor, "unit embed"]
-    indices: Int[Tensor, "unit component"]
-    coefficients: Float[Tensor, "unit component"]
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.adversarial.cue_request import CueRequest, Decomposition
+from clipneurons.adversarial.cue_request import CueRequest
 from clipneurons.adversarial.methods import (
     DENSE_EFFECTS,
     INDIRECT,
@@ -19,6 +19,7 @@ from clipneurons.adversarial.methods import (
     TESTED_LABELS,
 )
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.stacked_units import StackedUnits
 
 # Neurons of a cue that a report names.
 NEURONS_SHOWN = 10
@@ -41,15 +42,8 @@ class PhraseScores:
     behind: Callable[[int], tuple[CueNeuron, ...]] = lambda text: ()
 
 
-@dataclass(frozen=True)
-class Units:
-    """Units of several layers one below the other."""
-
-    layer: Int[Tensor, " unit"]
-    unit: Int[Tensor, " unit"]
-    directions: Float[Tensor, "unit embed"]
-    indices: Int[Tensor, "unit component"]
-    coefficients: Float[Tensor, "unit component"]
+class Units(StackedUnits):
+    """Stacked units that push from one class to another."""
 
     def choose(
         self, difference: Float[Tensor, " embed"], count: int, generator: torch.Generator | None
@@ -69,7 +63,7 @@ class Units:
         """w_j = Σ_n γ_j^n ⟨v, r_n⟩ of every phrase of the pool."""
         along = self.directions @ difference
         return torch.zeros(texts).index_add_(
-            0, self.indices.flatten().long(), (self.coefficients * along[:, None]).flatten()
+            0, self.indices.flatten(), (self.coefficients * along[:, None]).flatten()
         )
 
     def behind(self, text: int, difference: Float[Tensor, " embed"]) -> tuple[CueNeuron, ...]:
@@ -116,26 +110,13 @@ def dense_effects(bundle: Bundle, layers: Sequence[int]) -> DenseEffects:
         count = real.sum(1).clamp_min(1)
         energy.append((arrays.top_norms.float().square() * real).sum(1).cpu() / count.cpu())
     texts = torch.nn.functional.normalize(bundle.text_embeddings.float().cpu(), dim=1)
-    return DenseEffects(stack_units(chosen), torch.cat(energy), texts)
-
-
-def stack_units(decompositions: Mapping[int, Decomposition]) -> Units:
-    """All units of the layers."""
-    counts = {layer: len(d.directions) for layer, d in decompositions.items()}
-    arrays = decompositions.values()
-    return Units(
-        layer=torch.cat([torch.full((count,), layer) for layer, count in counts.items()]),
-        unit=torch.cat([torch.arange(count) for count in counts.values()]),
-        directions=torch.cat([a.directions.float().cpu() for a in arrays]),
-        indices=torch.cat([a.indices.cpu() for a in arrays]),
-        coefficients=torch.cat([a.coefficients.float().cpu() for a in arrays]),
-    )
+    return DenseEffects(Units.of(chosen), torch.cat(energy), texts)
 
 
 def _by_phrases(bundle: Bundle, request: CueRequest, difference: Tensor) -> PhraseScores:
     """Phrases of the units that write most along the difference, or of units by chance."""
     arrays = request.decompositions or bundle.layers
-    units = stack_units({layer: arrays[layer] for layer in request.layers})
+    units = Units.of({layer: arrays[layer] for layer in request.layers})
     generator = _generator(request) if request.method == RANDOM_NEURONS else None
     units = units.choose(difference, request.neurons, generator)
     scores = units.phrase_scores(difference, len(bundle.texts))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle, LayerArrays
+from clipneurons.bundle.stacked_units import StackedUnits
 from clipneurons.bundle.unit_words import neuron_and_head, signed, signed_words
 from clipneurons.explore.dashboard import Hit as Hit
 from clipneurons.explore.dashboard import LabelTrust as LabelTrust
@@ -47,9 +48,10 @@ class Dictionary:
         self.layers = tuple(sorted(bundle.layers))
         counts = [len(bundle.layers[layer].directions) for layer in self.layers]
         self._starts = {layer: sum(counts[:i]) for i, layer in enumerate(self.layers)}
-        self.directions = torch.cat([bundle.layers[layer].directions for layer in self.layers])
-        self.indices = torch.cat([bundle.layers[layer].indices for layer in self.layers]).long()
-        self.coefficients = torch.cat([bundle.layers[layer].coefficients for layer in self.layers])
+        stacked = StackedUnits.of({layer: bundle.layers[layer] for layer in self.layers})
+        self._layer, self._unit = stacked.layer, stacked.unit
+        self.directions = stacked.directions
+        self.indices, self.coefficients = stacked.indices, stacked.coefficients
         self.pool = TextIndex(bundle.texts, bundle.text_embeddings)
 
     # -- where units are
@@ -76,8 +78,7 @@ class Dictionary:
 
     def place(self, row: int) -> tuple[int, int]:
         """The layer and unit at a place among all units."""
-        layer = max((la for la in self.layers if self._starts[la] <= row), key=self._starts.get)
-        return layer, row - self._starts[layer]
+        return int(self._layer[row]), int(self._unit[row])
 
     def rows(self, layer: int) -> slice:
         """Places of a layer's units among all units."""

@@ -5,7 +5,7 @@ import torch
 
 from clipneurons.adversarial.cue_filter import CueFilter
 from clipneurons.adversarial.cue_request import CueRequest
-from clipneurons.adversarial.cue_scores import dense_effects, stack_units
+from clipneurons.adversarial.cue_scores import Units, dense_effects
 from clipneurons.adversarial.cues import CLASS_TEMPLATES, find_cues
 from clipneurons.adversarial.methods import (
     DENSE_EFFECTS,
@@ -223,7 +223,7 @@ def test_indirect_directions_are_those_of_a_loop_over_neurons(clip, bundle):
         assert (decomposed[1].directions[neuron].double() - expected).norm() < 1e-3
     assert shares == sorted(shares)
     assert shares[-1] == 1
-    units = stack_units(decomposed)
+    units = Units.of(decomposed)
     assert len(units.directions) == clip.neurons
 
 
