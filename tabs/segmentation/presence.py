@@ -21,9 +21,9 @@ def presence_html(names: Sequence[str], presence: Sequence[Presence], texts: int
     rows = [
         plots.Bar(
             _label(name, one, PRESENT), _length(one.fit, texts),
-            f"{name}: {_percent(one.fit)} of the bundle’s texts fit less; cosine of the whole "
+            f"{name}: {plots.percent(one.fit)} of the bundle’s texts fit less; cosine of the whole "
             f"image {one.cosine:.3f}".replace("-", "−"),
-            shown=_percent(one.fit),
+            shown=plots.percent(one.fit),
         )
         for name, one in list(zip(names, presence, strict=True))[:_SHOWN]
     ]  # fmt: skip
@@ -34,8 +34,8 @@ def presence_html(names: Sequence[str], presence: Sequence[Presence], texts: int
             mark=_length(PRESENT, texts),
         ),
         f"How many of the bundle’s {texts:,} texts fit less well, where the name fits best. A name "
-        f"that does not reach the line ({_percent(PRESENT)}), or that another one outdoes there, "
-        "is not painted below; its heat map then says where it fits least badly.",
+        f"that does not reach the line ({plots.percent(PRESENT, 0)}), or that another one outdoes "
+        "there, is not painted below; its heat map then says where it fits least badly.",
     )  # fmt: skip
 
 
@@ -49,7 +49,3 @@ def _length(fit: float, texts: int) -> float:
     """Share of the axis: logarithmic in the texts that fit better, so the last per cent shows."""
     least = 1 / max(texts, 2)
     return math.log(max(1 - fit, least)) / math.log(least)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %".replace(".0 %", " %")

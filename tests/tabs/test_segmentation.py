@@ -109,7 +109,7 @@ def test_names_that_fit_nowhere_are_marked_and_not_painted(found, session, image
     page = presence_html(found.result.names, [there, gone], 1000)
     assert ">red car (not found)<" in page
     assert ">cat<" in page
-    assert ">90 %<" in page
+    assert ">90.0 %<" in page
     rival = presence_html(["dog"], [Presence(0.3, 0.0, 1.0, "cat")], 1000)
     assert ">dog (rather cat)<" in rival
     neither = presence_html(["dog"], [Presence(0.3, 0.0, 0.1, "cat")], 1000)
