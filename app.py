@@ -25,6 +25,7 @@ import gradio as gr  # noqa: E402
 from clipneurons.bundle.bundle import load_bundle  # noqa: E402
 from clipneurons.bundle.config import BundleError  # noqa: E402
 from clipneurons.bundle.hub import NAME, resolve  # noqa: E402
+from clipneurons.shipped import ARTIFACTS, TOWERS  # noqa: E402
 from tabs import (  # noqa: E402
     bundle_chooser,
     edit,
@@ -42,8 +43,6 @@ from tabs.server.session import MODEL, BundleSession  # noqa: E402
 from tabs.ui import image_input  # noqa: E402
 from tabs.ui.theme import HEAD, css, theme  # noqa: E402
 
-ROOT = Path(__file__).parent
-BUNDLED = ("mini-vit", "mini-rn")
 TABS = ("dictionary", "concepts", "edit", "segmentation", "adversarial", "shift", "about")
 # One image at a time through a model on a CPU; others wait in a queue of bounded length.
 AT_ONCE, WAITING = 1, 64
@@ -170,9 +169,7 @@ def open_library(sources: list[str], hub: bool = False) -> BundleRegistry:
     With `hub`, visitors may open more from the Hub.
     """
     sources = sources or [
-        str(ROOT / "artifacts" / name)
-        for name in BUNDLED
-        if (ROOT / "artifacts" / name / "config.json").is_file()
+        str(ARTIFACTS / tower) for tower in TOWERS if (ARTIFACTS / tower / "config.json").is_file()
     ]
     if not sources:
         raise BundleError(

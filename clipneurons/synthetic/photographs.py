@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from clipneurons.synthetic.pictograms import ARTIFACTS
+from clipneurons.shipped import ARTIFACTS
 
 FILE = ARTIFACTS / "photographs.safetensors"
 NAMES = ARTIFACTS / "photograph-names.json"

@@ -16,7 +16,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-ARTIFACTS = Path(__file__).resolve().parents[2] / "artifacts"
+from clipneurons.shipped import ARTIFACTS
+
 SIZE = 64
 SCHEMA = "1"
 

@@ -20,13 +20,14 @@ from pathlib import Path
 
 from clipneurons.bundle.config import DECOMPOSITION, MODEL_CARD, NEURONS
 from clipneurons.bundle.folders import CHECKSUMS, file_sha256, write_atomic
+from clipneurons.shipped import TOWERS
 from export.common.errors import UserError
 from export.common.flags import positive
 from export.common.settings import RunOptions, Settings
 from export.report.types import QUICK, Experiment, Options
 
 RESULTS, PAGE = "results.json", "index.html"
-BUNDLED = ("artifacts/mini-vit", "artifacts/mini-rn")
+BUNDLED = tuple(f"artifacts/{tower}" for tower in TOWERS)
 # By module, in the order of the page.
 MODULES = (
     "mean_ablation", "indirect", "selectivity", "sparse_texts", "first_order", "neurons",

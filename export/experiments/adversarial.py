@@ -17,6 +17,7 @@ from clipneurons.adversarial.methods import (
     TESTED_LABELS,
 )
 from clipneurons.bundle.config import CONFIG
+from clipneurons.shipped import TOWERS
 from export.attack.options import ALL, COMPOSER, PHOTOGRAPHS, AttackOptions
 from export.attack.run import run_attack
 from export.report import published
@@ -30,8 +31,6 @@ PHOTOGRAPH_PAIRS = (
     ("butterfly", "scorpion"), ("elephant", "rhinoceros"), ("ferry", "airplane"),
     ("leopard", "deer"), ("motorcycle", "helicopter"), ("sunflower", "butterfly"),
 )  # fmt: skip
-# The bundled models judge each other's pictures where both lie in one folder.
-TOWERS = ("mini-vit", "mini-rn")
 Pair = tuple[str, str]
 
 
@@ -68,6 +67,7 @@ def _attack(context: EvaluationContext, painter: str, pairs: Sequence[Pair], met
             methods=methods, images=options.pictures, seeds=options.seeds, keep="none",
             describer=options.describer, painter=painter, heldout=painter == PHOTOGRAPHS,
             data=f"{data}:256" if data == "scenes" else data,
+            # The bundled models judge each other's pictures where both lie in one folder.
             transfer=[
                 str(others / name)
                 for name in TOWERS

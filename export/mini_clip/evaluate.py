@@ -14,11 +14,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 from clipneurons.bundle.config import MODEL_CARD
-from clipneurons.models.clip import load_clip
+from clipneurons.models.clip import ClipModel, load_clip
+from clipneurons.shipped import TOWERS
 from clipneurons.synthetic.captions import PROMPTS, Facts, article, write_caption
 from clipneurons.synthetic.photographs import FILE, Photographs, load_photographs
 from clipneurons.synthetic.pictograms import Pictograms, load_pictograms
 from clipneurons.synthetic.scenes import Placed, SceneConfig, Scenes, compose, relation
+from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
 from export.mini_clip.class_names import plain
 from export.mini_clip.late_effects import later_layers, lost_accuracy
@@ -26,36 +28,26 @@ from export.mini_clip.photographs import kept_out, open_packs
 from export.mini_clip.recipe import VALIDATION_STYLE
 
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-TOWERS = ("mini-vit", "mini-rn")
+BATCH = 128  # images that are embedded together
 ABLATED = 1000  # photographs on which effects are ablated
 BEGIN, END = "<!-- evaluation -->", "<!-- /evaluation -->"
 
 
-class MiniClip:
-    """An open_clip folder as two functions: images and texts to unit embeddings."""
+def pixels(clip: ClipModel, images: Sequence[np.ndarray]) -> torch.Tensor:
+    """uint8 [H, W, 3] each, drawn out to the model's size -> preprocessed [n, 3, side, side]."""
+    resized = [Image.fromarray(i).resize(clip.image_size, Image.BICUBIC) for i in images]
+    return torch.stack([clip.preprocess(image) for image in resized])
 
-    def __init__(self, folder: Path):
-        self.clip = load_clip(folder, device="cpu")
 
-    def pixels(self, images: list[np.ndarray]) -> torch.Tensor:
-        """uint8 [H, W, 3] each -> preprocessed [n, 3, side, side]."""
-        resized = [Image.fromarray(i).resize(self.clip.image_size, Image.BICUBIC) for i in images]
-        return torch.stack([self.clip.preprocess(image) for image in resized])
+def embed_images(clip: ClipModel, images: Sequence[np.ndarray]) -> torch.Tensor:
+    """uint8 [H, W, 3] each -> unit rows [n, d]."""
+    parts = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
+    return torch.cat([F.normalize(clip.encode_image(pixels(clip, p)), dim=1) for p in parts])
 
-    def images(self, images: list[np.ndarray]) -> torch.Tensor:
-        """uint8 [H, W, 3] each -> unit rows [n, d]."""
-        parts = self.pixels(images).split(128)
-        return torch.cat([F.normalize(self.clip.encode_image(part), dim=1) for part in parts])
 
-    def texts(self, texts: list[str]) -> torch.Tensor:
-        parts = [texts[i : i + 512] for i in range(0, len(texts), 512)]
-        return torch.cat([self.clip.encode_text(part) for part in parts])
-
-    def classes(self, names) -> torch.Tensor:
-        """Zero-shot classifier rows [classes, d]: the mean over prompts."""
-        texts = [prompt.format(article(name)) for name in names for prompt in PROMPTS]
-        rows = self.texts(texts).view(len(names), len(PROMPTS), -1).mean(1)
-        return F.normalize(rows, dim=1)
+def embed_classes(clip: ClipModel, names: Sequence[str]) -> torch.Tensor:
+    """Zero-shot classifier rows [classes, d]."""
+    return embed_texts(clip, [article(name) for name in names], PROMPTS)
 
 
 def top(images: torch.Tensor, classes: torch.Tensor, labels: list[int]) -> tuple[float, float]:
@@ -76,7 +68,7 @@ def clean(pack: Pictograms, style: str, concepts) -> tuple[list[np.ndarray], lis
     return images, labels
 
 
-def retrieval(clip: MiniClip, pack: Pictograms, count: int = 256) -> tuple[float, float]:
+def retrieval(clip: ClipModel, pack: Pictograms, count: int = 256) -> tuple[float, float]:
     """R@1 in percent, image to text and text to image, over two-object scenes and captions
     that name both objects, how they lie and the background."""
     scenes = Scenes(pack, SceneConfig(objects=(2, 2)), count, seed=7001)
@@ -87,21 +79,23 @@ def retrieval(clip: MiniClip, pack: Pictograms, count: int = 256) -> tuple[float
         lie = relation([Placed("", "", centre) for centre in centres])
         ground = (scenes[i].background, scenes[i].background_colour)
         captions.append(write_caption(Facts((one.name, two.name), (None, None), lie, ground), rng))
-    similarity = clip.images([scenes[i].image for i in range(count)]) @ clip.texts(captions).T
+    images = embed_images(clip, [scenes[i].image for i in range(count)])
+    similarity = images @ embed_texts(clip, captions).T
     own = torch.arange(count)
     return tuple(100 * (similarity.argmax(d) == own).float().mean().item() for d in (1, 0))
 
 
 def evaluate(folder: Path, packs: list[Photographs]) -> dict[str, tuple[float, ...]]:
     """The table's rows: name -> percentages."""
-    clip, pack, heldout = MiniClip(folder), load_pictograms(), load_pictograms(heldout=True)
+    clip = load_clip(folder, device="cpu")
+    pack, heldout = load_pictograms(), load_pictograms(heldout=True)
     concepts, rows = pack.concepts, {}
-    every, ten = clip.classes(concepts), clip.classes(TEN)
+    every, ten = embed_classes(clip, concepts), embed_classes(clip, TEN)
     # fxemoji is in the pack but chose the recipe, unseen in training: a row of its own.
     styles = tuple(style for style in pack.styles if style != VALIDATION_STYLE)
     for name, objects in (("one object", (1, 1)),):
         scenes = Scenes(pack, SceneConfig(objects=objects, styles=styles), 1000, seed=7000)
-        images = clip.images([scenes[i].image for i in range(1000)])
+        images = embed_images(clip, [scenes[i].image for i in range(1000)])
         labels = [concepts.index(scenes[i].objects[0].name) for i in range(1000)]
         rows[f"new scenes of trained styles, {name}: top-1 / top-5"] = top(images, every, labels)
     for style, source, role in (
@@ -111,11 +105,12 @@ def evaluate(folder: Path, packs: list[Photographs]) -> dict[str, tuple[float, .
     ):
         images, labels = clean(source, style, concepts)
         row = f"{style} ({role}), {len(concepts)} concepts"
-        rows[f"{row}: top-1 / top-5"] = top(clip.images(images), every, labels)
+        rows[f"{row}: top-1 / top-5"] = top(embed_images(clip, images), every, labels)
         if style == "openmoji":
             rows |= late_effects(clip, row, images, every, labels)
         images, labels = clean(source, style, TEN)
-        rows[f"{style} ({role}), ten classes: top-1"] = top(clip.images(images), ten, labels)[:1]
+        embedded = embed_images(clip, images)
+        rows[f"{style} ({role}), ten classes: top-1"] = top(embedded, ten, labels)[:1]
     rows["retrieval, 256 two-object scenes: R@1 image to text / text to image"] = retrieval(
         clip, pack
     )
@@ -124,19 +119,19 @@ def evaluate(folder: Path, packs: list[Photographs]) -> dict[str, tuple[float, .
     return rows
 
 
-def photographs(clip: MiniClip, pack: Photographs) -> dict[str, tuple[float, float]]:
+def photographs(clip: ClipModel, pack: Photographs) -> dict[str, tuple[float, float]]:
     """Top-1 and top-5 in percent on the photographs of each data set that no training saw, among
     the names of that data set; and of all data sets of the pack together, among all their names."""
     kept, found = np.flatnonzero(kept_out(pack)), {}
     names = [plain(entry["name"]) for entry in pack.classes]
     images = [pack.image(row) for row in kept.tolist()]
-    embedded = clip.images(images)
+    embedded = embed_images(clip, images)
 
     def measured(chosen: np.ndarray, sources: Sequence[str]):
         own = np.isin(pack.sources, sources)
         classes = sorted({names[c] for c in np.unique(pack.label[own])})
         labels = [classes.index(names[pack.label[row]]) for row in kept[chosen]]
-        rivals = clip.classes(classes)
+        rivals = embed_classes(clip, classes)
         row = f"photographs no training saw, {len(classes)} names"
         found[f"{' + '.join(sources)}, {row}: top-1 / top-5"] = top(
             embedded[torch.from_numpy(chosen)], rivals, labels
@@ -154,14 +149,14 @@ def photographs(clip: MiniClip, pack: Photographs) -> dict[str, tuple[float, flo
     return found
 
 
-def late_effects(clip: MiniClip, row: str, images, classes, labels) -> dict[str, tuple]:
+def late_effects(clip: ClipModel, row: str, images, classes, labels) -> dict[str, tuple]:
     """A row of `lost_accuracy` on at most `ABLATED` of the images, for a ViT."""
-    if clip.clip.kind != "vit":
+    if clip.kind != "vit":
         return {}
     chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:ABLATED])
-    pixels = clip.pixels([images[i] for i in chosen])
-    lost = lost_accuracy(clip.clip, pixels, classes, torch.tensor(labels)[chosen])
-    layers = later_layers(clip.clip)
+    own = torch.tensor(labels)[chosen]
+    lost = lost_accuracy(clip, pixels(clip, [images[i] for i in chosen]), classes, own)
+    layers = later_layers(clip)
     name = f"{row}: share of top-1 lost without the second-order effects of layers {layers[0]} to "
     return {f"{name}{layers[-1]}, together / the worst alone": lost}
 

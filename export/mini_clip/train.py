@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from clipneurons.shipped import ARTIFACTS
 from clipneurons.synthetic.photographs import save_photographs
-from clipneurons.synthetic.pictograms import ARTIFACTS, load_pictograms
+from clipneurons.synthetic.pictograms import load_pictograms
 from export.common.errors import UserError
 from export.mini_clip import model, photographs, text_tower
 from export.mini_clip.image_towers import ImageTrainer, ResNetTrainer, ViTTrainer

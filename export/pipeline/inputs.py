@@ -14,7 +14,7 @@ from clipneurons.lens.make import Lens, make_lens
 from clipneurons.lens.second_order import SecondOrderLens
 from clipneurons.models.clip import ClipModel, load_clip
 from clipneurons.models.open_clip_folder import WEIGHTS_FILE, whole_file
-from clipneurons.synthetic.pictograms import ARTIFACTS
+from clipneurons.shipped import ARTIFACTS
 from clipneurons.text.pools import VOCABULARY, TextPool, text_pool
 from export.common.errors import UserError
 from export.common.settings import Settings

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from clipneurons.shipped import ARTIFACTS
 from clipneurons.synthetic.captions import COLOURS, Facts, article, colour_word, write_caption
-from clipneurons.synthetic.pictograms import ARTIFACTS, load_pictograms, save_pictograms
+from clipneurons.synthetic.pictograms import load_pictograms, save_pictograms
 from clipneurons.synthetic.scenes import Placed, SceneConfig, Scenes, compose
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from clipneurons.synthetic.pictograms import ARTIFACTS
+from clipneurons.shipped import ARTIFACTS
 from export.commands.papers import _trained_for, experiments
 from export.report.page import render
 from export.report.types import LATE_CLASS_TOKEN, VERDICTS, Claim
