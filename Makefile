@@ -6,18 +6,20 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
     && echo $$python && break; done)
 VENV := .venv
 PIP_FLAGS := --disable-pip-version-check --quiet
+# Tests run on all cores, a file in one process: its fixtures (an app, a browser) are made once.
+WORKERS := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: app test lint bundles clean
 
 app: $(VENV)/.app
 	$(VENV)/bin/python app.py
 
-test: $(VENV)/.test
-	@command -v chromium >/dev/null || $(MAKE) --no-print-directory chromium
+test:
+	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/.test chromium
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-logo
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(WORKERS)
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check --fix .
@@ -38,7 +40,8 @@ bundles: $(VENV)/.app
 # The browser tests drive Debian's Chromium; without root they are skipped, and say so.
 .PHONY: chromium
 chromium:
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	@if command -v chromium >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "Installing chromium for the browser tests"; \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null \
 	    || echo "chromium could not be installed: the browser tests will be skipped"; \
