@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import open_clip
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from clipneurons.bundle.bundle import Bundle, LayerArrays, save_bundle
 from clipneurons.bundle.config import BundleConfig, DataSet, Pool
@@ -33,20 +35,32 @@ WORDS = ("cat", "dog", "red car", "sailing boat", "green leaf", "a house", "nigh
 
 def tiny_model_folder(folder: Path, cfg: dict = VIT, seed: int = 0) -> Path:
     """A seeded open_clip model as a `local-dir:` folder (config and safetensors)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    model = open_clip.CLIP(**cfg)
-    with torch.no_grad():  # open_clip's small initial biases would hide a forgotten bias
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias") or "ln_" in name:
-                parameter.add_(torch.randn_like(parameter) * 0.2)
-    torch.random.set_rng_state(state)
+    return _write(_model_files(json.dumps(cfg), seed), folder)
+
+
+@cache
+def _model_files(cfg: str, seed: int) -> dict[str, bytes]:
+    """The folder's files, made once: most tests want the same ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = open_clip.CLIP(**json.loads(cfg))
+        with torch.no_grad():  # open_clip's small initial biases would hide a forgotten bias
+            for name, parameter in model.named_parameters():
+                if name.endswith("bias") or "ln_" in name:
+                    parameter.add_(torch.randn_like(parameter) * 0.2)
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
-    config = {"model_cfg": cfg, "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    config = {"model_cfg": json.loads(cfg), "preprocess_cfg": preprocess}
     tensors = {k: v.contiguous().clone() for k, v in model.state_dict().items()}
-    save_file(tensors, folder / "open_clip_model.safetensors")
+    return {
+        "open_clip_config.json": json.dumps(config).encode(),
+        "open_clip_model.safetensors": save(tensors),
+    }
+
+
+def _write(files: dict[str, bytes], folder: Path) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     return folder
 
 
@@ -162,10 +176,18 @@ def tiny_labels(bundle: Bundle, seed: int = 0) -> dict[int, LayerLabels]:
 
 def tiny_bundle_folder(folder: Path, **options) -> Path:
     """`tiny_bundle` saved beside the weights of the tiny model it says it belongs to."""
-    cfg = RESNET if options.get("kind") == "resnet" else VIT
-    clip = tiny_clip(folder, cfg)
-    bundle = tiny_bundle(clip=clip, **options)
-    return save_bundle(replace(bundle, config=replace(bundle.config, model=".")), folder)
+    return _write(_bundle_files(**options), folder)
+
+
+@cache
+def _bundle_files(**options) -> dict[str, bytes]:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        clip = tiny_clip(folder, RESNET if options.get("kind") == "resnet" else VIT)
+        bundle = tiny_bundle(clip=clip, **options)
+        save_bundle(replace(bundle, config=replace(bundle.config, model=".")), folder)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def tiny_webp(seed: int, size: int = 16) -> bytes:
