@@ -73,6 +73,14 @@ def figured(place, out, *more):
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def straight(place, tmp_path_factory):
+    """The bundle of a run that nothing disturbed; for reading only."""
+    out = tmp_path_factory.mktemp("straight") / "b"
+    assert main(arguments(place, out, "--quiet")) == 0
+    return out
+
+
 def every_byte(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -177,9 +185,8 @@ def test_texts_are_words_that_the_model_knows():
         assert default_texts(model, images) == texts
 
 
-def test_statistics_are_those_of_the_library(place, tmp_path):
+def test_statistics_are_those_of_the_library(place, straight, tmp_path):
     """The export's two passes against `collect_statistics`, which is held to naive loops."""
-    assert main(arguments(place, tmp_path / "b", "--quiet")) == 0
     clip = tiny_clip(tmp_path / "model")
     lens, source = make_lens(clip, (1, 2)), FolderSource(place / "pictures")
 
@@ -188,7 +195,7 @@ def test_statistics_are_those_of_the_library(place, tmp_path):
             yield batch.ids, batch.images
 
     expected = collect_statistics(lens, stream, 40, top_k=7)
-    for layer, found in load_bundle(tmp_path / "b").layers.items():
+    for layer, found in load_bundle(straight).layers.items():
         torch.testing.assert_close(found.directions, expected[layer].directions)
         torch.testing.assert_close(found.means, expected[layer].means)
         torch.testing.assert_close(found.percentile, expected[layer].percentile)
@@ -272,10 +279,11 @@ def test_killed_at_random_moments_the_bytes_are_the_same(place, tmp_path, monkey
     ("module", "name", "call"),
     [(folders, "_flush", 1), (os, "rename", 1)] + [(shutil, "rmtree", call) for call in (1, 2, 3)],
 )
-def test_killed_while_it_publishes_the_same_command_ends_clean(place, tmp_path, module, name, call):
+def test_killed_while_it_publishes_the_same_command_ends_clean(
+    place, straight, tmp_path, module, name, call
+):
     """With the bundle half-written, in its place, and while the work folder is removed."""
-    straight, out = tmp_path / "straight" / "b", tmp_path / "here" / "b"
-    assert main(arguments(place, straight, "--quiet")) == 0
+    out = tmp_path / "here" / "b"
     line = arguments(place, out, "--quiet")
     child = os.fork()
     if child == 0:
@@ -309,9 +317,8 @@ def assert_close(a, b):
         assert torch.equal(x.indices, y.indices)
 
 
-def test_two_ranks_agree_with_one(place, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert main(arguments(place, one, "--quiet")) == 0
+def test_two_ranks_agree_with_one(place, straight, tmp_path):
+    two = tmp_path / "two"
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
         "--master_port", str(random.Random(os.getpid()).randint(20000, 40000)),
@@ -323,12 +330,11 @@ def test_two_ranks_agree_with_one(place, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("output ") == 1, "only rank 0 speaks"
-    assert_close(one, two)
+    assert_close(straight, two)
 
 
-def test_shards_merge_to_the_same_bundle(place, tmp_path, capsys):
-    one, three = tmp_path / "one", tmp_path / "three"
-    assert main(arguments(place, one, "--quiet")) == 0
+def test_shards_merge_to_the_same_bundle(place, straight, tmp_path, capsys):
+    three = tmp_path / "three"
     merge = ["merge", "--out", str(three), "--device", "cpu"]
     assert main(merge) == 2
     assert "no unfinished run" in capsys.readouterr().err
@@ -344,7 +350,7 @@ def test_shards_merge_to_the_same_bundle(place, tmp_path, capsys):
         assert main(arguments(place, three, "--quiet", "--shard", "1/3")) == 0
         assert not three.exists()
         assert main(merge) == 0
-    assert_close(one, three)
+    assert_close(straight, three)
 
 
 def test_shards_of_another_number_are_refused(place, tmp_path, capsys):
@@ -508,12 +514,11 @@ def test_a_full_disk_is_found_before_the_work(place, tmp_path, capsys, monkeypat
     assert "free some space" in capsys.readouterr().err
 
 
-def test_decompose_and_evaluate_change_only_their_part(place, tmp_path, capsys):
-    out, other = tmp_path / "b", tmp_path / "c"
-    assert main(arguments(place, out, "--quiet")) == 0
-    before = load_bundle(out)
+def test_decompose_and_evaluate_change_only_their_part(place, straight, tmp_path, capsys):
+    other = tmp_path / "c"
+    before = load_bundle(straight)
     more = ["--components", "2", "--centred-pool"]
-    assert main(["decompose", "--bundle", str(out), "--out", str(other), *more]) == 0
+    assert main(["decompose", "--bundle", str(straight), "--out", str(other), *more]) == 0
     after = load_bundle(other)
     assert replace(after.config, components=3, centred_pool=False) == before.config
     assert torch.equal(after.layers[1].directions, before.layers[1].directions)
@@ -530,7 +535,7 @@ def test_decompose_and_evaluate_change_only_their_part(place, tmp_path, capsys):
     assert (again.config.components, again.config.centred_pool) == (2, True), "as in the bundle"
     for layer in (1, 2):
         assert torch.equal(again.layers[layer].indices, after.layers[layer].indices)
-    assert (other / "skipped.csv").read_bytes() == (out / "skipped.csv").read_bytes()
+    assert (other / "skipped.csv").read_bytes() == (straight / "skipped.csv").read_bytes()
 
 
 def test_a_changed_model_card_is_taken_in_but_not_changed_weights(place, tmp_path, capsys):
