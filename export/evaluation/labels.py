@@ -35,7 +35,7 @@ from clipneurons.explore.labels.assess import (
     mean_interval,
     split,
 )
-from clipneurons.explore.labels.candidates import METHODS, SIZES
+from clipneurons.explore.labels.candidates import METHODS, READINGS
 from clipneurons.explore.labels.detection import (
     BestConcept,
     auc,
@@ -43,7 +43,9 @@ from clipneurons.explore.labels.detection import (
     best_concept,
     iou,
 )
+from clipneurons.explore.labels.evidence import SIZES
 from clipneurons.explore.labels.sanity import sanity
+from clipneurons.explore.labels.seen_texts import SCREENED
 from clipneurons.explore.labels.simulation import TOP_SHARE, Labels, pearson
 from clipneurons.models.clip import ClipModel
 from clipneurons.stats.centring import without_shared
@@ -192,17 +194,20 @@ def in_advance(bundle: Bundle, images: int, judge: Judge) -> str:
     texts, embed = len(bundle.texts), bundle.config.embed_dim
     fit, test = 0.4 * images, 0.4 * images
     others = min(units, 4096)
-    methods = len(METHODS) + 6
-    # Pursuits (four), correlations with texts (three and one a group), CLIP-Dissect, simulation of
-    # every size, shuffled labels and bootstrap of every method.
-    flops = (
+    methods = len(METHODS) + 8
+    # Pursuits (four), correlations with texts (two, one a reading and one a group), phrases that
+    # say the same, CLIP-Dissect, simulation of every size, shuffled labels and bootstrap of every
+    # method; for all units together, texts compared with one another and what the model reads.
+    flops = 2 * texts * embed * (texts + len(READINGS) * fit) + (
         2
         * units
         * (
             4 * max(SIZES) * texts * embed
-            + (3 + GROUPS) * fit * texts
+            + (2 + len(READINGS) + GROUPS) * fit * texts
+            + len(READINGS) * max(SIZES) * SCREENED * embed
             + 100 * texts
-            + methods * (sum(SIZES) * 0.2 * images + others * test + 5 * 200 * test)
+            + (methods + len(READINGS)) * sum(SIZES) * 0.2 * images
+            + methods * (others * test + 5 * 200 * test)
         )
     )
     memory = 4 * (images * (3 * units + 4 * texts) + 3 * 1024 * (units + texts))

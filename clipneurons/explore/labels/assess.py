@@ -9,7 +9,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipneurons.explore.labels.candidates import METHODS, Choice, Evidence, choose_sizes
+from clipneurons.explore.labels.candidates import (
+    METHODS,
+    Choice,
+    choose_readings,
+    choose_sizes,
+)
+from clipneurons.explore.labels.evidence import Evidence
 from clipneurons.explore.labels.rivals import (
     clip_dissect,
     linear_explanation,
@@ -26,6 +32,7 @@ from clipneurons.explore.labels.simulation import (
 from clipneurons.explore.labels.trust import Shuffled, q_values, shuffled
 
 DECOMPOSITION = "paper's decomposition"
+SEEN, SEEN_EACH = "seen texts, one reading", "seen texts, a reading for each unit"
 DISSECT, NEAREST, UPPER = "CLIP-Dissect", "nearest text", "linear explanation"
 SHUFFLED, RANDOM = "shuffled", "random words"
 # Fewer images leave nothing to choose on and to test on.
@@ -149,6 +156,10 @@ def assess(
     for name, write in families.items():
         note(name)
         choice = choose_sizes(write(evidence), choose.effects, choose.scores)
+        methods[name] = tested(choice.labels, choice)
+    note(SEEN)
+    choices = choose_readings(evidence, choose.effects, choose.scores)
+    for name, choice in zip((SEEN, SEEN_EACH), choices, strict=True):
         methods[name] = tested(choice.labels, choice)
     best = max(methods, key=lambda name: methods[name].validation)
     shipped = methods[best].labels

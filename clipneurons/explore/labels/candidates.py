@@ -1,67 +1,36 @@
-"""Ways to write a label, each from recordings of the model itself; the judge has no part in them.
+"""Ways to write a label, and the choice among them.
 
-Three of them are pursuits, which differ in what they explain (the direction r_n, or the effects on
-images) and in the metric. In the data's metric C, the covariance of image embeddings, a text counts
-by how its score varies over images, so that a phrase that no image shows explains nothing, and
-``‖C^½ (w − Σ γ t)‖²`` is the squared error of the predicted effects over the images. The others
-take the texts whose zero-shot probability goes along with the effect, each for itself: where the
-model's words are noisy, a joint fit follows the noise.
+Pursuits differ in what they explain (the direction r_n, or the effects on images) and in the
+metric. In the data's metric C, the covariance of image embeddings, a text counts by how its score
+varies over images, so that a phrase that no image shows explains nothing, and
+``‖C^½ (w − Σ γ t)‖²`` is the squared error of the predicted effects over the images. Others take
+the texts that the model sees where the unit is strong or weak, each for itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import product
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.analysis.nonnegative_pursuit import nonnegative_pursuit
 from clipneurons.analysis.omp import omp_sizes
+from clipneurons.explore.labels.evidence import SCALE, SIZES, Evidence, Family
+from clipneurons.explore.labels.seen_texts import Reading, seen_texts
 from clipneurons.explore.labels.simulation import Labels, pearson, simulate, standardised
 
-# Phrases a label may have; the number is chosen per unit on images kept for it.
-SIZES = (1, 2, 4, 8, 16, 32)
-# Scale of the softmax over texts: CLIP-Dissect's.
-SCALE = 10.0
-# Directions in which image embeddings vary by less than this share of the largest are noise.
-_RANK = 1e-3
 # Units correlated with all texts at once.
 _UNITS = 1024
+# How the model is asked what an image shows. None is best for all units, nor for both bundled
+# models; 20 and 80 in place of 10 and 40 did as well on the images that labels are chosen on.
+READINGS = tuple(Reading(*of) for of in product((SCALE, 4 * SCALE), (False, True), (False, True)))
 
-Family = dict[int, Labels]
 Pursuit = Callable[..., tuple[Tensor, dict[int, Tensor]]]
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What labels are made from: recordings of the model, on images that judge nothing later.
-
-    directions   r_n, unit rows
-    texts        unit rows, the pool's embeddings in the model's space
-    embeddings   unit rows, the model's embedding of each image
-    effects      ⟨φ_n(I) − b_n, r_n⟩ on these images
-    """
-
-    directions: Float[Tensor, "unit embed"]
-    texts: Float[Tensor, "text embed"]
-    embeddings: Float[Tensor, "image embed"]
-    effects: Float[Tensor, "image unit"]
-
-    @cached_property
-    def probabilities(self) -> Float[Tensor, "image text"]:
-        """The model's softmax over the texts on each image."""
-        return (SCALE * self.embeddings @ self.texts.T).softmax(1)
-
-    @cached_property
-    def root_covariance(self) -> tuple[Float[Tensor, "rank embed"], Float[Tensor, "rank image"]]:
-        """B = C^½ of the centred embeddings X up to a constant, and U with X = Uᵀ B, U Uᵀ = 1."""
-        u, s, vt = torch.linalg.svd(self.embeddings - self.embeddings.mean(0), full_matrices=False)
-        kept = s > _RANK * s[0]
-        return s[kept, None] * vt[kept], u[:, kept].T
 
 
 def signed_pursuit(evidence: Evidence) -> Family:
@@ -87,13 +56,8 @@ def joint_fit(evidence: Evidence) -> Family:
     return _pursued(omp_sizes, effects @ images.T, evidence.texts @ root.T)
 
 
-def correlated_texts(evidence: Evidence) -> Family:
-    """Texts whose probability correlates most with the effect; the correlation is the weight."""
-    return correlated(evidence.effects, evidence.probabilities)
-
-
 def shown_texts(evidence: Evidence) -> Family:
-    """`correlated_texts`, where a text also counts by how much its probability varies."""
+    """Texts whose probability goes along with the effect and varies; correlations are weights."""
     spread = evidence.probabilities.std(0).sqrt()
     return correlated(evidence.effects, evidence.probabilities, spread)
 
@@ -103,7 +67,6 @@ METHODS: dict[str, Callable[[Evidence], Family]] = {
     "non-negative pursuit": unsigned_pursuit,
     "weighted by the data": weighted_pursuit,
     "joint fit on effects": joint_fit,
-    "correlated with effects": correlated_texts,
     "correlated, weighted by the data": shown_texts,
 }
 
@@ -127,24 +90,33 @@ def correlated(
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Labels with their number of phrases chosen, by correlation on images kept for it."""
+    """Labels chosen on images kept for it, the largest coefficient of each first.
+
+    `correlation` is each unit's on these images, `size` its number of phrases.
+    """
 
     labels: Labels
-    score: float
-    sizes: dict[int, int]
+    correlation: Float[Tensor, " unit"]
+    size: Int[Tensor, " unit"]
+
+    @property
+    def score(self) -> float:
+        """The mean correlation."""
+        return float(self.correlation.mean())
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """The number of units that took each number of phrases."""
+        sizes, counts = self.size.unique(return_counts=True)
+        return dict(zip(sizes.tolist(), counts.tolist(), strict=True))
 
 
 def choose_sizes(
     family: Family, effects: Float[Tensor, "image unit"], scores: Float[Tensor, "image text"]
 ) -> Choice:
-    """The size that is best over all units; another one where it is better by a standard error.
-
-    Without that margin a unit would take whichever size the noise of its images favours.
-    `score` is the mean correlation, `sizes` the number of units that took each size.
-    """
+    """The size that is best over all units; another one where it is better by a standard error."""
     found = torch.stack([pearson(effects, simulate(label, scores)) for label in family.values()])
-    common, margin = int(found.mean(1).argmax()), len(effects) ** -0.5
-    best = torch.where(found.amax(0) > found[common] + margin, found.argmax(0), common)
+    best = _better(found, len(effects))
     largest = list(family.values())[-1]
     indices = torch.zeros_like(largest.indices)
     coefficients = torch.zeros_like(largest.coefficients)
@@ -155,9 +127,43 @@ def choose_sizes(
     order = coefficients.abs().argsort(dim=1, descending=True, stable=True)
     return Choice(
         Labels(indices.gather(1, order), coefficients.gather(1, order)),
-        float(found.gather(0, best[None]).mean()),
-        {size: int((best == number).sum()) for number, size in enumerate(family)},
+        found.gather(0, best[None])[0],
+        torch.tensor(list(family))[best],
     )
+
+
+def choose_ways(choices: Sequence[Choice], images: int) -> Choice:
+    """The choice that is best over all units; another one where it is better by a standard error.
+
+    All have been made on the same images, so many of them.
+    """
+    found = torch.stack([choice.correlation for choice in choices])
+    best, unit = _better(found, images), torch.arange(found.shape[1])
+    return Choice(
+        Labels(
+            torch.stack([choice.labels.indices for choice in choices])[best, unit],
+            torch.stack([choice.labels.coefficients for choice in choices])[best, unit],
+        ),
+        found[best, unit],
+        torch.stack([choice.size for choice in choices])[best, unit],
+    )
+
+
+def choose_readings(
+    evidence: Evidence, effects: Float[Tensor, "image unit"], scores: Float[Tensor, "image text"]
+) -> tuple[Choice, Choice]:
+    """Seen texts by the one reading that is best over all units, and by the best for each unit."""
+    choices = [choose_sizes(seen_texts(evidence, reading), effects, scores) for reading in READINGS]
+    return max(choices, key=lambda choice: choice.score), choose_ways(choices, len(effects))
+
+
+def _better(found: Float[Tensor, "choice unit"], images: int) -> Int[Tensor, " unit"]:
+    """The choice that is best over all units, or the unit's own where that is clearly better.
+
+    Without the margin a unit would take whichever the noise of its images favours.
+    """
+    common, margin = int(found.mean(1).argmax()), images**-0.5
+    return torch.where(found.amax(0) > found[common] + margin, found.argmax(0), common)
 
 
 def _pursued(

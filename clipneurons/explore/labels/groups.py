@@ -19,8 +19,8 @@ from torch.nn.functional import normalize
 from clipneurons.analysis.clustering import group_alike
 from clipneurons.bundle.image_groups import GROUPS
 from clipneurons.explore.labels.assess import Parts, Recordings
-from clipneurons.explore.labels.candidates import SCALE
 from clipneurons.explore.labels.detection import auc
+from clipneurons.explore.labels.evidence import SCALE
 from clipneurons.explore.labels.simulation import standardised
 from clipneurons.stats.centring import without_shared
 

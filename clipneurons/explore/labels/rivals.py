@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.explore.labels.candidates import Evidence, Family, correlated
+from clipneurons.explore.labels.candidates import correlated
+from clipneurons.explore.labels.evidence import Evidence, Family
 from clipneurons.explore.labels.simulation import Labels, standardised
 
 # CLIP-Dissect's published settings: images behind a label, weight of a text's own frequency, and

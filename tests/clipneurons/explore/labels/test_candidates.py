@@ -10,12 +10,14 @@ from clipneurons.analysis.nonnegative_pursuit import nonnegative_pursuit
 from clipneurons.explore.labels import candidates, rivals
 from clipneurons.explore.labels.candidates import (
     METHODS,
-    Evidence,
+    Choice,
     choose_sizes,
+    choose_ways,
     correlated,
     joint_fit,
     weighted_pursuit,
 )
+from clipneurons.explore.labels.evidence import Evidence
 from clipneurons.explore.labels.rivals import (
     clip_dissect,
     linear_explanation,
@@ -100,10 +102,26 @@ def test_sizes_are_chosen_on_the_images_kept_for_it(evidence):
     right = joint_fit(recorded)[2]
     wrong = Labels(right.indices.flip(0)[:, :1], right.coefficients[:, :1])
     found = choose_sizes({1: wrong, 2: right}, recorded.effects, scores)
-    assert found.sizes == {1: 0, 2: 6}
+    assert found.sizes == {2: 6}
     assert found.score == pytest.approx(1, abs=1e-3)
     kept = found.labels.coefficients.abs()
     assert (kept[:, 0] >= kept[:, 1]).all()
+
+
+def test_a_unit_takes_another_way_where_that_is_better_by_a_standard_error():
+    def choice(text, correlation):
+        return Choice(
+            Labels(torch.full((3, 1), text), torch.ones(3, 1)),
+            torch.tensor(correlation),
+            torch.full((3,), 1 + text),
+        )
+
+    usual, other = choice(0, [0.5, 0.5, 0.5]), choice(1, [0.2, 0.59, 0.61])
+    found = choose_ways([usual, other], images=100)
+    assert found.labels.indices[:, 0].tolist() == [0, 0, 1]
+    assert found.correlation.tolist() == pytest.approx([0.5, 0.5, 0.61])
+    assert found.sizes == {1: 2, 2: 1}
+    assert found.score == pytest.approx(1.61 / 3)
 
 
 def test_every_method_writes_every_size_that_the_pool_allows(evidence):
