@@ -27,7 +27,7 @@ from clipneurons.explore.labels.simulation import Labels, pearson, simulate, sta
 # Units correlated with all texts at once.
 _UNITS = 1024
 # How the model is asked what an image shows. None is best for all units, nor for both bundled
-# models; 20 and 80 in place of 10 and 40 did as well on the images that labels are chosen on.
+# models. The scales are CLIP-Dissect's and a sharper one.
 READINGS = tuple(Reading(*of) for of in product((SCALE, 4 * SCALE), (False, True), (False, True)))
 
 Pursuit = Callable[..., tuple[Tensor, dict[int, Tensor]]]
