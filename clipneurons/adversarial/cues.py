@@ -7,6 +7,9 @@ phrases, put into a picture of the first class, push it toward the second.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from jaxtyping import Float
+from torch import Tensor
+
 from clipneurons.adversarial.cue_request import CueRequest
 from clipneurons.adversarial.cue_scores import SCORERS, CueNeuron
 from clipneurons.bundle.bundle import Bundle
@@ -46,7 +49,12 @@ class Cues:
         return [cue.text for cue in self.positive]
 
 
-def find_cues(bundle: Bundle, clip: ClipModel, request: CueRequest) -> Cues:
+def find_cues(
+    bundle: Bundle,
+    clip: ClipModel,
+    request: CueRequest,
+    difference: Float[Tensor, " embed"] | None = None,
+) -> Cues:
     """Phrases whose presence should turn the true class into the target one.
 
     With v = M_text(target) − M_text(true), the ``neurons`` units of largest |⟨v, r_n⟩| give each
@@ -63,14 +71,17 @@ def find_cues(bundle: Bundle, clip: ClipModel, request: CueRequest) -> Cues:
         bundle: dictionary of the model's units.
         clip: the model under attack, for the class texts.
         request: the classes, the method and its settings.
+        difference: v, where the class texts are embedded already.
 
     Raises:
         ValueError: a layer that the bundle does not have, or labels that were not tested.
     """
     request = replace(request, layers=chosen_layers(bundle, request.layers))
     pair = (request.true_class, request.target_class)
-    true_text, target_text = embed_texts(clip, list(pair), CLASS_TEMPLATES).cpu()
-    found = SCORERS[request.method](bundle, request, target_text - true_text)
+    if difference is None:
+        true_text, target_text = embed_texts(clip, list(pair), CLASS_TEMPLATES)
+        difference = target_text - true_text
+    found = SCORERS[request.method](bundle, request, difference.cpu())
     keys = request.rules.keys(bundle.texts)
 
     def best(sign: int) -> tuple[tuple[Cue, ...], list[tuple[str, str]]]:

@@ -51,23 +51,30 @@ def misleading_pairs(bundle: Bundle, clip: ClipModel) -> list[tuple[str, str]]:
 
 def gain(bundle: Bundle, clip: ClipModel, painter: Composer, pair: tuple[str, str]) -> float:
     """By how much the neurons' cues mislead more often than the best of the controls' do."""
-    ours, *controls = (
-        _rate(bundle, clip, painter, pair, method) for method in (DENSE_EFFECTS, *CONTROLS)
-    )
+    ours, *controls = rates(bundle, clip, painter, pair).values()
     return ours - max(controls)
 
 
-def _rate(
-    bundle: Bundle, clip: ClipModel, painter: Composer, pair: tuple[str, str], method: str
-) -> float:
-    """Share of pictures with a method's cues that are read as the target; 0 where none counts."""
+def rates(
+    bundle: Bundle, clip: ClipModel, painter: Composer, pair: tuple[str, str]
+) -> dict[str, float]:
+    """By method, the share of pictures with its cues that are read as the target.
+
+    It is 0 where no picture counts.
+    """
+    classifier = ZeroShotClassifier(clip, *pair)
     similarity = ClipSimilarity(clip, bundle.text_embeddings)
     rules = CueFilter(similarity, drawable=painter.drawable(pair[1]))
-    cues = find_cues(bundle, clip, CueRequest(*pair, method=method, rules=rules, seed=SEED))
-    batches = attack(
-        ZeroShotClassifier(clip, *pair), painter,
-        TemplateDescriber()(*pair, cues.words, PICTURES, SEED), picture_seeds(PICTURES, SEED),
-        check=lambda paintings: [painter.check(one, *pair) for one in paintings],
-    )  # fmt: skip
-    rate = success_rate([outcome for batch in batches for outcome in batch])
-    return rate.value if rate.count else 0.0
+
+    def rate(method: str) -> float:
+        request = CueRequest(*pair, method=method, rules=rules, seed=SEED)
+        cues = find_cues(bundle, clip, request, classifier.difference)
+        batches = attack(
+            classifier, painter, TemplateDescriber()(*pair, cues.words, PICTURES, SEED),
+            picture_seeds(PICTURES, SEED),
+            check=lambda paintings: [painter.check(one, *pair) for one in paintings],
+        )  # fmt: skip
+        found = success_rate([outcome for batch in batches for outcome in batch])
+        return found.value if found.count else 0.0
+
+    return {method: rate(method) for method in (DENSE_EFFECTS, *CONTROLS)}

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from clipneurons.adversarial.cues import CLASS_TEMPLATES
 from clipneurons.adversarial.pictogram_generator import pictogram_composer
+from clipneurons.models.clip import ClipModel
 from export.pipeline import misleading_pairs as pairs
 from tests.helpers.models import tiny_vit
 from tests.helpers.tiny import tiny_bundle
@@ -30,14 +32,23 @@ def test_pairs_that_the_texts_name_come_in_the_order_of_their_gain(made, monkeyp
 def test_a_gain_is_over_the_best_control(made):
     bundle, clip = made
     painter = pictogram_composer(max(clip.image_size))
-    rates = {
-        method: pairs._rate(bundle, clip, painter, ("cat", "dog"), method)
-        for method in (pairs.DENSE_EFFECTS, *pairs.CONTROLS)
-    }
+    rates = pairs.rates(bundle, clip, painter, ("cat", "dog"))
     assert all(0 <= rate <= 1 for rate in rates.values())
     ours = rates.pop(pairs.DENSE_EFFECTS)
+    assert set(rates) == set(pairs.CONTROLS)
     gain = pairs.gain(bundle, clip, painter, ("cat", "dog"))
     assert gain == min(ours - rate for rate in rates.values())
+
+
+def test_the_texts_of_a_pair_are_embedded_once(made, monkeypatch):
+    bundle, clip = made
+    asked, encode = [], ClipModel.encode_text
+    monkeypatch.setattr(
+        ClipModel, "encode_text", lambda clip, texts: asked.extend(texts) or encode(clip, texts)
+    )
+    pairs.rates(bundle, clip, pictogram_composer(max(clip.image_size)), ("cat", "dog"))
+    prompts = [template.format(name) for template in CLASS_TEMPLATES for name in ("cat", "dog")]
+    assert [asked.count(prompt) for prompt in prompts] == [1] * len(prompts)
 
 
 def test_without_a_choice_there_is_none(made, monkeypatch):
