@@ -35,6 +35,7 @@ from tabs import (  # noqa: E402
     search,
     shift_reading,
 )
+from tabs.edit.example import example as edit_example  # noqa: E402
 from tabs.server.hub_bundles import HubBundleCache  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
@@ -245,6 +246,8 @@ def prepare(session: BundleSession) -> None:
     with suppress(ValueError):  # with the shared bias there are no concepts
         image_reading.reader_of(session)
     shift_reading.prepared(session)
+    with suppress(ValueError):  # without pictures there is nothing to edit
+        edit_example(session)
 
 
 def say(phase: str) -> None:

@@ -154,7 +154,10 @@ def ask_twice(address: str, picture: Path) -> None:
         "/search": {"query": "boat, -water"},
         "/concepts": {"image": file, "way": "dense"},
         "/compare": {"files": [file, file], "way": "dense"},
+        "/edit": {},
+        "/find_edit": {},
         "/segment": {"image": file, "words": "cat, dog"},
+        "/compare_segmentations": {"image": file, "words": "cat"},
         "/find_cues": {
             "true": "cat", "fooled": "dog", "layers": [], "neurons": 100, "words": 50,
             "blocked": "", "painter": "pictograms",

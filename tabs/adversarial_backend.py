@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from clipneurons.adversarial.cues import Cues
     from clipneurons.adversarial.descriptions import Describer, Description
     from clipneurons.adversarial.image_generator import ImageGenerator
+    from clipneurons.adversarial.zero_shot import ZeroShotClassifier
 
 # The server's owner may offer these; a visitor never names a model.
 CHAT_MODEL, PAINTER_MODEL = "CLIPNEURONS_CHAT", "CLIPNEURONS_PAINTER"
@@ -32,6 +34,7 @@ PICTURES, CUES, EACH = 30, 25, 3
 # Where the bundle does not say which classes are taken for one another.
 PAIRS = (("cat", "dog"), ("horse", "automobile"), ("ship", "truck"), ("bird", "frog"))
 NEURONS = 100  # the paper's
+_KEPT_PAIRS = 32
 CONTROLS = ("random neurons", "similar words", "random words", "no cues")
 PURPOSE = (
     "These pictures show where a classifier leans on the company an object keeps. They are for "
@@ -150,7 +153,18 @@ def cues_of(
         method or (SECOND_ORDER if neurons else DENSE_EFFECTS),
         rules_of(session, target_class, blocked, painter), seed=int(seed),
     )  # fmt: skip
-    return find_cues(session.bundle, session.clip, request)
+    difference = classifier_of(session, request.true_class, request.target_class).difference
+    return find_cues(session.bundle, session.clip, request, difference)
+
+
+def classifier_of(session: BundleSession, true_class: str, target_class: str) -> ZeroShotClassifier:
+    """What reads pictures of a pair: the texts of the last few pairs are embedded once."""
+    from clipneurons.adversarial.zero_shot import ZeroShotClassifier
+
+    def make():
+        return lru_cache(_KEPT_PAIRS)(partial(ZeroShotClassifier, session.clip))
+
+    return session.cached("classifiers", make)(true_class, target_class)
 
 
 def own_layers(session: BundleSession, layers: Sequence[int | str] | None) -> list[int] | None:
@@ -184,7 +198,6 @@ def forge(
     """Paint and judge, a few pictures at a time."""
     from clipneurons.adversarial.attack import attack, unchecked
     from clipneurons.adversarial.image_generator import picture_seeds
-    from clipneurons.adversarial.zero_shot import ZeroShotClassifier
 
     paint = painter_of(session, painter)
     exact = painter == PICTOGRAMS
@@ -193,7 +206,7 @@ def forge(
         return [paint.check(painting, true_class, target_class) for painting in paintings]
 
     yield from attack(
-        ZeroShotClassifier(session.clip, true_class, target_class), paint, descriptions,
+        classifier_of(session, true_class, target_class), paint, descriptions,
         picture_seeds(len(descriptions), int(seed)), check=check if exact else unchecked,
         batch_size=BATCH if exact else 1,
     )  # fmt: skip
@@ -229,11 +242,11 @@ def mistake_overlay(session: BundleSession, forged: Forged, index: int) -> Image
     """A picture with the patches that speak for the target class in colour."""
     import torch
 
-    from clipneurons.adversarial.zero_shot import ZeroShotClassifier, mistake_maps
+    from clipneurons.adversarial.zero_shot import mistake_maps
     from clipneurons.images.heatmap import overlay
 
     image = forged.outcomes[index].image
-    classifier = ZeroShotClassifier(session.clip, forged.true_class, forged.target_class)
+    classifier = classifier_of(session, forged.true_class, forged.target_class)
     heat = mistake_maps(session.lens, [image], classifier.difference)[0].clamp_min(0)
     heat = heat / heat.max().clamp_min(1e-12)
     shown = image.resize((256, 256))

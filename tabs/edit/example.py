@@ -63,8 +63,12 @@ def example(session: BundleSession) -> tuple[int, list[str], str]:
     return session.cached("edit example", lambda: _choose_example(session))
 
 
-def _choose_example(session: BundleSession) -> tuple[int, list[str], str]:
+def _says(caption: str, name: str) -> bool:
+    """Whether a caption has a name as whole words: a pattern is made of few of 30,000 names."""
+    return name in caption and bool(re.search(rf"\b{re.escape(name)}\b", caption))
 
+
+def _choose_example(session: BundleSession) -> tuple[int, list[str], str]:
     from clipneurons.text.embedding import embed_texts
 
     numbers = session.sample(_TRIED)
@@ -72,7 +76,7 @@ def _choose_example(session: BundleSession) -> tuple[int, list[str], str]:
         raise ValueError("This bundle has no pictures: send your own.")
     known = session.bundle.config.data.class_names or tuple(session.bundle.texts)
     captions = [f" {session.bundle.examples.caption(number)} " for number in numbers]
-    told = [[name for name in known if re.search(rf"\b{re.escape(name)}\b", c)] for c in captions]
+    told = [[name for name in known if _says(caption, name)] for caption in captions]
     names = list(dict.fromkeys(name for mine in told for name in mine))
     if len(names) < 6:
         names = list(dict.fromkeys([*names, *known]))[:64]

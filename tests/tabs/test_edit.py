@@ -195,6 +195,15 @@ def test_an_address_gives_the_edit(session):
     assert opened.edit == edit_of(session)
 
 
+def test_captions_name_whole_words_and_most_names_make_no_pattern(monkeypatch):
+    made, escape = [], re.escape
+    monkeypatch.setattr(re, "escape", lambda name: made.append(name) or escape(name))
+    found = [name for name in ("cat", "a cat", "mat", "at", "red car", "dog", "c.t")
+             if example._says(" a cat on a mat ", name)]  # fmt: skip
+    assert found == ["cat", "a cat", "mat"]
+    assert made == ["cat", "a cat", "mat", "at"]
+
+
 def test_switching_words_off_keeps_the_rest(session):
     edit = edits.with_words(some_edit(session), "  red ", 0.2)
     assert edit.words == (WordFactor("car", 0.1, 0.5), WordFactor("red", 0.2, 0.0))
