@@ -43,7 +43,8 @@ _HOW = (
 _PRIVATE = {"api_visibility": "private"}
 # A link that brings a picture of its own leaves no room for the example.
 _LINKED = """(bundle, found, image) => {
-  const linked = new URLSearchParams(location.search).has("picture");
+  const given = new URLSearchParams(location.search);
+  const linked = given.get("tab") === "concepts" && given.has("picture");
   return [bundle, linked ? { linked } : found, image];
 }"""
 

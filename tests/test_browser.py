@@ -428,6 +428,23 @@ def test_a_neuron_is_turned_down_and_the_bars_follow(visit, width):
     again.wait_for_function("!location.search.includes('edit=')")
 
 
+def test_a_link_to_edit_is_read_once(browser, address):
+    page, read = browser.new_page(), []
+    page.set_default_timeout(PATIENCE)
+
+    def asked(request) -> None:
+        given = request.post_data_json["data"] if "/queue/join" in request.url else []
+        if len(given) == 2 and str(given[1]).startswith("?tab=edit"):
+            read.append(given)
+
+    page.on("request", asked)
+    page.goto(f"{address}/?tab=edit", wait_until="domcontentloaded")
+    page.wait_for_selector("#edit-result .cn-edit")
+    page.wait_for_selector(".cn-classes .cn-real")
+    page.close()
+    assert len(read) == 1
+
+
 def load_edit(page, path: Path) -> None:
     with page.expect_file_chooser() as chooser:
         page.click("#edit-load")

@@ -102,9 +102,12 @@
     if (!link || here().get("tab") !== "edit") return;
     history.replaceState(null, "", theme ? `${link}&__theme=${theme}` : link);
   };
-  // What is to be read when the tab opens: nothing if something is shown.
-  window.cnEditMissing = () =>
-    shown() ? "" : here().get("tab") === "edit" ? location.search : "?tab=edit";
+  // What is to be read when the tab opens: nothing if something is shown, or if the page is about
+  // to read its own address.
+  window.cnEditMissing = () => {
+    if (here().get("tab") !== "edit") return shown() ? "" : "?tab=edit";
+    return shown() || !window.cnCard ? "" : location.search;
+  };
 
   // "For real" is asked of the model once the sliders rest, and shown if they still do.
   let timer;

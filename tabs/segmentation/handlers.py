@@ -140,14 +140,15 @@ def change_bundle(registry: BundleRegistry, bundle: str, found: Found | None):
 
 
 def show_example(
-    registry: BundleRegistry, bundle: str, shown_for: str, image: Image.Image | None = None
-):
+    registry: BundleRegistry, bundle: str, shown_for: str, image: Image.Image | None = None,
+    linked: str = "",
+):  # fmt: skip
     """The bundle's best example, unless it is shown already or a picture was brought.
 
-    A picture that is there before any example came from a link; one that is still to come is
-    `OWN` in place of the bundle.
+    A picture that is there before any example came from a link; of one that is still to come the
+    address tells (`linked`).
     """
-    own = OWN in (bundle, shown_for) or (image is not None and not shown_for)
+    own = bool(linked) or shown_for == OWN or (image is not None and not shown_for)
     if own or (session := registry.unasked(bundle)) is None:
         return gr.skip()
     if shown_for == session.key:

@@ -19,10 +19,12 @@ INTRO = (
 )
 _SECONDS = 60  # of a GPU, where one is lent
 # The example is the address's bundle's; a link that brings a picture leaves no room for it.
-_LINKED = f"""(bundle, shownFor, image) => {{
-  const linked = new URLSearchParams(location.search).has("picture");
-  return [linked ? "{handlers.OWN}" : window.cnBundle(bundle), shownFor, image];
-}}"""
+# The address may still be that of the tab that is left, with a picture of its own.
+_LINKED = """(bundle, shownFor, image, _) => {
+  const given = new URLSearchParams(location.search);
+  const linked = given.get("tab") === "segmentation" && given.has("picture");
+  return [window.cnBundle(bundle), shownFor, image, linked ? "linked" : ""];
+}"""
 _PRIVATE = {"api_visibility": "private"}
 _MODEL = {"concurrency_id": MODEL}
 
@@ -62,10 +64,12 @@ def _searches(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
         [question.method, widgets.comparison.methods, maps.box, more.box], **_PRIVATE,
     )  # fmt: skip
 
+    linked = gr.Textbox(elem_classes="offstage", label="A linked picture")
+
     def when_selected(tab: gr.Tab) -> None:
         ready = tab.select(
             handler(registry, handlers.show_example, _SECONDS),
-            [source, widgets.shown_for, question.image],
+            [source, widgets.shown_for, question.image, linked],
             [widgets.shown_for, question.examples, *taken], show_progress="hidden", js=_LINKED,
             **_MODEL, **_PRIVATE,
         )  # fmt: skip

@@ -166,7 +166,8 @@ def test_examples_come_with_the_words_of_their_captions(session, tmp_path):
 def test_a_picture_that_a_link_brought_stays_where_the_tab_opens(session, image):
     registry = BundleRegistry([session])
     assert handlers.show_example(registry, "", "", image) == gr.skip()
-    assert handlers.show_example(registry, handlers.OWN, "", None) == gr.skip()
+    assert handlers.show_example(registry, "", "", None, "linked") == gr.skip()
+    assert handlers.show_example(registry, "", handlers.OWN, image) == gr.skip()
     key, *_ = handlers.show_example(registry, "", "", None)
     assert key == session.key, "without one the bundle's example is shown"
     assert handlers.show_example(registry, "", key, image) == gr.skip(), "which stays"
