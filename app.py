@@ -41,6 +41,7 @@ from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
 from tabs.server.registry import BundleRegistry  # noqa: E402
 from tabs.server.session import MODEL, BundleSession  # noqa: E402
+from tabs.server.whole_pictures import write_pictures_once  # noqa: E402
 from tabs.ui import image_input  # noqa: E402
 from tabs.ui.theme import HEAD, css, theme  # noqa: E402
 
@@ -225,6 +226,7 @@ def _port(text: str) -> int:
 def serve(registry: BundleRegistry, *, block: bool = True, **options) -> gr.Blocks:
     """Build and launch the page; `options` go to `launch`."""
     fetch_nothing()
+    write_pictures_once()
     page = build(registry)
     page.queue(max_size=WAITING, default_concurrency_limit=8)
     for fn in page.fns.values():

@@ -33,6 +33,7 @@ from export.pipeline.passes import MeanPass, Passes, merge_effects, merge_means
 from export.pipeline.phrases import embed_pool, pursue_layers, rounded
 from export.pipeline.plan import make_plan
 from export.pipeline.update_bundle import model_card
+from export.pipeline.weaker_images import with_weaker_images
 from export.pipeline.work_folder import Work, plan_of
 
 Say = Callable[[str], None]
@@ -194,6 +195,7 @@ def _finish(inputs: Inputs, work: Work, merged: State, states: list[State], say:
     card = render_card(bundle, metrics, command, local_name(out), model_card(settings.model))
     skipped, notes = MeanPass.from_state(merged).skipped, inputs.source.notes
     bundle = with_results(bundle, metrics, card)
+    bundle = with_weaker_images(bundle, inputs.lens)
     bundle = replace(bundle, opening=opening(bundle, inputs.lens))
     work.finishing(settings, bundle)
     extra = {**weights, "skipped.csv": skipped_csv(skipped, notes)}

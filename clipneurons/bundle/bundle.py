@@ -39,6 +39,7 @@ from clipneurons.bundle.hub import is_remote, resolve
 from clipneurons.bundle.labels import LayerLabels, from_tensors, problems, to_bytes
 from clipneurons.bundle.storage import narrow, wide
 from clipneurons.bundle.thumbnails import Examples
+from clipneurons.bundle.weaker_images import sampled, weaker_problems
 
 NEURON_TENSORS = (
     "directions",
@@ -51,6 +52,7 @@ NEURON_TENSORS = (
     "norm_histogram",
     "participation_ratio",
 )
+WEAKER = ("middle_images", "weak_images")
 # What two of them are called in the files.
 _IN_FILES = {"top_activating_images": "top_images", "participation_ratio": "effective_share"}
 STORED_HALF = ("directions", "means", "top_norms")
@@ -71,6 +73,10 @@ class LayerArrays:
     participation_ratio   (Σ‖φ‖²)² / (D Σ‖φ‖⁴) of the centred effects: share of images that carry it
     indices, coefficients r_n ≈ Σ_j coefficients[n, j] · text_embeddings[indices[n, j]],
                           |coefficients| descending
+    middle_images, weak_images
+                          of the pictures `weaker_images.sampled`, by their places, a few of the
+                          middle of ‖φ_n(I) − b_n‖ over the data set, and of what is below; −1 pads;
+                          None where the export did not look
     """
 
     directions: Float[Tensor, "unit embed"]
@@ -84,6 +90,8 @@ class LayerArrays:
     participation_ratio: Float[Tensor, " unit"]
     indices: Int[Tensor, "unit component"]
     coefficients: Float[Tensor, "unit component"]
+    middle_images: Int[Tensor, "unit few"] | None = None
+    weak_images: Int[Tensor, "unit few"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +220,9 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
             value = getattr(arrays, name)
             value = value.half() if half and name in STORED_HALF else value
             neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"] = narrow(value).contiguous()
+        for name in WEAKER:
+            if (places := getattr(arrays, name)) is not None:
+                neurons[f"layer{layer}.{name}"] = narrow(places).contiguous()
         decomposition[f"layer{layer}.indices"] = narrow(arrays.indices).contiguous()
         coefficients = arrays.coefficients.half() if half else arrays.coefficients
         decomposition[f"layer{layer}.coefficients"] = coefficients.contiguous()
@@ -243,6 +254,9 @@ def _unpack(
     layer: int, neurons: dict[str, Tensor], decomposition: dict[str, Tensor]
 ) -> LayerArrays:
     arrays = {name: neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"] for name in NEURON_TENSORS}
+    for name in WEAKER:
+        if f"layer{layer}.{name}" in neurons:
+            arrays[name] = neurons[f"layer{layer}.{name}"]
     for name in ("indices", "coefficients"):
         arrays[name] = decomposition[f"layer{layer}.{name}"]
     return LayerArrays(**{name: wide(value) for name, value in arrays.items()})
@@ -252,6 +266,7 @@ def _check(bundle: Bundle, folder: Path) -> None:
     """Shapes against the config, finite values, indices in range."""
     config = bundle.config
     texts, pool = len(bundle.texts), config.pool.count
+    pictures = len(sampled(bundle.examples))
     wrong = []
     if texts != pool or bundle.text_embeddings.shape != (texts, config.embed_dim):
         shape = tuple(bundle.text_embeddings.shape)
@@ -285,6 +300,8 @@ def _check(bundle: Bundle, folder: Path) -> None:
         norms = a.directions.norm(dim=1)
         if bool((((norms - 1).abs() > 1e-3) & (norms > 0)).any()):
             wrong.append(f"layer {layer} directions are neither unit nor zero rows")
+        weaker = weaker_problems((a.middle_images, a.weak_images), units, pictures)
+        wrong += [f"layer {layer} {w}" for w in weaker]
         if layer in bundle.labels:
             wrong += [f"layer {layer} {w}" for w in problems(bundle.labels[layer], units, texts)]
     if bundle.labels and set(bundle.labels) != set(bundle.layers):

@@ -1,14 +1,18 @@
 """How tensors lie in a bundle's files: whole numbers no wider than they need."""
 
+import torch
 from torch import Tensor
 
 
 def narrow(value: Tensor) -> Tensor:
-    """Whole numbers in 16 bits where they fit; `wide` widens them again."""
+    """Whole numbers in 8 or 16 bits where they fit; `wide` widens them again."""
     if value.is_floating_point() or not value.numel():
         return value
     low, high = (int(v) for v in value.aminmax())
-    return value.short() if -(2**15) <= low <= high < 2**15 else value.int()
+    for width in (torch.int8, torch.int16):
+        if torch.iinfo(width).min <= low <= high <= torch.iinfo(width).max:
+            return value.to(width)
+    return value.int()
 
 
 def wide(value: Tensor) -> Tensor:

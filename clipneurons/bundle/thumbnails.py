@@ -40,6 +40,11 @@ class Examples(Mapping[int, bytes]):
         """The picture's caption or file name; empty where the source had none."""
         return self.captions[self._row(image)] if self.captions else ""
 
+    def spread(self, count: int) -> list[int]:
+        """Numbers of some pictures, spread evenly over all."""
+        images = list(self)
+        return images[:: max(1, len(images) // count)][:count]
+
     def _row(self, image: int) -> int:
         row = int(torch.searchsorted(self.ids, image))
         if row == len(self.ids) or int(self.ids[row]) != image:

@@ -115,6 +115,6 @@ class TextIndex:
         if not weights.any():
             words = ", ".join(f'"{phrase.words}"' for phrase in phrases)
             raise ValueError(
-                f"No text of this bundle's pool contains {words}. Search by direction instead."
+                f"No text of this bundle's pool contains {words}: take a word of its vocabulary."
             )
         return weights

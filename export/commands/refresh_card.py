@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--bundle", default=DEFAULT_MODEL, help="the bundle's folder (default: %(default)s)")
     add("--opening", action="store_true",
-        help="also compute anew what the page opens with, before its model is loaded")  # fmt: skip
+        help="also compute anew what the page shows before its model is loaded: its examples, and "
+        "each unit's weaker pictures")  # fmt: skip
     add("--device", help="default: cuda where there is one, else cpu")
 
 
@@ -27,12 +28,15 @@ def run(args: argparse.Namespace) -> int:
     from clipneurons.lens.make import make_lens
     from export.pipeline.opening import opening
     from export.pipeline.update_bundle import local_folder, open_model, rewrite
+    from export.pipeline.weaker_images import with_weaker_images
 
     folder = local_folder(args.bundle)
     bundle = read_bundle(folder, (CARD, *MODEL_FILES))
     clip = open_model(bundle, folder, args.device)
     if args.opening:
-        bundle = replace(bundle, opening=opening(bundle, make_lens(clip, bundle.config.layers)))
+        lens = make_lens(clip, bundle.config.layers)
+        bundle = with_weaker_images(bundle, lens)
+        bundle = replace(bundle, opening=opening(bundle, lens))
     rewrite(bundle, folder)
     print(f"{folder}: card and checksums renewed")
     return 0

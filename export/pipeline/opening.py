@@ -40,7 +40,7 @@ def _concepts(bundle: Bundle, lens: Lens) -> dict:
     recall = bundle.metrics.get("concepts", {}).get("recall_at_10", {})
     way = max((DENSE, *WAYS), key=lambda one: recall.get(one, 0))
     reader = ConceptReader(lens, bundle)
-    order = best_read(reader, way, sample(bundle, TRIED))
+    order = best_read(reader, way, bundle.examples.spread(TRIED))
     best = varied(order, bundle.examples.caption)[:SHOWN]
     return {"pictures": best, "reading": read_image(reader, picture(bundle, best[0]), way)}
 
@@ -71,7 +71,7 @@ def _shift(bundle: Bundle, lens: Lens) -> dict:
 
     Of a few drawings the first that makes a difference, else the one that comes nearest.
     """
-    numbers = sample(bundle, 2 * IMAGES)
+    numbers = bundle.examples.spread(2 * IMAGES)
     pictures = [picture(bundle, one) for one in numbers]
     profiler, pool = Profiler(lens, bundle), EmbeddedTextPool.of(bundle)
     best: dict = {}
@@ -86,12 +86,6 @@ def _shift(bundle: Bundle, lens: Lens) -> dict:
     except FileNotFoundError:
         return {}
     return best
-
-
-def sample(bundle: Bundle, count: int) -> list[int]:
-    """Numbers of gallery pictures, spread evenly over all."""
-    images = list(bundle.examples)
-    return images[:: max(1, len(images) // count)][:count]
 
 
 def picture(bundle: Bundle, number: int) -> Image.Image:

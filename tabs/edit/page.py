@@ -30,7 +30,7 @@ from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL, BundleSession
 from tabs.server.uploads import open_image
 from tabs.ui.image_input import ImageInput
-from tabs.ui.plots import empty, html
+from tabs.ui.plots import empty, html, percent
 
 TITLE = "Edit"
 _PRIVATE = {"api_visibility": "private"}
@@ -235,7 +235,7 @@ class Handlers:
         note = (
             f"Without {count} neuron{'s' * (count > 1)} it is read as “{found['wanted']}”: the "
             f"fewest that turn this picture. Of 1,000 random sets of as many, "
-            f"{found['random_turn']:.1%} turn it too. What helps one picture may hurt others: "
+            f"{percent(found['random_turn'])} turn it too. What helps one picture may hurt others: "
             "“export mend” measures that."
         )
         return self._again(old, edit, note)

@@ -102,8 +102,7 @@ class BundleSession:
 
     def sample(self, count: int) -> list[int]:
         """Numbers of gallery pictures, spread evenly over all."""
-        images = list(self.bundle.examples)
-        return images[:: max(1, len(images) // count)][:count]
+        return self.bundle.examples.spread(count)
 
     @property
     def mean_thumbnail(self) -> Tensor:

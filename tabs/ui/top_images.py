@@ -15,6 +15,7 @@ from clipneurons.bundle import image_groups
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.image_groups import NAMED
 from clipneurons.bundle.unit_words import plain
+from clipneurons.bundle.weaker_images import PAD, sampled
 from clipneurons.explore.dashboard import NeuronDashboard
 from clipneurons.explore.dictionary import Dictionary
 from clipneurons.images.convert import webp_uri
@@ -135,35 +136,55 @@ def gallery_html(
 
 def weaker_images(
     bundle: Bundle, card: NeuronDashboard
-) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """Of the images that the bundle lists for a unit, some of the middle and the weakest.
+) -> list[tuple[str, list[tuple[int, float | None]]]]:
+    """Pictures to which the unit reacts less, by what range they are of; without empty ranges.
+
+    The middle half and the weakest quarter of all images, without the sizes of the effects, where
+    the bundle knows such; else the middle and the end of the images that it lists.
+    """
+    arrays = bundle.layers[card.layer]
+    if arrays.middle_images is None or arrays.weak_images is None:
+        return _listed_weaker(bundle, card)
+    known = sampled(bundle.examples)
+    ranges = {
+        "From the middle half of all images": arrays.middle_images[card.unit],
+        "From the quarter of all images in which it does least": arrays.weak_images[card.unit],
+    }
+    found = [
+        (title, [(known[place], None) for place in places.tolist() if place != PAD])
+        for title, places in ranges.items()
+    ]
+    return [one for one in found if one[1]]
+
+
+def _listed_weaker(
+    bundle: Bundle, card: NeuronDashboard
+) -> list[tuple[str, list[tuple[int, float | None]]]]:
+    """Of the images listed for a unit, some of the middle and the weakest.
 
     Those that are shown as strongest are in neither; without a thumbnail an image is left out.
     """
     strong = {image for image, _ in shown_images(bundle, card)}
-    middle = len(card.images) // 2
+    count = len(card.images)
     kept = [
         (rank, image, norm)
         for rank, (image, norm) in enumerate(card.images)
         if image in bundle.examples and image not in strong
     ]
     weak = kept[-_WEAKER:]
-    near = sorted(kept[:-_WEAKER], key=lambda one: abs(one[0] - middle))[:_WEAKER]
-    return [one[1:] for one in sorted(near)], [one[1:] for one in weak]
+    near = sorted(kept[:-_WEAKER], key=lambda one: abs(one[0] - count // 2))[:_WEAKER]
+    found = [
+        (f"The middle of its {count} strongest", [one[1:] for one in sorted(near)]),
+        (f"The weakest of its {count} strongest", [one[1:] for one in weak]),
+    ]
+    return [one for one in found if one[1]]
 
 
 def _weaker_html(gallery: Gallery, card: NeuronDashboard) -> str:
-    count, parts = len(card.images), []
-    for title, images in zip(
-        (f"The middle of its {count} strongest", f"The weakest of its {count} strongest"),
-        weaker_images(gallery.bundle, card),
-        strict=True,
-    ):
-        if images:
-            parts.append(
-                f'<div class="cn-group"><h4><small>{title}</small></h4>'
-                f"{_pictures(gallery, images)}</div>"
-            )
+    parts = [
+        f'<div class="cn-group"><h4><small>{title}</small></h4>{_pictures(gallery, images)}</div>'
+        for title, images in weaker_images(gallery.bundle, card)
+    ]
     if not parts:
         return ""
     return (
@@ -171,13 +192,13 @@ def _weaker_html(gallery: Gallery, card: NeuronDashboard) -> str:
     )
 
 
-def _pictures(gallery: Gallery, images: Sequence[tuple[int, float]]) -> str:
+def _pictures(gallery: Gallery, images: Sequence[tuple[int, float | None]]) -> str:
     pictures = "".join(_picture(gallery, *image) for image in images)
     return f'<div class="cn-gallery">{pictures}</div>'
 
 
-def _picture(gallery: Gallery, image: int, norm: float) -> str:
-    """A picture that leads to the other tabs, what it shows, and the size of the effect."""
+def _picture(gallery: Gallery, image: int, norm: float | None) -> str:
+    """A picture that leads to the other tabs, what it shows, and the effect's size if known."""
     examples = gallery.bundle.examples
     caption = escape(examples.caption(image) or f"image {image}")
     fires = gallery.maps.get(image)
@@ -185,9 +206,10 @@ def _picture(gallery: Gallery, image: int, norm: float) -> str:
     targets = "".join(
         link(name, tab=tab, picture=image, bundle=gallery.key) for tab, name in _OPEN_IN.items()
     )
+    size = "" if norm is None else f"<figcaption>{norm:.2g}</figcaption>"
     return (
         f'<figure title="{caption}"><details name="picture"><summary class="cn-lit">'
         f'<img alt="{caption}" src="{webp_uri(examples[image])}">{lit}</summary>'
         f'<div class="cn-open"><p>{caption}</p><span>Open in</span>{targets}</div></details>'
-        f"<figcaption>{norm:.2g}</figcaption></figure>"
+        f"{size}</figure>"
     )

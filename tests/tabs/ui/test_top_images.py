@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from clipneurons.bundle.image_groups import GROUPS, NAMED, SHOWN, ImageGroups
+from clipneurons.bundle.weaker_images import FEW, PAD, sampled
 from clipneurons.explore.dictionary import Dictionary
 from tabs.ui.card_files import card_data
 from tabs.ui.neuron_card import card_html
@@ -96,15 +97,34 @@ def test_weaker_images_are_of_the_middle_and_the_end_and_none_is_shown_twice():
     bundle = tiny_bundle(top_k=100, images=100)
     card = Dictionary(bundle).card(1, 3)
     strong = [image for image, _ in shown_images(bundle, card)]
-    middle, weak = weaker_images(bundle, card)
+    (title, middle), (_, weak) = weaker_images(bundle, card)
     ranks = {image: rank for rank, (image, _) in enumerate(card.images)}
     assert [ranks[image] for image in strong] == list(range(SHOWN))
     assert [ranks[image] for image, _ in middle] == list(range(46, 54))
     assert [ranks[image] for image, _ in weak] == list(range(92, 100))
     few = tiny_bundle()
-    assert weaker_images(few, Dictionary(few).card(1, 3)) == ([], [])
+    assert weaker_images(few, Dictionary(few).card(1, 3)) == []
     assert "Weaker reactions" not in drawn(few, 1, 3, [])
-    assert "The middle of its 100 strongest" in drawn(bundle, 1, 3, [])
+    assert title == "The middle of its 100 strongest"
+    assert title in drawn(bundle, 1, 3, [])
+
+
+def test_weaker_images_are_of_the_whole_data_set_where_the_bundle_has_such():
+    bundle = tiny_bundle(images=80)
+    known, places = sampled(bundle.examples), torch.full((16, FEW), PAD)
+    middle, weak = places.clone(), places.clone()
+    middle[3, :2], weak[4, 0] = torch.tensor([5, 0]), 63
+    arrays = replace(bundle.layers[1], middle_images=middle, weak_images=weak)
+    bundle = replace(bundle, layers=bundle.layers | {1: arrays})
+    dictionary = Dictionary(bundle)
+    ((title, images),) = weaker_images(bundle, dictionary.card(1, 3))
+    assert title == "From the middle half of all images"
+    assert images == [(known[5], None), (known[0], None)]
+    ((title, images),) = weaker_images(bundle, dictionary.card(1, 4))
+    assert title == "From the quarter of all images in which it does least"
+    assert images == [(known[63], None)]
+    assert title in drawn(bundle, 1, 4, [])
+    assert weaker_images(bundle, dictionary.card(1, 5)) == []
 
 
 def test_a_picture_says_what_it_shows_and_leads_to_other_tabs(bundle):
