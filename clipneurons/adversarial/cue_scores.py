@@ -14,6 +14,8 @@ from clipneurons.adversarial.methods import (
     NO_CUES,
     RANDOM_NEURONS,
     RANDOM_WORDS,
+    RECORDED_EFFECTS,
+    RECORDED_EMBEDDINGS,
     SECOND_ORDER,
     SIMILAR_WORDS,
     TESTED_LABELS,
@@ -154,6 +156,30 @@ def _by_labels(bundle: Bundle, request: CueRequest, difference: Tensor) -> Phras
     return PhraseScores(scores, lambda text: units.behind(text, difference))
 
 
+def _by_recorded_effects(bundle: Bundle, request: CueRequest, difference: Tensor) -> PhraseScores:
+    """w_j = Σ_n Δ_j^n ⟨v, r_n⟩ with Δ_j^n what a unit does in pictures of the phrase."""
+    units = stack_units({layer: bundle.layers[layer] for layer in request.layers})
+    effects = torch.cat([request.recordings.effects[layer] for layer in request.layers], dim=1)
+    row, along = request.recordings.row, units.directions @ difference
+    return PhraseScores(
+        _of_phrases(row, effects @ along),
+        lambda text: units.named(effects[row[text]] * along) if row[text] >= 0 else (),
+    )
+
+
+def _by_recorded_embeddings(
+    bundle: Bundle, request: CueRequest, difference: Tensor
+) -> PhraseScores:
+    """w_j = ⟨ΔM_j, v⟩: the same pictures without the neurons."""
+    recordings = request.recordings
+    return PhraseScores(_of_phrases(recordings.row, recordings.embeddings @ difference))
+
+
+def _of_phrases(row: Int[Tensor, " text"], scores: Float[Tensor, " cue"]) -> Float[Tensor, " text"]:
+    """Scores of recorded cues for every phrase of the pool, 0 where it was not recorded."""
+    return torch.where(row >= 0, scores[row.clamp_min(0)], 0.0)
+
+
 def _similar_words(bundle: Bundle, request: CueRequest, difference: Tensor) -> PhraseScores:
     return PhraseScores(bundle.text_embeddings @ difference)
 
@@ -177,6 +203,8 @@ SCORERS: Mapping[str, Callable[[Bundle, CueRequest, Float[Tensor, " embed"]], Ph
     INDIRECT: _by_phrases,
     DENSE_EFFECTS: _by_effects,
     TESTED_LABELS: _by_labels,
+    RECORDED_EFFECTS: _by_recorded_effects,
+    RECORDED_EMBEDDINGS: _by_recorded_embeddings,
     SIMILAR_WORDS: _similar_words,
     RANDOM_WORDS: _random_words,
     NO_CUES: _no_cues,

@@ -61,11 +61,13 @@ def find_cues(
     phrase j the score w_j = Σ_n γ_j^n ⟨v, r_n⟩ (2406.04341, section 5.1). "dense effects" is ours:
     all units and all that they write, w_j = Σ_n s_n² ⟨t_j, r_n⟩ ⟨v, r_n⟩ with s_n the size of a
     unit's largest effects. "tested labels", ours too, takes from the labels what makes a unit act:
-    w_j = Σ_n c_j^n s_n ⟨v, r_n⟩ with a label's coefficients c.
+    w_j = Σ_n c_j^n s_n ⟨v, r_n⟩ with a label's coefficients c. "recorded effects", ours, has seen
+    pictures of every phrase: w_j = Σ_n Δ_j^n ⟨v, r_n⟩ with what the units do in them.
 
     The baselines differ in one thing each: "random neurons" in the choice of units, "indirect
     effect" in ``decompositions`` (see `indirect_decompositions`), "similar words" scores a phrase
-    by ⟨t_j, v⟩, "random words" by chance, "no cues" is empty.
+    by ⟨t_j, v⟩, "recorded embeddings" by the same pictures without the neurons, "random words" by
+    chance, "no cues" is empty.
 
     Args:
         bundle: dictionary of the model's units.

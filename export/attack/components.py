@@ -9,18 +9,22 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from clipneurons.adversarial.attack import Check, unchecked
 from clipneurons.adversarial.cue_filter import CueFilter
+from clipneurons.adversarial.cue_recorder import record_cues
+from clipneurons.adversarial.cue_recordings import CueRecordings
 from clipneurons.adversarial.cue_request import CueRequest
 from clipneurons.adversarial.cues import Cues, chosen_layers, find_cues
 from clipneurons.adversarial.descriptions import Describer, TemplateDescriber
 from clipneurons.adversarial.image_generator import ImageGenerator
-from clipneurons.adversarial.methods import INDIRECT, RANDOM_NEURONS, RANDOM_WORDS
+from clipneurons.adversarial.methods import INDIRECT, RANDOM_NEURONS, RANDOM_WORDS, RECORDED
 from clipneurons.adversarial.photograph_generator import photograph_composer
 from clipneurons.adversarial.pictogram_generator import Composer, pictogram_composer
 from clipneurons.adversarial.zero_shot import SecondOpinion
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.text.class_names import (
     ClipSimilarity,
@@ -136,6 +140,7 @@ def all_cues(
     layers = chosen_layers(components.bundle, _layers(options.layers))
     found: dict[tuple, Cues] = {}
     decompositions: dict = {}
+    recordings: CueRecordings | None = None
 
     def cues_of(cell: Cell) -> Cues:
         # Only the random methods depend on the seed.
@@ -146,23 +151,24 @@ def all_cues(
                 *cell.pair, layers, options.neurons, options.words, cell.method,
                 components.rules(cell.pair[1], blocked), seed=seed,
                 decompositions=decompositions if cell.method == INDIRECT else None,
+                recordings=recordings if cell.method in RECORDED else None,
             )  # fmt: skip
             found[key] = find_cues(components.bundle, components.clip, request)
         return found[key]
 
-    # The indirect effects take a minute: a mistake in a name shows before.
+    # The indirect effects and the recordings take a minute: a mistake in a name shows before.
     for cell in cells:
-        if cell.method != INDIRECT:
+        if cell.method not in (INDIRECT, *RECORDED):
             cues_of(cell)
     if any(cell.method == INDIRECT for cell in cells):
         decompositions.update(_indirect(options, components, folder, layers))
+    if any(cell.method in RECORDED for cell in cells):
+        recordings = _recordings(components, folder)
     return {cell: cues_of(cell) for cell in cells}
 
 
 def _indirect(options: AttackOptions, components: Components, folder: AttackFolder, layers) -> dict:
     """The indirect-effect reading of the model, computed once for a folder."""
-    from safetensors.torch import load_file, save_file
-
     from clipneurons.analysis.indirect_decomposition import (
         IndirectDecomposition,
         indirect_decompositions,
@@ -176,18 +182,46 @@ def _indirect(options: AttackOptions, components: Components, folder: AttackFold
             components.bundle.text_embeddings, components.bundle.config.components,
             progress=lambda share: progress(f"indirect effects {100 * share:.0f} %"),
         )  # fmt: skip
-        tensors = {
-            f"layer{n}.{x}": getattr(found[n], x).contiguous() for n in layers for x in names
-        }
-        folder.begin()
-        part = file.with_suffix(".part")
-        save_file(tensors, part)
-        part.replace(file)
+        _save(folder, file, {f"layer{n}.{x}": getattr(found[n], x) for n in layers for x in names})
     tensors = load_file(file)
     return {
         layer: IndirectDecomposition(*(tensors[f"layer{layer}.{name}"] for name in names))
         for layer in layers
     }
+
+
+def _recordings(components: Components, folder: AttackFolder) -> CueRecordings:
+    """What the model does in pictures of the cues, painted once for a folder.
+
+    Raises:
+        UserError: the painter does not say what it can draw.
+    """
+    painter, bundle, clip = components.painter, components.bundle, components.clip
+    if not isinstance(painter, Composer):
+        raise UserError(
+            f"the methods {' and '.join(RECORDED)} need thousands of pictures: use the painter "
+            f"{COMPOSER} or {PHOTOGRAPHS}, or other --methods"
+        )
+    file = folder.folder / "recordings.safetensors"
+    if not file.exists():
+        lens = make_lens(clip, list(bundle.layers) if clip.kind == "vit" else ())
+        found = record_cues(
+            bundle, lens, painter, painter.concept, painter.concepts,
+            progress=lambda share: progress(f"pictures of cues {100 * share:.0f} %"),
+        )  # fmt: skip
+        layers = {f"layer{layer}": effects for layer, effects in found.effects.items()}
+        _save(folder, file, {"row": found.row, "embeddings": found.embeddings} | layers)
+    tensors = load_file(file)
+    effects = {layer: tensors[f"layer{layer}"] for layer in bundle.layers}
+    return CueRecordings(tensors["row"], effects, tensors["embeddings"])
+
+
+def _save(folder: AttackFolder, file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """A file that is either whole or not there."""
+    folder.begin()
+    part = file.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+    part.replace(file)
 
 
 def _images(spec: str, clip: ClipModel) -> torch.Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from clipneurons.adversarial.attack import Outcome, spurious_cues, success_rate
-from clipneurons.adversarial.methods import NO_CUES, OURS, RANDOM_WORDS
+from clipneurons.adversarial.methods import NO_CUES, OURS, RANDOM_WORDS, RECORDED_EMBEDDINGS
 from clipneurons.stats.intervals import Rate, ratio_of_means, wilson
 from export.attack.results import Cell
 
@@ -97,7 +97,9 @@ def _compare(rates, overall, pairs, methods, seeds) -> dict:
     ours = [method for method in OURS if method in methods]
     others = [method for method in methods if method not in ours]
     ratios = {o: {m: asdict(ratio_of_means(grid(o), grid(m))) for m in others} for o in ours}
-    baselines = [method for method in others if method not in (NO_CUES, RANDOM_WORDS)]
+    # What has seen pictures is the control of those of ours that have, and compared with them.
+    apart = (NO_CUES, RANDOM_WORDS, RECORDED_EMBEDDINGS)
+    baselines = [method for method in others if method not in apart]
     best = max(baselines, key=lambda m: overall[m]["mean"], default=None)
     return {"ratios": ratios, "best baseline": best}
 

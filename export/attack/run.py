@@ -17,7 +17,7 @@ from clipneurons.adversarial.cues import Cues
 from clipneurons.adversarial.descriptions import check_count
 from clipneurons.adversarial.duplicates import Duplicates
 from clipneurons.adversarial.image_generator import picture_seeds
-from clipneurons.adversarial.methods import INDIRECT, METHODS, TESTED_LABELS
+from clipneurons.adversarial.methods import INDIRECT, METHODS, RECORDED, TESTED_LABELS
 from clipneurons.adversarial.pictogram_generator import Composer
 from clipneurons.adversarial.zero_shot import ZeroShotClassifier
 from clipneurons.former_names import current
@@ -55,6 +55,8 @@ def run_attack(options: AttackOptions) -> str:
         methods.remove(INDIRECT)  # whose effects are those of a ViT's neurons
     if options.methods == ALL and not components.bundle.labels:
         methods.remove(TESTED_LABELS)
+    if options.methods == ALL and not isinstance(components.painter, Composer):
+        methods = [method for method in methods if method not in RECORDED]
     side = options.size or max(components.clip.image_size)
     folder = AttackFolder(options.out, _settings(options, pairs, methods))
     cells = [Cell(p, m, s) for p in pairs for m in methods for s in range(options.seeds)]

@@ -1,0 +1,91 @@
+"""What the units of a model do when a cue is put beside an object, measured on pictures of it."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clipneurons.adversarial.cue_recordings import CueRecordings
+from clipneurons.adversarial.descriptions import Description
+from clipneurons.adversarial.image_generator import ImageGenerator
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.lens.make import Lens
+
+# Pictures of each cue, every one beside another object.
+PICTURES = 8
+_BATCH = 64
+
+
+def record_cues(
+    bundle: Bundle,
+    lens: Lens,
+    painter: ImageGenerator,
+    drawn: Callable[[str], str | None],
+    companions: Sequence[str],
+    seed: int = 0,
+    pictures: int = PICTURES,
+    progress: Callable[[float], object] = lambda share: None,
+) -> CueRecordings:
+    """Paint every phrase that can be drawn beside the same few objects and read the model.
+
+    Any cue draws the model from what it stands beside, so that pictures without one would say
+    little: a cue is compared with the mean of all cues.
+
+    Args:
+        bundle: its phrases are the cues, its directions what effects are measured along.
+        lens: reads the bundle's layers.
+        painter: paints the objects, and the cues beside them.
+        drawn: the name of what the painter draws for a phrase, None where it cannot.
+        companions: names of what may stand beside a cue, drawn by chance.
+        seed: of the choice of companions and of the pictures.
+        pictures: number of pictures of a cue.
+        progress: called with the share that is done.
+
+    Raises:
+        ValueError: nothing can be drawn, or no pictures are asked for.
+    """
+    names = [drawn(text) for text in bundle.texts]
+    cues = list(dict.fromkeys(name for name in names if name is not None))
+    if not cues or not companions or pictures < 1:
+        raise ValueError(
+            "expected phrases that can be drawn, objects beside them and at least one picture, "
+            f"got {len(cues)}, {len(companions)} and {pictures}"
+        )
+    rng = random.Random(f"cue recordings {seed}")
+    beside = rng.choices(list(companions), k=pictures)
+    seeds = [rng.getrandbits(31) for _ in beside]
+
+    def paint(cue: str) -> Iterator[Image.Image]:
+        for companion, number in zip(beside, seeds, strict=True):
+            for painting in painter(companion, [Description("", (cue,))], [number]):
+                yield painting.image
+
+    means: list[list[Tensor]] = []
+    per_batch = max(1, _BATCH // pictures)
+    for start in range(0, len(cues), per_batch):
+        part = cues[start : start + per_batch]
+        read = _read(bundle, lens, [image for cue in part for image in paint(cue)])
+        means.append([x.unflatten(0, (len(part), -1)).mean(1) for x in read])
+        progress((start + len(part)) / len(cues))
+    every = [torch.cat(parts) for parts in zip(*means, strict=True)]
+    *effects, embeddings = (rows - rows.mean(0) for rows in every)
+    number = {cue: row for row, cue in enumerate(cues)}
+    return CueRecordings(
+        row=torch.tensor([-1 if name is None else number[name] for name in names]),
+        effects=dict(zip(bundle.layers, effects, strict=True)),
+        embeddings=embeddings,
+    )
+
+
+@torch.no_grad()
+def _read(bundle: Bundle, lens: Lens, images: Sequence[Image.Image]) -> list[Tensor]:
+    """⟨φ_n(I), r_n⟩ of every unit, layer by layer, and last the unit-norm embeddings."""
+    batch = torch.stack([lens.clip.preprocess(image.convert("RGB")) for image in images])
+    embedded, contributions = lens(batch.to(lens.clip.device))
+    effects = [
+        contributions[layer].project(arrays.directions.to(embedded)).cpu()
+        for layer, arrays in bundle.layers.items()
+    ]
+    return [*effects, torch.nn.functional.normalize(embedded, dim=-1).cpu()]
