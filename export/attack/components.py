@@ -62,6 +62,12 @@ class Components:
         opinion = SecondOpinion(self.opinion, true_class, target_class)
         return lambda paintings: opinion([painting.image for painting in paintings])
 
+    @property
+    def draws_cues(self) -> bool:
+        """Whether the painter says which phrases of the bundle it can draw, and can some."""
+        painter = self.painter
+        return isinstance(painter, Composer) and any(map(painter.concept, self.bundle.texts))
+
     def rules(self, target_class: str, blocked: tuple[str, ...]) -> CueFilter:
         """The same for every method; with the composer only phrases that can be drawn."""
         drawable = None
@@ -194,13 +200,13 @@ def _recordings(components: Components, folder: AttackFolder) -> CueRecordings:
     """What the model does in pictures of the cues, painted once for a folder.
 
     Raises:
-        UserError: the painter does not say what it can draw.
+        UserError: the painter draws none of the bundle's phrases, or does not say which.
     """
     painter, bundle, clip = components.painter, components.bundle, components.clip
-    if not isinstance(painter, Composer):
+    if not components.draws_cues:
         raise UserError(
-            f"the methods {' and '.join(RECORDED)} need thousands of pictures: use the painter "
-            f"{COMPOSER} or {PHOTOGRAPHS}, or other --methods"
+            f"the methods {' and '.join(RECORDED)} need pictures of the bundle's phrases: use the "
+            f"painter {COMPOSER} or {PHOTOGRAPHS} and a bundle whose phrases it can draw"
         )
     file = folder.folder / "recordings.safetensors"
     if not file.exists():

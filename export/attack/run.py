@@ -55,7 +55,7 @@ def run_attack(options: AttackOptions) -> str:
         methods.remove(INDIRECT)  # whose effects are those of a ViT's neurons
     if options.methods == ALL and not components.bundle.labels:
         methods.remove(TESTED_LABELS)
-    if options.methods == ALL and not isinstance(components.painter, Composer):
+    if options.methods == ALL and not components.draws_cues:
         methods = [method for method in methods if method not in RECORDED]
     side = options.size or max(components.clip.image_size)
     folder = AttackFolder(options.out, _settings(options, pairs, methods))

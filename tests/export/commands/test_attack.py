@@ -10,6 +10,7 @@ import export.attack.results
 from clipneurons.adversarial.attack import Outcome
 from clipneurons.adversarial.descriptions import Description
 from clipneurons.adversarial.methods import INDIRECT, METHODS, TESTED_LABELS
+from clipneurons.adversarial.pictogram_generator import Composer
 from clipneurons.bundle.bundle import save_bundle
 from export.__main__ import main
 from export.attack.report import flip_rates, render, render_defence, summarise
@@ -225,6 +226,13 @@ def test_a_missing_gpu_and_a_full_disk_are_said_before_anything_is_painted(
     assert "0 MB free" in capsys.readouterr().err
     with pytest.raises(UserError, match="pictures of 64 x 64 may take 22 MB"):
         check_space(tmp_path / "not" / "yet", 1000, 64)
+
+
+def test_pictures_of_cues_need_phrases_that_can_be_drawn(work, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Composer, "concept", lambda self, phrase: {"cat": "cat"}.get(phrase))
+    pair = ("--true", "cat", "--target", "dog", "--images", "1", "--seeds", "1")
+    assert attack(work, tmp_path / "named", *pair, "--methods", "recorded effects") == 2
+    assert "need pictures of the bundle's phrases" in capsys.readouterr().err
 
 
 def test_another_attack_or_other_files_in_the_folder_are_refused(work, tmp_path, capsys):
