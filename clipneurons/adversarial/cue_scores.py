@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipneurons.adversarial.cue_request import CueRequest
@@ -158,7 +158,7 @@ def _by_labels(bundle: Bundle, request: CueRequest, difference: Tensor) -> Phras
 
 def _by_recorded_effects(bundle: Bundle, request: CueRequest, difference: Tensor) -> PhraseScores:
     """w_j = Σ_n Δ_j^n ⟨v, r_n⟩ with Δ_j^n what a unit does in pictures of the phrase."""
-    units = stack_units({layer: bundle.layers[layer] for layer in request.layers})
+    units = Units.of({layer: bundle.layers[layer] for layer in request.layers})
     effects = torch.cat([request.recordings.effects[layer] for layer in request.layers], dim=1)
     row, along = request.recordings.row, units.directions @ difference
     return PhraseScores(
