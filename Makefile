@@ -30,7 +30,7 @@ bundles: $(VENV)/.app
 	$(VENV)/bin/python -m export run --model artifacts/mini-vit --out artifacts/mini-vit --overwrite --restart \
 	  --storage float16 --gallery-mb 2
 	$(VENV)/bin/python -m export run --model artifacts/mini-rn --out artifacts/mini-rn --overwrite --restart \
-	  --storage float16 --gallery-mb 1.5 --top-k 50
+	  --storage float16 --gallery-mb 1.4 --top-k 50
 	$(VENV)/bin/python -m export evaluate --no-fidelity --segmentation --refined
 	for bundle in mini-vit mini-rn; do \
 	  $(VENV)/bin/python -m export evaluate --bundle artifacts/$$bundle --no-fidelity --concepts --labels \
