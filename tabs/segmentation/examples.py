@@ -30,7 +30,7 @@ class Example:
 def examples(session: BundleSession) -> list[Example]:
     """A few of the bundle's pictures: of several things and of one, in turn.
 
-    Those first in which the model finds all names best.
+    Those first in which the model finds all names best, each at a place of its own.
     """
 
     def make() -> list[int]:
@@ -48,6 +48,9 @@ def examples(session: BundleSession) -> list[Example]:
             )
             for kind in kinds
         ]
+        # Of a picture that says "hammer, glove" the hammer's map must not lie on the glove.
+        first = sorted(best[0][:_SHOWN], key=lambda i: not _all_found(session, i, named[i]))
+        best[0][:_SHOWN] = first
         in_turn = [i for pair in zip_longest(*best) for i in pair if i is not None]
         return (in_turn or list(named))[:_SHOWN]
 
@@ -90,6 +93,15 @@ def named_in(caption: str | None, known: set[str]) -> list[str]:
 def _class_names(session: BundleSession) -> set[str]:
     # "An orange cat" shows no orange.
     return {name.casefold() for name in session.bundle.config.data.class_names} - COLOURS.keys()
+
+
+def _all_found(session: BundleSession, number: int, names: list[str]) -> bool:
+    """Whether each name is in the picture, as the page tells it."""
+    from clipneurons.segmentation.presence import presences
+
+    image = open_image(BytesIO(session.bundle.examples[number]))
+    found = presences(session.clip, image, names, session.bundle.text_embeddings)
+    return all(one.present for one in found)
 
 
 def _agreement(session: BundleSession, number: int, names: list[str]) -> float:

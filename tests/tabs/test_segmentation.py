@@ -141,6 +141,26 @@ def test_clicks_on_the_enlarged_picture_are_divided_back(found, size):
     ] * 2
 
 
+def test_pictures_of_several_things_come_first_where_each_has_its_place(
+    session, tmp_path, monkeypatch
+):
+    captions = ["a cat and a dog", "a dog above a cat", "a cat below a dog"]
+    pictures = {i: tiny_webp(i) for i in range(3)}
+    shown = replace(session.bundle, examples=Examples.build(pictures, dict(enumerate(captions))))
+    ready = BundleSession("tiny", tmp_path, shown)
+    ready.__dict__["_clip"] = session.clip
+    last = examples(ready)[-1].image.tobytes()
+
+    def presences(clip, image, names, texts):
+        rival = None if image.tobytes() == last else names[0]
+        return [Presence(0.5, 0.0, 1.0), Presence(0.5, 0.0, 1.0, rival)]
+
+    monkeypatch.setattr("clipneurons.segmentation.presence.presences", presences)
+    again = BundleSession("tiny", tmp_path, shown)
+    again.__dict__["_clip"] = session.clip
+    assert examples(again)[0].image.tobytes() == last
+
+
 def test_examples_come_with_the_words_of_their_captions(session, tmp_path):
     known = {"cat", "palm tree", "tree", "sun"}
     assert named_in("A drawing of a palm tree, a cat and a Cat", known) == ["palm tree", "cat"]
