@@ -210,7 +210,7 @@ def _recordings(components: Components, folder: AttackFolder) -> CueRecordings:
         )
     file = folder.folder / "recordings.safetensors"
     if not file.exists():
-        lens = make_lens(clip, list(bundle.layers) if clip.kind == "vit" else ())
+        lens = make_lens(clip, bundle.config.layers)
         found = record_cues(
             bundle, lens, painter, painter.concept, painter.concepts,
             progress=lambda share: progress(f"pictures of cues {100 * share:.0f} %"),

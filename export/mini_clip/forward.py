@@ -112,7 +112,7 @@ def vit(visual, images, listens_from: int | None = None, keep: int = 0):
         written = block.mlp(block.ln_2(x))
         x = x + written
         besides.append(written[:, 0])
-        if index <= last // 2:
+        if listens_from is not None and index <= last // 2:
             parts.append(written - block.mlp.c_proj.bias)  # as the lens counts neurons
         if listens_from is not None and index < listens_from:
             besides.append(attended[:, 0])
