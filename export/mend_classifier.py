@@ -186,10 +186,11 @@ def in_advance(work: Work, search: bool) -> list[str]:
 
 
 def _neuron(bundle: Bundle, one: UnitFactor) -> dict:
-    """A unit of the edit with its words: of a tested label that cannot be relied on, none."""
+    """A unit of the edit with its words: of a label that is not told from others', none."""
     tested = bundle.labels.get(one.layer)
     reliable = bool(tested.reliable[one.unit]) if tested else None
-    words = [] if reliable is False else signed_words(bundle, one.layer, one.unit, 5)
+    known = tested is None or bool(tested.told_apart[one.unit])
+    words = signed_words(bundle, one.layer, one.unit, 5) if known else []
     return asdict(one) | {"words": words, "reliable": reliable}
 
 

@@ -45,7 +45,7 @@ COLUMNS = (
     Column("label", "label", "The words that were found to predict it best", _words),
     Column("simulation", "predicts it", "Correlation of its effect with what the label foretells,"
            " on held-out images", "{:.3f}".format),
-    Column("reliable", "reliable", "Whether that is better than other neurons’ labels",
+    Column("reliable", "reliable", "Whether that is better than other neurons’ labels, and enough",
            lambda value: "yes" if value else "no"),
     Column("decomposition", "direction says", "The paper’s decomposition of its direction", _words),
     Column("decomposition_simulation", "predicts", "The same correlation of those words",

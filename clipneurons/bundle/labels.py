@@ -20,8 +20,9 @@ from clipneurons.bundle.image_groups import (
 )
 from clipneurons.bundle.storage import narrow, wide
 
-# A label is called reliable where its q-value is at most this.
-RELIABLE = 0.05
+# A label is told from other units' labels where its q-value is at most this, and reliable where it
+# also explains this share of the variance of its unit's effect.
+SIGNIFICANT, EXPLAINS = 0.05, 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +69,30 @@ class LayerLabels:
     groups: ImageGroups | None = None
 
     @property
-    def reliable(self) -> Bool[Tensor, " unit"]:
+    def told_apart(self) -> Bool[Tensor, " unit"]:
         """Units whose label predicts them better than other units' labels do."""
-        return self.q_value <= RELIABLE
+        return told_apart(self.q_value)
+
+    @property
+    def reliable(self) -> Bool[Tensor, " unit"]:
+        """Units whose label is told apart and predicts them well."""
+        return reliable(self.q_value, self.simulation_low)
+
+
+def told_apart(q_value: Float[Tensor, " unit"]) -> Bool[Tensor, " unit"]:
+    """Whether a label is better than other units' labels, which need not mean good."""
+    return q_value <= SIGNIFICANT
+
+
+def reliable(
+    q_value: Float[Tensor, " unit"], simulation_low: Float[Tensor, " unit"]
+) -> Bool[Tensor, " unit"]:
+    """Whether a label is told apart and explains at least 5 % of its unit's effect.
+
+    The whole interval of the correlation must: with thousands of images any true word is told
+    apart, also one that explains a hundredth.
+    """
+    return told_apart(q_value) & (simulation_low >= EXPLAINS**0.5)
 
 
 NAMES = tuple(field.name for field in fields(LayerLabels) if field.name != "groups")

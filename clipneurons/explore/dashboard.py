@@ -18,14 +18,16 @@ class Hit:
 class LabelTrust:
     """How far a unit's label can be trusted; see `clipneurons.bundle.labels.LayerLabels`.
 
-    `decomposition` is the correlation of the paper's decomposition, `concept` the text that the
-    unit detects best, with intersection over union.
+    `told_apart` from other units' labels it may be and still predict little; `reliable` it is where
+    it predicts well too. `decomposition` is the correlation of the paper's decomposition, `concept`
+    the text that the unit detects best, with intersection over union.
     """
 
     simulation: float
     low: float
     high: float
     shuffled_line: float
+    told_apart: bool
     reliable: bool
     decomposition: float
     concept: str

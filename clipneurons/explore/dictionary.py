@@ -196,6 +196,7 @@ class Dictionary:
             low=float(mine.simulation_low[unit]),
             high=float(mine.simulation_high[unit]),
             shuffled_line=float(mine.shuffled_line[unit]),
+            told_apart=bool(mine.told_apart[unit]),
             reliable=bool(mine.reliable[unit]),
             decomposition=float(mine.decomposition[unit]),
             concept=self.bundle.texts[int(mine.concept[unit])],

@@ -48,8 +48,10 @@ def _whole(bundle) -> list[str]:
             f"layer {layer}  {len(arrays.directions):,} units, {alive:,} alive,"
             f" median explained variance {median:.0%}"
         )
-    tested = sum(int(mine.reliable.sum()) for mine in bundle.labels.values())
-    lines.append(f"labels   {tested:,} reliable" if bundle.labels else "labels   not tested")
+    labels = bundle.labels.values()
+    sure = sum(int(mine.reliable.sum()) for mine in labels)
+    weak = sum(int(mine.told_apart.sum()) for mine in labels) - sure
+    lines.append(f"labels   {sure:,} reliable, {weak:,} weak" if labels else "labels   not tested")
     return lines + in_words(bundle.metrics.get("fidelity", {})).splitlines()
 
 
@@ -75,7 +77,8 @@ def _tested(bundle, layer: int, unit: int) -> list[str]:
     if layer not in bundle.labels:
         return ["label not tested"]
     mine = bundle.labels[layer]
-    words = "reliable" if mine.reliable[unit] else "not reliable"
+    weak = "weak" if mine.told_apart[unit] else "not reliable"
+    words = "reliable" if mine.reliable[unit] else weak
     said = ", ".join(f"{text} {value:+.2f}" for text, value in bundle.label(layer, unit, 5))
     return [
         f"label {words}: {said}",

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -23,7 +23,7 @@ from clipneurons.bundle.config import DECOMPOSITION as DECOMPOSITION_FILE
 from clipneurons.bundle.config import NEURONS
 from clipneurons.bundle.folders import file_sha256
 from clipneurons.bundle.image_groups import GROUPS
-from clipneurons.bundle.labels import RELIABLE, LayerLabels
+from clipneurons.bundle.labels import LayerLabels, reliable, told_apart
 from clipneurons.explore.labels import properties
 from clipneurons.explore.labels.assess import (
     DECOMPOSITION,
@@ -132,9 +132,7 @@ def _assessed(bundle: Bundle, parts: Parts) -> Assessment:
 def figures(found: Assessment, parts: Parts, layers: Mapping[int, LayerLabels]) -> dict:
     """Everything about all units together."""
     shipped = found.shipped
-    every = found.methods | found.rivals
-    reliable = shipped.q_value <= RELIABLE
-    low, high = mean_interval(shipped.draws, reliable)
+    every, sure = found.methods | found.rivals, _reliable(shipped)
     edges = torch.linspace(-1, 1, _HISTOGRAM + 1)
     return {
         "method": found.best,
@@ -143,12 +141,8 @@ def figures(found: Assessment, parts: Parts, layers: Mapping[int, LayerLabels]) 
             name: _ahead(shipped, tested) for name, tested in every.items() if name != found.best
         },
         "histogram_edges": [round(float(edge), 4) for edge in edges],
-        "reliable": {
-            "units": int(reliable.sum()),
-            "share": _round(reliable.float().mean()),
-            "simulation": _round(shipped.simulation[reliable].mean()) if reliable.any() else None,
-            "interval": [_round(low), _round(high)] if reliable.any() else None,
-        },
+        "told_apart": _over(shipped, told_apart(shipped.q_value)),
+        "reliable": _over(shipped, sure) | {"chosen_elsewhere": _chosen_elsewhere(shipped, sure)},
         "layers": {
             str(layer): {
                 "simulation": _round(mine.simulation.mean()),
@@ -180,10 +174,15 @@ def in_words(found: Mapping) -> str:
         mark = " (shipped)" if name == found["method"] else ""
         lines.append(
             f"labels   {one['simulation']:.3f} ({low:.3f} to {high:.3f}) {name}{mark};"
-            f" reliable {one['reliable']:.1%}"
+            f" told from others' {one['told_apart']:.1%}, reliable {one['reliable']:.1%}"
         )
     sure = found["reliable"]
-    mean = f", mean {sure['simulation']:.3f}" if sure["units"] else ""
+    mean = ""
+    if sure["units"]:
+        mean = (
+            f", mean {sure['simulation']:.3f}; of as many taken on other images"
+            f" {sure['chosen_elsewhere']:.3f}"
+        )
     lines.append(f"labels   reliable: {sure['units']:,} of {found['units_tested']:,} units{mean}")
     return "\n".join([*lines, image_groups.in_words(found["groups"])])
 
@@ -339,6 +338,31 @@ def _properties(
     }
 
 
+def _reliable(tested: Tested) -> Bool[Tensor, " unit"]:
+    """Of a method that need not be the shipped one."""
+    return reliable(tested.q_value, tested.draws.quantile(0.025, dim=0))
+
+
+def _over(tested: Tested, units: Bool[Tensor, " unit"]) -> dict:
+    """How many these units are, and how well their labels predict them."""
+    low, high = mean_interval(tested.draws, units)
+    return {
+        "units": int(units.sum()),
+        "share": _round(units.float().mean()),
+        "simulation": _round(tested.simulation[units].mean()) if units.any() else None,
+        "interval": [_round(low), _round(high)] if units.any() else None,
+    }
+
+
+def _chosen_elsewhere(tested: Tested, units: Bool[Tensor, " unit"]) -> float | None:
+    """The mean over as many units, taken by their correlation on the images of the choice.
+
+    Units taken by what the test images say of them look better there than they are.
+    """
+    taken = tested.validation.topk(int(units.sum())).indices
+    return _round(tested.simulation[taken].mean()) if len(taken) else None
+
+
 def _method(tested: Tested, edges: Tensor) -> dict:
     low, high = mean_interval(tested.draws)
     quantiles = tested.simulation.quantile(torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95]))
@@ -349,10 +373,11 @@ def _method(tested: Tested, edges: Tensor) -> dict:
         "quantiles": [_round(q) for q in quantiles],
         "histogram": torch.histogram(tested.simulation, edges).hist.int().tolist(),
         "shuffled_line": _round(tested.shuffled.line.mean()),
-        "reliable": _round((tested.q_value <= RELIABLE).float().mean()),
+        "told_apart": _round(told_apart(tested.q_value).float().mean()),
+        "reliable": _round(_reliable(tested).float().mean()),
     }
     if tested.validation is not None:
-        result |= {"chosen_on": round(tested.validation, 4), "phrases": tested.sizes}
+        result |= {"chosen_on": _round(tested.validation.mean()), "phrases": tested.sizes}
     return result
 
 

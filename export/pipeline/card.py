@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.labels import EXPLAINS
 from clipneurons.explore.labels.assess import UPPER
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -130,7 +131,7 @@ def _fidelity(figures: Mapping | None) -> str:
 
 def _labels(found: Mapping | None) -> str:
     """How well labels predict units, every method beside its rivals."""
-    if not found:
+    if not found or "told_apart" not in found:  # an older version did not say what is told apart
         return "Not tested; `python -m export evaluate --bundle FOLDER --labels` does."
     lines = [
         f"From what {found['judge']} says of an image, a unit's words predict its effect there; the"
@@ -138,8 +139,8 @@ def _labels(found: Mapping | None) -> str:
         f" export nor the choice of the words saw. Means over {found['units_tested']:,} units, 95 %"
         " intervals.",
         "",
-        "| labels | correlation | among the top 2 % | better than other units' labels |",
-        "|---|---|---|---|",
+        "| labels | correlation | among the top 2 % | told from other units' labels | reliable |",
+        "|---|---|---|---|---|",
     ]
     ranked = sorted(found["methods"].items(), key=lambda pair: -pair[1]["simulation"])
     for name, one in ranked:
@@ -148,13 +149,21 @@ def _labels(found: Mapping | None) -> str:
         shipped = " (fitted on the judge itself: no rival)" if name == UPPER else shipped
         lines.append(
             f"| {name}{shipped} | {one['simulation']:.3f} ({low:.3f} to {high:.3f}) |"
-            f" {one['top']:.3f} | {one['reliable']:.1%} |"
+            f" {one['top']:.3f} | {one['told_apart']:.1%} | {one['reliable']:.1%} |"
         )
     sure = found["reliable"]
-    lines += ["", f"{sure['units']:,} labels are reliable (Benjamini-Hochberg at 5 %)"]
+    lines += [
+        "",
+        f"{found['told_apart']['units']:,} labels are told from other units' labels"
+        f" (Benjamini-Hochberg at 5 %); {sure['units']:,} are reliable: they also explain at least"
+        f" {EXPLAINS:.0%} of the effect, by the lower end of the interval",
+    ]
     if sure["units"]:
         low, high = sure["interval"]
-        lines[-1] += f"; mean correlation {sure['simulation']:.3f} ({low:.3f} to {high:.3f})"
+        lines[-1] += (
+            f"; mean correlation {sure['simulation']:.3f} ({low:.3f} to {high:.3f}), of as many"
+            f" taken on the images of the choice {sure['chosen_elsewhere']:.3f}"
+        )
     lines[-1] += f". Measured with `{found['command']}`."
     return "\n".join(lines)
 

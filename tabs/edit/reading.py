@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from clipneurons.explore.dictionary import LabelTrust
 from tabs.search import dictionary_of
 from tabs.server.session import BundleSession
 from tabs.ui.neuron_card import says
@@ -32,7 +33,7 @@ class Part:
     rules: tuple[UnitFactor | WordFactor, ...]
     adds: float  # to the margin of the first image, at factor 1
     says: str
-    reliable: bool | None = None
+    trust: LabelTrust | None = None
     map: list[list[float]] | None = None
 
     @property
@@ -217,4 +218,4 @@ def _part(
         positive = (positive / positive.max().clamp_min(1e-12)).unflatten(0, session.clip.grid)
         found = [[round(value, 3) for value in row] for row in positive.tolist()]
     label = says(session.bundle, rule.layer, rule.unit, 3)
-    return Part(rules, adds, label, trust and trust.reliable, found)
+    return Part(rules, adds, label, trust, found)

@@ -49,7 +49,7 @@ def card_html(
             f'<article class="cn-card"><header>{where}<h2>Silent</h2></header>{empty(note)}'
             "</article>"
         )
-    unsure = card.trust is not None and not card.trust.reliable
+    unsure = card.trust is not None and not card.trust.told_apart
     words = (
         words_html(key, card)
         + _neighbours_html(key, dictionary, card)
@@ -179,7 +179,7 @@ def words_html(key: str, card: NeuronDashboard) -> str:
         "The more of this an image shows, the more the neuron does there; of what has a minus, the "
         "less.",
     )
-    unsure = "" if card.trust.reliable else " cn-unsure"
+    unsure = "" if card.trust.told_apart else " cn-unsure"
     return f'<div class="cn-words{unsure}">{label}{direction}</div>'
 
 

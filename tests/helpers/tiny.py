@@ -157,12 +157,13 @@ def tiny_bundle(
 
 
 def tiny_labels(bundle: Bundle, seed: int = 0) -> dict[int, LayerLabels]:
-    """Consistent labels of random numbers for every layer."""
+    """Labels of random numbers for every layer; all explain enough, if they are told apart."""
     generator = torch.Generator().manual_seed(seed)
     found = {}
     for layer, arrays in bundle.layers.items():
         units = len(arrays.directions)
         columns = {name: torch.rand(units, generator=generator) for name in NAMES}
+        columns["simulation_low"] = 0.5 + 0.5 * columns["simulation_low"]
         columns |= {
             "indices": arrays.indices[:, :2].contiguous(),
             "coefficients": torch.tensor([[2.0, -1.0]]).repeat(units, 1),

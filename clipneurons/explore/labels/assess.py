@@ -95,8 +95,8 @@ def split(recordings: Recordings, seed: int = 0) -> Parts:
 class Tested:
     """Labels of all units with what the test images say of them.
 
-    `validation` is the mean correlation on the images that they were chosen on, `sizes` the number
-    of units by number of phrases; neither is there for labels that were not chosen.
+    `validation` is each unit's correlation on the images that its label was chosen on, `sizes` the
+    number of units by number of phrases; neither is there for labels that were not chosen.
     """
 
     labels: Labels
@@ -105,7 +105,7 @@ class Tested:
     draws: Float[Tensor, "draw unit"]
     shuffled: Shuffled
     q_value: Float[Tensor, " unit"]
-    validation: float | None = None
+    validation: Float[Tensor, " unit"] | None = None
     sizes: dict[int, int] | None = None
 
 
@@ -147,7 +147,7 @@ def assess(
             bootstrap(test.effects, predictions),
             others,
             q_values(others.p_value),
-            None if choice is None else choice.score,
+            None if choice is None else choice.correlation,
             None if choice is None else choice.sizes,
         )
 
@@ -161,7 +161,7 @@ def assess(
     choices = choose_readings(evidence, choose.effects, choose.scores)
     for name, choice in zip((SEEN, SEEN_EACH), choices, strict=True):
         methods[name] = tested(choice.labels, choice)
-    best = max(methods, key=lambda name: methods[name].validation)
+    best = max(methods, key=lambda name: float(methods[name].validation.mean()))
     shipped = methods[best].labels
     rivals = {}
     for name, make in {NEAREST: nearest_text, DISSECT: clip_dissect}.items():

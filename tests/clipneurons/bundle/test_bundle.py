@@ -286,6 +286,16 @@ def test_tested_labels_come_back_and_are_optional(tmp_path):
     assert not (folder / LABELS).exists(), "belongs to other words"
 
 
+def test_a_reliable_label_is_told_from_others_and_explains_a_twentieth():
+    labels = tiny_labels(tiny_bundle())[1]
+    q = torch.full((16,), 0.01)
+    low = torch.full((16,), 0.3)
+    q[0], low[1], low[2] = 0.06, 0.22, 0.23
+    labels = replace(labels, q_value=q, simulation_low=low)
+    assert (~labels.told_apart).nonzero().flatten().tolist() == [0]
+    assert (~labels.reliable).nonzero().flatten().tolist() == [0, 1]
+
+
 def test_labels_that_were_changed_or_do_not_fit_are_refused(tmp_path):
     plain = tiny_bundle()
     labels = tiny_labels(plain)

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.explore.labels.assess import DECOMPOSITION
 from export.__main__ import main
 from export.commands import papers
-from export.evaluation import label_recordings
+from export.evaluation import label_recordings, labels
 from export.experiments import labels as experiment
 from export.pipeline.checkpoints import State
 from export.pipeline.kept_batches import KeptBatches
@@ -57,6 +58,12 @@ def test_every_unit_has_a_label_and_its_scores(tested):
         assert len(mine.simulation) == len(arrays.directions)
         assert (mine.simulation_low <= mine.simulation_high).all()
         assert ((mine.q_value > 0) & (mine.q_value <= 1)).all()
+    layers = bundle.labels.values()
+    for name in ("told_apart", "reliable"):
+        units = torch.cat([getattr(mine, name) for mine in layers])
+        assert found[name]["units"] == int(units.sum())
+        shipped = found["methods"][found["method"]]
+        assert shipped[name] == pytest.approx(float(units.float().mean()), abs=1e-4)
     units = sum(len(arrays.directions) for arrays in bundle.layers.values())
     assert sum(found["methods"][DECOMPOSITION]["histogram"]) == units
     best = found["methods"][found["method"]]
@@ -64,7 +71,7 @@ def test_every_unit_has_a_label_and_its_scores(tested):
     assert best["simulation"] == pytest.approx(float(every.mean()), abs=1e-4)
     said = bundle.label(1, 0, 3)
     assert all(text in bundle.texts and weight for text, weight in said)
-    assert "better than other units' labels" in bundle.card
+    assert "told from other units' labels" in bundle.card
     groups = found["groups"]
     stored = [mine.groups for mine in bundle.labels.values()]
     assert sum(int((one.text >= 0).sum()) for one in stored) == groups["groups"]
@@ -130,6 +137,15 @@ def test_batches_of_another_basis_are_not_taken(tmp_path):
     one.put("model", 0, {"ids": torch.arange(3)})
     assert isinstance(one.get("model", 0), State)
     assert other.get("model", 0) is None
+
+
+def test_as_many_units_are_taken_on_the_images_of_the_choice():
+    tested = SimpleNamespace(
+        simulation=torch.tensor([0.5, 0.1, 0.3, 0.2]), validation=torch.tensor([0.1, 0.4, 0.6, 0.2])
+    )
+    sure = torch.tensor([True, False, True, False])
+    assert labels._chosen_elsewhere(tested, sure) == pytest.approx(0.2)
+    assert labels._chosen_elsewhere(tested, torch.zeros(4, dtype=torch.bool)) is None
 
 
 def test_another_clip_judges_and_the_same_weights_are_refused(folder, fresh, capsys):

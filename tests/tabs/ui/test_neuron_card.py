@@ -34,13 +34,18 @@ def test_a_card_says_how_far_its_words_can_be_trusted():
     assert "not tested" in drawn(bundle, 1, 3)
     labels = tiny_labels(bundle)
     q = labels[1].q_value.clone()
-    q[3], q[4] = 0.001, 0.9
-    tested = replace(bundle, labels=labels | {1: replace(labels[1], q_value=q)})
-    sure, unsure = drawn(tested, 1, 3), drawn(tested, 1, 4)
+    q[3], q[4], q[5] = 0.001, 0.9, 0.001
+    low = labels[1].simulation_low.clone()
+    low[5] = 0.1
+    mine = replace(labels[1], q_value=q, simulation_low=low)
+    tested = replace(bundle, labels=labels | {1: mine})
+    sure, unsure, weak = (drawn(tested, 1, unit) for unit in (3, 4, 5))
     assert f"{float(labels[1].simulation[3]):.2f}</b> its words predict it" in sure
     assert f"--line:{float(labels[1].shuffled_line[3]):.4f}" in sure
     assert "cn-unsure" not in sure
     assert "no reliable label" in unsure
+    assert "predict it a little" in weak
+    assert "cn-unsure" not in weak, "true as far as it goes"
     images, words = "Where it reacts most", "What predicts it"
     assert sure.index(words) < sure.index(images)
     assert unsure.index(images) < unsure.index(words), "the images stand first"
