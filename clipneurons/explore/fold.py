@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clipneurons.lens.attribution_patching import mean_of_neurons
+from clipneurons.lens.attribution_patching import mean_by_place
 from clipneurons.lens.base import SCALE
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.neuron_head import LAYER
@@ -28,14 +28,17 @@ def mean_of_units(
 ) -> dict[int, Float[Tensor, " unit"]]:
     """Mean activation m of every unit of the layers, over images.
 
-    `batches` hold images `[image, 3, height, width]`. Of a ViT's neuron it is the mean over
-    tokens too; of a ResNet's neuron-head pair that of what the head reads, Σ_i a_i z_i.
+    `batches` hold images `[image, 3, height, width]`. Of a ViT's neuron it is the mean at the class
+    token: weights write the same constant at every token, and one from the patches can be many
+    times what the class token's own stream holds. Without a class token it is the mean over tokens,
+    of a ResNet's neuron-head pair that of what the head reads, Σ_i a_i z_i.
 
     Raises:
         ValueError: no images.
     """
     if clip.kind == "vit":
-        return mean_of_neurons(clip, batches, list(layers))
+        means = mean_by_place(clip, batches, list(layers))
+        return {m: rows[0] if clip.anatomy.prefix else rows.mean(0) for m, rows in means.items()}
     lens, total, count = make_lens(clip), 0.0, 0
     for images in batches:
         representation, contributions = lens(images)

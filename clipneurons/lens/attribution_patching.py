@@ -17,10 +17,10 @@ from clipneurons.models.hooks import record_activations
 
 
 @torch.no_grad()
-def mean_of_neurons(
+def mean_by_place(
     clip: ClipModel, batches: Iterable[Tensor], layers: Sequence[int]
-) -> dict[int, Float[Tensor, " neuron"]]:
-    """Mean activation of each neuron over images and places; 4 is a ResNet's last stage.
+) -> dict[int, Float[Tensor, "place neuron"]]:
+    """Mean activation of each neuron at each token over images; 4 is a ResNet's last stage.
 
     Raises:
         ValueError: no images.
@@ -31,7 +31,7 @@ def mean_of_neurons(
             clip.encode_image(images)
             count += len(images)
             for layer, name in names.items():
-                values = _by_place(clip, tensors[name]).mean(1)
+                values = _by_place(clip, tensors[name])
                 total[layer] = total.get(layer, 0.0) + values.sum(0, dtype=torch.float64)
     if count == 0:
         raise ValueError("the data set is empty: expected at least one image")
@@ -42,13 +42,14 @@ def attribute(
     clip: ClipModel,
     images: Float[Tensor, "image 3 height width"],
     vectors: Float[Tensor, "image embed"],
-    means: Mapping[int, Float[Tensor, " neuron"]],
+    means: Mapping[int, Float[Tensor, "place neuron"]],
 ) -> dict[int, Float[Tensor, "image neuron"]]:
     """By layer, each neuron's share of ⟨100 y/‖y‖, v⟩: Σ_token (p − mean) · ∂/∂p.
 
     Args:
         vectors: v, one an image.
-        means: by layer, what ablated neurons are set to; see `mean_of_neurons`.
+        means: by layer, what ablated neurons are set to; see `mean_by_place`. A class token has
+            means of its own, and a stream that another constant would overwhelm.
     """
     names = {layer: _where(clip, layer) for layer in means}
     images = images.to(clip.device, clip.dtype).requires_grad_()

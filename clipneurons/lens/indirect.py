@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clipneurons.lens.attribution_patching import mean_by_place
 from clipneurons.lens.base import SCALE
 from clipneurons.lens.second_order import check_layers
 from clipneurons.models.anatomy import Mlp
@@ -23,15 +24,7 @@ def mean_activations(clip: ClipModel, batches, layer: int) -> Float[Tensor, "tok
         ValueError: no images, or a layer without later blocks.
     """
     _check_block(clip, layer)
-    name, total, count = clip.anatomy.mlp(layer).path, 0.0, 0
-    with record_activations(clip.visual, [name]) as tensors:
-        for images in batches:
-            clip.encode_image(images)
-            total = total + tensors[name].sum(0, dtype=torch.float64)
-            count += len(images)
-    if count == 0:
-        raise ValueError("the data set is empty: expected at least one image")
-    return (total / count).float()
+    return mean_by_place(clip, batches, [layer])[layer]
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from clipneurons.explore.mending import (
     margins,
     strongest_rivals,
 )
-from clipneurons.lens.attribution_patching import attribute, mean_of_neurons
+from clipneurons.lens.attribution_patching import attribute, mean_by_place
 from clipneurons.lens.base import SCALE
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.first_order import FirstOrderLens
@@ -157,7 +157,7 @@ class Mender:
         """Indirect effects of all neurons on the margins, to first order."""
         layers = list(self.bundle.layers)
         pixels = (part for _, part in self.batches(images, numbers))
-        means = mean_of_neurons(self.clip, pixels, layers)
+        means = mean_by_place(self.clip, pixels, layers)
         rivals = strongest_rivals(seen.logits, seen.labels)
         toward = self.classes.cpu()[seen.labels] - self.classes.cpu()[rivals]
         rows = iter(toward)

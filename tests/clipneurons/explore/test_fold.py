@@ -4,6 +4,7 @@ import torch
 from clipneurons.explore.edit import apply_edit
 from clipneurons.explore.fold import fold, mean_of_units
 from clipneurons.lens.make import make_lens
+from clipneurons.models.hooks import record_activations
 from tests.helpers.families import FAMILIES
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 
@@ -94,11 +95,36 @@ def test_means_are_those_of_all_images_whatever_the_batches(kind):
     for layer, mine in contributions.items():
         torch.testing.assert_close(whole[layer], parts[layer], rtol=1e-5, atol=1e-6)
         if kind == "vit":
-            expected = mine.activations.double().mean((0, 1))
+            expected = mine.activations.double().mean(0)[0]  # the class token's
         else:
             norms = representation.double().norm(dim=1)[:, None]
             expected = (mine.scores[..., 0].double() * norms / 100).mean(0)
         torch.testing.assert_close(whole[layer].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_class_token_means_are_over_all_tokens():
+    clip = FAMILIES["SigLIP"]()
+    batch, name = images(4, clip), clip.anatomy.mlp(1).path
+    with record_activations(clip.visual, [name]) as tensors:
+        clip.encode_image(batch)
+    got = mean_of_units(clip, [batch], [1])[1]
+    torch.testing.assert_close(got, tensors[name].float().mean((0, 1)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_class_token_is_written_the_same_on_average():
+    clip = tiny_vit()
+    layer, batch = clip.anatomy.readable[-1], images(5, clip)
+    means = mean_of_units(clip, [batch], [layer])
+    edited = fold(clip, {layer: changed(clip.neurons)}, means)
+    written = []
+    for model in (clip, edited):
+        with record_activations(model.visual, [f"transformer.resblocks.{layer}.mlp"]) as tensors:
+            model.encode_image(batch)
+        written.append(tensors[f"transformer.resblocks.{layer}.mlp"].double())
+    before, after = written
+    assert (after - before)[:, 0].abs().max() > 1e-3, "each image's is changed"
+    torch.testing.assert_close(after[:, 0].mean(0), before[:, 0].mean(0), rtol=1e-4, atol=1e-5)
+    assert (after - before)[:, 1:].mean((0, 1)).abs().max() > 1e-3, "patches get a constant"
 
 
 def test_means_of_no_images_are_refused():

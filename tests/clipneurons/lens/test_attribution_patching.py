@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clipneurons.lens.attribution_patching import attribute, mean_of_neurons
+from clipneurons.lens.attribution_patching import attribute, mean_by_place
 from clipneurons.models.hooks import record_activations
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 
@@ -20,7 +20,8 @@ def test_an_attribution_is_the_slope_of_moving_a_neuron_to_its_mean(make):
     name = f"transformer.resblocks.{layer}.mlp.gelu" if clip.kind == "vit" else "attnpool"
     module = clip.visual.get_submodule(name)
     clip = clip.__class__(**{**clip.__dict__, "dtype": torch.float64})
-    means = {layer: torch.randn(clip.neurons)}
+    places = mean_by_place(clip, [batch], [layer])[layer].shape
+    means = {layer: torch.randn(places)}
     got = attribute(clip, batch, vectors, means)[layer]
 
     def toward(neuron, share):
@@ -29,7 +30,8 @@ def test_an_attribution_is_the_slope_of_moving_a_neuron_to_its_mean(make):
         def moved(x):
             x = x.clone()
             place = (..., neuron) if clip.kind == "vit" else (slice(None), neuron)
-            x[place] += share * (means[layer][neuron].double() - x[place])
+            mean = means[layer][:, neuron].double().view(x[place].shape[1:])
+            x[place] += share * (mean - x[place])
             return x
 
         if clip.kind == "vit":
@@ -49,18 +51,18 @@ def test_an_attribution_is_the_slope_of_moving_a_neuron_to_its_mean(make):
 
 
 @pytest.mark.parametrize("make", [tiny_vit, small_resnet])
-def test_means_are_over_images_and_places(make):
+def test_means_are_over_images_by_place(make):
     clip = make()
     layer, batch = (2 if clip.kind == "vit" else 4), images(5, clip)
     name = f"transformer.resblocks.{layer}.mlp.gelu" if clip.kind == "vit" else "attnpool:input"
     with record_activations(clip.visual, [name]) as tensors:
         clip.encode_image(batch)
     values = tensors[name].double()
-    expected = values.mean((0, 1)) if clip.kind == "vit" else values.mean((0, 2, 3))
-    got = mean_of_neurons(clip, [batch[:2], batch[2:]], [layer])
-    torch.testing.assert_close(got[layer].double(), expected, rtol=1e-4, atol=1e-5)
+    expected = values if clip.kind == "vit" else values.flatten(2).mT
+    got = mean_by_place(clip, [batch[:2], batch[2:]], [layer])
+    torch.testing.assert_close(got[layer].double(), expected.mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_means_of_no_images_are_refused():
     with pytest.raises(ValueError, match="the data set is empty"):
-        mean_of_neurons(tiny_vit(), [], [1])
+        mean_by_place(tiny_vit(), [], [1])
