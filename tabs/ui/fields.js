@@ -1,0 +1,26 @@
+// A number field shows the number that counts: a whole one where only such are taken, and never
+// nothing.
+(() => {
+  const settled = new WeakMap(); // what each field held when it was entered or left
+  const numberField = (event) => event.target.closest?.("input[type=number]");
+  const settle = (field) => {
+    let text = field.value; // "" for anything that is no number
+    if (text === "") text = settled.get(field) ?? "";
+    else if (Number.isInteger(Number(field.step))) text = String(Math.round(Number(text)));
+    settled.set(field, text);
+    if (text === field.value) return;
+    field.value = text;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  addEventListener("focusin", (event) => {
+    const field = numberField(event);
+    if (field) settled.set(field, field.value);
+  });
+  // Before Gradio hears of either, so that what it sends is what is shown.
+  addEventListener("change", (event) => numberField(event) && settle(numberField(event)), true);
+  addEventListener(
+    "keydown",
+    (event) => event.key === "Enter" && numberField(event) && settle(numberField(event)),
+    true,
+  );
+})();
