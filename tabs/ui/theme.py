@@ -20,9 +20,8 @@ _LIT = """
 # Lora, SIL Open Font License (fonts/LORA-OFL.txt).
 HEADING = HERE / "fonts" / "lora-latin.woff2"
 CSS = (HERE / "style.css").read_text()
-HEAD = "".join(
-    f"<script>{(HERE / name).read_text()}</script>" for name in ("page.js", "open_tab.js")
-)
+_SCRIPTS = ("page.js", "open_tab.js", "fields.js", "folds.js", "cancel.js")
+HEAD = "".join(f"<script>{(HERE / name).read_text()}</script>" for name in _SCRIPTS)
 
 _INK = gr.themes.Color(
     name="ink",
