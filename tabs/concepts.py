@@ -26,6 +26,7 @@ from tabs.server.session import MODEL
 from tabs.server.uploads import open_image
 from tabs.ui.concept_card import concepts_html, contrast_html, others_html
 from tabs.ui.former_choices import take_former_names
+from tabs.ui.former_result import says_whose
 from tabs.ui.image_input import ImageInput
 from tabs.ui.plots import html
 
@@ -71,15 +72,16 @@ class Widgets:
 def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
     """Components and events."""
     widgets = _layout(registry, source)
-    _read_events(registry, widgets)
+    drawn = _read_events(registry, widgets)
     _compare_events(registry, widgets)
     shown = [widgets.image, widgets.data, widgets.way, widgets.result, widgets.fold]
     linked = f"window.cnLinked(bundle, {json.dumps(registry.first.key)})"
-    source.change(
+    other = source.change(
         handler(registry, opened), [source, widgets.data],
         [widgets.gallery, widgets.others, *shown],
         js=f"(bundle, _) => [bundle, {linked} ? {{ linked: true }} : null]", **_PRIVATE,
     )  # fmt: skip
+    says_whose(["concepts-result", "concepts-others"], [widgets.image.input], [*drawn, other])
 
     def when_selected(tab: gr.Tab) -> None:
         tab.select(
@@ -140,7 +142,8 @@ def _compare_layout() -> tuple[gr.File, gr.Button, gr.HTML, gr.JSON]:
 # -- events
 
 
-def _read_events(registry: BundleRegistry, widgets: Widgets) -> None:
+def _read_events(registry: BundleRegistry, widgets: Widgets) -> list[gr.events.Dependency]:
+    """Connects what reads a picture; returns what draws the reading."""
     asked = [widgets.source, widgets.image, widgets.way]
     read = handler(registry, concepts, 60)
     options = dict(concurrency_id=MODEL, show_progress_on=[widgets.result])
@@ -154,11 +157,13 @@ def _read_events(registry: BundleRegistry, widgets: Widgets) -> None:
     chosen = widgets.gallery.select(
         handler(registry, choose), [widgets.source], [widgets.image], **_PRIVATE
     ).success(read, asked, [widgets.data], **options, **_PRIVATE)
-    for event in (found, again, chosen):
+    drawn = [
         event.success(
             draw, [widgets.source, widgets.data], [widgets.result, widgets.fold, widgets.others],
             show_progress="hidden", **_PRIVATE,
-        )  # fmt: skip
+        )
+        for event in (found, again, chosen)
+    ]  # fmt: skip
     widgets.fold.expand(
         handler(registry, other_ways, 120), [widgets.source, widgets.image, widgets.data],
         [widgets.others], concurrency_id=MODEL, **_PRIVATE,
@@ -170,14 +175,19 @@ def _read_events(registry: BundleRegistry, widgets: Widgets) -> None:
         [], handler(registry, text_span, 120), [widgets.source, widgets.image], [spoken],
         api_name="text_span", concurrency_id=MODEL,
     )  # fmt: skip
+    return drawn
 
 
 def _compare_events(registry: BundleRegistry, widgets: Widgets) -> None:
-    widgets.both.click(
+    compared = widgets.both.click(
         handler(registry, compare_images, 60), [widgets.source, widgets.files, widgets.way],
         [widgets.compared_data], api_name="compare", concurrency_id=MODEL,
         show_progress_on=[widgets.compared],
     ).success(contrast_html, [widgets.compared_data], [widgets.compared], **_PRIVATE)  # fmt: skip
+    says_whose(
+        ["concepts-compared"], [widgets.files.change], [compared],
+        "This is of the pictures before: press Compare for those that you chose last.",
+    )  # fmt: skip
 
 
 # -- handlers

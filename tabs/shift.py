@@ -14,6 +14,7 @@ from tabs.server.session import MODEL, BundleSession
 from tabs.server.uploads import MOST_IMAGES, open_images
 from tabs.shift_reading import Compared, compare_images, example, pictures
 from tabs.ui import plots
+from tabs.ui.former_result import says_whose
 from tabs.ui.shift_card import WHOLE, unit_html, unit_rows, verdict_html, words_html
 
 TITLE = "Shift"
@@ -26,6 +27,7 @@ _NOTE = (
     f'<p class="cn-note">Zip files or images of any shape, at most {MOST_IMAGES} a side; with '
     "fewer than 50, only gross changes are found.</p>"
 )
+_OLD = "This is of the sets before: press Compare for those that you chose last."
 _PRIVATE = {"api_visibility": "private"}
 _LANE = {"concurrency_id": MODEL}
 
@@ -60,11 +62,11 @@ def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
     widgets = _layout(source)
     asked = [source, widgets.reference, widgets.new]
     one_pill = {"show_progress_on": [widgets.go]}
-    widgets.go.click(
+    compared = widgets.go.click(
         handler(registry, compare_files, 120), asked, widgets.results, **one_pill, **_PRIVATE,
         **_LANE,
     )  # fmt: skip
-    widgets.sample.click(
+    sampled = widgets.sample.click(
         handler(registry, show_example, 120), [source], widgets.results,
         show_progress_on=[widgets.sample], **_PRIVATE, **_LANE,
     )  # fmt: skip
@@ -72,7 +74,9 @@ def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
         handler(registry, turn), [source, widgets.compared, widgets.units],
         [widgets.unit, widgets.before, widgets.after], **_PRIVATE,
     )  # fmt: skip
-    source.change(handler(registry, opened), [source], widgets.results, **_PRIVATE)
+    other = source.change(handler(registry, opened), [source], widgets.results, **_PRIVATE)
+    brought = [widgets.reference.change, widgets.new.change]
+    says_whose(["shift-found"], brought, [compared, sampled, other], _OLD)
 
     def when_selected(tab: gr.Tab) -> None:
         tab.select(

@@ -22,6 +22,7 @@ from tabs.server.gpu import on_gpu
 from tabs.server.messages import user_errors
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL
+from tabs.ui.former_result import says_whose
 
 _PRIVATE = {"api_visibility": "private"}
 _QUIET = {**_PRIVATE, "show_progress": "hidden"}
@@ -107,10 +108,13 @@ class Events:
         browser.fires.input(draw, given, drawn_to, **_QUIET).then(
             complete, whole, completed, **_LANE, **_QUIET
         )
-        card.image.change(
+        tried = card.image.change(
             on_gpu()(user_errors(self.handlers.tried)), [*self._unit, card.image], [card.tried],
             show_progress_on=[card.tried], **_LANE, **_PRIVATE,
         )  # fmt: skip
+        # No picture: put away, or every card drawn from now on would stumble over it.
+        tried.failure(lambda: None, None, [card.image], **_QUIET)
+        says_whose(["dictionary-tried"], [card.image.input], [tried])
         return then_show
 
     def _searching(self, place: gr.Textbox) -> Callable:

@@ -29,6 +29,7 @@ from tabs.server.messages import user_errors
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL, BundleSession
 from tabs.server.uploads import open_image
+from tabs.ui.former_result import clear, says_whose
 from tabs.ui.image_input import ImageInput
 from tabs.ui.plots import empty, html, percent
 
@@ -38,6 +39,8 @@ _NOTHING_READ = "Read a picture first."
 # In the browser: an address of this tab if it is shown; the last input as the sliders have it.
 _IF_SHOWN = "() => new URLSearchParams(location.search).get('tab') === 'edit' ? '?tab=edit' : ''"
 _CURRENT = "(...all) => [...all.slice(0, -1), window.cnEdit()]"
+_OF_THIS_TAB = "/[?&]tab=edit/.test(window.cnEditAsked)"
+_RESULT = ["edit-result"]
 
 
 @dataclass(frozen=True)
@@ -332,9 +335,12 @@ class Events:
             mine.state, self.source, inputs.image, inputs.names, inputs.wanted, inputs.files,
             mine.edit,
         ]  # fmt: skip
-        for event in (inputs.go.click, inputs.image.upload, inputs.names.submit,
-                      inputs.wanted.input, inputs.files.change):  # fmt: skip
+        found = [
             self._read(event, self.handlers.read, given, _CURRENT)
+            for event in (inputs.go.click, inputs.image.upload, inputs.names.submit,
+                          inputs.wanted.input, inputs.files.change)
+        ]  # fmt: skip
+        says_whose(_RESULT, [inputs.image.input, inputs.files.change], found)
         self._read(tools.find.click, self.handlers.find_fewest, [mine.state])
         said = [mine.state, tools.words, tools.more_than, mine.edit]
         for event in (tools.off.click, tools.words.submit):
@@ -348,14 +354,14 @@ class Events:
     def _read(
         self, event: Callable, handler: Callable, given: list, js: str | None = None,
         outputs: list | None = None,
-    ) -> None:  # fmt: skip
+    ) -> gr.events.Dependency:  # fmt: skip
         """A handler whose answer is a reading, which is then run through the model."""
-        self._then_measure(
-            event(
-                on_gpu()(user_errors(handler)), given, outputs or self._outputs, js=js,
-                show_progress_on=[self.shown.result], concurrency_id=MODEL, **_PRIVATE,
-            )
+        read = event(
+            on_gpu()(user_errors(handler)), given, outputs or self._outputs, js=js,
+            show_progress_on=[self.shown.result], concurrency_id=MODEL, **_PRIVATE,
         )  # fmt: skip
+        self._then_measure(read)
+        return read
 
     def _then_measure(self, event) -> None:
         """Put the address in place, then ask the model itself."""
@@ -370,11 +376,12 @@ class Events:
         address = gr.Textbox(elem_classes="offstage", label="Edit's address")
 
         def then_restore(event: Callable, js: str) -> None:
-            self._read(
+            read = self._read(
                 event, self.handlers.restore, [self.source, address],
-                f"(bundle, _) => [bundle, ({js})()]",
+                f"(bundle, _) => [bundle, window.cnEditAsked = ({js})()]",
                 [self.inputs.image, self.inputs.names, *self._outputs],
             )  # fmt: skip
+            clear(_RESULT, read, _OF_THIS_TAB)
 
         then_restore(self.inputs.sample.click, "() => '?tab=edit'")
         emptied = self.source.input(_emptied, None, self._outputs, **_PRIVATE)

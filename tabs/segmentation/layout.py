@@ -86,9 +86,9 @@ def layout(registry: BundleRegistry) -> Widgets:
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             question = _question(names)
-        with gr.Column(scale=3, min_width=300, visible=False) as box:
+        with gr.Column(scale=3, min_width=300, visible=False, elem_id="segmentation-found") as box:
             maps = _maps(box)
-    with gr.Column(visible=False) as box:
+    with gr.Column(visible=False, elem_id="segmentation-all") as box:
         more = _more(box)
     with gr.Accordion("Compare methods", open=False, elem_id="segmentation-comparison"):
         comparison = _comparison(names)

@@ -11,6 +11,7 @@ from tabs.segmentation.layout import Widgets, layout
 from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL
+from tabs.ui.former_result import says_whose
 
 TITLE = "Segmentation"
 INTRO = (
@@ -25,6 +26,7 @@ _LINKED = """(bundle, shownFor, image, _) => {
   const linked = given.get("tab") === "segmentation" && given.has("picture");
   return [window.cnBundle(bundle), shownFor, image, linked ? "linked" : ""];
 }"""
+_OLD = "This is of the previous picture: press Find to look in the one that you chose last."
 _PRIVATE = {"api_visibility": "private"}
 _MODEL = {"concurrency_id": MODEL}
 
@@ -49,15 +51,18 @@ def _searches(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
     taken = [question.image, question.words]
     find = handler(registry, handlers.find, _SECONDS)
     busy = {"show_progress_on": [question.go]}
-    gr.on([question.go.click, question.words.submit], find, [source, *asked], shown,
-          **busy, **_MODEL, **_PRIVATE)  # fmt: skip
+    finds = [
+        gr.on([question.go.click, question.words.submit], find, [source, *asked], shown,
+              **busy, **_MODEL, **_PRIVATE)
+    ]  # fmt: skip
     chosen = (
         (question.sample.click, handlers.take),
         (question.examples.select, handlers.choose),
     )
     for event, function in chosen:
         take = event(handler(registry, function, _SECONDS), source, taken, **_MODEL, **_PRIVATE)
-        take.success(find, [source, *asked], shown, **busy, **_MODEL, **_PRIVATE)
+        finds.append(take.success(find, [source, *asked], shown, **busy, **_MODEL, **_PRIVATE))
+    says_whose(["segmentation-found", "segmentation-all"], [question.image.input], finds, _OLD)
     question.image.input(lambda: handlers.OWN, None, widgets.shown_for, **_PRIVATE)
     source.change(
         handler(registry, handlers.change_bundle), [source, widgets.found],
@@ -92,11 +97,12 @@ def _endpoints(registry: BundleRegistry, source, widgets: Widgets) -> None:
         [source, question.image, question.words, question.method, *how, widgets.maps.threshold],
         gr.JSON(visible=False, label="Masks"), api_name="segment", **_MODEL,
     )  # fmt: skip
-    comparison.go.click(
+    compared = comparison.go.click(
         handler(registry, handlers.side_by_side, _SECONDS),
         [source, question.image, question.words, comparison.methods, *how], comparison.gallery,
         api_name="compare_segmentations", **_MODEL,
     ).success(lambda: gr.Gallery(visible=True), None, comparison.gallery, **_PRIVATE)  # fmt: skip
+    says_whose(["segmentation-gallery"], [question.image.input], [compared])
 
 
 def _changes(registry: BundleRegistry, widgets: Widgets) -> None:

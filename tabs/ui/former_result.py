@@ -1,0 +1,47 @@
+"""A result that is not of what was brought last says so, until there is one of it.
+
+What was brought may be no picture, or may wait for a button: the page must not show it beside what
+was found in another, as if the two belonged together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+
+import gradio as gr
+
+OF_THE_PICTURE = "This is of the previous picture, not of the one that you chose last."
+_PRIVATE = {"api_visibility": "private"}
+
+
+def says_whose(
+    results: Sequence[str],
+    brought: Iterable[Callable],
+    found: Iterable[gr.events.Dependency],
+    words: str = OF_THE_PICTURE,
+) -> None:
+    """Mark results (elements' ids) on some events, and clear them once others have succeeded.
+
+    Args:
+        results: ids of the elements that show what was found.
+        brought: triggers by which a visitor brings something else.
+        found: events whose success fills the results.
+        words: what the results say meanwhile (`style.css`).
+    """
+    mark = _on_each(results, f"one.dataset.former = {json.dumps(words)}")
+    for event in brought:
+        event(None, None, js=f"() => {{ {mark} }}", **_PRIVATE)
+    for event in found:
+        clear(results, event)
+
+
+def clear(results: Sequence[str], found: gr.events.Dependency, when: str = "true") -> None:
+    """Clear marks once an event has succeeded; `when` says, in the browser, if it filled them."""
+    script = f"() => {{ if ({when}) {_on_each(results, 'delete one.dataset.former')} }}"
+    found.success(None, None, js=script, **_PRIVATE)
+
+
+def _on_each(results: Sequence[str], change: str) -> str:
+    elements = json.dumps(", ".join(f"#{name}" for name in results))
+    return f"for (const one of document.querySelectorAll({elements})) {change};"
