@@ -13,6 +13,17 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipneurons.adversarial.methods import (
+    DENSE_EFFECTS,
+    NO_CUES,
+    RANDOM_NEURONS,
+    RANDOM_WORDS,
+    RECORDED,
+    RECORDED_EFFECTS,
+    RECORDED_EMBEDDINGS,
+    SECOND_ORDER,
+    SIMILAR_WORDS,
+)
 from tabs.server.session import BundleSession
 
 if TYPE_CHECKING:
@@ -20,6 +31,7 @@ if TYPE_CHECKING:
 
     from clipneurons.adversarial.attack import Outcome
     from clipneurons.adversarial.cue_filter import CueFilter
+    from clipneurons.adversarial.cue_recordings import CueRecordings
     from clipneurons.adversarial.cues import Cues
     from clipneurons.adversarial.descriptions import Describer, Description
     from clipneurons.adversarial.image_generator import ImageGenerator
@@ -34,8 +46,18 @@ PICTURES, CUES, EACH = 30, 25, 3
 # Where the bundle does not say which classes are taken for one another.
 PAIRS = (("cat", "dog"), ("horse", "automobile"), ("ship", "truck"), ("bird", "frog"))
 NEURONS = 100  # the paper's
+DEFAULT_WAY = DENSE_EFFECTS
+# How the neurons are asked what to draw: by their name, and what each means.
+WAYS = {
+    DENSE_EFFECTS: "all that every neuron writes along each word, however weak.",
+    SECOND_ORDER: "the phrases (sparse decomposition) of the neurons that tell the two names apart "
+    "most, as in the paper.",
+    RECORDED_EFFECTS: "what the neurons were seen to do in pictures of each thing beside other "
+    "objects. Fools most often; the first time for a model, thousands of pictures are read, about "
+    "a minute.",
+}
 _KEPT_PAIRS = 32
-CONTROLS = ("random neurons", "similar words", "random words", "no cues")
+CONTROLS = (RANDOM_NEURONS, SIMILAR_WORDS, RANDOM_WORDS, NO_CUES)
 PURPOSE = (
     "These pictures show where a classifier leans on the company an object keeps. They are for "
     "finding and mending that (train with the object in such company); they are not for deceiving "
@@ -137,24 +159,51 @@ def rules_of(session: BundleSession, target_class: str, blocked: str, painter: s
 def cues_of(
     session: BundleSession, true_class: str, target_class: str, *,
     layers: Sequence[int] | None = None, neurons: int = 100, words: int = 25, blocked: str = "",
-    painter: str = PICTOGRAMS, method: str | None = None, seed: int = 0,
+    painter: str = PICTOGRAMS, way: str = "", method: str = "", seed: int = 0,
+    progress: Callable[[float], object] = lambda _share: None,
 ) -> Cues:  # fmt: skip
     """Cues of a class pair; see `clipneurons.adversarial.cues.find_cues`.
 
-    0 neurons are all of them with all that they write, and not their phrases.
+    They are found in one of the `WAYS`, or by a baseline (`method`). Where neither is named, 0
+    neurons are all of them with all that they write, and others their phrases.
     """
     from clipneurons.adversarial.cue_request import CueRequest
     from clipneurons.adversarial.cues import find_cues
-    from clipneurons.adversarial.methods import DENSE_EFFECTS, SECOND_ORDER
 
     _offered(painter, painters(), "painter")
+    method = method or way or (SECOND_ORDER if neurons else DENSE_EFFECTS)
     request = CueRequest(
         true_class, target_class, own_layers(session, layers), int(neurons) or NEURONS, int(words),
-        method or (SECOND_ORDER if neurons else DENSE_EFFECTS),
-        rules_of(session, target_class, blocked, painter), seed=int(seed),
+        method, rules_of(session, target_class, blocked, painter), seed=int(seed),
+        recordings=recordings_of(session, painter, progress) if method in RECORDED else None,
     )  # fmt: skip
     difference = classifier_of(session, request.true_class, request.target_class).difference
     return find_cues(session.bundle, session.clip, request, difference)
+
+
+def recordings_of(
+    session: BundleSession, painter: str = PICTOGRAMS,
+    progress: Callable[[float], object] = lambda _share: None,
+) -> CueRecordings:  # fmt: skip
+    """What the model does in pictures of all that can be drawn: made once, for all class pairs.
+
+    Raises:
+        ValueError: a painter that takes seconds for a picture, or nothing to draw.
+    """
+    from clipneurons.adversarial.cue_recorder import record_cues
+
+    if painter != PICTOGRAMS:
+        raise ValueError(
+            f"{RECORDED_EFFECTS!r} are recorded in thousands of pictures: choose {PICTOGRAMS!r} "
+            "to paint them."
+        )
+    paint = composer(session)
+    return session.cached(
+        "cue recordings",
+        lambda: record_cues(
+            session.bundle, session.lens, paint, paint.concept, paint.concepts, progress=progress
+        ),
+    )
 
 
 def classifier_of(session: BundleSession, true_class: str, target_class: str) -> ZeroShotClassifier:
@@ -225,7 +274,10 @@ def controls(
     rates, painter = {}, options.get("painter", PICTOGRAMS)
     if painter != PICTOGRAMS:
         return rates
-    for done, method in enumerate(CONTROLS):
+    # Whoever looks at pictures is compared with the same pictures read without the neurons.
+    seen = (RECORDED_EMBEDDINGS,) if options.get("way") == RECORDED_EFFECTS else ()
+    methods = (*seen, *CONTROLS)
+    for done, method in enumerate(methods):
         words = cues_of(
             session, true_class, target_class, method=method, seed=seed, **options
         ).words  # fmt: skip
@@ -234,7 +286,7 @@ def controls(
         )
         batches = forge(session, true_class, target_class, descriptions, seed, painter)
         rates[method] = success_rate([outcome for batch in batches for outcome in batch])
-        progress((done + 1) / len(CONTROLS))
+        progress((done + 1) / len(methods))
     return rates
 
 

@@ -287,11 +287,16 @@ def test_an_attack_is_data_and_needs_no_parameters(client):
     for name in ("/find_cues", "/attack"):
         endpoint = client.view_api(return_format="dict", print_info=False)["named_endpoints"][name]
         assert all(parameter["parameter_has_default"] for parameter in endpoint["parameters"])
+        assert endpoint["parameters"][-1]["parameter_name"] == "way", "later ones come last"
         assert len(endpoint["returns"]) == 1
     found = client.predict(edited="bone", count=2, api_name="/attack")
     assert (len(found["pictures"]), found["cues"]) == (2, ["bone"])
     assert found["success"]["pictures"] <= 2
     assert set(found["baselines"]) == {"random neurons", "similar words", "random words", "no cues"}
+    seen = client.predict(count=1, way="recorded effects", api_name="/attack")
+    assert set(seen["baselines"]) == {*found["baselines"], "recorded embeddings"}
+    with pytest.raises(AppError, match="method must be one of"):
+        client.predict(way="by chance", api_name="/find_cues")
     image = found["pictures"][0]["image"].removeprefix("data:image/png;base64,")
     with Image.open(io.BytesIO(base64.b64decode(image))) as opened:
         assert opened.size == (32, 32)

@@ -29,11 +29,13 @@ _EXAMPLE = 12  # pictures of the example that stands there when the tab is opene
 
 def find(
     registry: BundleRegistry, bundle: str, true: str, fooled: str, layers: list[int], neurons: int,
-    words: int, blocked: str, painter: str,
+    words: int, blocked: str, painter: str, way: str,
+    progress=gr.Progress(),  # noqa: B008  (Gradio finds it there)
 ):  # fmt: skip
     """The cues of the pair, written into their field, and the neurons behind them."""
     session = registry[bundle]
-    text, said = _found(session, true, fooled, _options(layers, neurons, words, blocked, painter))
+    options = _options(layers, neurons, words, blocked, painter, way)
+    text, said = _found(session, true, fooled, options, progress)
     return (
         unknown_words_html(untrained(session, [true, fooled])), text, text,
         gr.Accordion(visible=True, open=True), said,
@@ -43,7 +45,7 @@ def find(
 def find_cues(
     registry: BundleRegistry, bundle: str = "", true: str = "cat", fooled: str = "dog",
     layers: list[int] | None = None, neurons: int = 0, words: int = backend.CUES,
-    blocked: str = "", painter: str = backend.PICTOGRAMS,
+    blocked: str = "", painter: str = backend.PICTOGRAMS, way: str = "",
 ) -> dict:  # fmt: skip
     """Phrases that push a picture of the first class toward the second, and away from it.
 
@@ -60,11 +62,13 @@ def find_cues(
         words: how many phrases to give.
         blocked: words that no phrase may contain, with commas between.
         painter: "pictograms", or the model that this server offers.
+        way: how the neurons are asked: "dense effects", "second-order", "tested labels" (of a
+            bundle that has some) or "recorded effects", which takes about a minute when it is first
+            asked of a model; "" for the first two, by the number of neurons.
     """
     session = registry[bundle]
-    cues = backend.cues_of(
-        session, true, fooled, **_options(layers, neurons, words, blocked, painter)
-    )
+    options = _options(layers, neurons, words, blocked, painter, way)
+    cues = backend.cues_of(session, true, fooled, **options)
     data = cues_data(cues, backend.similarity_of(session).name)
     return data | {"never_trained": untrained(session, [true, fooled])}
 
@@ -72,16 +76,20 @@ def find_cues(
 def make(
     registry: BundleRegistry, bundle: str, true: str, fooled: str, edited: str, filled_in: str,
     count: int, each: int, seed: int, layers: list[int], neurons: int, words: int, blocked: str,
-    describer: str, painter: str, progress=gr.Progress(),  # noqa: B008  (Gradio finds it there)
+    describer: str, painter: str, way: str,
+    progress=gr.Progress(),  # noqa: B008
 ) -> Iterator[tuple]:  # fmt: skip
     """Pictures with verdicts as they are made, then the baselines' rates and a zip.
 
     Cues that the page filled in itself are found again: the names may be others by now.
     """
     session = registry[bundle]
-    options = _options(layers, neurons, words, blocked, painter)
+    options = _options(layers, neurons, words, blocked, painter, way)
     own = bool(edited.strip()) and edited != filled_in
-    text, said = (edited, plots.empty(_OWN)) if own else _found(session, true, fooled, options)
+    if own:
+        text, said = edited, plots.empty(_OWN)
+    else:
+        text, said = _found(session, true, fooled, options, progress)
     used = backend.split_words(text)
     descriptions = backend.descriptions_of(
         session, true, fooled, used, int(count), seed, describer, each
@@ -128,6 +136,7 @@ def attack(
     edited: str = "", count: int = backend.PICTURES, each: int = backend.EACH, seed: int = 0,
     layers: list[int] | None = None, neurons: int = 0, words: int = backend.CUES,
     blocked: str = "", describer: str = backend.TEMPLATES, painter: str = backend.PICTOGRAMS,
+    way: str = "",
 ) -> dict:  # fmt: skip
     """Make pictures of the first class with the given cues and see how they are read.
 
@@ -150,9 +159,11 @@ def attack(
         blocked: words that no phrase may contain, with commas between.
         describer: "templates", or the model that this server offers.
         painter: "pictograms", or the model that this server offers.
+        way: as for `find_cues`; "recorded effects" are also compared with the same pictures read
+            without neurons.
     """
     session = registry[bundle]
-    options = _options(layers, neurons, words, blocked, painter)
+    options = _options(layers, neurons, words, blocked, painter, way)
     used = backend.split_words(edited)
     unknown = untrained(session, [true, fooled, *used])
     if not used:
@@ -201,16 +212,21 @@ def change_bundle(
 
 
 def _options(
-    layers: Sequence[int] | None, neurons: int, words: int, blocked: str, painter: str
+    layers: Sequence[int] | None, neurons: int, words: int, blocked: str, painter: str, way: str
 ) -> dict:  # fmt: skip
     return {
         "layers": layers, "neurons": neurons, "words": words, "blocked": blocked,
-        "painter": painter,
+        "painter": painter, "way": way,
     }  # fmt: skip
 
 
-def _found(session: BundleSession, true: str, target: str, options: dict) -> tuple[str, str]:
+def _found(
+    session: BundleSession, true: str, target: str, options: dict, progress: gr.Progress
+) -> tuple[str, str]:
     """The cues as the field holds them, and as bars with the neurons behind them."""
-    cues = backend.cues_of(session, true, target, **options)
+    cues = backend.cues_of(
+        session, true, target, **options,
+        progress=lambda share: progress(share, desc="reading pictures of the things, once"),
+    )  # fmt: skip
     text = ", ".join(map(plain, cues.words))
     return text, cues_html(session, cues, backend.similarity_of(session).name)

@@ -6,17 +6,20 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from clipneurons.adversarial.methods import SECOND_ORDER
 from tabs import adversarial_backend as backend
 from tabs.server.registry import BundleRegistry
 from tabs.ui import plots
 
 _ARROW = " → "
+_WAYS = " ".join(f"{name.capitalize()}: {meaning}" for name, meaning in backend.WAYS.items())
 
 
 @dataclass(frozen=True)
 class Settings:
     """How cues are found and pictures made."""
 
+    way: gr.Radio
     layers: gr.Dropdown
     neurons: gr.Slider
     words: gr.Slider
@@ -134,15 +137,18 @@ def _results(box: gr.Column) -> Results:
 
 
 def _settings(known: list[int]) -> Settings:
+    way = gr.Radio(
+        list(backend.WAYS), value=backend.DEFAULT_WAY, label="Ask the neurons by", info=_WAYS,
+        elem_id="adversarial-way",
+    )  # fmt: skip
     # Custom values are those of other bundles, which the handlers sort out.
     layers = gr.Dropdown(
         known, value=known, label="Layers", multiselect=True, allow_custom_value=True,
         elem_id="adversarial-layers",
     )  # fmt: skip
     neurons = gr.Slider(
-        0, 1000, 0, step=1, label="Neurons whose phrases are used",
-        info="0: all that all neurons write, which fools more often",
-        elem_id="adversarial-neurons",
+        1, 1000, backend.NEURONS, step=1, label="Neurons whose phrases are used",
+        visible=backend.DEFAULT_WAY == SECOND_ORDER, elem_id="adversarial-neurons",
     )  # fmt: skip
     words = gr.Slider(
         1, backend.MAX_CUES, backend.CUES, step=1, label="Things to find",
@@ -168,4 +174,4 @@ def _settings(known: list[int]) -> Settings:
         elem_id="adversarial-painter",
     )  # fmt: skip
     seed = gr.Number(0, label="Seed", precision=0, elem_id="adversarial-seed")
-    return Settings(layers, neurons, words, each, count, blocked, describer, painter, seed)
+    return Settings(way, layers, neurons, words, each, count, blocked, describer, painter, seed)

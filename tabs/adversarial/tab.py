@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import gradio as gr
 
+from clipneurons.adversarial.methods import SECOND_ORDER
 from tabs import adversarial_backend as backend
 from tabs.adversarial import handlers
 from tabs.adversarial.layout import Widgets, layout, pair_of
@@ -45,10 +46,10 @@ def _makers(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
     settings, results = widgets.settings, widgets.results
     names = [source, widgets.true, widgets.target]
     finding = [settings.layers, settings.neurons, settings.words, settings.blocked,
-               settings.painter]  # fmt: skip
+               settings.painter, settings.way]  # fmt: skip
     asked = [widgets.true, widgets.target, widgets.cues, widgets.filled_in, settings.count,
              settings.each, settings.seed, settings.layers, settings.neurons, settings.words,
-             settings.blocked, settings.describer, settings.painter]  # fmt: skip
+             settings.blocked, settings.describer, settings.painter, settings.way]  # fmt: skip
     shown = [widgets.forged, results.gallery, results.rates, results.box, widgets.unknown,
              results.described, results.saved, results.place, widgets.cues, widgets.filled_in,
              widgets.behind, widgets.said]  # fmt: skip
@@ -60,6 +61,10 @@ def _makers(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
     made = widgets.draw.click(
         handler(registry, handlers.make, _MAKING), [source, *asked], shown,
         show_progress_on=[widgets.draw], **_MODEL, **_PRIVATE,
+    )  # fmt: skip
+    settings.way.change(
+        lambda way: gr.Slider(visible=way == SECOND_ORDER), settings.way, settings.neurons,
+        show_progress="hidden", **_PRIVATE,
     )  # fmt: skip
     number = gr.State()
     results.gallery.select(

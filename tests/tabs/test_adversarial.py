@@ -11,7 +11,17 @@ import torch
 from PIL import Image
 
 from clipneurons.adversarial.attack import success_rate
-from clipneurons.adversarial.methods import DENSE_EFFECTS, RANDOM_NEURONS, SECOND_ORDER
+from clipneurons.adversarial.cue_filter import CueFilter
+from clipneurons.adversarial.cue_recorder import record_cues
+from clipneurons.adversarial.cue_request import CueRequest
+from clipneurons.adversarial.cues import find_cues
+from clipneurons.adversarial.methods import (
+    DENSE_EFFECTS,
+    RANDOM_NEURONS,
+    RECORDED_EFFECTS,
+    RECORDED_EMBEDDINGS,
+    SECOND_ORDER,
+)
 from clipneurons.bundle.bundle import save_bundle
 from clipneurons.stats.intervals import wilson
 from tabs import adversarial_backend as backend
@@ -76,6 +86,42 @@ def test_no_number_of_neurons_is_all_that_they_write(session):
     )
 
 
+def test_neurons_are_asked_in_the_chosen_way(session):
+    """By effects recorded in pictures of each thing, as the library asks them: once for all."""
+    for way in backend.WAYS:
+        assert backend.cues_of(session, "cat", "dog", neurons=0, way=way).method == way
+    recordings = backend.recordings_of(session)
+    assert backend.recordings_of(session) is recordings
+    paint, bundle = backend.composer(session), session.bundle
+    known = record_cues(bundle, session.lens, paint, paint.concept, paint.concepts)
+    assert recordings.row.tolist() == known.row.tolist()
+    rules = CueFilter(backend.similarity_of(session), (), paint.drawable("boat"))
+    request = CueRequest(
+        "cat", "boat", method=RECORDED_EFFECTS, rules=rules, recordings=known
+    )  # fmt: skip
+    expected = find_cues(bundle, session.clip, request)
+    found = backend.cues_of(session, "cat", "boat", way=RECORDED_EFFECTS)
+    assert found.words == expected.words != []
+    assert [cue.score for cue in found.positive] == pytest.approx(
+        [cue.score for cue in expected.positive], rel=1e-4
+    )
+    assert all(cue.neurons for cue in found.positive)
+
+
+def test_recorded_effects_are_compared_with_the_same_pictures_without_neurons(session):
+    registry, ask = BundleRegistry([session]), dict(true="cat", fooled="boat", count=2)
+    by_way = {way: handlers.attack(registry, **ask, way=way)["baselines"] for way in backend.WAYS}
+    for way, baselines in by_way.items():
+        assert (RECORDED_EMBEDDINGS in baselines) is (way == RECORDED_EFFECTS)
+        assert set(baselines) >= set(backend.CONTROLS)
+
+
+def test_effects_are_not_recorded_in_pictures_that_take_seconds(session, monkeypatch):
+    monkeypatch.setenv(backend.PAINTER_MODEL, "a/painter")
+    with pytest.raises(ValueError, match="thousands of pictures"):
+        backend.cues_of(session, "cat", "dog", painter="a/painter", way=RECORDED_EFFECTS)
+
+
 def test_pictures_come_in_batches_with_verdicts_and_are_checked(session):
     result, batches = forged(session)
     assert [len(batch) for batch in batches] == [10, 2]
@@ -120,7 +166,7 @@ def making(session, true, target, edited, filled_in, count=3):
     """What each round of `handlers.make` gives, by the components that the tab gives it to."""
     names = ("forged", "gallery", "rates", "box", "unknown", "described", "saved", "place",
              "cues", "filled_in", "behind", "said")  # fmt: skip
-    settings = ([1, 2], 0, 25, "", backend.TEMPLATES, backend.PICTOGRAMS)
+    settings = ([1, 2], 0, 25, "", backend.TEMPLATES, backend.PICTOGRAMS, "")
     asked = (true, target, edited, filled_in, count, 1, 0, *settings)
     rounds = handlers.make(BundleRegistry([session]), "", *asked)
     return [dict(zip(names, values, strict=True)) for values in rounds]
