@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
+from clipneurons.bundle.unit_words import plain
+from tabs.ui.names import named
 from tabs.ui.patch_mask import patch_mask
 from tabs.ui.plots import Bar, bars, empty, link, section
 from tabs.ui.unknown_words import unknown_words_html
@@ -23,7 +25,8 @@ _OTHERS = {
 
 def concepts_html(key: str, found: dict) -> str:
     """Picture, what CLIP itself says, concepts that light up their patches, and the neurons."""
-    concepts = found["concepts"]
+    concepts = named(found["concepts"])
+    found = found | {"concepts": concepts}
     if not concepts:
         none = empty("No neuron reacts to this picture more than to most others: no concepts.")
         return f'<article class="cn-concepts">{none}</article>'
@@ -55,7 +58,7 @@ def _clip_html(found: dict) -> str:
     """One line: the texts nearest to the whole embedding, synonyms in brackets."""
     said = []
     for group in found["clip_says"]:
-        first, *others = group["texts"]
+        first, *others = dict.fromkeys(map(plain, group["texts"]))
         also = f" ({escape(', '.join(others[:2]))})" if others else ""
         said.append(
             f'<span title="cosine {group["cosine"]:.2f}"><b>{escape(first)}</b>{also}</span>'
@@ -108,7 +111,7 @@ def others_html(others: dict[str, list[dict] | None]) -> str:
     parts = []
     for name, pairs in others.items():
         title, note = _OTHERS[name]
-        rows = [Bar(one["text"], one["weight"]) for one in pairs or ()]
+        rows = [Bar(one["text"], one["weight"]) for one in named(pairs or ())]
         body = bars(rows, label=title) if rows else empty("Not defined for this kind of model.")
         parts.append(section(title, body, note))
     return f'<div class="cn-three">{"".join(parts)}</div>'
@@ -118,7 +121,7 @@ def contrast_html(found: dict) -> str:
     """Common concepts, and each picture's own."""
 
     def rows(pairs: list[dict], label: str) -> str:
-        return bars([Bar(one["text"], one["weight"]) for one in pairs], label=label)
+        return bars([Bar(one["text"], one["weight"]) for one in named(pairs)], label=label)
 
     own = "".join(
         f'<div><div class="cn-gallery"><figure><img alt="Picture {i + 1}" src="{uri}"></figure>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clipneurons.bundle.bundle import Bundle
+from tabs.ui.names import named
 from tabs.ui.neuron_card import says
 from tabs.ui.plots import Bar, bars, figures, folded, link, section
 
@@ -56,7 +57,7 @@ def words_html(data: dict) -> str:
 
 
 def _words(title: str, said: list[dict], note: str = "") -> str:
-    rows = [Bar(one["text"], one["score"]) for one in said[:_SHOWN]]
+    rows = [Bar(one["text"], one["score"]) for one in named(said)[:_SHOWN]]
     return section(title, bars(rows, label=title, digits=1), note)
 
 

@@ -11,7 +11,7 @@ from tabs import concepts
 from tabs.image_reading import contrast, discover, heads_say
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
-from tabs.ui.concept_card import concepts_html, others_html
+from tabs.ui.concept_card import concepts_html, contrast_html, others_html
 from tabs.ui.unknown_words import unknown_words_html
 from tests.helpers.models import tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
@@ -66,8 +66,25 @@ def test_what_clip_itself_says_stands_beside_the_picture(session):
     page = concepts_html("tiny", found)
     assert "CLIP itself says <span title" in page
     assert f"<b>{nearest['text']}</b>" in page
-    merged = found | {"clip_says": [{"texts": ["a cat", "kitten"], "cosine": 0.3}]}
-    assert "<b>a cat</b> (kitten)</span>." in concepts_html("tiny", merged)
+    merged = found | {"clip_says": [{"texts": ["a cat", "cat", "kitten"], "cosine": 0.3}]}
+    assert "<b>cat</b> (kitten)</span>." in concepts_html("tiny", merged)
+
+
+def test_things_are_named_once_and_without_articles(session):
+    found = discover(session, PICTURE, "dense")
+    concept = found["concepts"][0]
+    rows = [concept | {"text": text, "weight": w}
+            for text, w in (("a music", 3.0), ("music", 2.0), ("an office", 1.0))]  # fmt: skip
+    page = concepts_html("tiny", found | {"concepts": rows})
+    assert "<h2>music, office</h2>" in page
+    assert 'title="music: 3"' in page
+    assert page.count('class="cn-map cn-map-') == 2
+    pairs = [{"text": one["text"], "weight": one["weight"]} for one in rows]
+    shown = others_html({"dense": pairs}) + contrast_html(
+        {"common": pairs, "only": [pairs], "shown": ["data:,"]}
+    )
+    assert shown.count(">music<") == 3
+    assert "a music" not in page + shown
 
 
 def test_concepts_in_words_that_were_never_trained_are_marked(session):
