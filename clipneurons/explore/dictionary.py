@@ -271,12 +271,14 @@ class Dictionary:
     def interesting(self) -> tuple[int, int]:
         """A unit worth opening with.
 
-        Of a bundle with tested labels the one whose reliable label predicts it best. Else one that
-        is rarely active, has one clear direction and few concepts, is strong, and whose pictures'
-        captions, where there are any, name what it says.
+        Of a bundle with tested labels the one whose reliable label predicts it best, of those
+        whose pictures the bundle keeps where there are such. Else one that is rarely active, has
+        one clear direction and few concepts, is strong, and whose pictures' captions, where there
+        are any, name what it says.
         """
-        if bool(self.reliable.any()):
-            return self.place(self.most_trusted(1)[0])
+        trusted = self.most_trusted(len(self.reliable))
+        if trusted:
+            return self.place(next(filter(self._pictured, trusted), trusted[0]))
         best, found = -1.0, (self.layers[-1], 0)
         for layer in reversed(self.layers):
             score = self._clear(layer)
@@ -291,6 +293,12 @@ class Dictionary:
             return []
         order = torch.cat(low).where(self.reliable, -torch.inf).argsort(descending=True)
         return [row for row in order[:count].tolist() if self.reliable[row]]
+
+    def _pictured(self, row: int) -> bool:
+        """Whether pictures that the unit reacts to most are kept."""
+        layer, unit = self.place(row)
+        images = self._arrays(layer).top_activating_images[unit].tolist()
+        return any(image in self.bundle.examples for image in images if image >= 0)
 
     def _clear(self, layer: int) -> Float[Tensor, " unit"]:
         """How clearly each unit says one thing, for want of a test."""

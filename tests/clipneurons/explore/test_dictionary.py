@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from clipneurons.analysis.clustering import chance_separation, clusters, group_alike, silhouette
+from clipneurons.bundle.thumbnails import Examples
 from clipneurons.bundle.unit_words import signed
 from clipneurons.explore.dictionary import TABLE, Dictionary, Phrase, parse_query
 from tests.helpers.tiny import tiny_bundle, tiny_labels
@@ -250,6 +251,14 @@ def test_the_most_trusted_unit_is_the_one_to_open_with(tested, dictionary):
     low = tested.bundle.labels[1].simulation_low
     best = max((3, 5, 9), key=lambda unit: float(low[unit]))
     assert tested.interesting() == (1, best)
+    kept = set(tested.bundle.layers[1].top_activating_images[best].tolist())
+    others = {image: b"" for image in tested.bundle.examples if image not in kept}
+    without = replace(tested.bundle, examples=Examples.build(others, {}))
+    second = sorted((3, 5, 9), key=lambda unit: -float(low[unit]))[1]
+    assert kept.isdisjoint(without.examples)
+    assert Dictionary(without).interesting() == (1, second), "the best has no picture to show"
+    bare = replace(tested.bundle, examples=Examples.build({}, {}))
+    assert Dictionary(bare).interesting() == (1, best)
     assert len(tested.most_trusted(10)) == 3
     assert dictionary.most_trusted(10) == []
 
