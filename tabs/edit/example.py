@@ -57,8 +57,9 @@ def gallery_image(session: BundleSession, picture: int) -> Image.Image:
 def example(session: BundleSession) -> tuple[int, list[str], str]:
     """A gallery picture that is misread, class names, and what it should be; chosen once.
 
-    Of pictures whose caption names a class the one whose true class the model puts behind another
-    by least; without such captions the one that is read with least margin.
+    Of pictures whose caption names a class, of one class before those of several, the one whose
+    true class the model puts behind another by least; without such captions the one that is read
+    with least margin.
     """
     return session.cached("edit example", lambda: _choose_example(session))
 
@@ -81,19 +82,20 @@ def _choose_example(session: BundleSession) -> tuple[int, list[str], str]:
     if len(names) < 6:
         names = list(dict.fromkeys([*names, *known]))[:64]
     cosines = session.encode_thumbnails(numbers) @ embed_texts(session.clip, names, TEMPLATES).T
-    best: tuple[float, int, list[int], int] | None = None
+    best: tuple[bool, float, int, list[int], int] | None = None
     for i, mine in enumerate(told):
         order = cosines[i].argsort(descending=True).tolist()
         true = [names.index(name) for name in mine]
         if true and order[0] not in true:
             wanted = next(place for place in order if place in true)
-            found = (float(cosines[i, order[0]] - cosines[i, wanted]), i, order, wanted)
+            behind = float(cosines[i, order[0]] - cosines[i, wanted])
+            found = (len(true) > 1, behind, i, order, wanted)
             best = found if best is None else min(best, found)
     if best is None:
         pair = cosines.topk(2, dim=1).values
         i = int((pair[:, 0] - pair[:, 1]).argmin())
         order = cosines[i].argsort(descending=True).tolist()
-        best = (0.0, i, order, order[1])
-    _, i, order, wanted = best
+        best = (False, 0.0, i, order, order[1])
+    *_, i, order, wanted = best
     chosen = list(dict.fromkeys([*order[:5], wanted]))
     return numbers[i], [names[place] for place in chosen], names[wanted]

@@ -12,6 +12,9 @@ from tabs.ui.plots import Bar, bars, empty, figures, histogram, percent, section
 from tabs.ui.top_images import Gallery, ImageGroup, Maps, gallery_html, gallery_note
 from tabs.ui.trust import trust_html
 
+# Share of its strongest phrase from which a phrase against it stands in a card's head.
+_WEIGHS = 0.25
+
 
 def place(card: NeuronDashboard) -> str:
     """Where the unit is, in words."""
@@ -76,7 +79,7 @@ def _columns_html(left: str, right: str) -> str:
 def _header_html(card: NeuronDashboard) -> str:
     """Where it is, what it says, and how far that can be trusted."""
     toward = ", ".join([plain(text) for text, c in card.phrases if c > 0][:3])
-    against = ", ".join([plain(text) for text, c in card.phrases if c < 0][:3])
+    against = ", ".join(_strong_against(card)[:3])
     title = toward or f"Against {against}"
     both = toward and against
     rest = f'<p class="cn-says">and against {escape(against)}</p>' if both else ""
@@ -84,6 +87,15 @@ def _header_html(card: NeuronDashboard) -> str:
         f'<header><p class="cn-place">{escape(place(card))}</p><h2>{escape(title)}</h2>{rest}'
         f"{trust_html(card.trust)}</header>"
     )
+
+
+def _strong_against(card: NeuronDashboard) -> list[str]:
+    """What it says with a minus, as far as that weighs: "aircraft, and against airplane" puzzles.
+
+    Of a unit that says nothing else, all of it.
+    """
+    toward = max((c for _, c in card.phrases if c > 0), default=0.0)
+    return [plain(text) for text, c in card.phrases if c < 0 and -c >= _WEIGHS * toward]
 
 
 def _figures_html(card: NeuronDashboard) -> str:
