@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import httpx
@@ -61,8 +62,9 @@ def browser():
 
 @pytest.fixture
 def visit(browser, request):
-    """Opens a page; afterwards no script may have failed, and no outside host been asked."""
-    pages, errors, outside = [], [], []
+    """Opens a page; afterwards no script may have failed, no outside host been asked, and no
+    request of the page's own been one that the server does not understand."""
+    pages, errors, outside, refused = [], [], [], []
 
     def opened(query: str = "", width: int = 1440, address: str = "", **options):
         address = address or request.getfixturevalue("address")
@@ -77,6 +79,14 @@ def visit(browser, request):
                 else None
             ),
         )
+        page.on(
+            "response",
+            lambda answer: (
+                refused.append((answer.url, answer.request.post_data))
+                if answer.status == 422
+                else None
+            ),
+        )
         page.goto(address + "/" + query, wait_until="domcontentloaded")
         page.wait_for_selector("#dictionary-card .cn-card", state="attached")
         page.wait_for_function("window.cnCard")  # what the address asks for has been drawn
@@ -88,6 +98,7 @@ def visit(browser, request):
         page.close()
     assert errors == []
     assert outside == []
+    assert refused == []
 
 
 def shoot(page, name: str) -> None:
@@ -226,6 +237,68 @@ def test_a_number_that_does_not_exist_becomes_the_nearest(visit):
     page.wait_for_selector("text=not 999999")
     page.wait_for_function("document.querySelector('#dictionary-unit input').value !== '999999'")
     shows(page, int(page.input_value("#dictionary-unit input")))
+
+
+def holds(page, field: str, text: str) -> None:
+    page.wait_for_function(
+        "([field, text]) => document.querySelector(field).value === text", arg=[field, text]
+    )
+
+
+@pytest.mark.parametrize("key", ["Enter", "Tab"])
+def test_a_number_field_comes_back_to_the_neuron_that_is_shown(visit, key):
+    page, field = visit(), "#dictionary-unit input"
+    page.fill(field, "3.7")
+    page.keyboard.press(key)
+    shows(page, 4)
+    holds(page, field, "4")
+    page.fill(field, "")
+    page.keyboard.press(key)
+    holds(page, field, "4")
+    page.fill(field, "-2")
+    page.keyboard.press(key)
+    page.wait_for_selector("text=not -2")
+    shows(page, 0)
+    holds(page, field, "0")
+
+
+def test_number_fields_of_other_tabs_hold_what_counts(visit):
+    page = visit("?tab=adversarial")
+    page.click("#adversarial-advanced button >> nth=0")
+    for name, typed, counts in (
+        ("seed", "3.7", "4"), ("seed", "", "4"), ("count", "7.6", "8"), ("count", "", "8"),
+        ("count", "900", "60"),
+    ):  # fmt: skip
+        field = f"#adversarial-{name} input[type=number]"
+        page.fill(field, typed)
+        page.keyboard.press("Tab")
+        holds(page, field, counts)
+    page.click("#tab-edit-button")
+    field = "#edit-more-than input"
+    page.fill(field, "0.123")
+    page.keyboard.press("Tab")
+    holds(page, field, "0.123")  # no whole number is meant
+    page.fill(field, "")
+    page.keyboard.press("Tab")
+    holds(page, field, "0.123")
+
+
+def test_weaker_reactions_stay_open_when_the_card_is_drawn_again(visit):
+    page, fold = visit(), "#dictionary-card .cn-weaker"
+    assert page.get_attribute(fold, "open") is None
+    page.click(f"{fold} summary")
+    page.check("#dictionary-fires input")
+    page.wait_for_selector("#dictionary-card .cn-lit .cn-map")
+    assert page.locator(f"{fold} img").first.is_visible()
+    unit = int(place(page).rsplit(" ", 1)[1])
+    page.click("#dictionary-next")
+    shows(page, unit + 1)
+    page.wait_for_selector(f"{fold}[open]")
+    page.click(f"{fold} summary")
+    page.click("#dictionary-next")
+    shows(page, unit + 2)
+    page.wait_for_timeout(1500)  # in which what needs the model is added
+    assert page.get_attribute(fold, "open") is None
 
 
 def test_where_a_neuron_fires_lies_over_its_pictures(visit):
@@ -393,6 +466,78 @@ def test_an_uploaded_picture_is_read_and_a_broken_one_explained(visit):
     other.set_input_files(upload, bad)
     other.wait_for_selector("text=not an image that can be read")
     shoot(other, "broken-1440")
+
+
+FORMER = """id => document.querySelector(id).matches('[data-former]')
+  && getComputedStyle(document.querySelector(id), '::before').content.includes('previous picture')
+"""
+
+
+@pytest.mark.parametrize(
+    ("tab", "image", "result", "go"),
+    [
+        ("concepts", "#concepts-image", "#concepts-result", None),
+        ("edit", "#edit-image", "#edit-result", None),
+        ("segmentation", "#segmentation-image", "#segmentation-found", "#segmentation-go"),
+    ],
+)
+def test_what_is_left_of_the_previous_picture_says_so(visit, tab, image, result, go):
+    page = on_tab(visit, tab) if tab == "segmentation" else visit(f"?tab={tab}")
+    page.wait_for_selector(f"{result} img >> nth=0")
+    assert not page.evaluate(FORMER, result)
+    page.click(f"{image} button[aria-label=Clear]")
+    broken = {"name": "b.png", "mimeType": "image/png", "buffer": b"this is no picture"}
+    page.set_input_files(f"{image} input[type=file]", broken)
+    page.wait_for_function(FORMER, arg=result)
+    if go:
+        page.click(go)
+    page.wait_for_selector("text=not an image that can be read")
+    page.wait_for_timeout(500)
+    assert page.evaluate(FORMER, result)
+    shoot(page, f"former-{tab}-1440")
+    page.click(f"{image} button[aria-label=Clear]")
+    buffer = io.BytesIO()
+    Image.radial_gradient("L").convert("RGB").save(buffer, "PNG")
+    good = {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+    page.set_input_files(f"{image} input[type=file]", good)
+    if go:
+        page.click(go)
+    page.wait_for_selector(f"{result}:not([data-former])")
+
+
+def test_sets_that_are_not_compared_yet_are_not_those_of_the_result(visit):
+    page = visit("?tab=shift")
+    page.wait_for_selector("#shift-verdict >> visible=true")
+    broken = {"name": "b.png", "mimeType": "image/png", "buffer": b"this is no picture"}
+    for side in ("reference", "new"):
+        page.set_input_files(f"#shift-{side} input[type=file]", [broken, broken])
+    page.wait_for_selector("#shift-found[data-former]")
+    page.click("#shift-go")
+    page.wait_for_selector("text=at least two images that can be read")
+    assert page.locator("#shift-found[data-former]").count() == 1
+    page.click("#shift-example")
+    page.wait_for_selector("#shift-found:not([data-former])")
+
+
+def test_a_broken_picture_to_test_a_neuron_on_does_not_stand_in_the_way_of_the_next(visit):
+    page = visit()
+    page.click("#dictionary-test button >> nth=0")
+    buffer = io.BytesIO()
+    Image.radial_gradient("L").convert("RGB").save(buffer, "PNG")
+    upload = "#dictionary-image input[type=file]"
+    page.set_input_files(
+        upload, {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+    )
+    page.wait_for_selector("#dictionary-tried .cn-tried")
+    page.click("#dictionary-image button[aria-label=Clear]")
+    page.wait_for_selector("#dictionary-tried .cn-tried", state="detached")
+    page.set_input_files(
+        upload, {"name": "b.png", "mimeType": "image/png", "buffer": b"this is no picture"}
+    )
+    page.wait_for_selector("text=not an image that can be read")
+    page.wait_for_selector("#dictionary-image img", state="detached")
+    page.check("#dictionary-fires input")
+    page.wait_for_selector("#dictionary-card .cn-lit .cn-map")
 
 
 def class_figures(page, kind: str) -> list[float]:
@@ -596,6 +741,39 @@ def test_cues_and_results_follow_the_names(visit):
     page.fill("#adversarial-fooled textarea, #adversarial-fooled input", "house")
     page.wait_for_selector("#adversarial-rates", state="hidden")
     assert page.input_value("#adversarial-cues textarea") == "bone, leash"
+
+
+def test_what_is_called_off_before_the_server_has_named_it_is_called_off(visit):
+    """Gradio's own request then names the event `null`, which is refused, and the event goes on."""
+    page = on_tab(visit, "adversarial")
+    assert page.locator("#adversarial-gallery .thumbnail-item").count() == 12
+
+    def late(route) -> None:
+        time.sleep(1.5)
+        route.continue_()
+
+    page.route("**/queue/join**", late)
+    page.click("#adversarial-draw")
+    with page.expect_response("**/gradio_api/cancel") as answer:
+        page.evaluate("setTimeout(() => document.querySelector('#adversarial-stop').click(), 300)")
+    assert answer.value.status == 200
+    assert answer.value.request.post_data_json["event_id"]
+    page.wait_for_timeout(5000)
+    assert page.locator("#adversarial-gallery .thumbnail-item").count() == 12, "not drawn again"
+
+
+def test_the_neurons_are_asked_in_the_way_that_is_chosen(visit):
+    page = on_tab(visit, "adversarial")
+    page.click("#adversarial-advanced button >> nth=0")
+    neurons = page.locator("#adversarial-neurons")
+    assert not neurons.is_visible()
+    page.check("#adversarial-way input[value=second-order]")
+    neurons.wait_for()
+    page.check("#adversarial-way input[value='recorded effects']")
+    neurons.wait_for(state="hidden")
+    page.click("#adversarial-draw")
+    page.wait_for_selector("#adversarial-rates >> text=recorded embeddings", timeout=300_000)
+    shoot(page, "adversarial-recorded-1440")
 
 
 @pytest.mark.parametrize("tab", ["segmentation", "adversarial"])
