@@ -53,8 +53,7 @@ WAYS = {
     SECOND_ORDER: "the phrases (sparse decomposition) of the neurons that tell the two names apart "
     "most, as in the paper.",
     RECORDED_EFFECTS: "what the neurons were seen to do in pictures of each thing beside other "
-    "objects. Fools most often; the first time for a model, thousands of pictures are read, about "
-    "a minute.",
+    "objects; the first time for a model, thousands of pictures are read, which takes a while.",
 }
 _KEPT_PAIRS = 32
 CONTROLS = (RANDOM_NEURONS, SIMILAR_WORDS, RANDOM_WORDS, NO_CUES)

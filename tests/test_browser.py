@@ -485,7 +485,7 @@ def test_what_is_left_of_the_previous_picture_says_so(visit, tab, image, result,
     page = on_tab(visit, tab) if tab == "segmentation" else visit(f"?tab={tab}")
     page.wait_for_selector(f"{result} img >> nth=0")
     assert not page.evaluate(FORMER, result)
-    page.click(f"{image} button[aria-label=Clear]")
+    page.click(f"{image} button[aria-label='Remove Image']")
     broken = {"name": "b.png", "mimeType": "image/png", "buffer": b"this is no picture"}
     page.set_input_files(f"{image} input[type=file]", broken)
     page.wait_for_function(FORMER, arg=result)
@@ -495,7 +495,7 @@ def test_what_is_left_of_the_previous_picture_says_so(visit, tab, image, result,
     page.wait_for_timeout(500)
     assert page.evaluate(FORMER, result)
     shoot(page, f"former-{tab}-1440")
-    page.click(f"{image} button[aria-label=Clear]")
+    page.click(f"{image} button[aria-label='Remove Image']")
     buffer = io.BytesIO()
     Image.radial_gradient("L").convert("RGB").save(buffer, "PNG")
     good = {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
@@ -529,7 +529,7 @@ def test_a_broken_picture_to_test_a_neuron_on_does_not_stand_in_the_way_of_the_n
         upload, {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
     )
     page.wait_for_selector("#dictionary-tried .cn-tried")
-    page.click("#dictionary-image button[aria-label=Clear]")
+    page.click("#dictionary-image button[aria-label='Remove Image']")
     page.wait_for_selector("#dictionary-tried .cn-tried", state="detached")
     page.set_input_files(
         upload, {"name": "b.png", "mimeType": "image/png", "buffer": b"this is no picture"}

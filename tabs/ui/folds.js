@@ -17,7 +17,7 @@
   const reopen = (node) => {
     if (node.nodeType !== Node.ELEMENT_NODE) return;
     const folds = node.matches("details") ? [node] : node.querySelectorAll("details:not([open])");
-    for (const fold of folds) if (kept(fold) && opened.has(nameOf(fold))) fold.open = true;
+    for (const fold of folds) if (!fold.open && kept(fold) && opened.has(nameOf(fold))) fold.open = true;
   };
   new MutationObserver((changes) => {
     if (!opened.size) return;
