@@ -63,8 +63,8 @@ def find_cues(
         blocked: words that no phrase may contain, with commas between.
         painter: "pictograms", or the model that this server offers.
         way: how the neurons are asked: "dense effects", "second-order", "tested labels" (of a
-            bundle that has some) or "recorded effects", which takes about a minute when it is first
-            asked of a model; "" for the first two, by the number of neurons.
+            bundle that has some) or "recorded effects", for which thousands of pictures are read
+            when a model is first asked; "" for the first two, by the number of neurons.
     """
     session = registry[bundle]
     options = _options(layers, neurons, words, blocked, painter, way)
