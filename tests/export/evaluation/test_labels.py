@@ -211,6 +211,9 @@ def test_the_report_shows_what_the_bundle_holds(tested, fresh):
         text = f"Our labels predict their units better than {rival}."
         if text in claims:
             assert claims[text] is (gap["interval"][0] > 0)
+    kept = experiment.measure(Context)
+    older = kept | {"found": {k: v for k, v in kept["found"].items() if k != "told_apart"}}
+    assert "Not tested" in experiment.report(older).text, "a report of an older version is drawn"
     Context.bundle = load_bundle(fresh)
     assert "Not tested" in experiment.report(experiment.measure(Context)).text
     assert "labels" in papers.MODULES
