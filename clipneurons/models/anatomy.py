@@ -81,8 +81,10 @@ class Norm:
         self, inputs: Float[Tensor, "*token width"]
     ) -> tuple[Float[Tensor, "*token"], Float[Tensor, "*token"]]:
         """Mean and sqrt(variance + eps) of each token."""
-        variance, mean = torch.var_mean(inputs.float(), dim=-1, unbiased=False)
-        return mean, (variance + self.module.eps).sqrt()
+        inputs, eps = inputs.float(), self.module.eps
+        # On a CPU four times as fast as `var_mean`.
+        _, mean, inverse = torch.native_layer_norm(inputs, inputs.shape[-1:], None, None, eps)
+        return mean[..., 0], inverse[..., 0].reciprocal()
 
     def linear(self, parts: Float[Tensor, "*part width"]) -> Float[Tensor, "*part width"]:
         """What the norm makes of parts of its inputs, but for its 1/σ and bias."""
