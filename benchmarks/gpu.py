@@ -112,7 +112,7 @@ def rates(name: str, precision: str, batch: int, rounds: int, device: str) -> st
     targets = seeded(TARGETS, clip.embed_dim, seed=1).to(device)
     tasks = {
         "forward": lambda: clip.encode_image(images),
-        "lens": lambda: lens(images),
+        "lens": lambda: [mine.scores for mine in lens(images)[1].values()],
         "export": exporting(lens, images),
         "pursuit": lambda: omp(targets, texts, COMPONENTS),
     }

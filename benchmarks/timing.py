@@ -27,12 +27,21 @@ class Times:
         return "   ".join(words)
 
 
-def measure(tasks: dict[str, Callable[[], object]], rounds: int) -> Times:
-    """Times of each task in each round; every round runs all tasks once, after a warm-up."""
+def measure(
+    tasks: dict[str, Callable[[], object]],
+    rounds: int,
+    before: Callable[[], object] = lambda: None,
+) -> Times:
+    """Times of each task in each round; every round runs all tasks once, after a warm-up.
+
+    ``before`` is run at the start of each round and not timed.
+    """
+    before()
     for task in tasks.values():
         task()
     times = Times({name: [] for name in tasks}, {name: [] for name in tasks})
     for _ in range(rounds):
+        before()
         for name, task in tasks.items():
             start, busy = time.perf_counter(), time.process_time()
             task()

@@ -46,11 +46,10 @@ def ablate(
             their sparse reconstruction from texts.
     """
     reconstructed = directions if reconstructed is None else reconstructed
-    means = mean.dense(contributions.directions)
     original = SCALE * representation / representation.norm(dim=-1, keepdim=True)
-    everything = original - contributions.sum() + means.sum(0)
+    everything = original - contributions.sum(mean=mean)
     significant = (contributions.norms(mean) > threshold * _STRICTLY).to(original)
-    kept = contributions.sum(significant) - significant @ means
+    kept = contributions.sum(significant, mean)
     projections = contributions.project(directions, mean)
     return Ablations(
         original=original,

@@ -19,7 +19,8 @@ from clipneurons.analysis.streaming.norm_moments import NormMoments
 from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.analysis.streaming.tail_quantile import TailQuantile
 from clipneurons.analysis.streaming.top_effects import TopEffects
-from clipneurons.lens.contributions import Contributions, Directions, MeanEffect
+from clipneurons.lens.contributions import Contributions, MeanEffect
+from clipneurons.lens.directions import Directions
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,17 @@ class EffectStatistics:
         Raises:
             ValueError: a norm is NaN or infinite, or more images came than were announced.
         """
-        norms = batch.norms(self.mean).T.contiguous()
+        self._count(len(ids))
+        pieces = []
+        for units, scores, norms in batch.pieces(self.mean):
+            self.top.update(units, norms, ids, scores)
+            pieces.append(norms)
+        norms = torch.cat(pieces)
         if not norms.isfinite().all():
             bad = (~norms.isfinite()).any(0).nonzero()[0].item()
             raise ValueError(f"expected finite effects, image {ids[bad].item()} gives NaN or inf")
-        self._count(len(ids))
         for part in self._of_norms:
             part.update(norms)
-        self.top.update(norms, ids, batch.scores)
         if batch.bias is not None:
             self.biases.update(ids, batch.bias)
 
@@ -138,7 +142,7 @@ class EffectStatistics:
         norms, ids, rows = self.top.descending(self.count)
         biases = self.biases.of(ids)
         directions, explained = principal_directions(
-            rows - self.mean.scores[:, None],
+            rows,
             self.directions,
             None if biases is None else biases.sub_(self.mean.bias),
         )
@@ -194,14 +198,14 @@ def collect_statistics(
     cache = [] if per_image * images <= memory_budget else None
     for ids, batch in batches():
         _, contributions = lens(batch)
-        for layer, mine in contributions.items():
-            means[layer].update(mine)
         if cache is not None:
-            light = {
+            contributions = {
                 layer: Contributions(mine.scores, mine.directions, mine.bias)
                 for layer, mine in contributions.items()
             }
-            cache.append((ids, light))
+            cache.append((ids, contributions))
+        for layer, mine in contributions.items():
+            means[layer].update(mine)
     statistics = {
         layer: EffectStatistics(mean.mean(), lens.directions[layer], images, top_k, percentile)
         for layer, mean in means.items()

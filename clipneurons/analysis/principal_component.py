@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.contributions import Directions
+from clipneurons.lens.directions import Directions
 
 # Units decomposed at once: bounds the [unit, k, k] and [unit, head, embed] temporaries.
 _CHUNK = 128

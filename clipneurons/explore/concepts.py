@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.lens.contributions import Contributions, MeanEffect, along
+from clipneurons.lens.contributions import Contributions, MeanEffect
 from clipneurons.lens.token_contributions import unit_token_effects
 
 # Ways to weigh texts, see `ConceptReader.weights`.
@@ -63,7 +63,7 @@ class ConceptReader:
         for layer, arrays in bundle.layers.items():
             directions = lens.directions[layer]
             self._means[layer] = MeanEffect.from_dense(arrays.means.to(self.device), directions)
-            self._along[layer] = along(arrays.directions.to(self.device), directions)
+            self._along[layer] = directions.along(arrays.directions.to(self.device))
             directions.gram  # noqa: B018  computed and cached here, not at the first request
 
     @torch.no_grad()

@@ -55,7 +55,7 @@ def patch_concepts(
         if not mine.placed:
             continue
         arrays = bundle.layers[layer]
-        strength = _strength(mine, patches, arrays.directions.to(mine.scores)).cpu()
+        strength = _strength(mine, patches, arrays.directions.to(mine.weights)).cpu()
         weights.index_add_(
             0, arrays.indices.long().flatten(), (arrays.coefficients * strength[:, None]).flatten()
         )
@@ -73,4 +73,4 @@ def _strength(
     every = range(mine.activations.shape[1] - mine.prefix)
     here, everywhere = at_patches(mine, patches), at_patches(mine, every)
     scores = here.scores - everywhere.scores * (len(patches) / len(every))
-    return replace(here, scores=scores).project(directions)[0]
+    return replace(here, given=scores).project(directions)[0]

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.base import SCALE, RecordingLens, check_finite
-from clipneurons.lens.contributions import Contributions, HeadDirections, SplitDirections
+from clipneurons.lens.contributions import Contributions
+from clipneurons.lens.directions import HeadDirections, SplitDirections
 from clipneurons.models.clip import ClipModel
 
 # The neurons are the channels of the last of the four stages.
@@ -45,7 +46,7 @@ class NeuronHeadLens(RecordingLens):
         pool, heads = self.clip.visual.attnpool, self.clip.heads
         inner = pool.v_proj.weight.float().T.unflatten(-1, (heads, -1))  # [neuron, head, rank]
         outer = pool.c_proj.weight.float().T.unflatten(0, (heads, -1))  # [head, rank, embed]
-        return HeadDirections(inner.transpose(0, 1).contiguous(), outer)
+        return HeadDirections.of(inner.transpose(0, 1).contiguous(), outer)
 
     @cached_property
     def directions(self) -> dict[int, SplitDirections]:
@@ -80,10 +81,9 @@ class NeuronHeadLens(RecordingLens):
         folded = torch.einsum("bhr,hrw->bhw", query, key_weight)
         attention = torch.softmax(folded @ tokens.mT, dim=-1)
         weights = attention * (SCALE / representation.norm(dim=-1))[:, None, None]
-        scores = torch.bmm(tokens.mT, weights.mT)  # [image, neuron, head]
         return {
             LAYER: Contributions(
-                scores=scores.flatten(1)[..., None],
+                given=None,
                 directions=self.directions[LAYER],
                 activations=tokens,
                 weights=weights,

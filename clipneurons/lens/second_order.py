@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipneurons.lens.base import SCALE, RecordingLens, check_finite
-from clipneurons.lens.contributions import Contributions, HeadDirections
+from clipneurons.lens.contributions import Contributions
+from clipneurons.lens.directions import HeadDirections
 from clipneurons.lens.pooling import (
     PooledReading,
     after_pooling,
@@ -57,6 +58,12 @@ class Reader:
     norm: Norm | None
     attention: Attention
     outer: Float[Tensor, "head rank embed"]
+
+    @property
+    def values(self) -> Float[Tensor, "head rank width"]:
+        """What each head reads of a vector in a token, the norm's gain taken in."""
+        values = self.attention.values
+        return values if self.norm is None else values * self.norm.weight
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,11 @@ class SecondOrderLens(RecordingLens):
         return torch.cat([reader.outer for reader in self._readers])
 
     @cached_property
+    def _values(self) -> Float[Tensor, "head rank width"]:
+        """What the heads of all readers read of a vector in a token."""
+        return torch.cat([reader.values for reader in self._readers])
+
+    @cached_property
     def directions(self) -> dict[int, HeadDirections]:
         """By layer, what each neuron writes to the embedding through each head that reads it."""
         return {layer: self._directions_of(layer) for layer in self.layers}
@@ -121,13 +133,14 @@ class SecondOrderLens(RecordingLens):
         anatomy = self._anatomy
         written = anatomy.mlp(layer).gained  # [neuron, width]
         if layer == anatomy.pooling_layer:
-            return HeadDirections(written[None], anatomy.pooling.readout[None])
-        readers = [reader for reader in self._readers if reader.first > layer]
-        inner = [
-            torch.einsum("nw,hrw->hnr", _gained(written, reader.norm), reader.attention.values)
-            for reader in readers
-        ]
-        return HeadDirections(torch.cat(inner), self._outer[-sum(map(len, inner)) :])
+            return HeadDirections.of(written[None], anatomy.pooling.readout[None])
+        heads = anatomy.readers(layer)
+        values = self._values[-heads:].mT
+
+        def read(units: Int[Tensor, " chosen"] | slice) -> Float[Tensor, "head chosen rank"]:
+            return torch.matmul(written[units], values)
+
+        return HeadDirections(read, self._outer[-heads:], len(written))
 
     @property
     def recorded(self) -> list[str]:
@@ -158,7 +171,7 @@ class SecondOrderLens(RecordingLens):
             for norm in mlp.norms:
                 mine = mine / norm.sigma(tensors[f"{norm.path}:input"])[:, None]
             result[layer] = Contributions(
-                scores=torch.bmm(activations.mT, mine.mT),
+                given=torch.bmm(activations.mT, mine.mT) if pooled else None,
                 directions=self.directions[layer],
                 bias=self._shared_bias(layer, tensors, by_reader, reading, scale),
                 activations=None if pooled else activations,
@@ -248,7 +261,3 @@ def check_plain(clip: ClipModel) -> None:
 def _mlp_names(mlp: Mlp) -> list[str]:
     """Tensors to record for the activations and what norms divide what they write by."""
     return [mlp.path, *(f"{norm.path}:input" for norm in mlp.norms)]
-
-
-def _gained(written: Float[Tensor, "neuron width"], norm: Norm | None) -> Tensor:
-    return written if norm is None else written * norm.weight

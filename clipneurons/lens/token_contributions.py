@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.contributions import Contributions, SplitDirections
+from clipneurons.lens.contributions import Contributions
+from clipneurons.lens.directions import SplitDirections
 from clipneurons.lens.make import Lens, make_lens
 from clipneurons.lens.pooling import carry_factors, pooling_names, read_pooling
 from clipneurons.models.attention import centred_heads
@@ -172,11 +173,9 @@ def at_patches(mine: Contributions, patches: Sequence[int]) -> Contributions:
     outside = [patch for patch in patches if not 0 <= patch < count]
     if outside:
         raise ValueError(f"patch {outside[0]} is outside the image: expected 0 to {count - 1}")
-    tokens = torch.tensor(patches, dtype=torch.long, device=mine.scores.device) + mine.prefix
+    tokens = torch.tensor(patches, dtype=torch.long, device=mine.weights.device) + mine.prefix
     activations, weights = mine.activations[:, tokens], mine.weights[..., tokens]
-    scores = torch.bmm(activations.mT, weights.mT)  # [image, neuron, head]
-    scores = scores.reshape(mine.scores.shape)
-    return Contributions(scores, mine.directions, None, activations, weights, prefix=0)
+    return Contributions(None, mine.directions, None, activations, weights, prefix=0)
 
 
 def token_effects_of(clip: ClipModel) -> Callable[[Tensor], Float[Tensor, "image token embed"]]:

@@ -106,7 +106,7 @@ def votes(
     activations = {layer: mine.activations for layer, mine in contributions.items()}
     chosen = choose_neurons({k: v.to(texts) for k, v in directions.items()}, texts, count)
     per_neuron = (
-        next(iter(contributions.values())).scores.shape[1]
+        next(iter(contributions.values())).directions.units
         // (next(iter(activations.values())).shape[2])
     )
     maps = vote_maps(activations, chosen, weighting, per_neuron, lens.clip.prefix)

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.images.square_windows import square_windows
-from clipneurons.lens.contributions import along
 from clipneurons.shift.rankings import RANKINGS
 from clipneurons.stats.centring import without_shared
 from clipneurons.stats.two_sample import (
@@ -72,7 +71,7 @@ class Profiler:
             rows = arrays.directions.to(device)
             self.directions[layer] = rows
             # ⟨direction of each head, r_n⟩: with it an image costs a sum over heads.
-            self._along[layer] = along(rows, lens.directions[layer])
+            self._along[layer] = lens.directions[layer].along(rows)
         self.names = [
             (layer, u) for layer, rows in self.directions.items() for u in range(len(rows))
         ]

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from clipneurons.analysis.ablation import ablate
 from clipneurons.bundle.bundle import Bundle, LayerArrays
-from clipneurons.lens.contributions import Contributions, Directions, MeanEffect
+from clipneurons.lens.contributions import Contributions, MeanEffect
+from clipneurons.lens.directions import Directions
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError

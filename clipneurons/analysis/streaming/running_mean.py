@@ -8,7 +8,7 @@ from clipneurons.lens.contributions import Contributions, MeanEffect
 
 
 class RunningMean:
-    """Mean of the scores (and shared bias) of one layer, accumulated in float64."""
+    """Mean of the scores (and shared bias) of one layer: sums of batches, added in float64."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -18,7 +18,7 @@ class RunningMean:
     def update(self, batch: Contributions) -> None:
         """Add a batch."""
         bias = None if batch.bias is None else batch.bias.sum(0, dtype=torch.float64)
-        self._add(len(batch.scores), batch.scores.sum(0, dtype=torch.float64), bias)
+        self._add(batch.images, batch.score_sum().double(), bias)
 
     def merge(self, other: "RunningMean") -> None:
         """Add what another process accumulated."""

@@ -123,6 +123,17 @@ def test_batches_passes_order_and_merging_do_not_matter(shared_bias):
         assert_same(shards[0].finish(), reference[2])
 
 
+def test_pieces_of_scores_do_not_matter(monkeypatch):
+    clip = tiny_vit()
+    data = images(COUNT, clip)
+    lens = make_lens(clip, (1,))
+    whole = collect_statistics(lens, batches_of(data, 8), COUNT, top_k=TOP_K, memory_budget=0)
+    monkeypatch.setattr("clipneurons.lens.contributions._PIECE", {"cpu": 500})
+    parts = collect_statistics(lens, batches_of(data, 8), COUNT, top_k=TOP_K, memory_budget=0)
+    for layer in whole:
+        assert_same(parts[layer], whole[layer])
+
+
 def test_state_goes_on_where_it_was_left_bit_for_bit():
     clip = tiny_vit()
     data = images(COUNT, clip)

@@ -107,6 +107,18 @@ def test_norms_projections_and_sums_are_those_of_the_dense_contributions():
     assert relative(mine.directions.project(texts)[:, 0], expected) < 1e-5
 
 
+def test_norms_in_pieces_are_the_norms(monkeypatch):
+    _, contributions = read_varied(tiny_resnet(width=4), 4)
+    mine = contributions[4]
+    whole = mine.norms()
+    monkeypatch.setattr("clipneurons.lens.contributions._PIECE", {"cpu": 500})
+    pieces = [(units, scores.clone()) for units, scores, _ in mine.pieces()]
+    assert len(pieces) > 3
+    for units, scores in pieces:
+        assert relative(scores, mine.scores[:, units].transpose(0, 1)) < 1e-6
+    assert relative(mine.norms(), whole) < 1e-6
+
+
 def test_scores_are_the_weighted_sums_of_the_activations_they_carry():
     clip = tiny_resnet()
     _, contributions = NeuronHeadLens(clip)(images(2, clip))
@@ -116,12 +128,13 @@ def test_scores_are_the_weighted_sums_of_the_activations_they_carry():
 
 
 def test_65536_pairs_stream_in_the_memory_of_the_kept_tops():
-    """Per pair: `top_k` kept, a quarter waiting, 2 · (images · 2 % + 1) of the tail, the bins."""
+    """Per pair: `top_k` kept, an eighth waiting, 2 · (images · 2 % + 1) of the tail, the bins."""
     units, top_k, count = 65536, 10, 200
     clip = tiny_resnet(width=2)
     whole = NeuronHeadLens(clip).neurons
     inner = torch.randn(16, units // 16, whole.inner.shape[2])
-    directions = type(whole)(inner, torch.randn(16, whole.inner.shape[2], 12)).split()
+    outer = torch.randn(16, whole.inner.shape[2], 12)
+    directions = type(whole).of(inner, outer).split()
     mean = MeanEffect(torch.zeros(units, 1))
     statistics = EffectStatistics(mean, directions, count, top_k)
     sizes = []
@@ -130,7 +143,7 @@ def test_65536_pairs_stream_in_the_memory_of_the_kept_tops():
         statistics.update(batch, torch.arange(start, start + 4))
         sizes.append(_bytes(statistics))
     assert directions.units == units
-    per_pair = 12 * top_k + 20 * top_k / 4 + 2 * 4 * (count // 50 + 1) + 4 * 70 + 24
+    per_pair = 12 * top_k + 20 * top_k / 8 + 2 * 4 * (count // 50 + 1) + 4 * 70 + 24
     assert max(sizes) <= 1.01 * units * per_pair
     assert min(sizes[25:]) <= max(sizes[:6])  # no more after 200 images than after 24
 

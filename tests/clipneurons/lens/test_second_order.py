@@ -63,11 +63,54 @@ def test_norms_projections_and_sums_are_those_of_the_dense_effects(shared_bias):
         assert relative(mine.project(vectors), (dense * vectors).sum(-1)) < 1e-5
         assert relative(mine.sum(), dense.sum(1)) < 1e-5
         assert relative(mine.sum(keep), (dense * keep[..., None]).sum(1)) < 1e-5
+        along = mine.directions.dense() @ vectors[..., None]
+        assert relative(mine.directions.along(vectors), along[..., 0]) < 1e-5
         mean = MeanEffect(mine.scores.mean(0), mine.bias.mean(0) if mine.bias is not None else None)
         centred = dense - dense.mean(0)
         assert relative(mean.dense(mine.directions), dense.mean(0)) < 1e-5
         assert relative(mine.norms(mean), centred.norm(dim=-1)) < 1e-5
         assert relative(mine.project(vectors, mean), (centred * vectors).sum(-1)) < 1e-5
+        assert relative(mine.sum(keep, mean), (centred * keep[..., None]).sum(1)) < 1e-5
+
+
+@pytest.mark.parametrize("shared_bias", [False, True])
+@pytest.mark.parametrize("asked_for", [False, True], ids=["scores in pieces", "scores kept"])
+def test_sums_and_norms_in_pieces_are_the_loops_of_their_definitions(
+    monkeypatch, shared_bias, asked_for
+):
+    # 6 heads in two groups; pieces of at most 7 of 64 neurons.
+    monkeypatch.setattr("clipneurons.lens.directions._HEADS", 4)
+    monkeypatch.setattr("clipneurons.lens.contributions._PIECE", {"cpu": 7 * 5 * 6})
+    clip = tiny_vit(width=16)
+    mine = SecondOrderLens(clip, (0,), shared_bias)(images(5, clip))[1][0]
+    if asked_for:
+        assert mine.scores.shape == (5, clip.neurons, mine.directions.heads)
+    weights, activations = mine.weights.double(), mine.activations.double()
+    scores = torch.zeros(5, clip.neurons, mine.directions.heads, dtype=torch.float64)
+    for image in range(5):
+        for token in range(activations.shape[1]):
+            scores[image] += activations[image, token, :, None] * weights[image, None, :, token]
+    assert relative(mine.score_sum().double(), scores.sum(0)) < 1e-6
+    mean = MeanEffect(mine.score_sum() / 5, mine.bias.mean(0) if shared_bias else None)
+    directions = mine.directions.dense().double()
+    centre = torch.einsum("nk,nkd->nd", scores.mean(0), directions)
+    sizes, seen = [], []
+    for units, piece, norms in mine.pieces(mean):
+        sizes.append(len(piece))
+        for unit, row, norm in zip(range(clip.neurons)[units], piece, norms, strict=True):
+            seen.append(unit)
+            assert relative(row.double(), scores[:, unit] - scores[:, unit].mean(0)) < 1e-5
+            for image in range(5):
+                effect = sum(
+                    scores[image, unit, head] * directions[unit, head]
+                    for head in range(mine.directions.heads)
+                )
+                bias = (mine.bias[image] - mean.bias).double() if shared_bias else 0.0
+                expected = (effect - centre[unit] + bias).norm()
+                assert abs(norm[image] - expected) < 1e-5 * max(1, expected)
+    assert seen == list(range(clip.neurons))
+    assert sizes == [7] * 9 + [1]
+    assert [group.shape for group in mine.directions.gram] == [(64, 3, 3), (64, 6, 3)]
 
 
 def test_bias_is_the_same_for_all_neurons():
