@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "\n".join(f"{name:9}{text}" for name, text in STAGES.items())
     parser.epilog = (
         "Every training goes on from its checkpoint in --run. One thread a process is fastest on a "
-        "CPU:\nrun vit and rn side by side. Rates follow the time used, so --minutes is the total."
+        "CPU:\nrun vit and rn side by side, or one tower on all cores (--batch: of each process):\n"
+        "torchrun --nproc_per_node 2 -m -- export mini vit\n"
+        "Rates follow the time used, so --minutes is the total."
     )
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--run", dest="folder", type=Path, default=Path("out/mini"))
@@ -89,12 +91,15 @@ def look_and_draw(args: argparse.Namespace) -> None:
 
 
 def train_tower(args: argparse.Namespace, device: str) -> None:
-    from export.mini_clip import train
+    from export.mini_clip import processes, train
+    from export.pipeline import distributed
 
+    distributed.start()
     given = {f.name: getattr(args, f.name) for f in fields(Recipe)[1:]}
     recipe = replace(RECIPES[args.stage], **{k: v for k, v in given.items() if v is not None})
     half = device != "cpu" or train.bfloat16_is_faster()
     trainer = train.open_trainer(recipe, args.folder, device, args.start, half)
-    if args.stage != "text" and trainer.photographs is None:
+    if processes.index() == 0 and args.stage != "text" and trainer.photographs is None:
         print(f"{args.folder} holds no photographs: the tower learns pictograms only")
     train.train(trainer, say=lambda line: print(line, flush=True))
+    distributed.stop()

@@ -2,28 +2,29 @@
 written into a ViT's class token on the way."""
 
 import copy
-from contextlib import contextmanager
 from itertools import zip_longest
 
 import torch
 from torch.nn import functional as F
 
+# What the class token hears is penalised on one image of this many: it costs as much as the pass.
+HEARD = 4
 
-@contextmanager
-def explicit_attention(enabled: bool = True):
-    """softmax(QKᵀ)V in the working precision inside the context: on CPUs its backward pass is far
-    cheaper than the flash kernel's."""
-    kept = F.scaled_dot_product_attention
 
-    def attend(q, k, v, *_, **__):
-        return torch.softmax((q * q.shape[-1] ** -0.5) @ k.mT, -1) @ v
+def attend(block, x):
+    """What a block's attention writes, [image, token, width].
 
-    if enabled:
-        F.scaled_dot_product_attention = attend
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention = kept
+    On CPUs softmax(QKᵀ)V is written out: its backward pass is far cheaper than the flash kernel's,
+    and one unbinding of queries, keys and values than three selections.
+    """
+    attention = block.attn
+    packed = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    q, k, v = packed.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+    if x.is_cuda:
+        mixed = F.scaled_dot_product_attention(q, k, v)
+    else:
+        mixed = torch.softmax((q * attention.head_dim**-0.5) @ k.mT, -1) @ v
+    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class BFloat16Copy:
@@ -99,27 +100,28 @@ def vit(visual, images, listens_from: int | None = None, keep: int = 0):
         tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
     first = (visual.class_embedding + places[0]).expand(len(tokens), 1, -1)
     x = visual.ln_pre(torch.cat([first, tokens], 1))
-    besides, taken, attention, parts = [], [], 0.0, [x]
+    few = slice(None, None, HEARD)  # a batch holds scenes first, then photographs
+    besides, taken, attention, parts = [], [], 0.0, [x[few]]
     last = len(visual.transformer.resblocks) - 1
     for index, block in enumerate(visual.transformer.resblocks):
         if index and listens_from is not None:
-            heard_now = heard(block, x, [attention, *parts])
+            heard_now = heard(block, x[few], [attention, *parts])
             taken = [a + b for a, b in zip_longest(taken, heard_now, fillvalue=0.0)]
-        attended = block.attention(q_x=block.ln_1(x))
-        x, attention = x + attended, attention + attended
+        attended = attend(block, block.ln_1(x))
+        x, attention = x + attended, attention + attended[few]
         if index == last:  # only the class token is read from here on
             x = x[:, :1]
         written = block.mlp(block.ln_2(x))
         x = x + written
         besides.append(written[:, 0])
         if listens_from is not None and index <= last // 2:
-            parts.append(written - block.mlp.c_proj.bias)  # as the lens counts neurons
+            parts.append(written[few] - block.mlp.c_proj.bias)  # as the lens counts neurons
         if listens_from is not None and index < listens_from:
             besides.append(attended[:, 0])
     out = visual.ln_post(x[:, 0]) @ visual.proj
     if listens_from is None:
         return out, 0.0, 0.0
-    return out, *(share(visual, x[:, 0], out, found) for found in (besides, taken))
+    return out, share(visual, x[:, 0], out, besides), share(visual, x[few, 0], out[few], taken)
 
 
 def share(visual, token, out, parts):

@@ -203,8 +203,7 @@ class ViTTrainer(ImageTrainer):
     def gradients(self) -> None:
         if self.copy:
             self.copy.refresh()
-        with forward.explicit_attention(self.device == "cpu"):
-            super().gradients()
+        super().gradients()
         if self.copy:
             self.copy.gradients()
 

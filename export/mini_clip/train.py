@@ -12,7 +12,7 @@ from clipneurons.shipped import ARTIFACTS
 from clipneurons.synthetic.photographs import save_photographs
 from clipneurons.synthetic.pictograms import load_pictograms
 from export.common.errors import UserError
-from export.mini_clip import model, photographs, text_tower
+from export.mini_clip import model, photographs, processes, text_tower
 from export.mini_clip.image_towers import ImageTrainer, ResNetTrainer, ViTTrainer
 from export.mini_clip.recipe import VALIDATION_STYLE, Recipe
 from export.mini_clip.scene_bank import make_bank
@@ -63,9 +63,12 @@ def bfloat16_is_faster() -> bool:
 
 
 def train(trainer: Trainer, every: float = 180.0, say: Callable[[str], None] = print) -> None:
-    """Train to the end of the recipe; a line of figures and a checkpoint every so many seconds."""
+    """Train to the end of the recipe; a line of figures and a checkpoint every so many seconds,
+    by the first of several processes."""
     recipe, last, losses = trainer.recipe, time.monotonic(), []
-    say(f"{recipe}\nfrom step {trainer.step}")
+    reports, images = processes.index() == 0, recipe.batch * processes.count()
+    if reports:
+        say(f"{recipe}\nfrom step {trainer.step}, {images} images each")
     first, begun = trainer.step, trainer.seconds
     while trainer.progress < 1:
         losses.append(trainer.train_step())
@@ -74,8 +77,8 @@ def train(trainer: Trainer, every: float = 180.0, say: Callable[[str], None] = p
                 f"the loss is not finite at step {trainer.step}: lower --muon or --adam; "
                 f"{trainer.path} holds the last good state"
             )
-        if time.monotonic() - last > every or trainer.progress >= 1:
-            speed = (trainer.step - first) * recipe.batch / max(trainer.seconds - begun, 1e-9)
+        if reports and (time.monotonic() - last > every or trainer.progress >= 1):
+            speed = (trainer.step - first) * images / max(trainer.seconds - begun, 1e-9)
             say(
                 f"{time.strftime('%H:%M')} step {trainer.step} {trainer.progress:.1%} loss "
                 f"{sum(losses) / len(losses):.3f} {trainer.validate()} {speed:.0f}/s"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export.mini_clip import processes
 from export.mini_clip.muon import optimisers
 from export.mini_clip.recipe import Recipe
 
@@ -32,6 +33,8 @@ class Trainer(ABC):
         self.step, self.seconds = 0, 0.0
         if self.path.is_file():
             self.restore()
+        if processes.index():
+            self.draw_otherwise()
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -70,13 +73,14 @@ class Trainer(ABC):
                 group["lr"] = rate * factor
         self.model.train()
         self.gradients()
+        self.last_loss = processes.mean_gradients(self.model, self.last_loss)
         nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self.update_average()
         self.step += 1
-        self.seconds += time.monotonic() - started
+        self.seconds += processes.of_the_first(time.monotonic() - started)
         return self.last_loss
 
     @torch.no_grad()
@@ -98,6 +102,12 @@ class Trainer(ABC):
             return self.figures()
         finally:
             self.model.load_state_dict(current)
+
+    def draw_otherwise(self) -> None:
+        """A later process of several draws its own batches, others after each start."""
+        seeds = np.random.SeedSequence([self.recipe.seed, processes.index(), self.step])
+        self.rng = np.random.default_rng(seeds)
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
 
     def save(self) -> None:
         state = {
