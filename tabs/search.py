@@ -88,6 +88,7 @@ def _hits(session: BundleSession, hits: list[Hit]) -> list[dict]:
             "layer": hit.layer, "unit": hit.unit, "score": hit.score,
             "phrases": says(session.bundle, hit.layer, hit.unit),
             "simulation": trust and trust.simulation, "reliable": trust and trust.reliable,
+            "trust": trust and trust.level,
         }
         for hit in hits
         for trust in [dictionary_of(session).trust(hit.layer, hit.unit)]
@@ -135,8 +136,8 @@ def _hint(row: dict) -> str:
     """On hover: how far the words of a neuron that was found can be trusted."""
     if row["simulation"] is None:
         return ""
-    trust = "reliable" if row["reliable"] else "not reliable"
-    words = f"{row['phrases']}: match {row['score']:.2f}; label {trust}, {row['simulation']:.2f}"
+    match, trust = f"match {row['score']:.2f}", f"label {row['trust']}, {row['simulation']:.2f}"
+    words = f"{row['phrases']}: {match}; {trust}"
     return words.replace("-", "−")
 
 

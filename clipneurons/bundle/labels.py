@@ -95,6 +95,11 @@ def reliable(
     return told_apart(q_value) & (simulation_low >= EXPLAINS**0.5)
 
 
+def level(told_apart: bool, reliable: bool) -> str:
+    """How far a label can be relied on, in a word or two."""
+    return "reliable" if reliable else "weak" if told_apart else "not reliable"
+
+
 NAMES = tuple(field.name for field in fields(LayerLabels) if field.name != "groups")
 _WHOLE = ("indices", "concept")
 _SIDES = ("phrase_auc", "phrase_auprc")

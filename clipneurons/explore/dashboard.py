@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clipneurons.bundle.labels import level
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -33,6 +35,11 @@ class LabelTrust:
     concept: str
     concept_iou: float
     monosemanticity: float
+
+    @property
+    def level(self) -> str:
+        """How far the label can be relied on, in a word or two."""
+        return level(self.told_apart, self.reliable)
 
 
 @dataclass(frozen=True)

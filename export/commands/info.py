@@ -74,11 +74,12 @@ def _unit(bundle, args) -> list[str]:
 
 def _tested(bundle, layer: int, unit: int) -> list[str]:
     """A unit's tested label and how well it predicts the unit."""
+    from clipneurons.bundle.labels import level
+
     if layer not in bundle.labels:
         return ["label not tested"]
     mine = bundle.labels[layer]
-    weak = "weak" if mine.told_apart[unit] else "not reliable"
-    words = "reliable" if mine.reliable[unit] else weak
+    words = level(bool(mine.told_apart[unit]), bool(mine.reliable[unit]))
     said = ", ".join(f"{text} {value:+.2f}" for text, value in bundle.label(layer, unit, 5))
     return [
         f"label {words}: {said}",

@@ -23,7 +23,7 @@ from clipneurons.bundle.config import DECOMPOSITION as DECOMPOSITION_FILE
 from clipneurons.bundle.config import NEURONS
 from clipneurons.bundle.folders import file_sha256
 from clipneurons.bundle.image_groups import GROUPS
-from clipneurons.bundle.labels import LayerLabels, reliable, told_apart
+from clipneurons.bundle.labels import LayerLabels, told_apart
 from clipneurons.explore.labels import properties
 from clipneurons.explore.labels.assess import (
     DECOMPOSITION,
@@ -132,7 +132,7 @@ def _assessed(bundle: Bundle, parts: Parts) -> Assessment:
 def figures(found: Assessment, parts: Parts, layers: Mapping[int, LayerLabels]) -> dict:
     """Everything about all units together."""
     shipped = found.shipped
-    every, sure = found.methods | found.rivals, _reliable(shipped)
+    every, sure = found.methods | found.rivals, shipped.reliable
     edges = torch.linspace(-1, 1, _HISTOGRAM + 1)
     return {
         "method": found.best,
@@ -280,7 +280,6 @@ def _judge(bundle: Bundle, clip: ClipModel, source, args: argparse.Namespace) ->
 def _by_layer(bundle: Bundle, found: Assessment, parts: Parts) -> dict[int, LayerLabels]:
     """Every unit's label and scores, cut into the bundle's layers."""
     shipped, test = found.shipped, parts.test
-    limits = shipped.draws.quantile(torch.tensor([0.025, 0.975]), dim=0)
     seen = parts.fit.effects
     thresholds = seen.topk(max(1, round(TOP_SHARE * len(seen))), dim=0).values[-1]
     concept = best_concept(test.effects > thresholds, test.present)
@@ -288,8 +287,8 @@ def _by_layer(bundle: Bundle, found: Assessment, parts: Parts) -> dict[int, Laye
         "indices": shipped.labels.indices,
         "coefficients": shipped.labels.coefficients,
         "simulation": shipped.simulation,
-        "simulation_low": limits[0],
-        "simulation_high": limits[1],
+        "simulation_low": shipped.limits[0],
+        "simulation_high": shipped.limits[1],
         "simulation_top": shipped.top,
         "shuffled_line": shipped.shuffled.line,
         "q_value": shipped.q_value,
@@ -338,11 +337,6 @@ def _properties(
     }
 
 
-def _reliable(tested: Tested) -> Bool[Tensor, " unit"]:
-    """Of a method that need not be the shipped one."""
-    return reliable(tested.q_value, tested.draws.quantile(0.025, dim=0))
-
-
 def _over(tested: Tested, units: Bool[Tensor, " unit"]) -> dict:
     """How many these units are, and how well their labels predict them."""
     low, high = mean_interval(tested.draws, units)
@@ -374,7 +368,7 @@ def _method(tested: Tested, edges: Tensor) -> dict:
         "histogram": torch.histogram(tested.simulation, edges).hist.int().tolist(),
         "shuffled_line": _round(tested.shuffled.line.mean()),
         "told_apart": _round(told_apart(tested.q_value).float().mean()),
-        "reliable": _round(_reliable(tested).float().mean()),
+        "reliable": _round(tested.reliable.float().mean()),
     }
     if tested.validation is not None:
         result |= {"chosen_on": _round(tested.validation.mean()), "phrases": tested.sizes}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from clipneurons.bundle.labels import reliable
 from clipneurons.explore.labels.candidates import (
     METHODS,
     Choice,
@@ -107,6 +109,16 @@ class Tested:
     q_value: Float[Tensor, " unit"]
     validation: Float[Tensor, " unit"] | None = None
     sizes: dict[int, int] | None = None
+
+    @cached_property
+    def limits(self) -> Float[Tensor, "end unit"]:
+        """Ends of the 95 % interval of `simulation`."""
+        return self.draws.quantile(torch.tensor([0.025, 0.975]), dim=0)
+
+    @property
+    def reliable(self) -> Bool[Tensor, " unit"]:
+        """Units whose label is told apart and predicts them well."""
+        return reliable(self.q_value, self.limits[0])
 
 
 @dataclass(frozen=True, eq=False)
