@@ -18,6 +18,8 @@ from export.common.errors import UserError
 from export.common.settings import Settings, Shard
 
 _PLAN, _FINISHING = "plan.json", "finishing.json"
+# Raised whenever what checkpoints hold changes: a run does not go on from what it cannot read.
+_CHECKPOINTS = 2
 
 
 def plan_of(
@@ -25,9 +27,10 @@ def plan_of(
 ) -> dict[str, Any]:
     """What must be the same for a run to go on: settings, the model's digest, number of images.
 
-    And the n of `--shard i/n`, where it is one job of an array.
+    And the n of `--shard i/n`, where it is one job of an array, and the kind of the checkpoints.
     """
     plan = {"settings": json.loads(settings.to_json()), "weights": weights, "images": images}
+    plan["checkpoints"] = _CHECKPOINTS
     return plan | ({"shards": shards} if shards else {})
 
 
@@ -140,6 +143,8 @@ class Work:
             words.append(f"weights {old['weights'][:12]} and {new['weights'][:12]}")
         if old["images"] != new["images"]:
             words.append(f"{old['images']} and {new['images']} images")
+        if old.get("checkpoints") != new["checkpoints"]:
+            words.append("checkpoints that another version of this program wrote")
         if old.get("shards") != new.get("shards"):
             parts = (
                 f"--shard i/{x['shards']}" if "shards" in x else "no --shard" for x in (old, new)

@@ -1,6 +1,7 @@
 """The pipeline: killed anywhere it ends with the same bytes; many processes agree with one."""
 
 import itertools
+import json
 import os
 import random
 import shutil
@@ -448,6 +449,21 @@ def test_other_arguments_do_not_mix_with_an_unfinished_run(place, tmp_path, caps
     assert "--top-k 7 and 3" in capsys.readouterr().err
     assert main(arguments(place, out, "--quiet", "--top-k", "3", "--restart")) == 0
     assert load_bundle(out).config.top_k == 3
+
+
+def test_checkpoints_of_another_version_are_not_read(place, tmp_path, capsys):
+    out = tmp_path / "b"
+    line = arguments(place, out, "--quiet", "--shard", "0/2")
+    assert main(line) == 0
+    plan = tmp_path / ".b.work" / "plan.json"
+    older = json.loads(plan.read_text())
+    del older["checkpoints"]
+    plan.write_text(json.dumps(older))
+    assert main(line) == 2
+    error = capsys.readouterr().err
+    assert "checkpoints that another version of this program wrote" in error
+    assert "--restart" in error
+    assert main([*line, "--restart"]) == 0
 
 
 def test_a_run_that_never_began_is_in_nobodys_way(place, tmp_path, monkeypatch):
