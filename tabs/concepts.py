@@ -20,9 +20,9 @@ from tabs.image_reading import (
     picture_of,
 )
 from tabs.opening import opening_concepts
+from tabs.server.events import EACH, LATEST, ON_MODEL, PRIVATE
 from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
-from tabs.server.session import MODEL
 from tabs.server.uploads import open_image
 from tabs.ui.concept_card import concepts_html, contrast_html, others_html
 from tabs.ui.former_choices import take_former_names
@@ -41,7 +41,6 @@ _HOW = (
     "phrases they are described with; with the sign of their effect, or by its size alone as in "
     "the paper."
 )
-_PRIVATE = {"api_visibility": "private"}
 # A link that brings a picture of its own leaves no room for the example.
 _LINKED = """(bundle, found, image) => {
   const given = new URLSearchParams(location.search);
@@ -79,14 +78,14 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
     other = source.change(
         handler(registry, opened), [source, widgets.data],
         [widgets.gallery, widgets.others, *shown],
-        js=f"(bundle, _) => [bundle, {linked} ? {{ linked: true }} : null]", **_PRIVATE,
+        js=f"(bundle, _) => [bundle, {linked} ? {{ linked: true }} : null]", **PRIVATE,
     )  # fmt: skip
     says_whose(["concepts-result", "concepts-others"], [widgets.image.input], [*drawn, other])
 
     def when_selected(tab: gr.Tab) -> None:
         tab.select(
             handler(registry, selected), [source, widgets.data, widgets.image], shown,
-            show_progress="hidden", js=_LINKED, **_PRIVATE,
+            show_progress="hidden", js=_LINKED, **PRIVATE,
         )  # fmt: skip
 
     return Handles(when_selected)
@@ -146,34 +145,34 @@ def _read_events(registry: BundleRegistry, widgets: Widgets) -> list[gr.events.D
     """Connects what reads a picture; returns what draws the reading."""
     asked = [widgets.source, widgets.image, widgets.way]
     read = handler(registry, concepts, 60)
-    options = dict(concurrency_id=MODEL, show_progress_on=[widgets.result])
+    options = dict(**ON_MODEL, **LATEST, show_progress_on=[widgets.result])
     found = gr.on(
         [widgets.go.click, widgets.image.upload], read, asked, [widgets.data],
         api_name="concepts", **options,
     )  # fmt: skip
     again = widgets.way.input(
-        handler(registry, read_again, 60), asked, [widgets.data], **options, **_PRIVATE
+        handler(registry, read_again, 60), asked, [widgets.data], **options, **PRIVATE
     )
     chosen = widgets.gallery.select(
-        handler(registry, choose), [widgets.source], [widgets.image], **_PRIVATE
-    ).success(read, asked, [widgets.data], **options, **_PRIVATE)
+        handler(registry, choose), [widgets.source], [widgets.image], **EACH, **PRIVATE
+    ).success(read, asked, [widgets.data], **options, **PRIVATE)
     drawn = [
         event.success(
             draw, [widgets.source, widgets.data], [widgets.result, widgets.fold, widgets.others],
-            show_progress="hidden", **_PRIVATE,
+            show_progress="hidden", **LATEST, **PRIVATE,
         )
         for event in (found, again, chosen)
     ]  # fmt: skip
     widgets.fold.expand(
         handler(registry, other_ways, 120), [widgets.source, widgets.image, widgets.data],
-        [widgets.others], concurrency_id=MODEL, **_PRIVATE,
+        [widgets.others], **ON_MODEL, **PRIVATE,
     ).success(  # what arrives in a fold for the first time closes it
-        lambda: gr.Accordion(open=True), None, [widgets.fold], show_progress="hidden", **_PRIVATE
+        lambda: gr.Accordion(open=True), None, [widgets.fold], show_progress="hidden", **PRIVATE
     )  # fmt: skip
     spoken = gr.JSON(visible=False, label="Attention heads")
     gr.on(
         [], handler(registry, text_span, 120), [widgets.source, widgets.image], [spoken],
-        api_name="text_span", concurrency_id=MODEL,
+        api_name="text_span", **ON_MODEL,
     )  # fmt: skip
     return drawn
 
@@ -181,9 +180,9 @@ def _read_events(registry: BundleRegistry, widgets: Widgets) -> list[gr.events.D
 def _compare_events(registry: BundleRegistry, widgets: Widgets) -> None:
     compared = widgets.both.click(
         handler(registry, compare_images, 60), [widgets.source, widgets.files, widgets.way],
-        [widgets.compared_data], api_name="compare", concurrency_id=MODEL,
+        [widgets.compared_data], api_name="compare", **ON_MODEL,
         show_progress_on=[widgets.compared],
-    ).success(contrast_html, [widgets.compared_data], [widgets.compared], **_PRIVATE)  # fmt: skip
+    ).success(contrast_html, [widgets.compared_data], [widgets.compared], **PRIVATE)  # fmt: skip
     says_whose(
         ["concepts-compared"], [widgets.files.change], [compared],
         "This is of the pictures before: press Compare for those that you chose last.",

@@ -8,9 +8,10 @@ import gradio as gr
 
 from clipneurons.bundle.unit_words import plain
 from tabs.opening import opening_shift
+from tabs.server.events import LATEST, ON_MODEL, PRIVATE
 from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
-from tabs.server.session import MODEL, BundleSession
+from tabs.server.session import BundleSession
 from tabs.server.uploads import MOST_IMAGES, open_images
 from tabs.shift_reading import Compared, compare_images, example, pictures
 from tabs.ui import plots
@@ -28,8 +29,6 @@ _NOTE = (
     "fewer than 50, only gross changes are found.</p>"
 )
 _OLD = "This is of the sets before: press Compare for those that you chose last."
-_PRIVATE = {"api_visibility": "private"}
-_LANE = {"concurrency_id": MODEL}
 
 
 @dataclass(frozen=True)
@@ -63,31 +62,33 @@ def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
     asked = [source, widgets.reference, widgets.new]
     one_pill = {"show_progress_on": [widgets.go]}
     compared = widgets.go.click(
-        handler(registry, compare_files, 120), asked, widgets.results, **one_pill, **_PRIVATE,
-        **_LANE,
+        handler(registry, compare_files, 120), asked, widgets.results, **one_pill, **PRIVATE,
+        **ON_MODEL,
     )  # fmt: skip
     sampled = widgets.sample.click(
         handler(registry, show_example, 120), [source], widgets.results,
-        show_progress_on=[widgets.sample], **_PRIVATE, **_LANE,
+        show_progress_on=[widgets.sample], **PRIVATE, **ON_MODEL,
     )  # fmt: skip
     widgets.units.input(
         handler(registry, turn), [source, widgets.compared, widgets.units],
-        [widgets.unit, widgets.before, widgets.after], **_PRIVATE,
+        [widgets.unit, widgets.before, widgets.after], **LATEST, **PRIVATE,
     )  # fmt: skip
-    other = source.change(handler(registry, opened), [source], widgets.results, **_PRIVATE)
+    other = source.change(handler(registry, opened), [source], widgets.results, **PRIVATE)
     brought = [widgets.reference.change, widgets.new.change]
     says_whose(["shift-found"], brought, [compared, sampled, other], _OLD)
 
     def when_selected(tab: gr.Tab) -> None:
         tab.select(
             handler(registry, selected), [source, widgets.compared], widgets.results,
-            show_progress="hidden", **_PRIVATE,
+            show_progress="hidden", **PRIVATE,
         )  # fmt: skip
 
     # For programs: nothing on the page triggers them.
     data = gr.JSON(visible=False, label="Comparison")
-    gr.on([], handler(registry, compare_sets, 120), asked, data, api_name="compare_sets", **_LANE)
-    gr.api(handler(registry, compare_example, 120), api_name="compare_example", **_LANE)
+    gr.on(
+        [], handler(registry, compare_sets, 120), asked, data, api_name="compare_sets", **ON_MODEL
+    )
+    gr.api(handler(registry, compare_example, 120), api_name="compare_example", **ON_MODEL)
     return Handles(when_selected)
 
 

@@ -258,6 +258,17 @@ def test_a_number_field_comes_back_to_the_neuron_that_is_shown(visit, key):
     holds(page, field, "4")
 
 
+def test_a_number_typed_while_an_earlier_one_is_looked_up_is_the_one_shown(visit):
+    page, field = visit(), "#dictionary-unit input"
+    for unit in (5, 7, 6, 3):
+        page.fill(field, str(unit))
+        page.keyboard.press("Enter")
+    shows(page, 3)
+    page.wait_for_load_state("networkidle")
+    shows(page, 3)
+    holds(page, field, "3")
+
+
 def test_number_fields_of_other_tabs_hold_what_counts(visit):
     page = visit("?tab=adversarial")
     page.click("#adversarial-advanced button >> nth=0")
@@ -664,6 +675,29 @@ def test_segmentation_opens_with_an_example_and_no_empty_frame(visit, width):
     assert not page.locator("#segmentation-voters li").first.is_visible(), "long lists are folded"
     shoot(page, f"segmentation-example-{width}")
     assert fits(page)
+
+
+def test_an_example_chosen_while_an_earlier_one_is_read_is_the_one_read(visit):
+    page = on_tab(visit, "segmentation")
+    read = "document.querySelector('#segmentation-agreement ol').innerText"
+    first, second = (f"#segmentation-examples .thumbnail-item >> nth={i}" for i in (0, 1))
+    answers = []
+    for example in (first, second):
+        before = page.evaluate(read)
+        page.click(example)
+        if example == first:  # which the tab opened with, maybe
+            page.wait_for_load_state("networkidle")
+        else:
+            page.wait_for_function(f"before => {read} !== before", arg=before)
+        answers.append((page.input_value("#segmentation-words textarea"), page.evaluate(read)))
+    assert answers[0] != answers[1]
+    page.click(first)
+    page.click(second)
+    page.click(first)
+    page.wait_for_function(f"wanted => {read} === wanted", arg=answers[0][1])
+    page.wait_for_load_state("networkidle")
+    words = page.input_value("#segmentation-words textarea")
+    assert (words, page.evaluate(read)) == answers[0]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (300, 60), (40, 160)], ids=["small", "wide", "tall"])

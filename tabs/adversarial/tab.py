@@ -10,9 +10,9 @@ from clipneurons.adversarial.methods import SECOND_ORDER
 from tabs import adversarial_backend as backend
 from tabs.adversarial import handlers
 from tabs.adversarial.layout import Widgets, layout, pair_of
+from tabs.server.events import EACH, LATEST, ON_MODEL, PRIVATE
 from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
-from tabs.server.session import MODEL
 
 TITLE = "Adversarial pictures"
 INTRO = (
@@ -24,8 +24,6 @@ INTRO = (
 _FINDING, _MAKING = 60, 120
 # The example is the address's bundle's.
 _ADDRESSED = "(bundle, ...rest) => [window.cnBundle(bundle), ...rest]"
-_PRIVATE = {"api_visibility": "private"}
-_MODEL = {"concurrency_id": MODEL}
 
 
 def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
@@ -36,7 +34,7 @@ def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
         (handlers.find_cues, "find_cues", _FINDING),
         (handlers.attack, "attack", _MAKING),
     ):
-        gr.api(handler(registry, function, seconds), api_name=name, **_MODEL)
+        gr.api(handler(registry, function, seconds), api_name=name, **ON_MODEL)
     _follow_the_names(registry, source, widgets)
     return Handles(_makers(registry, source, widgets))
 
@@ -56,32 +54,32 @@ def _makers(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
     widgets.look.click(
         handler(registry, handlers.find, _FINDING), [*names, *finding],
         [widgets.unknown, widgets.cues, widgets.filled_in, widgets.behind, widgets.said],
-        show_progress_on=[widgets.look], **_MODEL, **_PRIVATE,
+        show_progress_on=[widgets.look], **ON_MODEL, **PRIVATE,
     )  # fmt: skip
     made = widgets.draw.click(
         handler(registry, handlers.make, _MAKING), [source, *asked], shown,
-        show_progress_on=[widgets.draw], **_MODEL, **_PRIVATE,
+        show_progress_on=[widgets.draw], **ON_MODEL, **PRIVATE,
     )  # fmt: skip
     settings.way.change(
         lambda way: gr.Slider(visible=way == SECOND_ORDER), settings.way, settings.neurons,
-        show_progress="hidden", **_PRIVATE,
+        show_progress="hidden", **PRIVATE,
     )  # fmt: skip
     number = gr.State()
     results.gallery.select(
-        handler(registry, handlers.picked), None, number, show_progress="hidden", **_PRIVATE
+        handler(registry, handlers.picked), None, number, show_progress="hidden", **EACH, **PRIVATE
     ).then(
         handler(registry, handlers.explain, _FINDING), [widgets.forged, number], results.place,
-        **_MODEL, **_PRIVATE,
+        **ON_MODEL, **LATEST, **PRIVATE,
     )  # fmt: skip
     others = [widgets.true.change, widgets.target.change, widgets.stop.click]
-    gr.on(others, None, cancels=[made], **_PRIVATE)
+    gr.on(others, None, cancels=[made], **PRIVATE)
 
     def when_selected(tab: gr.Tab) -> None:
         first = tab.select(
             handler(registry, handlers.make_first, _MAKING), [source, widgets.forged, *asked],
-            shown, show_progress="hidden", js=_ADDRESSED, **_MODEL, **_PRIVATE,
+            shown, show_progress="hidden", js=_ADDRESSED, **ON_MODEL, **PRIVATE,
         )  # fmt: skip
-        gr.on([*others, widgets.cues.input], None, cancels=[first], **_PRIVATE)
+        gr.on([*others, widgets.cues.input], None, cancels=[first], **PRIVATE)
 
     return when_selected
 
@@ -91,12 +89,12 @@ def _follow_the_names(registry: BundleRegistry, source, widgets: Widgets) -> Non
     cues = [widgets.cues, widgets.filled_in]
     emptied = [widgets.forged, *cues, widgets.results.box, widgets.behind]
     for button in widgets.pairs:
-        button.click(pair_of, [button], [widgets.true, widgets.target], **_PRIVATE)
+        button.click(pair_of, [button], [widgets.true, widgets.target], **PRIVATE)
     gr.on(
         [widgets.true.change, widgets.target.change], handler(registry, handlers.change_names),
-        cues, emptied, show_progress="hidden", **_PRIVATE,
+        cues, emptied, show_progress="hidden", **LATEST, **PRIVATE,
     )  # fmt: skip
     source.change(
         handler(registry, handlers.change_bundle), [source, widgets.forged, *cues],
-        [*widgets.pairs, widgets.settings.layers, *emptied], **_PRIVATE,
+        [*widgets.pairs, widgets.settings.layers, *emptied], **PRIVATE,
     )  # fmt: skip

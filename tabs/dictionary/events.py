@@ -18,15 +18,13 @@ from tabs.dictionary.widgets import (
     search_widgets,
     table_widgets,
 )
+from tabs.server.events import LATEST, ON_MODEL, PRIVATE
 from tabs.server.gpu import on_gpu
 from tabs.server.messages import user_errors
 from tabs.server.registry import BundleRegistry
-from tabs.server.session import MODEL
 from tabs.ui.former_result import says_whose
 
-_PRIVATE = {"api_visibility": "private"}
-_QUIET = {**_PRIVATE, "show_progress": "hidden"}
-_LANE = {"concurrency_id": MODEL}
+_QUIET = {**PRIVATE, "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
     card, table = card_widgets(first), table_widgets()
     handlers = Handlers(registry)
     gr.api(user_errors(handlers.neuron), api_name="neuron")
-    gr.api(on_gpu()(user_errors(handlers.search)), api_name="search", **_LANE)
+    gr.api(on_gpu()(user_errors(handlers.search)), api_name="search", **ON_MODEL)
     return Events(handlers, source, search, browser, card, table).connect()
 
 
@@ -101,16 +99,16 @@ class Events:
 
             `restored`: the address bar asked for it, so nothing is added to the history.
             """
-            drawn = event.then(draw, given, drawn_to, **_QUIET)
+            drawn = event.then(draw, given, drawn_to, **LATEST, **_QUIET)
             drawn.then(None, [place], js=f"(q) => window.cnDrawn(q, {str(restored).lower()})")
-            drawn.then(complete, whole, completed, **_LANE, **_QUIET)
+            drawn.then(complete, whole, completed, **ON_MODEL, **LATEST, **_QUIET)
 
-        browser.fires.input(draw, given, drawn_to, **_QUIET).then(
-            complete, whole, completed, **_LANE, **_QUIET
+        browser.fires.input(draw, given, drawn_to, **LATEST, **_QUIET).then(
+            complete, whole, completed, **ON_MODEL, **LATEST, **_QUIET
         )
         tried = card.image.change(
             on_gpu()(user_errors(self.handlers.tried)), [*self._unit, card.image], [card.tried],
-            show_progress_on=[card.tried], **_LANE, **_PRIVATE,
+            show_progress_on=[card.tried], **ON_MODEL, **PRIVATE,
         )  # fmt: skip
         # No picture: put away, or every card drawn from now on would stumble over it.
         tried.failure(lambda: None, None, [card.image], **_QUIET)
@@ -124,48 +122,51 @@ class Events:
         address = user_errors(self.handlers.address)
         gr.on(
             [mine.go.click, mine.query.submit, mine.way.input, mine.order.input], results, given,
-            [mine.results], **_LANE, **_PRIVATE,
-        ).then(address, [*self._unit, *self._link], [place], **_PRIVATE).then(
+            [mine.results], **ON_MODEL, **LATEST, **PRIVATE,
+        ).then(address, [*self._unit, *self._link], [place], **LATEST, **PRIVATE).then(
             None, [place], js="(q) => window.cnPush(q)"
         )  # fmt: skip
         mine.query.input(
             user_errors(self.handlers.suggest), [self.source, mine.query], [mine.examples],
-            trigger_mode="always_last", **_QUIET,
+            **LATEST, **_QUIET,
         )  # fmt: skip
 
         def then_search(event) -> None:
-            event.then(results, given, [mine.results], **_LANE, **_QUIET)
+            event.then(results, given, [mine.results], **ON_MODEL, **LATEST, **_QUIET)
 
         return then_search
 
     def _browsing(self, then_show: Callable) -> None:
         browser, search, handlers = self.browser, self.search, self.handlers
         given = [browser.layer.input, browser.unit.submit, browser.unit.blur, browser.names.submit]
-        then_show(gr.on(given, lambda: None, **_PRIVATE))
+        then_show(gr.on(given, lambda: None, **LATEST, **PRIVATE))
         for button, step in ((browser.back, handlers.previous), (browser.onward, handlers.next)):
-            then_show(button.click(user_errors(step), self._unit, [browser.unit], **_PRIVATE))
-        then_show(browser.dice.click(handlers.random, self._unit[:2], [browser.unit], **_PRIVATE))
+            stepped = button.click(
+                user_errors(step), self._unit, [browser.unit], **LATEST, **PRIVATE
+            )
+            then_show(stepped)
+        then_show(browser.dice.click(handlers.random, self._unit[:2], [browser.unit], **PRIVATE))
         favourites = [browser.favourites]
         then_show(
             self.card.keep.click(
-                handlers.keep, [browser.layer, browser.unit, *favourites], favourites, **_PRIVATE
+                handlers.keep, [browser.layer, browser.unit, *favourites], favourites, **PRIVATE
             )
         )
         shown = [browser.layer, browser.unit, browser.names]
         shown += [search.query, search.results, search.examples, *favourites]
-        then_show(self.source.input(handlers.opened, [self.source], shown, **_PRIVATE))
+        then_show(self.source.input(handlers.opened, [self.source], shown, **LATEST, **PRIVATE))
 
     def _listing(self) -> None:
         table = self.table
         given = [self.source, self.browser.layer, table.words, table.order]
         rows = user_errors(self.handlers.table)
-        table.folded.expand(rows, given, [table.rows], **_PRIVATE)
-        table.words.input(rows, given, [table.rows], trigger_mode="always_last", **_QUIET)
+        table.folded.expand(rows, given, [table.rows], **PRIVATE)
+        table.words.input(rows, given, [table.rows], **LATEST, **_QUIET)
         table.rows.click(
             user_errors(self.handlers.sort), given, [table.order, table.rows], **_QUIET
         )
         self.browser.layer.change(
-            lambda: (gr.Accordion(open=False), ""), None, [table.folded, table.rows], **_PRIVATE
+            lambda: (gr.Accordion(open=False), ""), None, [table.folded, table.rows], **PRIVATE
         )
 
     def _saving(self) -> None:
@@ -175,6 +176,6 @@ class Events:
             (self.card.as_png, self.handlers.png, self._unit),
             (self.table.as_csv, self.handlers.csv, self._unit[:2]),
         ):
-            button.click(user_errors(make), given, [saved], **_PRIVATE).then(
+            button.click(user_errors(make), given, [saved], **PRIVATE).then(
                 None, [saved], js="(file) => window.cnSave(file)"
             )

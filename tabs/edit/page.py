@@ -24,17 +24,17 @@ from tabs.edit.example import given_or_example, restored
 from tabs.edit.reading import MOST_IMAGES, Reading, read
 from tabs.neuron_page import default_names, names_of
 from tabs.search import MOST_LETTERS
+from tabs.server.events import LATEST, ON_MODEL, PRIVATE
 from tabs.server.gpu import on_gpu
 from tabs.server.messages import user_errors
 from tabs.server.registry import BundleRegistry
-from tabs.server.session import MODEL, BundleSession
+from tabs.server.session import BundleSession
 from tabs.server.uploads import open_image
 from tabs.ui.former_result import clear, says_whose
 from tabs.ui.image_input import ImageInput
 from tabs.ui.plots import empty, html, percent
 
 TITLE = "Edit"
-_PRIVATE = {"api_visibility": "private"}
 _NOTHING_READ = "Read a picture first."
 # In the browser: an address of this tab if it is shown; the last input as the sliders have it.
 _IF_SHOWN = "() => new URLSearchParams(location.search).get('tab') === 'edit' ? '?tab=edit' : ''"
@@ -307,7 +307,7 @@ def _endpoints(handlers: Handlers, source: gr.Dropdown, inputs: Inputs, edit: gr
     for handler, name, more in ((handlers.edit, "edit", [edit]), (handlers.find, "find_edit", [])):
         gr.on(
             [], on_gpu()(user_errors(handler)), [*given, *more], data, api_name=name,
-            concurrency_id=MODEL,
+            **ON_MODEL,
         )  # fmt: skip
 
 
@@ -346,9 +346,9 @@ class Events:
         for event in (tools.off.click, tools.words.submit):
             self._read(event, self.handlers.switch_off, said, _CURRENT)
         self._read(tools.load.upload, self.handlers.load, [mine.state, tools.load])
-        self._then_measure(gr.on([mine.measure.click], lambda: None, **_PRIVATE))
+        self._then_measure(gr.on([mine.measure.click], lambda: None, **PRIVATE))
         for button, call in ((tools.reset, "cnEditReset"), (tools.save, "cnEditSave")):
-            button.click(None, None, js=f"() => window.{call}()", **_PRIVATE)
+            button.click(None, None, js=f"() => window.{call}()", **PRIVATE)
         return self._restoring()
 
     def _read(
@@ -358,7 +358,7 @@ class Events:
         """A handler whose answer is a reading, which is then run through the model."""
         read = event(
             on_gpu()(user_errors(handler)), given, outputs or self._outputs, js=js,
-            show_progress_on=[self.shown.result], concurrency_id=MODEL, **_PRIVATE,
+            show_progress_on=[self.shown.result], **ON_MODEL, **LATEST, **PRIVATE,
         )  # fmt: skip
         self._then_measure(read)
         return read
@@ -366,11 +366,12 @@ class Events:
     def _then_measure(self, event) -> None:
         """Put the address in place, then ask the model itself."""
         mine = self.shown
-        kept = event.success(None, None, js="() => window.cnEditKeep()", **_PRIVATE)
+        kept = event.success(None, None, js="() => window.cnEditKeep()", **PRIVATE)
         kept.then(
             on_gpu()(user_errors(self.handlers.run_for_real)), [mine.state, mine.edit],
-            [mine.measured], js=_CURRENT, show_progress="hidden", concurrency_id=MODEL, **_PRIVATE,
-        ).then(None, [mine.measured], js="(found) => window.cnReal(found)", **_PRIVATE)  # fmt: skip
+            [mine.measured], js=_CURRENT, show_progress="hidden", **ON_MODEL, **LATEST,
+            **PRIVATE,
+        ).then(None, [mine.measured], js="(found) => window.cnReal(found)", **PRIVATE)  # fmt: skip
 
     def _restoring(self) -> Handles:
         address = gr.Textbox(elem_classes="offstage", label="Edit's address")
@@ -384,7 +385,7 @@ class Events:
             clear(_RESULT, read, _OF_THIS_TAB)
 
         then_restore(self.inputs.sample.click, "() => '?tab=edit'")
-        emptied = self.source.input(_emptied, None, self._outputs, **_PRIVATE)
+        emptied = self.source.input(_emptied, None, self._outputs, **PRIVATE)
         then_restore(emptied.then, _IF_SHOWN)
         return Handles(
             then_restore, lambda tab: then_restore(tab.select, "() => window.cnEditMissing()")

@@ -8,9 +8,9 @@ import gradio as gr
 
 from tabs.segmentation import handlers
 from tabs.segmentation.layout import Widgets, layout
+from tabs.server.events import EACH, LATEST, ON_MODEL, PRIVATE
 from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
-from tabs.server.session import MODEL
 from tabs.ui.former_result import says_whose
 
 TITLE = "Segmentation"
@@ -27,8 +27,6 @@ _LINKED = """(bundle, shownFor, image, _) => {
   return [window.cnBundle(bundle), shownFor, image, linked ? "linked" : ""];
 }"""
 _OLD = "This is of the previous picture: press Find to look in the one that you chose last."
-_PRIVATE = {"api_visibility": "private"}
-_MODEL = {"concurrency_id": MODEL}
 
 
 def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
@@ -53,20 +51,24 @@ def _searches(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
     busy = {"show_progress_on": [question.go]}
     finds = [
         gr.on([question.go.click, question.words.submit], find, [source, *asked], shown,
-              **busy, **_MODEL, **_PRIVATE)
+              **busy, **ON_MODEL, **LATEST, **PRIVATE)
     ]  # fmt: skip
     chosen = (
         (question.sample.click, handlers.take),
         (question.examples.select, handlers.choose),
     )
     for event, function in chosen:
-        take = event(handler(registry, function, _SECONDS), source, taken, **_MODEL, **_PRIVATE)
-        finds.append(take.success(find, [source, *asked], shown, **busy, **_MODEL, **_PRIVATE))
+        take = event(
+            handler(registry, function, _SECONDS), source, taken, **ON_MODEL, **EACH, **PRIVATE
+        )
+        finds.append(
+            take.success(find, [source, *asked], shown, **busy, **ON_MODEL, **LATEST, **PRIVATE)
+        )
     says_whose(["segmentation-found", "segmentation-all"], [question.image.input], finds, _OLD)
-    question.image.input(lambda: handlers.OWN, None, widgets.shown_for, **_PRIVATE)
+    question.image.input(lambda: handlers.OWN, None, widgets.shown_for, **PRIVATE)
     source.change(
         handler(registry, handlers.change_bundle), [source, widgets.found],
-        [question.method, widgets.comparison.methods, maps.box, more.box], **_PRIVATE,
+        [question.method, widgets.comparison.methods, maps.box, more.box], **PRIVATE,
     )  # fmt: skip
 
     linked = gr.Textbox(elem_classes="offstage", label="A linked picture")
@@ -76,14 +78,14 @@ def _searches(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
             handler(registry, handlers.show_example, _SECONDS),
             [source, widgets.shown_for, question.image, linked],
             [widgets.shown_for, question.examples, *taken], show_progress="hidden", js=_LINKED,
-            **_MODEL, **_PRIVATE,
+            **ON_MODEL, **PRIVATE,
         )  # fmt: skip
         first = ready.success(
             handler(registry, handlers.find_first, _SECONDS), [source, widgets.found, *asked],
-            shown, show_progress="hidden", **_MODEL, **_PRIVATE,
+            shown, show_progress="hidden", **ON_MODEL, **PRIVATE,
         )  # fmt: skip
         own = [question.image.input, question.words.input]
-        gr.on(own, None, cancels=[ready, first], **_PRIVATE)
+        gr.on(own, None, cancels=[ready, first], **PRIVATE)
 
     return when_selected
 
@@ -95,13 +97,13 @@ def _endpoints(registry: BundleRegistry, source, widgets: Widgets) -> None:
     gr.on(  # nothing on the page triggers it
         [], handler(registry, handlers.find_masks, _SECONDS),
         [source, question.image, question.words, question.method, *how, widgets.maps.threshold],
-        gr.JSON(visible=False, label="Masks"), api_name="segment", **_MODEL,
+        gr.JSON(visible=False, label="Masks"), api_name="segment", **ON_MODEL,
     )  # fmt: skip
     compared = comparison.go.click(
         handler(registry, handlers.side_by_side, _SECONDS),
         [source, question.image, question.words, comparison.methods, *how], comparison.gallery,
-        api_name="compare_segmentations", **_MODEL,
-    ).success(lambda: gr.Gallery(visible=True), None, comparison.gallery, **_PRIVATE)  # fmt: skip
+        api_name="compare_segmentations", **ON_MODEL,
+    ).success(lambda: gr.Gallery(visible=True), None, comparison.gallery, **PRIVATE)  # fmt: skip
     says_whose(["segmentation-gallery"], [question.image.input], [compared])
 
 
@@ -111,24 +113,25 @@ def _changes(registry: BundleRegistry, widgets: Widgets) -> None:
     gr.on(
         [maps.name.change, maps.opacity.change, maps.threshold.change],
         handler(registry, handlers.redraw), [found, maps.name, maps.opacity, maps.threshold],
-        [maps.heat, maps.mask], show_progress="hidden", trigger_mode="always_last", **_PRIVATE,
+        [maps.heat, maps.mask], show_progress="hidden", **LATEST, **PRIVATE,
     )  # fmt: skip
     maps.name.input(
         handler(registry, handlers.rename, _SECONDS), [found, maps.name], more.voters,
-        **_MODEL, **_PRIVATE,
+        **ON_MODEL, **LATEST, **PRIVATE,
     )  # fmt: skip
     maps.threshold.release(
         handler(registry, handlers.rewrite), [found, maps.threshold],
-        [more.picture, more.annotations], **_PRIVATE,
+        [more.picture, more.annotations], **LATEST, **PRIVATE,
     )  # fmt: skip
     more.none.change(
         handler(registry, handlers.relabel), [found, more.none], more.regions,
-        show_progress="hidden", **_PRIVATE,
+        show_progress="hidden", **PRIVATE,
     )  # fmt: skip
     point = gr.State()
     maps.heat.select(
-        handler(registry, handlers.point_at), None, point, show_progress="hidden", **_PRIVATE
+        handler(registry, handlers.point_at), None, point, show_progress="hidden", **EACH,
+        **PRIVATE,
     ).then(
         handler(registry, handlers.listen, _SECONDS), [found, point], maps.said,
-        **_MODEL, **_PRIVATE,
+        **ON_MODEL, **LATEST, **PRIVATE,
     )  # fmt: skip

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import gradio as gr
 
+from tabs.server.events import PRIVATE
+
 OF_THE_PICTURE = "This is of the previous picture, not of the one that you chose last."
-_PRIVATE = {"api_visibility": "private"}
 
 
 def says_whose(
@@ -31,7 +32,7 @@ def says_whose(
     """
     mark = _on_each(results, f"one.dataset.former = {json.dumps(words)}")
     for event in brought:
-        event(None, None, js=f"() => {{ {mark} }}", **_PRIVATE)
+        event(None, None, js=f"() => {{ {mark} }}", **PRIVATE)
     for event in found:
         clear(results, event)
 
@@ -39,7 +40,7 @@ def says_whose(
 def clear(results: Sequence[str], found: gr.events.Dependency, when: str = "true") -> None:
     """Clear marks once an event has succeeded; `when` says, in the browser, if it filled them."""
     script = f"() => {{ if ({when}) {_on_each(results, 'delete one.dataset.former')} }}"
-    found.success(None, None, js=script, **_PRIVATE)
+    found.success(None, None, js=script, **PRIVATE)
 
 
 def _on_each(results: Sequence[str], change: str) -> str:
