@@ -59,11 +59,13 @@ class ConceptReader:
             raise ValueError("Concepts need a bundle without the shared bias: export without it.")
         self.lens, self.bundle = lens, bundle
         self.device = lens.clip.device
-        self._means, self._along = {}, {}
+        self._means, self._mean_sums, self._along = {}, {}, {}
         for layer, arrays in bundle.layers.items():
             directions = lens.directions[layer]
-            self._means[layer] = MeanEffect.from_dense(arrays.means.to(self.device), directions)
+            means = arrays.means.to(self.device)
             self._along[layer] = directions.along(arrays.directions.to(self.device))
+            self._means[layer] = MeanEffect.from_dense(means, directions)
+            self._mean_sums[layer] = means.sum(0)
             directions.gram  # noqa: B018  computed and cached here, not at the first request
 
     @torch.no_grad()
@@ -79,10 +81,11 @@ class ConceptReader:
     def centre(self, layer: int, contributions: Contributions) -> Effects:
         """Norms and projections of contributions that were read elsewhere."""
         mean = self._means[layer]
-        norms = contributions.norms(mean)
+        # The scores before the norms, which are then read off them.
         projections = torch.einsum(
             "bnk,nk->bn", contributions.scores - mean.scores, self._along[layer]
         )
+        norms = contributions.norms(mean)
         threshold = self.bundle.layers[layer].percentile.to(norms.device)
         return Effects(norms, projections, norms > threshold, contributions)
 
@@ -106,8 +109,7 @@ class ConceptReader:
             )
         if way == DENSE:
             written = sum(
-                mine.contributions.sum() - self.bundle.layers[layer].means.to(self.device).sum(0)
-                for layer, mine in effects.items()
+                mine.contributions.sum() - self._mean_sums[layer] for layer, mine in effects.items()
             )
             return written.cpu() @ self.unit_texts.T
         count = len(next(iter(effects.values())).norms)
@@ -127,15 +129,14 @@ class ConceptReader:
         """The activated units of one image, the largest norms first."""
         found = []
         for layer, mine in effects.items():
-            threshold = self.bundle.layers[layer].percentile
-            for unit in mine.activated[image].nonzero().flatten().tolist():
-                norm = float(mine.norms[image, unit])
-                found.append(
-                    Activated(
-                        layer, unit, norm, float(mine.projections[image, unit]),
-                        norm / max(float(threshold[unit]), 1e-12),
-                    )
-                )  # fmt: skip
+            units = mine.activated[image].cpu().nonzero().flatten()
+            norms = mine.norms[image].cpu()[units].double()
+            projections = mine.projections[image].cpu()[units].double()
+            excess = norms / self.bundle.layers[layer].percentile[units].double().clamp_min(1e-12)
+            rows = (units, norms, projections, excess)
+            found += [
+                Activated(layer, *row) for row in zip(*(r.tolist() for r in rows), strict=True)
+            ]
         return sorted(found, key=lambda one: (-one.norm, one.layer, one.unit))[:top]
 
     def patches(
