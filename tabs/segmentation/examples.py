@@ -9,7 +9,10 @@ from itertools import zip_longest
 
 from PIL import Image
 
+from clipneurons.segmentation.methods import BEST
 from clipneurons.synthetic.captions import COLOURS
+from tabs.segmentation.found import search
+from tabs.segmentation.pictures import BLANK, regions
 from tabs.server.session import BundleSession
 from tabs.server.uploads import open_image
 
@@ -49,7 +52,7 @@ def examples(session: BundleSession) -> list[Example]:
             for kind in kinds
         ]
         # Of a picture that says "hammer, glove" the hammer's map must not lie on the glove.
-        first = sorted(best[0][:_SHOWN], key=lambda i: not _all_found(session, i, named[i]))
+        first = sorted(best[0][:_SHOWN], key=lambda i: -_smallest_region(session, i, named[i]))
         best[0][:_SHOWN] = first
         in_turn = [i for pair in zip_longest(*best) for i in pair if i is not None]
         return (in_turn or list(named))[:_SHOWN]
@@ -95,13 +98,17 @@ def _class_names(session: BundleSession) -> set[str]:
     return {name.casefold() for name in session.bundle.config.data.class_names} - COLOURS.keys()
 
 
-def _all_found(session: BundleSession, number: int, names: list[str]) -> bool:
-    """Whether each name is in the picture, as the page tells it."""
-    from clipneurons.segmentation.presence import presences
+def _smallest_region(session: BundleSession, number: int, names: list[str]) -> float:
+    """Of all names at once, as the page draws them, the smallest one's share of the picture.
 
+    0 unless each is found in it.
+    """
+    if not names:
+        return 0.0
     image = open_image(BytesIO(session.bundle.examples[number]))
-    found = presences(session.clip, image, names, session.bundle.text_embeddings)
-    return all(one.present for one in found)
+    found = search(session, image, ", ".join(names), BEST, finer=False, refine=False)
+    shares = [mask.mean() for mask, _ in regions(found, BLANK)[1]]
+    return float(min(shares)) if len(shares) == len(names) else 0.0
 
 
 def _agreement(session: BundleSession, number: int, names: list[str]) -> float:

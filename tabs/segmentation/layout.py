@@ -8,6 +8,7 @@ import gradio as gr
 
 from clipneurons.segmentation.methods import BEST, method_names
 from tabs.segmentation.found import methods_of
+from tabs.segmentation.pictures import BLANK
 from tabs.server.registry import BundleRegistry
 from tabs.ui import plots
 from tabs.ui.former_choices import take_former_names
@@ -150,7 +151,7 @@ def _more(box: gr.Column) -> More:
         with gr.Column(scale=2, min_width=300):
             regions = gr.AnnotatedImage(label="All names at once", elem_id="segmentation-regions")
             none = gr.Slider(
-                0, 1, 0.3, label="Leave blank what scores below this share of a name’s best",
+                0, 1, BLANK, label="Leave blank what scores below this share of a name’s best",
                 elem_id="segmentation-none",
             )  # fmt: skip
         with gr.Column(scale=3, min_width=300):

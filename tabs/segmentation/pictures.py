@@ -6,6 +6,8 @@ from PIL import Image
 
 from tabs.segmentation.found import Found
 
+# What scores below this share of a name's best is left blank, at first.
+BLANK = 0.3
 _REGIONS = 30  # names beyond which regions are not drawn one by one
 # Pixels of the longer side that a picture is enlarged to: the page shows none larger, and clicks
 # are lost beside one that is smaller than its frame.

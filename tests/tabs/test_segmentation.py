@@ -151,14 +151,20 @@ def test_pictures_of_several_things_come_first_where_each_has_its_place(
     ready.__dict__["_clip"] = session.clip
     last = examples(ready)[-1].image.tobytes()
 
-    def presences(clip, image, names, texts):
-        rival = None if image.tobytes() == last else names[0]
-        return [Presence(0.5, 0.0, 1.0), Presence(0.5, 0.0, 1.0, rival)]
+    def regions(image, none):
+        """In the last picture the smaller one has 30 %, in the others 10 % or no place at all."""
+        share = 30 if image.tobytes() == last else 10
+        masks = [np.arange(100) < share, np.arange(100) >= share]
+        both = list(zip(masks, ("cat", "dog"), strict=True))
+        return image, both if image.tobytes() != first else both[:1]
 
-    monkeypatch.setattr("clipneurons.segmentation.presence.presences", presences)
+    first = examples(ready)[0].image.tobytes()
+    monkeypatch.setattr(f"{examples.__module__}.search", lambda session, image, *_, **__: image)
+    monkeypatch.setattr(f"{examples.__module__}.regions", regions)
     again = BundleSession("tiny", tmp_path, shown)
     again.__dict__["_clip"] = session.clip
     assert examples(again)[0].image.tobytes() == last
+    assert examples(again)[-1].image.tobytes() == first
 
 
 def test_examples_come_with_the_words_of_their_captions(session, tmp_path):
