@@ -24,6 +24,7 @@ COMMANDS = {
     "shift": "compare two sets of images unit by unit",
     "mend": "find the neurons that confuse a classifier, and take them out",
     "papers": "compare with the figures of the papers",
+    "figures": "renew the README's table from what was measured",
     "mini": "train the small CLIPs that ship with the project",
 }
 # Words of earlier versions.

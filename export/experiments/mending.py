@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -104,6 +104,11 @@ def interval(values: np.ndarray, tasks: Sequence[str], draws: int = 10_000) -> l
     return np.quantile(means, [0.025, 0.975]).tolist()
 
 
+def rivals(names: Iterable[str]) -> list[str]:
+    """The conditions that ours is held against."""
+    return [name for name in names if name not in (UNCHANGED, PROBE) and OURS not in name]
+
+
 def _count(row: Mapping, units: str, means: str) -> str:
     """A number of neurons and what they are set to."""
     return f"{row[units]} ({row[means]})" if row[units] else "0"
@@ -125,8 +130,7 @@ def _claims(
     names: Sequence[str],
     tasks: Sequence[str],
 ) -> list[Claim]:
-    rivals = [name for name in names if name not in (UNCHANGED, PROBE) and OURS not in name]
-    best = max(rivals, key=lambda name: float(worst[name].mean()))
+    best = max(rivals(names), key=lambda name: float(worst[name].mean()))
     lead = worst[OURS] - worst[best]
     low, high = interval(lead, tasks)
     closed, lost = _closed(worst, gap, OURS), float((mean[UNCHANGED] - mean[OURS]).mean())

@@ -44,10 +44,7 @@ def render(results: Mapping, experiments: Mapping[str, Experiment]) -> str:
         (name, bundle, _sections(name, bundle, experiments))
         for name, bundle in results["bundles"].items()
     ]
-    counts = [
-        (name, bundle["model"], Counter(v for done in sections for v in done.verdicts))
-        for name, bundle, sections in bundles
-    ]
+    counts = [(name, bundle["model"], _verdicts(sections)) for name, bundle, sections in bundles]
     total = sum(done.seconds for _, _, sections in bundles for done in sections)
     return environment.get_template("report.html.j2").render(
         results=results,
@@ -57,6 +54,18 @@ def render(results: Mapping, experiments: Mapping[str, Experiment]) -> str:
         total=total,
         published=published,
     )
+
+
+def verdicts(results: Mapping, experiments: Mapping[str, Experiment]) -> dict[str, Counter]:
+    """Of each bundle's claims, how many there are of each verdict."""
+    return {
+        name: _verdicts(_sections(name, bundle, experiments))
+        for name, bundle in results["bundles"].items()
+    }
+
+
+def _verdicts(sections: Sequence[Done]) -> Counter:
+    return Counter(verdict for done in sections for verdict in done.verdicts)
 
 
 def _sections(name: str, bundle: Mapping, experiments: Mapping[str, Experiment]) -> list[Done]:
