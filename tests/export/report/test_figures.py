@@ -54,6 +54,11 @@ def test_figures_stand_beside_their_rivals():
                               "interval_95": {"dense": [0.4, 0.55]}}},
         results={
             "mending": {"rows": [{"conditions": conditions}]},
+            "dataset shift": {"size": 50, "cells": {
+                f"{kind} 50": {"ours": share, "MMD": share / 2}
+                for kind, share in zip(("none", "style", "background", "vehicles", "mark:0.2"),
+                                       (0.04, 0.6, 1.0, 0.9, 0.75), strict=True)
+            }},
             "segmentation": {"metrics": ["pixel accuracy", "mIoU"], "methods": {
                 "patch attribution + guided filter": {
                     "values": [90, 66.3], "low": [89, 64.2], "high": [91, 68.4]},
@@ -73,6 +78,9 @@ def test_figures_stand_beside_their_rivals():
     )
     assert rows["segmentation"].cell(one) == (
         "**66.3** (64.2 to 68.4)<br>TextSpan 63.7<br>the paper's: second-order votes 46.8"
+    )
+    assert rows["shifts"].cell(one) == (
+        "**60, 100, 90, 75 (no shift: 4)**<br>MMD 30, 50, 45, 38 (no shift: 2)"
     )
     assert rows["a"].cell(one) == (
         "50.0 → **80.0** (made in the model itself 70.0)<br>the best control: a 60.0"
