@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from clipneurons.bundle.labels import EXPLAINS
 from clipneurons.explore.labels.assess import DECOMPOSITION, DISSECT, NEAREST, SHUFFLED, UPPER
+from export.pipeline.card import labels_tested
 from export.report.charts import Bar, Line, bar_chart, line_chart
 from export.report.context import EvaluationContext
 from export.report.types import Claim, Experiment, Figure, Section, Table
@@ -13,6 +15,7 @@ from export.report.types import Claim, Experiment, Figure, Section, Table
 # Published mean simulation correlations, ViT-B/16 and ResNet-50 (Linear Explanations, ICML 2024).
 _PUBLISHED = {"vit": (0.172, 0.349), "resnet": (0.187, 0.377)}
 _AIM = 0.35
+_COMPARED = (DECOMPOSITION, DISSECT, NEAREST, SHUFFLED)
 
 
 def measure(context: EvaluationContext) -> dict:
@@ -27,28 +30,11 @@ def report(result: Mapping) -> Section:
     """The distribution over units, methods and controls side by side, and what they mean."""
     found = result["found"]
     title, source = "How far a label can be trusted", "Linear Explanations (ICML 2024), 2506.05774"
-    if not found or "told_apart" not in found:  # an older version did not say what is told apart
+    if not labels_tested(found):
         words = "Not tested; python -m export evaluate --bundle FOLDER --labels does."
         return Section(title, source, words, [])
-    methods, ours = found["methods"], found["method"]
-    ranked = sorted(methods, key=lambda name: -methods[name]["simulation"])
-    centres = [
-        (a + b) / 2
-        for a, b in zip(found["histogram_edges"][:-1], found["histogram_edges"][1:], strict=True)
-    ]
-    shown = [ours, *(n for n in (DECOMPOSITION, DISSECT, NEAREST, SHUFFLED) if n != ours)]
-    held = [i for i, _ in enumerate(centres) if any(methods[n]["histogram"][i] for n in shown)]
-    kept = range(held[0], held[-1] + 1)
-    lines = [
-        Line(
-            f"{name} (ours)" if name == ours else name,
-            [centres[i] for i in kept],
-            [100 * methods[name]["histogram"][i] / found["units_tested"] for i in kept],
-        )
-        for name in shown
-    ]
-    sure = found["reliable"]
     low, high = _PUBLISHED[result["kind"]]
+    rivals = [name for name in _COMPARED if name != found["method"]]
     return Section(
         title=title,
         source=source,
@@ -58,62 +44,78 @@ def report(result: Mapping) -> Section:
         f"{found['chosen_on']:,} more. Published means are {low} for CLIP-Dissect and {high} for "
         "the best, on larger models and photographs.",
         parts=[
-            Figure(
-                bar_chart(
-                    [
-                        Bar(
-                            f"{name} (shipped)" if name == ours else name,
-                            methods[name]["simulation"],
-                            methods[name]["interval"],
-                            colour=_colour(name, ours),
-                        )
-                        for name in ranked
-                    ],
-                    "simulation correlation, mean over units",
-                ),
-                "With 95 % intervals (bootstrap over images and units). The linear explanation is "
-                "fitted on what the judge itself saw: no rival, with enough images a bound.",
-            ),
-            Figure(
-                line_chart(lines, "simulation correlation of a unit", "units, %", bottom=0),
-                "Distribution over units.",
-            ),
-            Table(
-                "Quantiles over units; told apart: better than other units' labels, permutation "
-                "test with Benjamini-Hochberg at 5 %; reliable: also at least "
-                f"{EXPLAINS:.0%} of the effect explained, by the lower end of the interval.",
-                ["labels", "5 %", "25 %", "median", "75 %", "95 %", "among top 2 %",
-                 "told apart, %", "reliable, %"],
-                [
-                    [
-                        name,
-                        *(f"{q:.3f}" for q in methods[name]["quantiles"]),
-                        f"{methods[name]['top']:.3f}",
-                        f"{100 * methods[name]['told_apart']:.1f}",
-                        f"{100 * methods[name]['reliable']:.1f}",
-                    ]
-                    for name in ranked
-                ],
-            ),
+            _means(found),
+            _distribution(found, [found["method"], *rivals]),
+            _quantiles(found),
             *([_groups(found["groups"])] if found.get("groups") else []),
             *([_checks(found)] if found["sanity"] else []),
         ],
-        claims=[
-            *(_ahead(found, rival) for rival in (DECOMPOSITION, DISSECT, NEAREST, SHUFFLED)
-              if rival != ours),
-            Claim(
-                f"Units called reliable have a mean simulation correlation of at least {_AIM} "
-                "(as many units taken on other images than the test's do).",
-                None if not sure["units"] else sure["chosen_elsewhere"] >= _AIM,
-                f"{sure['units']:,} of {found['units_tested']:,} units are"
-                + (
-                    f"; mean {sure['simulation']:.3f} ({sure['interval'][0]:.3f} to "
-                    f"{sure['interval'][1]:.3f}); of as many taken on the images of the choice "
-                    f"{sure['chosen_elsewhere']:.3f}."
-                    if sure["units"]
-                    else "."
-                ),
-            ),
+        claims=[*(_ahead(found, rival) for rival in rivals), _reliable(found)],
+    )
+
+
+def _ranked(found: Mapping) -> list[str]:
+    """Methods, the best first."""
+    return sorted(found["methods"], key=lambda name: -found["methods"][name]["simulation"])
+
+
+def _means(found: Mapping) -> Figure:
+    """Every method's mean over units."""
+    methods, ours = found["methods"], found["method"]
+    bars = [
+        Bar(
+            f"{name} (shipped)" if name == ours else name,
+            methods[name]["simulation"],
+            methods[name]["interval"],
+            colour=_colour(name, ours),
+        )
+        for name in _ranked(found)
+    ]
+    return Figure(
+        bar_chart(bars, "simulation correlation, mean over units"),
+        "With 95 % intervals (bootstrap over images and units). The linear explanation is "
+        "fitted on what the judge itself saw: no rival, with enough images a bound.",
+    )
+
+
+def _distribution(found: Mapping, shown: Sequence[str]) -> Figure:
+    """How units spread, for some methods, where any of them has units."""
+    methods, edges = found["methods"], found["histogram_edges"]
+    centres = [(a + b) / 2 for a, b in pairwise(edges)]
+    held = [i for i, _ in enumerate(centres) if any(methods[n]["histogram"][i] for n in shown)]
+    kept = range(held[0], held[-1] + 1)
+    lines = [
+        Line(
+            f"{name} (ours)" if name == found["method"] else name,
+            [centres[i] for i in kept],
+            [100 * methods[name]["histogram"][i] / found["units_tested"] for i in kept],
+        )
+        for name in shown
+    ]
+    return Figure(
+        line_chart(lines, "simulation correlation of a unit", "units, %", bottom=0),
+        "Distribution over units.",
+    )
+
+
+def _quantiles(found: Mapping) -> Table:
+    """Every method's spread over units, and how many labels are told apart and reliable."""
+    methods = found["methods"]
+    return Table(
+        "Quantiles over units; told apart: better than other units' labels, permutation "
+        "test with Benjamini-Hochberg at 5 %; reliable: also at least "
+        f"{EXPLAINS:.0%} of the effect explained, by the lower end of the interval.",
+        ["labels", "5 %", "25 %", "median", "75 %", "95 %", "among top 2 %",
+         "told apart, %", "reliable, %"],
+        [
+            [
+                name,
+                *(f"{q:.3f}" for q in methods[name]["quantiles"]),
+                f"{methods[name]['top']:.3f}",
+                f"{100 * methods[name]['told_apart']:.1f}",
+                f"{100 * methods[name]['reliable']:.1f}",
+            ]
+            for name in _ranked(found)
         ],
     )  # fmt: skip
 
@@ -158,6 +160,24 @@ def _ahead(found: Mapping, rival: str) -> Claim:
         f"Our labels predict their units better than {rival}.",
         low > 0,
         f"Mean correlation larger by {gap['difference']:.3f} ({low:.3f} to {high:.3f}).",
+    )
+
+
+def _reliable(found: Mapping) -> Claim:
+    """Whether labels called reliable predict as well as was aimed at."""
+    sure = found["reliable"]
+    evidence = f"{sure['units']:,} of {found['units_tested']:,} units are"
+    if sure["units"]:
+        low, high = sure["interval"]
+        evidence += (
+            f"; mean {sure['simulation']:.3f} ({low:.3f} to {high:.3f}); of as many taken on the "
+            f"images of the choice {sure['chosen_elsewhere']:.3f}"
+        )
+    return Claim(
+        f"Units called reliable have a mean simulation correlation of at least {_AIM} "
+        "(as many units taken on other images than the test's do).",
+        sure["chosen_elsewhere"] >= _AIM if sure["units"] else None,
+        f"{evidence}.",
     )
 
 

@@ -129,9 +129,14 @@ def _fidelity(figures: Mapping | None) -> str:
     return "\n".join(lines)
 
 
+def labels_tested(found: Mapping | None) -> bool:
+    """Whether labels were tested, and by a version that says which are told apart."""
+    return bool(found) and "told_apart" in found
+
+
 def _labels(found: Mapping | None) -> str:
     """How well labels predict units, every method beside its rivals."""
-    if not found or "told_apart" not in found:  # an older version did not say what is told apart
+    if not labels_tested(found):
         return "Not tested; `python -m export evaluate --bundle FOLDER --labels` does."
     lines = [
         f"From what {found['judge']} says of an image, a unit's words predict its effect there; the"
