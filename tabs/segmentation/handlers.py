@@ -135,8 +135,10 @@ def change_bundle(registry: BundleRegistry, bundle: str, found: Found | None):
     """Another bundle's methods; what was found with the last one is hidden."""
     session = registry[bundle]
     names = list(methods_of(session.bundle.config))
-    shown = gr.Column(visible=found is not None and found.bundle == session.key)
-    return gr.Dropdown(names, value=BEST), gr.Dropdown(names, value=names[:4]), shown, shown
+    # Before anything was found the results are hidden: an example may be on its way to them.
+    shown = gr.skip() if found is None else gr.update(visible=found.bundle == session.key)
+    methods = (gr.update(choices=names, value=value) for value in (BEST, names[:4]))
+    return *methods, shown, shown
 
 
 def show_example(

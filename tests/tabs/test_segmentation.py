@@ -230,3 +230,13 @@ def test_messages(session, image):
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=words):
             search(session, *arguments, False, False)
+
+
+def test_another_bundle_hides_what_was_found_and_not_what_is_on_its_way(session, found):
+    registry = BundleRegistry([session])
+    *_, box, more = handlers.change_bundle(registry, session.key, None)
+    assert box == more == gr.skip()
+    *_, box, more = handlers.change_bundle(registry, session.key, found)
+    assert box["visible"] is more["visible"] is True
+    *_, box, more = handlers.change_bundle(registry, session.key, replace(found, bundle="other"))
+    assert box["visible"] is more["visible"] is False
