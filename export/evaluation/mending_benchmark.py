@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,13 +28,18 @@ from clipneurons.synthetic.spurious import SpuriousScenes, SpuriousTask, mostly
 from clipneurons.text.embedding import embed_texts
 from export.data.grouped import grouped_scenes
 from export.evaluation.mending import OURS, REAL, Mender, choose, measured
-from export.evaluation.mending_controls import controls
+from export.evaluation.mending_controls import PROBE, controls
 from export.evaluation.mending_for_real import choose_for_real, folded, read_by, unit_means
 from export.evaluation.spurious_tasks import TEMPLATES, misleading_tasks
 
 UNCHANGED = "unchanged"
 _SHARE = 0.9
 _GROUPS = ("animal", "food", "plant", "vehicle")  # of concepts that one picture shows
+
+
+def rivals(names: Iterable[str]) -> list[str]:
+    """Of the conditions' names those that ours is held against."""
+    return [name for name in names if name not in (UNCHANGED, PROBE) and OURS not in name]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,9 +11,9 @@ from export.evaluation.mending_benchmark import (
     UNCHANGED,
     BenchmarkOptions,
     materials,
+    rivals,
     run_benchmark,
 )
-from export.evaluation.mending_controls import PROBE
 from export.report.charts import Bar, bar_chart
 from export.report.context import EvaluationContext
 from export.report.metric import percent, spread
@@ -102,11 +102,6 @@ def interval(values: np.ndarray, tasks: Sequence[str], draws: int = 10_000) -> l
     drawn = np.random.default_rng(0).integers(len(names), size=(draws, len(names)))
     means = totals[drawn].sum(1) / counts[drawn].sum(1)
     return np.quantile(means, [0.025, 0.975]).tolist()
-
-
-def rivals(names: Iterable[str]) -> list[str]:
-    """The conditions that ours is held against."""
-    return [name for name in names if name not in (UNCHANGED, PROBE) and OURS not in name]
 
 
 def _count(row: Mapping, units: str, means: str) -> str:

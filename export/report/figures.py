@@ -21,8 +21,7 @@ from clipneurons.explore.labels.assess import DECOMPOSITION, DISSECT, SHUFFLED
 from clipneurons.segmentation.methods import BEST, OWN, PAIRS, PAPER
 from clipneurons.shipped import TOWERS
 from export.evaluation.mending import OURS, REAL
-from export.evaluation.mending_benchmark import UNCHANGED
-from export.experiments.mending import rivals
+from export.evaluation.mending_benchmark import UNCHANGED, rivals
 from export.report.metric import percent, spread
 from export.report.types import VERDICTS
 
