@@ -23,6 +23,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         page = args.page.read_text()
         write_atomic(args.page, renewed(page, args.artifacts).encode())
+    except KeyError as error:
+        raise UserError(f"{args.artifacts} holds no {error}: measure it first") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{args.page}: {error}") from None
     print(f"{args.page}: table of figures renewed")

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from clipneurons.shipped import ARTIFACTS
+from clipneurons.shipped import ARTIFACTS, TOWERS
 from export.__main__ import main
 from export.commands.figures import renewed
 from export.report import figures
@@ -39,6 +39,14 @@ def test_a_page_without_marks_and_missing_figures_are_one_line(tmp_path, capsys)
     page.write_text(f"{figures.BEGIN}{figures.END}")
     assert main(["figures", "--page", str(page), "--artifacts", str(tmp_path)]) == 2
     assert "results.json" in capsys.readouterr().err
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "results.json").write_text('{"bundles": {}}')
+    for tower in TOWERS:
+        (tmp_path / tower).mkdir()
+        for name in ("MODEL.md", "metrics.json"):
+            shutil.copy(ARTIFACTS / tower / name, tmp_path / tower)
+    assert main(["figures", "--page", str(page), "--artifacts", str(tmp_path)]) == 2
+    assert "holds no 'mini-vit': measure it first" in capsys.readouterr().err
     assert page.read_text() == f"{figures.BEGIN}{figures.END}"
 
 
