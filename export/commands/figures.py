@@ -34,9 +34,11 @@ def run(args: argparse.Namespace) -> int:
 def renewed(page: str, artifacts: Path) -> str:
     """The page as it should be."""
     from export.commands.papers import RESULTS, experiments
+    from export.common import marked
     from export.report import figures
     from export.report.page import verdicts
 
     results = json.loads((artifacts / "report" / RESULTS).read_text())
     known = {experiment.name: experiment for experiment in experiments(None)}
-    return figures.renewed(page, figures.load(artifacts, results, verdicts(results, known)))
+    table = figures.table(figures.load(artifacts, results, verdicts(results, known)))
+    return marked.renewed(page, figures.BEGIN, figures.END, table)

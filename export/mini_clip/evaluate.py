@@ -22,6 +22,7 @@ from clipneurons.synthetic.pictograms import Pictograms, load_pictograms
 from clipneurons.synthetic.scenes import Placed, SceneConfig, Scenes, compose, relation
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
+from export.common.marked import renewed
 from export.mini_clip.class_names import plain
 from export.mini_clip.late_effects import later_layers, lost_accuracy
 from export.mini_clip.photographs import kept_out, open_packs
@@ -180,8 +181,7 @@ def without(pack: Photographs, others: Sequence[Photographs]) -> Photographs:
 def write_cards(text: str, out: Path) -> None:
     for tower in TOWERS:
         path = out / tower / MODEL_CARD
-        before, rest = path.read_text().split(BEGIN)
-        path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+        path.write_text(renewed(path.read_text(), BEGIN, END, text))
 
 
 def run(artifacts: Path, packs: list[Path], write: bool) -> None:

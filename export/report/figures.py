@@ -66,15 +66,6 @@ def table(measured: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
-def renewed(page: str, measured: Sequence[Measured]) -> str:
-    """A page with the table between its marks; `ValueError` for one without them."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"expected {BEGIN} and {END} in the page")
-    return f"{before}{BEGIN}\n{table(measured)}\n{END}{after}"
-
-
 def load(
     artifacts: Path, report: Mapping, verdicts: Mapping[str, Mapping[str, int]]
 ) -> list[Measured]:
