@@ -101,6 +101,10 @@ class ImageTrainer(Trainer):
         """Of the images at this stage of the training."""
         return 32 if self.progress < self.recipe.small else 64
 
+    def in_part(self) -> bool:
+        """Whether the images, past the small ones, are still seen in part only."""
+        return self.recipe.small <= self.progress < self.recipe.few
+
     def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images float [n, 3, size, size] in -1..1, classes shown [n, 3] (-1: none), the number
         of their source [n] and their captions' points [n, d]."""
@@ -161,7 +165,7 @@ class ImageTrainer(Trainer):
     def accuracy(self, images: Tensor, label: Tensor, classes: Tensor) -> float:
         """Top-1 of uint8 images [n, 3, 64, 64] among some classes."""
         images = images.to(self.device).float() / 127.5 - 1
-        images = F.avg_pool2d(images, 64 // self.side()) if self.side() < 64 else images
+        images = F.avg_pool2d(images, 2) if self.progress < self.recipe.small else images
         out = torch.cat([self.embed(part) for part in images.split(128)])
         guess = (out @ self.anchors[classes.to(self.device)].T).argmax(1).cpu()
         return float((classes[guess] == label).float().mean())
@@ -191,7 +195,7 @@ class ViTTrainer(ImageTrainer):
 
     def loss(self) -> Tensor:
         recipe = self.recipe
-        keep = 32 if recipe.small <= self.progress < recipe.few else 0
+        keep = 32 if self.in_part() else 0
         images, *truth = self.batch(self.side())
         work = self.copy.work if self.copy else self.model
         images = images.to(work.conv1.weight.dtype)
@@ -216,6 +220,9 @@ class ResNetTrainer(ImageTrainer):
 
     def build(self) -> nn.Module:
         return super().build().to(memory_format=torch.channels_last)
+
+    def side(self) -> int:
+        return 48 if self.in_part() else super().side()
 
     def loss(self) -> Tensor:
         images, *truth = self.batch(self.side())

@@ -17,7 +17,7 @@ class Recipe:
     adam: float = 2e-3
     scenes: float = 0.4  # of a batch; the rest are photographs, where there are any
     small: float = 0.83  # until then images of half the side
-    few: float = 0.93  # until then, and after `small`, half of a ViT's patches
+    few: float = 0.93  # until then, and after `small`, half the patches; a ResNet: 3/4 of the side
     listens: int = 6  # block of a ViT from which its class token may attend freely
     penalty: float = 10.0  # on what the class token does before, and besides, listening
     bypass: float = 20.0  # on what it hears besides the later half's MLPs
