@@ -36,6 +36,7 @@ from tabs import (  # noqa: E402
     shift_reading,
 )
 from tabs.edit.example import example as edit_example  # noqa: E402
+from tabs.server.events import LATEST, PRIVATE  # noqa: E402
 from tabs.server.hub_bundles import HubBundleCache  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
@@ -70,7 +71,7 @@ def build(registry: BundleRegistry) -> gr.Blocks:
                 module = importlib.import_module(f"tabs.{name}")
                 with gr.Tab(module.TITLE, id=name, elem_id=f"tab-{name}") as tab:
                     modules[name] = module.build(registry, chosen.source)
-                tab.select(None, js=f"() => window.cnTab('{name}')", api_visibility="private")
+                tab.select(None, js=f"() => window.cnTab('{name}')", **PRIVATE)
                 if when_selected := getattr(modules[name], "when_selected", None):
                     when_selected(tab)
         _permanent_links(page, registry, chosen, tabs, modules)
@@ -139,8 +140,8 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
     card.append(handles.favourites)
     outputs = [chosen.source, chosen.panel, chosen.name, tabs, *card, *pictures.values()]
     options = dict(
-        js="() => [location.search]", show_progress="hidden", api_visibility="private",
-        trigger_mode="always_last",  # two quick steps back are two
+        js="() => [location.search]", show_progress="hidden",
+        **PRIVATE, **LATEST,  # two quick steps back are two
     )  # fmt: skip
     for event in (page.load, button.click):
         restored = event(restore, [where], outputs, **options)

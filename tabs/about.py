@@ -8,6 +8,7 @@ from html import escape
 
 import gradio as gr
 
+from tabs.server.events import PRIVATE
 from tabs.server.handlers import handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
@@ -148,7 +149,7 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> None:
     gr.api(handler(registry, about), api_name="about")
     source.change(
         handler(registry, opened), [source], [drawing, overview, limits, card],
-        api_visibility="private",
+        **PRIVATE,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from tabs.server.events import PRIVATE
 from tabs.server.handlers import handler
 from tabs.server.messages import user_errors
 from tabs.server.registry import BundleRegistry
@@ -64,9 +65,9 @@ def build(registry: BundleRegistry) -> Chooser:
     line = html(line_on(registry, registry.first.key), elem_id="bundle-about")
     source.change(
         handler(registry, line_on), [source], [line], show_progress="hidden",
-        api_visibility="private",
+        **PRIVATE,
     )  # fmt: skip
-    source.input(None, [source], js="(bundle) => window.cnChosen(bundle)", api_visibility="private")
+    source.input(None, [source], js="(bundle) => window.cnChosen(bundle)", **PRIVATE)
     hub = registry.hub_cache is not None
     with gr.Accordion("Use your own CLIP", open=False, elem_id="own-clip") as panel:
         gr.Markdown(_OWN, elem_classes="cn-text")
@@ -114,5 +115,5 @@ def _events(registry: BundleRegistry, name: gr.Textbox, go: gr.Button) -> None:
     gr.api(open_bundle, api_name="open", **_LANE)
     gr.on(
         [go.click, name.submit], opened, [name], [key], show_progress_on=[name],
-        api_visibility="private", **_LANE,
+        **PRIVATE, **_LANE,
     ).success(None, [key], js="(key) => window.cnOpen(key)")  # fmt: skip

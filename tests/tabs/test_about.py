@@ -62,12 +62,17 @@ def test_limits_are_those_of_the_words_and_of_the_model(session):
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
-def test_the_drawing_is_an_image_with_a_name(kind):
-    svg = ElementTree.fromstring(method_drawing(kind)).find("svg")
-    assert svg.get("role") == "img"
-    assert svg.get("aria-label") == svg.findtext("title")
-    right = max(float(box.get("x")) + float(box.get("width")) for box in svg.iter("rect"))
-    assert right < 900, "inside the view"
+def test_the_drawings_for_wide_and_narrow_pages_are_images_with_a_name(kind):
+    across, down = ElementTree.fromstring(method_drawing(kind)).findall("svg")
+    for svg in (across, down):
+        assert svg.get("role") == "img"
+        assert svg.get("aria-label") == svg.findtext("title")
+        width, height = map(int, svg.get("viewBox").split()[2:])
+        boxes = list(svg.iter("rect"))
+        assert max(float(box.get("x")) + float(box.get("width")) for box in boxes) < width
+        assert max(float(box.get("y")) + float(box.get("height")) for box in boxes) < height
+    said = [[text.text for text in svg.iter("text")] for svg in (across, down)]
+    assert sorted(said[0]) == sorted(said[1])
 
 
 def test_what_was_not_measured_is_said(session):
