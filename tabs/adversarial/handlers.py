@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import gradio as gr
 
 from clipneurons.bundle.unit_words import plain
-from tabs import adversarial_backend as backend
+from tabs.adversarial import backend
+from tabs.adversarial.backend import Forged
 from tabs.adversarial.layout import pair_label
 from tabs.adversarial.results import (
     attack_data,
@@ -17,7 +18,6 @@ from tabs.adversarial.results import (
     map_label,
     rates_html,
 )
-from tabs.adversarial_backend import Forged
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui import plots

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from clipneurons.adversarial.methods import SECOND_ORDER
-from tabs import adversarial_backend as backend
+from tabs.adversarial import backend
 from tabs.server.registry import BundleRegistry
 from tabs.ui import plots
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import gradio as gr
 
 from clipneurons.adversarial.methods import SECOND_ORDER
-from tabs import adversarial_backend as backend
-from tabs.adversarial import handlers
+from tabs.adversarial import backend, handlers
 from tabs.adversarial.layout import Widgets, layout, pair_of
 from tabs.server.events import EACH, LATEST, ON_MODEL, PRIVATE
 from tabs.server.handlers import Handles, handler

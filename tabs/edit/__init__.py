@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tabs.edit.page import TITLE, build
+from tabs.edit.tab import TITLE, build
 
 _HERE = Path(__file__).parent
 CSS = (_HERE / "style.css").read_text()

@@ -24,8 +24,7 @@ from clipneurons.adversarial.methods import (
 )
 from clipneurons.bundle.bundle import save_bundle
 from clipneurons.stats.intervals import wilson
-from tabs import adversarial_backend as backend
-from tabs.adversarial import handlers, results
+from tabs.adversarial import backend, handlers, results
 from tabs.adversarial.layout import pair_label, pair_of
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
