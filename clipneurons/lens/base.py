@@ -32,7 +32,7 @@ class RecordingLens:
 
         Raises:
             ValueError: images of another size than the model's (see
-                `clipneurons.models.clip.enlarge`), values that are not finite.
+                `clipneurons.models.larger_images.enlarge`), values that are not finite.
         """
         size = tuple(images.shape[-2:])
         if size != self.clip.image_size:

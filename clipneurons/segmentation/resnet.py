@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.neuron_head import NeuronHeadLens
-from clipneurons.models.clip import ClipModel, stretch_positions
+from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
+from clipneurons.models.larger_images import stretch_positions
 from clipneurons.segmentation.methods import RESNET
 
 PAIRS = 2000

@@ -17,7 +17,8 @@ from scipy.ndimage import label
 from torch import Tensor
 
 from clipneurons.lens.token_contributions import token_effects_of
-from clipneurons.models.clip import ClipModel, enlarge
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.larger_images import enlarge
 from clipneurons.models.preprocess import whole
 from clipneurons.shift.comparison import EmbeddedTextPool, Words, ranked_words
 

@@ -23,7 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.models.clip import ClipModel, enlarge
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.larger_images import enlarge
 from clipneurons.models.preprocess import whole
 from clipneurons.segmentation.masks import upsample
 from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, PAIRS, PATCH_ATTRIBUTION

@@ -9,7 +9,8 @@ import open_clip
 from safetensors.torch import save
 
 from clipneurons.bundle.folders import write_atomic
-from clipneurons.models.clip import CONFIG_FILE, WEIGHTS_FILE, ClipModel
+from clipneurons.models.clip import ClipModel
+from clipneurons.models.open_clip_folder import CONFIG_FILE, WEIGHTS_FILE
 from export.common.errors import UserError
 
 

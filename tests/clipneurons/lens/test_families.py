@@ -6,7 +6,7 @@ import torch
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.token_contributions import PatchAttribution
-from clipneurons.models.clip import enlarge
+from clipneurons.models.larger_images import enlarge
 from clipneurons.models.trace import run_with_cache
 from tests.helpers.families import FAMILIES, naive
 from tests.helpers.models import images

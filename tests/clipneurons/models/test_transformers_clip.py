@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from clipneurons.lens.make import make_lens
-from clipneurons.models.clip import UnsupportedModel, load_clip
+from clipneurons.models.anatomy import UnsupportedModel
+from clipneurons.models.clip import load_clip
 from clipneurons.models.transformers_clip import TransformersClip
 from tests.helpers.families import FAMILIES, transformers_model
 from tests.helpers.hub_standin import Repository, serve

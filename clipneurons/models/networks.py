@@ -1,0 +1,140 @@
+"""Networks of open_clip and transformers by name or folder, and their tokenizers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import open_clip
+import torch
+from jaxtyping import Int
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from clipneurons.models.adapters.common import Refused
+from clipneurons.models.anatomy import UnsupportedModel
+from clipneurons.models.configurations import anatomy_of_configuration
+from clipneurons.models.open_clip_folder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    complete,
+    text_owner,
+)
+from clipneurons.models.transformers_clip import (
+    fetch,
+    is_checkpoint,
+    is_repository,
+    load_checkpoint,
+)
+
+RANDOM = "random"
+_THAT_WORK = (
+    "ViT-B-32, ViT-B-16, ViT-L-14 (openai, laion*, datacomp*, metaclip*), ViT-*-SigLIP*, "
+    "PE-Core-*, EVA02-*, RN50, RN101"
+)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """open_clip's tokenizer of a model, fetched when the first text needs it."""
+
+    name: str
+
+    @cached_property
+    def open_clip(self) -> Callable:
+        """The tokenizer itself."""
+        return open_clip.get_tokenizer(self.name)
+
+    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "text context"]:
+        """Token numbers, cleaned, cut and padded as the model was trained with."""
+        return self.open_clip(list(texts))
+
+
+def open_network(model: str | Path, pretrained: str | None) -> tuple[nn.Module, str, Callable]:
+    """The network that `clipneurons.models.clip.load_clip` is asked for, as it was saved.
+
+    Returns it with its name (open_clip's, or the checkpoint's) and its tokenizer.
+
+    Raises:
+        KeyError: an unknown model name or tag.
+        ValueError: missing weights.
+        UnsupportedModel: what its configuration alone tells that it would be read wrongly.
+    """
+    name = str(model)
+    if name in open_clip.list_models():
+        return _create_named(name, pretrained), name, Tokenizer(name)
+    if name.startswith("hf-hub:"):
+        return _create(name), name, Tokenizer(name)
+    if Path(name).is_dir() and is_checkpoint(Path(name)):
+        network, tokenizer = load_checkpoint(Path(name))
+        return network, name, tokenizer
+    if Path(name).is_dir():
+        name = _folder(Path(name))
+        return _create_from(Path(model), name), name, Tokenizer(name)
+    if is_repository(name):
+        network, tokenizer = load_checkpoint(fetch(name))
+        return network, name, tokenizer
+    raise KeyError(
+        f"{name!r} is neither a folder nor an open_clip model. Some that work: {_THAT_WORK}, "
+        "'hf-hub:owner/name' of open_clip, 'owner/name' of transformers"
+    )
+
+
+def _create(name: str, pretrained: str | None = None, **options) -> nn.Module:
+    try:
+        return open_clip.create_model(name, pretrained, require_pretrained=True, **options)
+    except Exception as error:  # unpickling a file that holds no weights may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0]
+        raise ValueError(
+            f"the weights {f'{pretrained} ' if pretrained else ''}of {name!r} could not be loaded"
+            f" ({reason}). Expected a model that is in the local cache or reachable on the Hub, or"
+            " a file or folder with its weights"
+        ) from error
+
+
+def _create_from(folder: Path, name: str) -> nn.Module:
+    try:
+        if not text_owner(folder):
+            return _create(name)
+        with TemporaryDirectory() as whole:
+            complete(folder, Path(whole))
+            return _create(f"local-dir:{whole}")
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"the weights of {name!r} could not be loaded ({error})") from error
+
+
+def _create_named(name: str, pretrained: str | None) -> nn.Module:
+    try:  # what the configuration alone tells is said before gigabytes are fetched
+        anatomy_of_configuration(name)
+    except Refused as refused:
+        raise unsupported(name, str(refused)) from None
+    if pretrained == RANDOM:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return open_clip.create_model(name, pretrained_text=False)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    known = pretrained is not None and pretrained.lower().replace("-", "_") in tags
+    if not known and not (pretrained and Path(pretrained).is_file()):
+        wrong = f"{pretrained!r} is not a set of weights of {name}"
+        if not pretrained:
+            wrong = f"{name} needs the name of its weights (--pretrained)"
+        raise KeyError(f"{wrong}. Expected one of {', '.join(tags)}, or a file")
+    # OpenAI's weights were trained with QuickGELU in both towers; open_clip only warns.
+    tag_config = open_clip.get_pretrained_cfg(name, pretrained) if known else {}
+    quick = bool(tag_config.get("quick_gelu"))
+    return _create(name, pretrained, force_quick_gelu=quick)
+
+
+def _folder(path: Path) -> str:
+    for file in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (path / file).is_file():
+            raise ValueError(f"{path} holds no {file}: expected a folder saved for open_clip")
+    return f"local-dir:{path}"
+
+
+def unsupported(name: str, reason: str) -> UnsupportedModel:
+    """The refusal of a network, with what works instead."""
+    return UnsupportedModel(
+        f"{name} cannot be read exactly: {reason}. Models that work: {_THAT_WORK}"
+    )
