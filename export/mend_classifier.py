@@ -23,7 +23,9 @@ from export.common.settings import read_text
 from export.data.grouped import GroupedImages, grouped_folder, split_in_half
 from export.data.loader import batches
 from export.data.open_source import open_source, shipped_spec
-from export.evaluation.mending import (
+from export.evaluation.mending.controls import controls
+from export.evaluation.mending.for_real import choose_for_real, folded, read_by, unit_means
+from export.evaluation.mending.mender import (
     OURS,
     REAL,
     Choice,
@@ -34,8 +36,6 @@ from export.evaluation.mending import (
     group_numbers,
     measured,
 )
-from export.evaluation.mending_controls import controls
-from export.evaluation.mending_for_real import choose_for_real, folded, read_by, unit_means
 from export.evaluation.zero_shot import class_embeddings
 from export.pipeline.kept_batches import KeptBatches
 from export.pipeline.model_folder import save_model_folder

@@ -74,9 +74,10 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print, and write."""
     from clipneurons.bundle.bundle import load_bundle
     from clipneurons.bundle.config import METRICS
-    from export.evaluation import labels
     from export.evaluation.fidelity import check_bias, fidelity
     from export.evaluation.fidelity_words import in_words
+    from export.evaluation.labels import figures as label_figures
+    from export.evaluation.labels import measure as labels
     from export.evaluation.zero_shot import class_embeddings, templates_of
     from export.pipeline.update_bundle import local_folder, open_model, rewrite
 
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     if args.labels:
         found, tested = labels.measure(bundle, clip, folder, args)
         metrics["labels"] = {"command": command} | found
-        print(labels.in_words(metrics["labels"]))
+        print(label_figures.in_words(metrics["labels"]))
     rewrite(replace(bundle, metrics=metrics, labels=tested), folder)
     print(f"written to {folder / METRICS} and the card")
     return 0

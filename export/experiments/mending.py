@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from export.evaluation.mending import OURS
-from export.evaluation.mending_benchmark import (
+from export.evaluation.mending.benchmark import (
     UNCHANGED,
     BenchmarkOptions,
     materials,
     rivals,
     run_benchmark,
 )
+from export.evaluation.mending.mender import OURS
 from export.report.charts import Bar, bar_chart
 from export.report.context import EvaluationContext
 from export.report.metric import percent, spread

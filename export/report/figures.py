@@ -20,8 +20,8 @@ from clipneurons.bundle.config import METRICS, MODEL_CARD
 from clipneurons.explore.labels.assess import DECOMPOSITION, DISSECT, SHUFFLED
 from clipneurons.segmentation.methods import BEST, OWN, PAIRS, PAPER
 from clipneurons.shipped import TOWERS
-from export.evaluation.mending import OURS, REAL
-from export.evaluation.mending_benchmark import UNCHANGED, rivals
+from export.evaluation.mending.benchmark import UNCHANGED, rivals
+from export.evaluation.mending.mender import OURS, REAL
 from export.report.metric import percent, spread
 from export.report.types import VERDICTS
 

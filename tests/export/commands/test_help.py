@@ -7,7 +7,7 @@ import sys
 from clipneurons.explore.labels.assess import LEAST_IMAGES
 from export.__main__ import COMMANDS
 from export.evaluation import flags
-from export.evaluation.label_recordings import TRUTH
+from export.evaluation.labels.recordings import TRUTH
 from tests.helpers.app_server import ROOT
 
 # One process for all: what a command has imported stays, so the first that does is named.

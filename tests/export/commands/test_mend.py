@@ -12,7 +12,7 @@ from clipneurons.bundle.unit_words import signed_words
 from clipneurons.explore.edit import Edit, UnitFactor
 from clipneurons.models.clip import load_clip
 from export.__main__ import main
-from export.evaluation.mending import Mender
+from export.evaluation.mending.mender import Mender
 from export.pipeline.kept_batches import KeptBatches
 from tests.helpers.tiny import tiny_bundle_folder, tiny_labels
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from clipneurons.explore.find_options import FindOptions
 from clipneurons.explore.mending import accuracies
 from export.data.grouped import GroupedImages
-from export.evaluation.mending import (
+from export.evaluation.mending.mender import (
     Choice,
     Mender,
     Observed,

@@ -11,8 +11,10 @@ from clipneurons.explore.find_options import FindOptions
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
 from export.data.grouped import GroupedImages
-from export.evaluation import mending_for_real
-from export.evaluation.mending import (
+from export.evaluation.mending import for_real
+from export.evaluation.mending.controls import PROBE, controls
+from export.evaluation.mending.for_real import choose_for_real, folded, read_by, unit_means
+from export.evaluation.mending.mender import (
     Choice,
     Mender,
     Observed,
@@ -23,8 +25,6 @@ from export.evaluation.mending import (
     measured,
     unit_margins,
 )
-from export.evaluation.mending_controls import PROBE, controls
-from export.evaluation.mending_for_real import choose_for_real, folded, read_by, unit_means
 from tests.helpers.tiny import tiny_bundle_folder
 
 
@@ -189,13 +189,13 @@ def test_for_real_is_chosen_by_what_the_model_says_of_left_out_images(mender, mo
 
         return logits
 
-    monkeypatch.setattr(mending_for_real, "fold", fold_and_note)
-    monkeypatch.setattr(mending_for_real, "_logits", read(right=True))
+    monkeypatch.setattr(for_real, "fold", fold_and_note)
+    monkeypatch.setattr(for_real, "_logits", read(right=True))
     found = choose_for_real(mender, images, seen, choice, means, True, options)
     assert found.edit == mender.edit(choice.found.order[:4], IMAGES)
     assert found.tried[0] == (DATA, 0)
     assert found.judged.worst[found.tried.index((IMAGES, 4))] == 1
-    monkeypatch.setattr(mending_for_real, "_logits", read(right=False))
+    monkeypatch.setattr(for_real, "_logits", read(right=False))
     harm = choose_for_real(mender, images, seen, choice, means, True, options)
     assert harm.edit.units == (), "what hurts the model is not done to it"
 

@@ -6,16 +6,16 @@ from clipneurons.bundle.bundle import load_bundle
 from clipneurons.explore.find_options import FindOptions
 from clipneurons.models.clip import load_clip
 from clipneurons.synthetic.pictograms import load_pictograms
-from export.evaluation import mending_benchmark
-from export.evaluation.mending import OURS, REAL
-from export.evaluation.mending_benchmark import (
+from export.evaluation.mending import benchmark
+from export.evaluation.mending.benchmark import (
     UNCHANGED,
     BenchmarkOptions,
     Material,
     run_benchmark,
 )
-from export.evaluation.mending_controls import PROBE
-from export.evaluation.spurious_tasks import _chosen, misleading_tasks
+from export.evaluation.mending.controls import PROBE
+from export.evaluation.mending.mender import OURS, REAL
+from export.evaluation.mending.spurious_tasks import _chosen, misleading_tasks
 from export.experiments import mending
 from tests.helpers.packs import COLOURS, flat_pack_file
 from tests.helpers.tiny import tiny_bundle_folder
@@ -48,7 +48,7 @@ def test_the_benchmark_measures_every_condition_of_every_task(tmp_path, monkeypa
     work = tmp_path / "work"
     kept = run_benchmark(bundle, clip, [material], sizes, FindOptions(most=3), work=work)
     assert kept == rows
-    monkeypatch.setattr(mending_benchmark, "_measure", None)  # nothing is measured again
+    monkeypatch.setattr(benchmark, "_measure", None)  # nothing is measured again
     again = run_benchmark(bundle, clip, [material], sizes, FindOptions(most=3), work=work)
     assert again == rows
     section = mending.report({"rows": rows, "images": 100})

@@ -27,10 +27,10 @@ from clipneurons.synthetic.scenes import Drawings
 from clipneurons.synthetic.spurious import SpuriousScenes, SpuriousTask, mostly
 from clipneurons.text.embedding import embed_texts
 from export.data.grouped import grouped_scenes
-from export.evaluation.mending import OURS, REAL, Mender, choose, measured
-from export.evaluation.mending_controls import PROBE, controls
-from export.evaluation.mending_for_real import choose_for_real, folded, read_by, unit_means
-from export.evaluation.spurious_tasks import TEMPLATES, misleading_tasks
+from export.evaluation.mending.controls import PROBE, controls
+from export.evaluation.mending.for_real import choose_for_real, folded, read_by, unit_means
+from export.evaluation.mending.mender import OURS, REAL, Mender, choose, measured
+from export.evaluation.mending.spurious_tasks import TEMPLATES, misleading_tasks
 
 UNCHANGED = "unchanged"
 _SHARE = 0.9

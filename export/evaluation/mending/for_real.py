@@ -29,7 +29,7 @@ from clipneurons.images.convert import to_rgb
 from clipneurons.lens.base import SCALE
 from clipneurons.models.clip import ClipModel
 from export.data.grouped import GroupedImages, chunks
-from export.evaluation.mending import Choice, Mender, Observed, group_numbers
+from export.evaluation.mending.mender import Choice, Mender, Observed, group_numbers
 
 # Pictures of the bundle's gallery behind its data's mean activations.
 _PICTURES = 512

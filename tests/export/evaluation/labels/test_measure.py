@@ -11,7 +11,7 @@ from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.explore.labels.assess import DECOMPOSITION
 from export.__main__ import main
 from export.commands import papers
-from export.evaluation import label_recordings, labels
+from export.evaluation.labels import figures, recordings
 from export.experiments import labels as experiment
 from export.pipeline.checkpoints import State
 from export.pipeline.kept_batches import KeptBatches
@@ -118,13 +118,13 @@ def test_a_killed_run_goes_on_from_its_batches(folder, monkeypatch, tested):
     broken = folder.parent / ".tiny.labels" / "model-000001.safetensors"
     broken.write_bytes(broken.read_bytes()[:50])
     asked = []
-    batches = label_recordings.batches
+    batches = recordings.batches
 
     def counted(source, preprocess, numbers, size, workers):
         asked.append(list(numbers))
         return batches(source, preprocess, numbers, size, workers)
 
-    monkeypatch.setattr(label_recordings, "batches", counted)
+    monkeypatch.setattr(recordings, "batches", counted)
     assert evaluate(folder) == 0
     assert asked == [[1, 2]], "batch 0 was kept, batch 1 damaged, batch 2 never made"
     name = "labels.safetensors"
@@ -144,8 +144,8 @@ def test_as_many_units_are_taken_on_the_images_of_the_choice():
         simulation=torch.tensor([0.5, 0.1, 0.3, 0.2]), validation=torch.tensor([0.1, 0.4, 0.6, 0.2])
     )
     sure = torch.tensor([True, False, True, False])
-    assert labels._chosen_elsewhere(tested, sure) == pytest.approx(0.2)
-    assert labels._chosen_elsewhere(tested, torch.zeros(4, dtype=torch.bool)) is None
+    assert figures._chosen_elsewhere(tested, sure) == pytest.approx(0.2)
+    assert figures._chosen_elsewhere(tested, torch.zeros(4, dtype=torch.bool)) is None
 
 
 def test_another_clip_judges_and_the_same_weights_are_refused(folder, fresh, capsys):
@@ -192,7 +192,7 @@ def test_the_cost_is_said_first(folder, capsys, monkeypatch):
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("export.evaluation.labels.record", stop)
+    monkeypatch.setattr("export.evaluation.labels.measure.record", stop)
     assert evaluate(folder) == 130
     said = capsys.readouterr().out
     assert "120 images" in said

@@ -1,0 +1,1 @@
+"""How far the words of every unit can be trusted."""

@@ -1,0 +1,1 @@
+"""Whether ablating few neurons mends a misled classifier."""
