@@ -18,6 +18,8 @@ from export.common.errors import UserError
 from export.data.open_source import PHOTOGRAPHS, SCENES
 from export.data.packed_sources import shipped_photographs
 
+# Of photographs of 64 pixels, so that a cut one is hardly shrunk.
+_COLLAGE_SIDE = 128
 # Pixels below which an object counts as covered by the others.
 _VISIBLE = 16
 # openmoji is in no training; the small CLIP's training set fxemoji aside to choose by. (The second
@@ -83,7 +85,7 @@ def open_mask_set(
     if spec == SCENES:
         return _scenes(1000 if count is None else count, styles, seed, image_size)
     if spec == PHOTOGRAPHS:
-        return _collages(1000 if count is None else count, styles, seed, image_size)
+        return _collages(1000 if count is None else count, styles, seed)
     if not path.exists():
         raise SegmentationDataError(
             f"{spec} is neither 'scenes', 'photographs' nor a file or folder. Expected scenes, "
@@ -132,8 +134,8 @@ def _scenes(count: int, styles: str, seed: int, image_size: int) -> MaskSet[Samp
     )
 
 
-def _collages(count: int, styles: str, seed: int, side: int) -> MaskSet[Sample]:
-    made = collages_of(styles, count, seed, side)
+def _collages(count: int, styles: str, seed: int) -> MaskSet[Sample]:
+    made = collages_of(styles, count, seed, _COLLAGE_SIDE)
 
     def load(index: int) -> Sample:
         collage = made[index]

@@ -17,6 +17,14 @@ def concepts(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def window_scale(text: str) -> float:
+    """How many windows across."""
+    value = float(text)
+    if not 1 <= value <= 8:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 8, not {text}")
+    return value
+
+
 def segmentation(parser: argparse.ArgumentParser) -> None:
     """Arguments of the evaluation, beside the bundle."""
     group = parser.add_argument_group("segmentation")
@@ -40,6 +48,10 @@ def segmentation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--refined", action="store_true", help="also every method with our edge refinement"
     )
+    group.add_argument(
+        "--windows", type=window_scale, nargs="+", default=[], metavar="SCALE",
+        help="also every method in overlapping windows, this many across an image's shorter side",
+    )  # fmt: skip
     group.add_argument("--seed", type=int, default=0)
     group.add_argument("--report", metavar="FILE", help="write the figures as JSON")
 

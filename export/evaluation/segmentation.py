@@ -2,7 +2,8 @@
 
 Each method gets the best of four thresholds (the map's mean, as the baselines' papers have it, to
 half, as the neurons' paper) and, where it reads the text, the class alone or held against all
-names. Both are chosen on scenes of the validation style, which the figures do not come from.
+names. Both are chosen on scenes of the validation style, which the figures do not come from. All
+look once at the whole image; with `--windows` once more in windows, chosen for anew.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -36,6 +38,7 @@ from clipneurons.segmentation.metrics import (
 )
 from clipneurons.segmentation.patch_similarity import follow_edges
 from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenters
+from clipneurons.segmentation.sliding_window import map_in_windows
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
 from export.data.mask_datasets import COMPOSED, MaskSet, Sample, open_mask_set
@@ -65,14 +68,20 @@ def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     chosen = pick(clip, segmenters(clip, bundle.directions), args.methods)
     if args.refined:
         chosen += [refined(clip, method) for method in chosen if method.name != BEST]
-    if args.choose:
-        validation = open_mask_set(
-            args.dataset if args.dataset in COMPOSED else "scenes", count=args.choose,
-            styles="validation", seed=args.seed + 1,
-            image_size=clip.image_size[0],
-        )  # fmt: skip
-        chosen = choose(clip, validation, chosen, templates)
-    figures = report(evaluate(clip, data, chosen, templates), data.name)
+
+    def measured(windows: float | None) -> dict:
+        methods = chosen
+        if args.choose:
+            validation = open_mask_set(
+                args.dataset if args.dataset in COMPOSED else "scenes", count=args.choose,
+                styles="validation", seed=args.seed + 1, image_size=clip.image_size[0],
+            )  # fmt: skip
+            methods = choose(clip, validation, chosen, templates, windows)
+        return report(evaluate(clip, data, methods, templates, windows), data.name)
+
+    figures = measured(None)
+    if args.windows:
+        figures["windows"] = {f"{windows:g}": measured(windows) for windows in args.windows}
     if args.report:
         Path(args.report).write_text(json.dumps(figures, indent=1) + "\n")
     return figures
@@ -103,7 +112,11 @@ def refined(clip: ClipModel, method: Segmenter) -> Segmenter:
 
 
 def choose(
-    clip: ClipModel, validation: MaskSet, methods: list[Segmenter], templates: str
+    clip: ClipModel,
+    validation: MaskSet,
+    methods: list[Segmenter],
+    templates: str,
+    windows: float | None = None,
 ) -> list[Segmenter]:
     """Each method with the threshold and contrast that give the best mIoU + mAP."""
     variants = [
@@ -112,7 +125,7 @@ def choose(
         for contrast in ((method.contrast,) if _agnostic(method) else (False, True))
         for threshold in THRESHOLDS
     ]
-    results = evaluate(clip, validation, variants, templates)
+    results = evaluate(clip, validation, variants, templates, windows)
     best = {}
     for result in results:
         score = summarise(result.rows)[1:].sum()
@@ -126,9 +139,14 @@ def _agnostic(method: Segmenter) -> bool:
 
 
 def evaluate(
-    clip: ClipModel, data: MaskSet, methods: Iterable[Segmenter], templates: str
+    clip: ClipModel,
+    data: MaskSet,
+    methods: Iterable[Segmenter],
+    templates: str,
+    windows: float | None = None,
 ) -> list[Result]:
-    """Run every method on every image and class of a data set."""
+    """Run every method on every image and class of a data set, in `windows` where these are given:
+    the image's shorter side is so many across."""
     methods = list(methods)
     names = list(data.class_names)
     embedded = embed_texts(clip, names, templates)
@@ -144,7 +162,7 @@ def evaluate(
             key = (method.name, method.contrast)
             if key not in made:
                 start = time.perf_counter()
-                maps = method.make(images, texts[method.contrast])[0]
+                maps = _maps(clip, method, sample.image, texts[method.contrast], windows)
                 seconds[index] += time.perf_counter() - start
                 made[key] = _heat(maps, sample)
             scores[index].append(_scores(made[key], method.threshold, sample))
@@ -152,6 +170,14 @@ def evaluate(
         Result(method, by_image(mine), float(spent) / data.count)
         for method, mine, spent in zip(methods, scores, seconds, strict=True)
     ]
+
+
+def _maps(
+    clip: ClipModel, method: Segmenter, image: Image.Image, texts: Tensor, windows: float | None
+) -> Tensor:
+    if windows is None:
+        return method.make(whole(clip, image), texts)[0]
+    return map_in_windows(lambda batch: method.make(batch, texts), clip, image, windows)
 
 
 Heat = tuple[Tensor, list[float | None]]
@@ -208,8 +234,16 @@ def report(results: list[Result], data: str) -> dict:
 
 def in_words(figures: dict) -> str:
     """The figures in Markdown; the interval is the larger side of the 95 % interval."""
+    tables = [_table(figures, "one look")]
+    for scale, mine in figures.get("windows", {}).items():
+        tables.append(_table(mine, f"windows, {scale} across"))
+    return "\n\n".join(tables)
+
+
+def _table(figures: dict, look: str) -> str:
     lines = [
-        f"{figures['data']}: {figures['images']} images, in percent, ± 95 % bootstrap interval",
+        f"{figures['data']}, {look}: {figures['images']} images, in percent, ± 95 % bootstrap "
+        "interval",
         "",
         "| method | pixel accuracy | mIoU | mAP | best leads by (mIoU, mAP) | s / image |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle
-from clipneurons.segmentation.masks import rle
+from clipneurons.segmentation.masks import min_max, rle, upsample
 from clipneurons.segmentation.methods import BEST, PAIRS, PAPER, method_names
 from clipneurons.segmentation.metrics import score_mask, summarise
-from clipneurons.segmentation.segmenters import Segmenter
+from clipneurons.segmentation.segmenters import Segmenter, segmenters
+from clipneurons.segmentation.sliding_window import map_in_windows
 from clipneurons.synthetic.collages import Collages
+from clipneurons.text.embedding import embed_texts
 from export.__main__ import main
 from export.data.mask_datasets import MaskSet, Sample, SegmentationDataError, open_mask_set
 from export.data.packed_sources import shipped_photographs
@@ -55,16 +57,15 @@ def test_pairs(tmp_path):
 
 def test_cut_photographs_to_choose_by_are_others_than_those_reported_on():
     chosen_on, reported = (
-        open_mask_set("photographs", count=6, styles=styles, image_size=32)
-        for styles in ("validation", "heldout")
+        open_mask_set("photographs", count=6, styles=styles) for styles in ("validation", "heldout")
     )
     for data, heldout in ((chosen_on, False), (reported, True)):
         pack = shipped_photographs(heldout).pack
         assert data.class_names == tuple(sorted({pack.name(row) for row in range(len(pack))}))
-        for sample, made in zip(data, Collages(pack, 6, 0, 32), strict=True):
+        for sample, made in zip(data, Collages(pack, 6, 0, 128), strict=True):
             assert (np.asarray(sample.image) == made.image).all()
             assert sample.masks.keys() == made.masks.keys()
-            assert sum(mask.sum() for mask in sample.masks.values()) == 32 * 32
+            assert sum(mask.sum() for mask in sample.masks.values()) == 128 * 128
 
 
 def test_what_is_no_data_set(tmp_path):
@@ -181,6 +182,22 @@ def test_figures_by_hand(clip):
     assert right.rows.shape == (4, 8)
 
 
+def test_in_windows_maps_are_those_of_the_windows_of_the_enlarged_image(clip):
+    data = masks_of_one(1)
+    method = segmenters(clip)["MaskCLIP"]
+    (found,) = evaluation.evaluate(clip, data, [method], "none", windows=1.5)
+    (once,) = evaluation.evaluate(clip, data, [method], "none")
+    texts, sample = embed_texts(clip, ["cat", "dog"], "none"), data.load(0)
+    made = map_in_windows(lambda batch: method.make(batch, texts), clip, sample.image, 1.5)
+    heat = min_max(upsample(made, (16, 16))).numpy()
+    scores = [
+        score_mask(mine, mine > mine.mean(), sample.masks[name])
+        for mine, name in zip(heat, ("cat", "dog"), strict=True)
+    ]
+    np.testing.assert_allclose(found.rows[0], np.sum([s.row() for s in scores], 0), rtol=5e-3)
+    assert (found.rows != once.rows).any()
+
+
 def test_the_better_variant_is_chosen(clip):
     def by_text(images, texts):
         """Right when the text was held against the others (its entries sum to less)."""
@@ -222,8 +239,13 @@ def test_the_command(tmp_path, capsys, kind, baseline):
     said = capsys.readouterr().out
     assert "2 images" in said
     assert "{" not in said, "the table, not all that the file holds"
-    assert main([*words, "--methods", f"{BEST},{baseline}", "--refined"]) == 0
+    assert main([*words, "--methods", f"{BEST},{baseline}", "--refined", "--windows", "2"]) == 0
     figures = load_bundle(bundle).metrics["segmentation"]
-    assert list(figures["methods"]) == [BEST, baseline, f"{baseline} + edges"]
+    for mine in (figures, figures["windows"]["2"]):
+        assert list(mine["methods"]) == [BEST, baseline, f"{baseline} + edges"]
+    assert "windows, 2 across: 2 images" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*words, "--windows", "0.5"])
+    assert "a number from 1 to 8, not 0.5" in capsys.readouterr().err
     assert main([*words, "--methods", f"{baseline},magic"]) == 2
     assert "no method 'magic'" in capsys.readouterr().err
