@@ -36,6 +36,8 @@ TABLE = (
 )  # fmt: skip
 # Random directions behind `Dictionary.chance_line`, and the share of them below it.
 _RANDOM, _BELOW = 1000, 0.95
+# A card to open with has so many pictures.
+_PICTURES = 4
 # Directions that are compared at once.
 _CHUNK = 1024
 
@@ -272,13 +274,15 @@ class Dictionary:
         """A unit worth opening with.
 
         Of a bundle with tested labels the one whose reliable label predicts it best, of those
-        whose pictures the bundle keeps where there are such. Else one that is rarely active, has
-        one clear direction and few concepts, is strong, and whose pictures' captions, where there
-        are any, name what it says.
+        of which the bundle keeps a few pictures, or any, where there are such. Else one that is
+        rarely active, has one clear direction and few concepts, is strong, and whose pictures'
+        captions, where there are any, name what it says.
         """
         trusted = self.most_trusted(len(self.reliable))
-        if trusted:
-            return self.place(next(filter(self._pictured, trusted), trusted[0]))
+        for least in (_PICTURES, 1, 0) if trusted else ():
+            found = next((row for row in trusted if self._pictured(row) >= least), None)
+            if found is not None:
+                return self.place(found)
         best, found = -1.0, (self.layers[-1], 0)
         for layer in reversed(self.layers):
             score = self._clear(layer)
@@ -294,11 +298,11 @@ class Dictionary:
         order = torch.cat(low).where(self.reliable, -torch.inf).argsort(descending=True)
         return [row for row in order[:count].tolist() if self.reliable[row]]
 
-    def _pictured(self, row: int) -> bool:
-        """Whether pictures that the unit reacts to most are kept."""
+    def _pictured(self, row: int) -> int:
+        """How many pictures that the unit reacts to most are kept."""
         layer, unit = self.place(row)
         images = self._arrays(layer).top_activating_images[unit].tolist()
-        return any(image in self.bundle.examples for image in images if image >= 0)
+        return sum(image in self.bundle.examples for image in images if image >= 0)
 
     def _clear(self, layer: int) -> Float[Tensor, " unit"]:
         """How clearly each unit says one thing, for want of a test."""

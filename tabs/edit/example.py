@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from urllib.parse import parse_qs
 
 from PIL import Image
 
+from clipneurons.synthetic.captions import COLOURS
 from tabs.edit.edits import edit_of_link, edit_of_text
 from tabs.edit.reading import TEMPLATES, Reading, read
 from tabs.image_reading import picture_of
@@ -69,6 +71,11 @@ def _says(caption: str, name: str) -> bool:
     return name in caption and bool(re.search(rf"\b{re.escape(name)}\b", caption))
 
 
+def _told(caption: str, known: Sequence[str]) -> list[str]:
+    """The names that a caption has, but for colours: an orange peanut is no orange."""
+    return [name for name in known if name not in COLOURS and _says(caption, name)]
+
+
 def _choose_example(session: BundleSession) -> tuple[int, list[str], str]:
     from clipneurons.text.embedding import embed_texts
 
@@ -77,7 +84,7 @@ def _choose_example(session: BundleSession) -> tuple[int, list[str], str]:
         raise ValueError("This bundle has no pictures: send your own.")
     known = session.bundle.config.data.class_names or tuple(session.bundle.texts)
     captions = [f" {session.bundle.examples.caption(number)} " for number in numbers]
-    told = [[name for name in known if _says(caption, name)] for caption in captions]
+    told = [_told(caption, known) for caption in captions]
     names = list(dict.fromkeys(name for mine in told for name in mine))
     if len(names) < 6:
         names = list(dict.fromkeys([*names, *known]))[:64]

@@ -204,6 +204,12 @@ def test_captions_name_whole_words_and_most_names_make_no_pattern(monkeypatch):
     assert made == ["cat", "a cat", "mat", "at"]
 
 
+def test_a_colour_is_not_what_a_picture_shows():
+    known = ("orange", "peanut", "red", "spider")
+    assert example._told(" a drawing of an orange peanut ", known) == ["peanut"]
+    assert example._told(" an orange on red ", known) == []
+
+
 def test_switching_words_off_keeps_the_rest(session):
     edit = edits.with_words(some_edit(session), "  red ", 0.2)
     assert edit.words == (WordFactor("car", 0.1, 0.5), WordFactor("red", 0.2, 0.0))
