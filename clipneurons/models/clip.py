@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clipneurons.models.adapters.common import Refused
 from clipneurons.models.adapters.registry import anatomy_of
 from clipneurons.models.anatomy import Anatomy
-from clipneurons.models.networks import Tokenizer, open_network, unsupported
+from clipneurons.models.networks import open_network, unsupported
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CLEANED = {"canonicalize": "lower-cased, without punctuation, ", "lower": "lower-cased, "}
@@ -163,7 +163,7 @@ def load_clip(
         device=device,
         dtype=_DTYPES[precision],
         preprocess=image_transform_v2(preprocess_cfg, is_train=False),
-        tokenizer=tokenizer or Tokenizer(name),
+        tokenizer=tokenizer,
         **description,
     )
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -162,7 +161,14 @@ def evaluate(
             key = (method.name, method.contrast)
             if key not in made:
                 start = time.perf_counter()
-                maps = _maps(clip, method, sample.image, texts[method.contrast], windows)
+                mine = texts[method.contrast]
+                if windows is None:
+                    maps = method.make(images, mine)[0]
+                else:
+                    maps = map_in_windows(
+                        lambda batch, method=method, mine=mine: method.make(batch, mine),
+                        clip, sample.image, windows,
+                    )  # fmt: skip
                 seconds[index] += time.perf_counter() - start
                 made[key] = _heat(maps, sample)
             scores[index].append(_scores(made[key], method.threshold, sample))
@@ -170,14 +176,6 @@ def evaluate(
         Result(method, by_image(mine), float(spent) / data.count)
         for method, mine, spent in zip(methods, scores, seconds, strict=True)
     ]
-
-
-def _maps(
-    clip: ClipModel, method: Segmenter, image: Image.Image, texts: Tensor, windows: float | None
-) -> Tensor:
-    if windows is None:
-        return method.make(whole(clip, image), texts)[0]
-    return map_in_windows(lambda batch: method.make(batch, texts), clip, image, windows)
 
 
 Heat = tuple[Tensor, list[float | None]]
