@@ -4,13 +4,14 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from clipneurons.adversarial.cue_recordings import CueRecordings
 from clipneurons.adversarial.descriptions import Description
 from clipneurons.adversarial.image_generator import ImageGenerator
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.cue_recordings import LOUDEST, CueRecordings, LayerRecordings
 from clipneurons.lens.make import Lens
 
 # Pictures of each cue, every one beside another object.
@@ -74,9 +75,20 @@ def record_cues(
     number = {cue: row for row, cue in enumerate(cues)}
     return CueRecordings(
         row=torch.tensor([-1 if name is None else number[name] for name in names]),
-        effects=dict(zip(bundle.layers, effects, strict=True)),
+        layers={
+            layer: _summary(mine, arrays.directions.cpu())
+            for mine, (layer, arrays) in zip(effects, bundle.layers.items(), strict=True)
+        },
         embeddings=embeddings,
     )
+
+
+def _summary(
+    effects: Float[Tensor, "cue unit"], directions: Float[Tensor, "unit embed"]
+) -> LayerRecordings:
+    """What all units write together, and those that a cue moves most."""
+    order = effects.abs().argsort(dim=1, descending=True, stable=True)[:, :LOUDEST]
+    return LayerRecordings(effects @ directions, order.int(), effects.gather(1, order))
 
 
 @torch.no_grad()

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clipneurons.adversarial.cue_filter import CueFilter
-from clipneurons.adversarial.cue_recordings import CueRecordings
-from clipneurons.adversarial.methods import INDIRECT, METHODS, RECORDED, SECOND_ORDER
+from clipneurons.adversarial.methods import INDIRECT, METHODS, SECOND_ORDER
 from clipneurons.bundle.stacked_units import Decomposition
 from clipneurons.text.class_names import names, tokens
 
@@ -26,7 +25,6 @@ class CueRequest:
         method: one of ``methods.METHODS``.
         rules: which phrases may be cues.
         decompositions: what takes the place of the bundle's directions and phrases.
-        recordings: what was seen in pictures of the cues, for the methods that look at them.
         seed: of the random baselines.
 
     Raises:
@@ -41,7 +39,6 @@ class CueRequest:
     method: str = SECOND_ORDER
     rules: CueFilter = field(default_factory=CueFilter)
     decompositions: Mapping[int, Decomposition] | None = None
-    recordings: CueRecordings | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -62,11 +59,6 @@ class CueRequest:
             raise ValueError(
                 f"the method {INDIRECT!r}, and no other, needs `decompositions` "
                 "(clipneurons.analysis.indirect_decomposition)"
-            )
-        if self.method in RECORDED and self.recordings is None:
-            raise ValueError(
-                f"the method {self.method!r} needs `recordings` "
-                "(clipneurons.adversarial.cue_recorder)"
             )
 
 

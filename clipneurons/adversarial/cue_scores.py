@@ -21,6 +21,7 @@ from clipneurons.adversarial.methods import (
     TESTED_LABELS,
 )
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.cue_recordings import CueRecordings
 from clipneurons.bundle.stacked_units import StackedUnits
 
 # Neurons of a cue that a report names.
@@ -157,22 +158,41 @@ def _by_labels(bundle: Bundle, request: CueRequest, difference: Tensor) -> Phras
 
 
 def _by_recorded_effects(bundle: Bundle, request: CueRequest, difference: Tensor) -> PhraseScores:
-    """w_j = Σ_n Δ_j^n ⟨v, r_n⟩ with Δ_j^n what a unit does in pictures of the phrase."""
-    units = Units.of({layer: bundle.layers[layer] for layer in request.layers})
-    effects = torch.cat([request.recordings.effects[layer] for layer in request.layers], dim=1)
-    row, along = request.recordings.row, units.directions @ difference
-    return PhraseScores(
-        _of_phrases(row, effects @ along),
-        lambda text: units.named(effects[row[text]] * along) if row[text] >= 0 else (),
-    )
+    """w_j = Σ_n Δ_j^n ⟨v, r_n⟩ with Δ_j^n what a unit does in pictures of the phrase.
+
+    Behind a phrase are named units of those that its pictures move most.
+    """
+    recordings = _recordings(bundle, request)
+    written = sum(recordings.layers[layer].written for layer in request.layers)
+
+    def behind(text: int) -> tuple[CueNeuron, ...]:
+        cue, found = int(recordings.row[text]), []
+        for layer in request.layers if cue >= 0 else ():
+            loudest = recordings.layers[layer].units[cue]
+            along = bundle.layers[layer].directions[loudest].cpu() @ difference
+            shares = recordings.layers[layer].effects[cue] * along
+            pairs = zip(loudest.tolist(), shares.tolist(), strict=True)
+            found += [CueNeuron(layer, unit, share) for unit, share in pairs if share]
+        return tuple(sorted(found, key=lambda one: -abs(one.share))[:NEURONS_SHOWN])
+
+    return PhraseScores(_of_phrases(recordings.row, written @ difference), behind)
 
 
 def _by_recorded_embeddings(
     bundle: Bundle, request: CueRequest, difference: Tensor
 ) -> PhraseScores:
     """w_j = ⟨ΔM_j, v⟩: the same pictures without the neurons."""
-    recordings = request.recordings
+    recordings = _recordings(bundle, request)
     return PhraseScores(_of_phrases(recordings.row, recordings.embeddings @ difference))
+
+
+def _recordings(bundle: Bundle, request: CueRequest) -> CueRecordings:
+    if bundle.cues is None:
+        raise ValueError(
+            f"the method {request.method!r} needs a bundle with pictures of its phrases read "
+            "(python -m export evaluate --cues): use another method"
+        )
+    return bundle.cues
 
 
 def _of_phrases(row: Int[Tensor, " text"], scores: Float[Tensor, " cue"]) -> Float[Tensor, " text"]:

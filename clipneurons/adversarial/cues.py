@@ -76,7 +76,8 @@ def find_cues(
         difference: v, where the class texts are embedded already.
 
     Raises:
-        ValueError: a layer that the bundle does not have, or labels that were not tested.
+        ValueError: a layer that the bundle does not have, labels that were not tested, or cues of
+            which no pictures were read.
     """
     request = replace(request, layers=chosen_layers(bundle, request.layers))
     pair = (request.true_class, request.target_class)

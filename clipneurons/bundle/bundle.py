@@ -16,10 +16,13 @@ from jaxtyping import Float, Int
 from safetensors.torch import load, save
 from torch import Tensor
 
+from clipneurons.bundle import cue_recordings, labels
 from clipneurons.bundle.config import (
+    ADDED_FILES,
     BUNDLE_FILES,
     CARD,
     CONFIG,
+    CUES,
     DECOMPOSITION,
     EXAMPLES,
     LABELS,
@@ -34,10 +37,11 @@ from clipneurons.bundle.config import (
     write_json,
 )
 from clipneurons.bundle.config import BundleError as BundleError
+from clipneurons.bundle.cue_recordings import CueRecordings
 from clipneurons.bundle.folders import CHECKSUMS, FolderDamaged, checked_files, replace_folder
 from clipneurons.bundle.hub import is_remote, resolve
-from clipneurons.bundle.labels import LayerLabels, from_tensors, problems, to_bytes
-from clipneurons.bundle.storage import narrow, wide
+from clipneurons.bundle.labels import LayerLabels
+from clipneurons.bundle.storage import along, narrow, wide
 from clipneurons.bundle.thumbnails import Examples
 from clipneurons.bundle.weaker_images import sampled, weaker_problems
 
@@ -56,6 +60,8 @@ WEAKER = ("middle_images", "weak_images")
 # What two of them are called in the files.
 _IN_FILES = {"top_activating_images": "top_images", "participation_ratio": "effective_share"}
 STORED_HALF = ("directions", "means", "top_norms")
+# In place of means that lie along the directions: their lengths.
+MEAN_SIZES = "mean_sizes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +104,9 @@ class LayerArrays:
 class Bundle:
     """A whole artifact in memory, float32 on the CPU; change one with `dataclasses.replace`.
 
-    `labels` is empty where they were not tested (`python -m export evaluate --labels`); `opening`
-    holds what a page can show before the model is loaded (`export.pipeline.opening`).
+    `labels` is empty where they were not tested (`python -m export evaluate --labels`), `cues` is
+    None where no pictures of them were read (`--cues`); `opening` holds what a page can show
+    before the model is loaded (`export.pipeline.opening`).
     """
 
     config: BundleConfig
@@ -110,6 +117,7 @@ class Bundle:
     metrics: dict[str, Any]
     card: str = ""
     labels: Mapping[int, LayerLabels] = field(default_factory=dict)
+    cues: CueRecordings | None = None
     opening: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -178,7 +186,12 @@ def read_bundle(folder: Path, editable: tuple[str, ...] = ()) -> Bundle:
             ),
             metrics=parse_json(_text(files, METRICS), METRICS),
             card=_text(files, CARD),
-            labels=from_tensors(_tensors(files, LABELS), config.layers) if LABELS in files else {},
+            labels=labels.from_tensors(_tensors(files, LABELS), config.layers)
+            if LABELS in files
+            else {},
+            cues=cue_recordings.from_tensors(_tensors(files, CUES), config.layers)
+            if CUES in files
+            else None,
             opening=parse_json(_text(files, OPENING), OPENING) if OPENING in files else {},
         )
     except KeyError as error:
@@ -204,7 +217,7 @@ def save_bundle(
     replace_folder(
         Path(folder),
         bundle_files(bundle) | dict(extra or {}),
-        owned=(*BUNDLE_FILES, "skipped.csv", LABELS, OPENING, CHECKSUMS),
+        owned=(*BUNDLE_FILES, "skipped.csv", *ADDED_FILES, CHECKSUMS),
         listed=(*BUNDLE_FILES, *OPTIONAL_FILES),
         scratch=scratch,
     )
@@ -220,6 +233,9 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
             value = getattr(arrays, name)
             value = value.half() if half and name in STORED_HALF else value
             neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"] = narrow(value).contiguous()
+        if half and (sizes := along(arrays.means, arrays.directions)) is not None:
+            del neurons[f"layer{layer}.means"]
+            neurons[f"layer{layer}.{MEAN_SIZES}"] = sizes.half()
         for name in WEAKER:
             if (places := getattr(arrays, name)) is not None:
                 neurons[f"layer{layer}.{name}"] = narrow(places).contiguous()
@@ -236,7 +252,11 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         "captions": torch.tensor(list(captions), dtype=torch.uint8),
     }
     header = {"schema_version": str(config.schema_version)}
-    more = {LABELS: to_bytes(bundle.labels, config.schema_version, half)} if bundle.labels else {}
+    more = {}
+    if bundle.labels:
+        more[LABELS] = labels.to_bytes(bundle.labels, config.schema_version, half)
+    if bundle.cues:
+        more[CUES] = cue_recordings.to_bytes(bundle.cues, config.schema_version, half)
     if bundle.opening:
         more[OPENING] = write_json(dict(bundle.opening)).encode()
     return more | {
@@ -253,7 +273,15 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
 def _unpack(
     layer: int, neurons: dict[str, Tensor], decomposition: dict[str, Tensor]
 ) -> LayerArrays:
-    arrays = {name: neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"] for name in NEURON_TENSORS}
+    arrays = {
+        name: neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"]
+        for name in NEURON_TENSORS
+        if name != "means"
+    }
+    if (sizes := neurons.get(f"layer{layer}.{MEAN_SIZES}")) is not None:
+        arrays["means"] = wide(sizes)[:, None] * wide(arrays["directions"])
+    else:
+        arrays["means"] = neurons[f"layer{layer}.means"]
     for name in WEAKER:
         if f"layer{layer}.{name}" in neurons:
             arrays[name] = neurons[f"layer{layer}.{name}"]
@@ -303,9 +331,13 @@ def _check(bundle: Bundle, folder: Path) -> None:
         weaker = weaker_problems((a.middle_images, a.weak_images), units, pictures)
         wrong += [f"layer {layer} {w}" for w in weaker]
         if layer in bundle.labels:
-            wrong += [f"layer {layer} {w}" for w in problems(bundle.labels[layer], units, texts)]
+            mine = labels.problems(bundle.labels[layer], units, texts)
+            wrong += [f"layer {layer} {w}" for w in mine]
     if bundle.labels and set(bundle.labels) != set(bundle.layers):
         wrong.append(f"labels of layers {sorted(bundle.labels)}, of {sorted(bundle.layers)}")
+    if bundle.cues:
+        units = {layer: len(a.directions) for layer, a in bundle.layers.items()}
+        wrong += cue_recordings.problems(bundle.cues, units, texts, config.embed_dim)
     if len(bundle.examples.offsets) != len(bundle.examples) + 1:
         wrong.append("thumbnail offsets do not fit the ids")
     if wrong:
@@ -314,7 +346,7 @@ def _check(bundle: Bundle, folder: Path) -> None:
 
 def _checked(folder: Path, editable: tuple[str, ...]) -> dict[str, bytes]:
     try:
-        return checked_files(folder, BUNDLE_FILES, OPTIONAL_FILES, editable, read=(LABELS, OPENING))
+        return checked_files(folder, BUNDLE_FILES, OPTIONAL_FILES, editable, read=ADDED_FILES)
     except FolderDamaged as error:
         raise BundleDamaged(str(error)) from None
 

@@ -11,8 +11,11 @@ from typing import Any
 SCHEMA_VERSION = 1
 CONFIG, NEURONS, DECOMPOSITION = "config.json", "neurons.safetensors", "decomposition.safetensors"
 TEXTS, EXAMPLES, METRICS = "texts.txt", "examples/thumbnails.safetensors", "metrics.json"
-CARD, LABELS, OPENING = "README.md", "labels.safetensors", "examples/opening.json"
+CARD, OPENING = "README.md", "examples/opening.json"
+LABELS, CUES = "labels.safetensors", "cues.safetensors"
 BUNDLE_FILES = (CONFIG, NEURONS, DECOMPOSITION, TEXTS, EXAMPLES, METRICS, CARD)
+# What later commands add; a bundle is whole without them.
+ADDED_FILES = (LABELS, CUES, OPENING)
 MODEL_CARD = "MODEL.md"
 MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", MODEL_CARD)
 # A checkpoint of transformers lies in a folder of its own: it has a config.json too.
@@ -25,7 +28,7 @@ CHECKPOINT_FILES = tuple(
         "vocab.json", "merges.txt", "spiece.model",
     )
 )  # fmt: skip
-OPTIONAL_FILES = (*MODEL_FILES, *CHECKPOINT_FILES, "skipped.csv", LABELS, OPENING)
+OPTIONAL_FILES = (*MODEL_FILES, *CHECKPOINT_FILES, "skipped.csv", *ADDED_FILES)
 
 
 class BundleError(ValueError):

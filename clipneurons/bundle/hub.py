@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clipneurons.bundle.config import (
+    ADDED_FILES,
     BUNDLE_FILES,
     CHECKPOINT_FILES,
-    LABELS,
     MODEL_FILES,
-    OPENING,
     BundleDamaged,
     BundleError,
 )
@@ -82,7 +81,7 @@ def download(
     if not NAME.fullmatch(name):
         raise BundleError(f"{name!r} is no name of a repository: expected {EXPECTED}")
     repository, _, revision = name.partition("@")
-    wanted = [*BUNDLE_FILES, CHECKSUMS, "skipped.csv", LABELS, OPENING]
+    wanted = [*BUNDLE_FILES, CHECKSUMS, "skipped.csv", *ADDED_FILES]
     if weights:
         wanted += [*MODEL_FILES, *CHECKPOINT_FILES]
     with _explained(repository, revision):

@@ -1,6 +1,7 @@
-"""How tensors lie in a bundle's files: whole numbers no wider than they need."""
+"""How tensors lie in a bundle's files: no wider than they need."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -18,3 +19,18 @@ def narrow(value: Tensor) -> Tensor:
 def wide(value: Tensor) -> Tensor:
     """A stored tensor as it is worked with: float32 or int32."""
     return value.float() if value.is_floating_point() else value.int()
+
+
+def along(
+    rows: Float[Tensor, "unit embed"], directions: Float[Tensor, "unit embed"]
+) -> Float[Tensor, " unit"] | None:
+    """Each row as a multiple of its direction; None unless all are, as exactly as float16 tells.
+
+    So are the mean effects of neuron-head pairs, which write along one vector each.
+    """
+    square = directions.square().sum(-1).clamp_min(torch.finfo(directions.dtype).tiny)
+    sizes = (rows * directions).sum(-1) / square
+    apart = (rows - sizes[:, None] * directions).norm(dim=-1)
+    half = torch.finfo(torch.float16)
+    rounding = half.eps * rows.norm(dim=-1) + half.tiny * half.eps * rows.shape[-1] ** 0.5
+    return sizes if bool((apart <= rounding).all()) else None

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from clipneurons.adversarial.attack import Check, unchecked
 from clipneurons.adversarial.cue_filter import CueFilter
 from clipneurons.adversarial.cue_recorder import record_cues
-from clipneurons.adversarial.cue_recordings import CueRecordings
 from clipneurons.adversarial.cue_request import CueRequest
 from clipneurons.adversarial.cues import Cues, chosen_layers, find_cues
 from clipneurons.adversarial.descriptions import Describer, TemplateDescriber
@@ -23,7 +22,9 @@ from clipneurons.adversarial.methods import INDIRECT, RANDOM_NEURONS, RANDOM_WOR
 from clipneurons.adversarial.photograph_generator import photograph_composer
 from clipneurons.adversarial.pictogram_generator import Composer, pictogram_composer
 from clipneurons.adversarial.zero_shot import SecondOpinion
+from clipneurons.bundle import cue_recordings
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.cue_recordings import CueRecordings
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.text.class_names import (
@@ -143,10 +144,10 @@ def all_cues(
     blocked: tuple[str, ...],
 ) -> dict[Cell, Cues]:
     """The cues of every cell: whatever is wrong with a name or layer shows before any picture."""
-    layers = chosen_layers(components.bundle, _layers(options.layers))
+    bundle = components.bundle
+    layers = chosen_layers(bundle, _layers(options.layers))
     found: dict[tuple, Cues] = {}
     decompositions: dict = {}
-    recordings: CueRecordings | None = None
 
     def cues_of(cell: Cell) -> Cues:
         # Only the random methods depend on the seed.
@@ -157,9 +158,8 @@ def all_cues(
                 *cell.pair, layers, options.neurons, options.words, cell.method,
                 components.rules(cell.pair[1], blocked), seed=seed,
                 decompositions=decompositions if cell.method == INDIRECT else None,
-                recordings=recordings if cell.method in RECORDED else None,
             )  # fmt: skip
-            found[key] = find_cues(components.bundle, components.clip, request)
+            found[key] = find_cues(bundle, components.clip, request)
         return found[key]
 
     # The indirect effects and the recordings take a minute: a mistake in a name shows before.
@@ -169,7 +169,7 @@ def all_cues(
     if any(cell.method == INDIRECT for cell in cells):
         decompositions.update(_indirect(options, components, folder, layers))
     if any(cell.method in RECORDED for cell in cells):
-        recordings = _recordings(components, folder)
+        bundle = replace(bundle, cues=_recordings(components, folder))
     return {cell: cues_of(cell) for cell in cells}
 
 
@@ -188,7 +188,8 @@ def _indirect(options: AttackOptions, components: Components, folder: AttackFold
             components.bundle.text_embeddings, components.bundle.config.components,
             progress=lambda share: progress(f"indirect effects {100 * share:.0f} %"),
         )  # fmt: skip
-        _save(folder, file, {f"layer{n}.{x}": getattr(found[n], x) for n in layers for x in names})
+        tensors = {f"layer{n}.{x}": getattr(found[n], x) for n in layers for x in names}
+        _save(folder, file, save({name: value.contiguous() for name, value in tensors.items()}))
     tensors = load_file(file)
     return {
         layer: IndirectDecomposition(*(tensors[f"layer{layer}.{name}"] for name in names))
@@ -215,18 +216,15 @@ def _recordings(components: Components, folder: AttackFolder) -> CueRecordings:
             bundle, lens, painter, painter.concept, painter.concepts,
             progress=lambda share: progress(f"pictures of cues {100 * share:.0f} %"),
         )  # fmt: skip
-        layers = {f"layer{layer}": effects for layer, effects in found.effects.items()}
-        _save(folder, file, {"row": found.row, "embeddings": found.embeddings} | layers)
-    tensors = load_file(file)
-    effects = {layer: tensors[f"layer{layer}"] for layer in bundle.layers}
-    return CueRecordings(tensors["row"], effects, tensors["embeddings"])
+        _save(folder, file, cue_recordings.to_bytes(found, bundle.config.schema_version))
+    return cue_recordings.from_tensors(load_file(file), tuple(bundle.layers))
 
 
-def _save(folder: AttackFolder, file: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def _save(folder: AttackFolder, file: Path, content: bytes) -> None:
     """A file that is either whole or not there."""
     folder.begin()
     part = file.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+    part.write_bytes(content)
     part.replace(file)
 
 

@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         text_embeddings=embeddings,
         metrics={k: v for k, v in bundle.metrics.items() if k == "command"},
         labels={},
+        cues=None,
         opening={},
     )
     out = args.out or folder

@@ -1,8 +1,8 @@
 """`python -m export evaluate`: what a bundle keeps of its model, into `metrics.json` and the card.
 
 Each further part is a module of its own with `measure(bundle, model, args)` and
-`in_words(figures)` for the terminal. So is `--labels`, which also gives the labels that the bundle
-keeps.
+`in_words(figures)` for the terminal. So are `--labels` and `--cues`, which also give what the
+bundle keeps.
 """
 
 from __future__ import annotations
@@ -68,12 +68,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", action="store_true", help="also test the words of every unit, and keep the best"
     )
     flags.labels(parser)
+    add("--cues", action="store_true", help="also read pictures of every phrase that can be drawn,"
+        " and keep what the units do: cues for adversarial pictures"
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write."""
     from clipneurons.bundle.bundle import load_bundle
     from clipneurons.bundle.config import METRICS
+    from export.evaluation import cues
     from export.evaluation.fidelity import check_bias, fidelity
     from export.evaluation.fidelity_words import in_words
     from export.evaluation.labels import figures as label_figures
@@ -101,12 +105,17 @@ def run(args: argparse.Namespace) -> int:
             module = importlib.import_module(f"export.evaluation.{part.module}")
             metrics[name] = {"command": command} | module.measure(bundle, clip, args)
             print(module.in_words(metrics[name]))
-    tested = bundle.labels
     if args.labels:
         found, tested = labels.measure(bundle, clip, folder, args)
+        bundle = replace(bundle, labels=tested)
         metrics["labels"] = {"command": command} | found
         print(label_figures.in_words(metrics["labels"]))
-    rewrite(replace(bundle, metrics=metrics, labels=tested), folder)
+    if args.cues:
+        found, recordings = cues.measure(bundle, clip)
+        bundle = replace(bundle, cues=recordings)
+        metrics["cues"] = {"command": command} | found
+        print(cues.in_words(metrics["cues"]))
+    rewrite(replace(bundle, metrics=metrics), folder)
     print(f"written to {folder / METRICS} and the card")
     return 0
 

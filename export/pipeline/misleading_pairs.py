@@ -9,11 +9,11 @@ from clipneurons.adversarial.cues import find_cues
 from clipneurons.adversarial.descriptions import TemplateDescriber
 from clipneurons.adversarial.image_generator import picture_seeds
 from clipneurons.adversarial.methods import (
-    DENSE_EFFECTS,
     NO_CUES,
     RANDOM_NEURONS,
     RANDOM_WORDS,
     SIMILAR_WORDS,
+    strongest,
 )
 from clipneurons.adversarial.pictogram_generator import Composer, pictogram_composer
 from clipneurons.adversarial.zero_shot import ZeroShotClassifier
@@ -51,8 +51,8 @@ def misleading_pairs(bundle: Bundle, clip: ClipModel) -> list[tuple[str, str]]:
 
 def gain(bundle: Bundle, clip: ClipModel, painter: Composer, pair: tuple[str, str]) -> float:
     """By how much the neurons' cues mislead more often than the best of the controls' do."""
-    ours, *controls = rates(bundle, clip, painter, pair).values()
-    return ours - max(controls)
+    found = rates(bundle, clip, painter, pair)
+    return found[strongest(bundle)] - max(found[method] for method in CONTROLS)
 
 
 def rates(
@@ -77,4 +77,4 @@ def rates(
         found = success_rate([outcome for batch in batches for outcome in batch])
         return found.value if found.count else 0.0
 
-    return {method: rate(method) for method in (DENSE_EFFECTS, *CONTROLS)}
+    return {method: rate(method) for method in (strongest(bundle), *CONTROLS)}

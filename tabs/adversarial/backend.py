@@ -8,7 +8,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from clipneurons.adversarial.methods import (
     RECORDED_EMBEDDINGS,
     SECOND_ORDER,
     SIMILAR_WORDS,
+    strongest,
 )
 from tabs.server.session import BundleSession
 
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
     from clipneurons.adversarial.attack import Outcome
     from clipneurons.adversarial.cue_filter import CueFilter
-    from clipneurons.adversarial.cue_recordings import CueRecordings
     from clipneurons.adversarial.cues import Cues
     from clipneurons.adversarial.descriptions import Describer, Description
     from clipneurons.adversarial.image_generator import ImageGenerator
     from clipneurons.adversarial.zero_shot import ZeroShotClassifier
+    from clipneurons.bundle.bundle import Bundle
 
 # The server's owner may offer these; a visitor never names a model.
 CHAT_MODEL, PAINTER_MODEL = "CLIPNEURONS_CHAT", "CLIPNEURONS_PAINTER"
@@ -46,14 +47,15 @@ PICTURES, CUES, EACH = 30, 25, 3
 # Where the bundle does not say which classes are taken for one another.
 PAIRS = (("cat", "dog"), ("horse", "automobile"), ("ship", "truck"), ("bird", "frog"))
 NEURONS = 100  # the paper's
-DEFAULT_WAY = DENSE_EFFECTS
+AUTOMATIC = "automatic"
 # How the neurons are asked what to draw: by their name, and what each means.
 WAYS = {
+    AUTOMATIC: f"{RECORDED_EFFECTS} where the bundle has them, else {DENSE_EFFECTS}.",
     DENSE_EFFECTS: "all that every neuron writes along each word, however weak.",
     SECOND_ORDER: "the phrases (sparse decomposition) of the neurons that tell the two names apart "
     "most, as in the paper.",
     RECORDED_EFFECTS: "what the neurons were seen to do in pictures of each thing beside other "
-    "objects; the first time for a model, thousands of pictures are read, which takes a while.",
+    "objects; where the bundle does not have them, thousands of pictures are read first, once.",
 }
 _KEPT_PAIRS = 32
 CONTROLS = (RANDOM_NEURONS, SIMILAR_WORDS, RANDOM_WORDS, NO_CUES)
@@ -163,46 +165,58 @@ def cues_of(
 ) -> Cues:  # fmt: skip
     """Cues of a class pair; see `clipneurons.adversarial.cues.find_cues`.
 
-    They are found in one of the `WAYS`, or by a baseline (`method`). Where neither is named, 0
-    neurons are all of them with all that they write, and others their phrases.
+    They are found in one of the `WAYS`, or by a baseline (`method`).
     """
     from clipneurons.adversarial.cue_request import CueRequest
     from clipneurons.adversarial.cues import find_cues
 
     _offered(painter, painters(), "painter")
-    method = method or way or (SECOND_ORDER if neurons else DENSE_EFFECTS)
+    method = method or method_of(session, way, neurons)
     request = CueRequest(
         true_class, target_class, own_layers(session, layers), int(neurons) or NEURONS, int(words),
         method, rules_of(session, target_class, blocked, painter), seed=int(seed),
-        recordings=recordings_of(session, painter, progress) if method in RECORDED else None,
     )  # fmt: skip
+    bundle = with_recordings(session, painter, progress) if method in RECORDED else session.bundle
     difference = classifier_of(session, request.true_class, request.target_class).difference
-    return find_cues(session.bundle, session.clip, request, difference)
+    return find_cues(bundle, session.clip, request, difference)
 
 
-def recordings_of(
+def method_of(session: BundleSession, way: str = "", neurons: int = 0) -> str:
+    """How a way asks this bundle; where none is named, a number of neurons means their phrases."""
+    if way == AUTOMATIC or not (way or neurons):
+        return strongest(session.bundle)
+    return way or SECOND_ORDER
+
+
+def with_recordings(
     session: BundleSession, painter: str = PICTOGRAMS,
     progress: Callable[[float], object] = lambda _share: None,
-) -> CueRecordings:  # fmt: skip
-    """What the model does in pictures of all that can be drawn: made once, for all class pairs.
+) -> Bundle:  # fmt: skip
+    """The bundle with what its model does in pictures of all that can be drawn.
+
+    Where it has none they are made once, for all class pairs.
 
     Raises:
         ValueError: a painter that takes seconds for a picture, or nothing to draw.
     """
     from clipneurons.adversarial.cue_recorder import record_cues
 
+    bundle, paint = session.bundle, composer(session)
+    if bundle.cues:
+        return bundle
     if painter != PICTOGRAMS:
         raise ValueError(
             f"{RECORDED_EFFECTS!r} are recorded in thousands of pictures: choose {PICTOGRAMS!r} "
             "to paint them."
         )
-    paint = composer(session)
-    return session.cached(
-        "cue recordings",
-        lambda: record_cues(
-            session.bundle, session.lens, paint, paint.concept, paint.concepts, progress=progress
-        ),
-    )
+
+    def make() -> Bundle:
+        cues = record_cues(
+            bundle, session.lens, paint, paint.concept, paint.concepts, progress=progress
+        )
+        return replace(bundle, cues=cues)
+
+    return session.cached("bundle with cues", make)
 
 
 def classifier_of(session: BundleSession, true_class: str, target_class: str) -> ZeroShotClassifier:
@@ -274,7 +288,8 @@ def controls(
     if painter != PICTOGRAMS:
         return rates
     # Whoever looks at pictures is compared with the same pictures read without the neurons.
-    seen = (RECORDED_EMBEDDINGS,) if options.get("way") == RECORDED_EFFECTS else ()
+    asked = method_of(session, options.get("way", ""), options.get("neurons", 0))
+    seen = (RECORDED_EMBEDDINGS,) if asked == RECORDED_EFFECTS else ()
     methods = (*seen, *CONTROLS)
     for done, method in enumerate(methods):
         words = cues_of(

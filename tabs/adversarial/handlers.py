@@ -58,13 +58,14 @@ def find_cues(
         fooled: what it shall be read as, such as "dog".
         layers: layers to use; all where none is given or the bundle has none of them.
         neurons: how many neurons' phrases to take, of those that tell the two classes apart
-            most, as in the paper (100); 0 for all that all neurons write.
+            most, as in the paper (100); 0 for all that all neurons do.
         words: how many phrases to give.
         blocked: words that no phrase may contain, with commas between.
         painter: "pictograms", or the model that this server offers.
         way: how the neurons are asked: "dense effects", "second-order", "tested labels" (of a
             bundle that has some) or "recorded effects", for which thousands of pictures are read
-            when a model is first asked; "" for the first two, by the number of neurons.
+            once where the bundle has none; "automatic" for the best that the bundle has at hand;
+            "" for that, or for "second-order" where a number of neurons is given.
     """
     session = registry[bundle]
     options = _options(layers, neurons, words, blocked, painter, way)
@@ -154,7 +155,7 @@ def attack(
         seed: the same seed gives the same pictures.
         layers: layers to use; all where none is given or the bundle has none of them.
         neurons: how many neurons' phrases to take, of those that tell the two classes apart
-            most, as in the paper (100); 0 for all that all neurons write.
+            most, as in the paper (100); 0 for all that all neurons do.
         words: how many phrases to find.
         blocked: words that no phrase may contain, with commas between.
         describer: "templates", or the model that this server offers.

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from clipneurons.adversarial.methods import SECOND_ORDER
 from tabs.adversarial import backend
 from tabs.server.registry import BundleRegistry
 from tabs.ui import plots
@@ -138,7 +137,7 @@ def _results(box: gr.Column) -> Results:
 
 def _settings(known: list[int]) -> Settings:
     way = gr.Radio(
-        list(backend.WAYS), value=backend.DEFAULT_WAY, label="Ask the neurons by", info=_WAYS,
+        list(backend.WAYS), value=backend.AUTOMATIC, label="Ask the neurons by", info=_WAYS,
         elem_id="adversarial-way",
     )  # fmt: skip
     # Custom values are those of other bundles, which the handlers sort out.
@@ -148,7 +147,7 @@ def _settings(known: list[int]) -> Settings:
     )  # fmt: skip
     neurons = gr.Slider(
         1, 1000, backend.NEURONS, step=1, label="Neurons whose phrases are used",
-        visible=backend.DEFAULT_WAY == SECOND_ORDER, elem_id="adversarial-neurons",
+        visible=False, elem_id="adversarial-neurons",
     )  # fmt: skip
     words = gr.Slider(
         1, backend.MAX_CUES, backend.CUES, step=1, label="Things to find",

@@ -88,17 +88,16 @@ def test_no_number_of_neurons_is_all_that_they_write(session):
 def test_neurons_are_asked_in_the_chosen_way(session):
     """By effects recorded in pictures of each thing, as the library asks them: once for all."""
     for way in backend.WAYS:
-        assert backend.cues_of(session, "cat", "dog", neurons=0, way=way).method == way
-    recordings = backend.recordings_of(session)
-    assert backend.recordings_of(session) is recordings
+        expected = DENSE_EFFECTS if way == backend.AUTOMATIC else way
+        assert backend.cues_of(session, "cat", "dog", neurons=0, way=way).method == expected
+    recorded = backend.with_recordings(session)
+    assert backend.with_recordings(session) is recorded
     paint, bundle = backend.composer(session), session.bundle
     known = record_cues(bundle, session.lens, paint, paint.concept, paint.concepts)
-    assert recordings.row.tolist() == known.row.tolist()
+    assert recorded.cues.row.tolist() == known.row.tolist()
     rules = CueFilter(backend.similarity_of(session), (), paint.drawable("boat"))
-    request = CueRequest(
-        "cat", "boat", method=RECORDED_EFFECTS, rules=rules, recordings=known
-    )  # fmt: skip
-    expected = find_cues(bundle, session.clip, request)
+    request = CueRequest("cat", "boat", method=RECORDED_EFFECTS, rules=rules)
+    expected = find_cues(replace(bundle, cues=known), session.clip, request)
     found = backend.cues_of(session, "cat", "boat", way=RECORDED_EFFECTS)
     assert found.words == expected.words != []
     assert [cue.score for cue in found.positive] == pytest.approx(

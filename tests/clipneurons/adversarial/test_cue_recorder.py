@@ -7,6 +7,7 @@ from clipneurons.adversarial.cue_recorder import record_cues
 from clipneurons.adversarial.cue_request import CueRequest
 from clipneurons.adversarial.cues import CLASS_TEMPLATES, find_cues
 from clipneurons.adversarial.methods import RECORDED, RECORDED_EMBEDDINGS
+from clipneurons.bundle.cue_recordings import LOUDEST
 from clipneurons.lens.make import make_lens
 from clipneurons.text.embedding import embed_texts
 from tests.helpers.models import tiny_resnet, tiny_vit
@@ -69,8 +70,17 @@ def test_recordings_are_a_loop_over_pictures_and_units(made):
         expected = embeddings[(name,)].tolist()
         assert recorded.embeddings[row].tolist() == pytest.approx(expected, abs=1e-5)
         for layer, wanted in effects[(name,)].items():
-            found = recorded.effects[layer][row].double()
-            assert float((found - wanted).abs().max()) < 2e-5 * scale[layer]
+            mine, rounding = recorded.layers[layer], 2e-5 * scale[layer]
+            units = mine.units[row].tolist()
+            assert len(set(units)) == len(units) == min(LOUDEST, len(wanted))
+            found = mine.effects[row].double()
+            assert float((found - wanted[units]).abs().max()) < rounding
+            assert found.abs().tolist() == sorted(found.abs().tolist(), reverse=True)
+            assert float(found.abs().min()) >= sorted(wanted.abs().tolist())[-len(units)] - rounding
+            directions = bundle.layers[layer].directions.double()
+            written = sum(effect * row for effect, row in zip(wanted, directions, strict=True))
+            rounding *= len(wanted) ** 0.5
+            assert float((mine.written[row].double() - written).abs().max()) < rounding
 
 
 def test_every_cue_is_painted_beside_the_same_objects_with_the_same_seeds(made):
@@ -83,23 +93,28 @@ def test_every_cue_is_painted_beside_the_same_objects_with_the_same_seeds(made):
 
 @pytest.mark.parametrize("method", RECORDED)
 def test_cues_are_ordered_by_what_their_pictures_change(made, method):
-    bundle, lens, _, recorded = made
-    layers = list(bundle.layers)[-1:]
-    request = CueRequest(
-        "zebra", "whale", layers, method=method, recordings=recorded, words=50
-    )  # fmt: skip
-    cues = find_cues(bundle, lens.clip, request)
+    bundle, lens, painted, recorded = made
+    layers, effects = list(bundle.layers)[-1:], loops(bundle, lens, painted)[0]
+    request = CueRequest("zebra", "whale", layers, method=method, words=50)
+    cues = find_cues(replace(bundle, cues=recorded), lens.clip, request)
     true, target = embed_texts(lens.clip, ["zebra", "whale"], CLASS_TEMPLATES).double()
     for cue in (*cues.positive, *cues.negative):
         row = int(recorded.row[bundle.texts.index(cue.text)])
+        mine = effects[list(painted)[row]][layers[0]]
         expected, changed = 0.0, recorded.embeddings[row].double()
         if method == RECORDED_EMBEDDINGS:
             expected = sum(float(a * b) for a, b in zip(changed, target - true, strict=True))
             assert cue.neurons == ()
         else:
+            shares = [0.0] * len(mine)
             for unit, direction in enumerate(bundle.layers[layers[0]].directions.double()):
                 along = sum(float(a * b) for a, b in zip(direction, target - true, strict=True))
-                expected += float(recorded.effects[layers[0]][row, unit]) * along
+                shares[unit] = float(mine[unit]) * along
+            expected = sum(shares)
+            loudest = recorded.layers[layers[0]].units[row].tolist()
+            behind = sorted((abs(shares[unit]) for unit in loudest), reverse=True)
+            found = [abs(neuron.share) for neuron in cue.neurons]
+            assert found == pytest.approx(behind[: len(found)], rel=1e-3, abs=1e-5)
             assert {neuron.layer for neuron in cue.neurons} == set(layers)
         assert cue.score == pytest.approx(expected, rel=1e-3, abs=1e-5)
     found = {cue.text for cue in (*cues.positive, *cues.negative)}
@@ -114,5 +129,5 @@ def test_what_cannot_be_recorded_is_refused(made):
     with pytest.raises(ValueError, match="got 4, 0 and 8"):
         record_cues(bundle, lens, composer, composer.concept, [])
     for method in RECORDED:
-        with pytest.raises(ValueError, match="needs `recordings`"):
-            CueRequest("zebra", "whale", method=method)
+        with pytest.raises(ValueError, match="evaluate --cues"):
+            find_cues(bundle, lens.clip, CueRequest("zebra", "whale", method=method))

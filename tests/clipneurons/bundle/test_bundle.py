@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from clipneurons.bundle import folders
 from clipneurons.bundle.bundle import (
@@ -20,6 +21,7 @@ from clipneurons.bundle.bundle import (
 from clipneurons.bundle.config import (
     BUNDLE_FILES,
     LABELS,
+    NEURONS,
     BundleConfig,
     BundleDamaged,
     BundleError,
@@ -77,6 +79,26 @@ def test_half_storage_rounds_once(tmp_path):
         once.layers[1].directions, bundle.layers[1].directions, atol=1e-3, rtol=1e-3
     )
     assert_same(load_bundle(save_bundle(once, tmp_path / "b")), once)
+
+
+def test_means_along_the_directions_are_stored_as_lengths(tmp_path):
+    """Those of neuron-head pairs; of other units, and in float32, they stay whole."""
+    plain = tiny_bundle()
+    sizes = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    layers = {layer: replace(a, means=sizes[:, None] * a.directions) for layer, a in
+              plain.layers.items()}  # fmt: skip
+    half = replace(plain.config, storage="float16")
+    bundle = replace(plain, layers=layers, config=half)
+    once = load_bundle(save_bundle(bundle, tmp_path / "b"))
+    for layer, arrays in once.layers.items():
+        torch.testing.assert_close(arrays.means, layers[layer].means, atol=1e-3, rtol=1e-3)
+    assert_same(load_bundle(save_bundle(once, tmp_path / "again")), once)
+    stored = {"lengths": bundle, "unlike": replace(plain, config=half),
+              "float32": replace(bundle, config=plain.config)}  # fmt: skip
+    kept = {name: load(bundle_files(one)[NEURONS]) for name, one in stored.items()}
+    assert {name: "layer1.means" in one for name, one in kept.items()} == {
+        "lengths": False, "unlike": True, "float32": True,
+    }  # fmt: skip
 
 
 def test_examples_and_phrases(folder):

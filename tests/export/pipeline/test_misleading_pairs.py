@@ -34,7 +34,7 @@ def test_a_gain_is_over_the_best_control(made):
     painter = pictogram_composer(max(clip.image_size))
     rates = pairs.rates(bundle, clip, painter, ("cat", "dog"))
     assert all(0 <= rate <= 1 for rate in rates.values())
-    ours = rates.pop(pairs.DENSE_EFFECTS)
+    ours = rates.pop(pairs.strongest(bundle))
     assert set(rates) == set(pairs.CONTROLS)
     gain = pairs.gain(bundle, clip, painter, ("cat", "dog"))
     assert gain == min(ours - rate for rate in rates.values())

@@ -1,0 +1,43 @@
+"""What a bundle's units do in pictures of its phrases: cues for adversarial pictures, kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm import tqdm
+
+from clipneurons.adversarial.cue_recorder import PICTURES, record_cues
+from clipneurons.adversarial.pictogram_generator import pictogram_composer
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.cue_recordings import CueRecordings
+from clipneurons.lens.make import make_lens
+from clipneurons.models.clip import ClipModel
+from export.common.errors import UserError
+
+
+def measure(bundle: Bundle, clip: ClipModel) -> tuple[dict[str, Any], CueRecordings]:
+    """How many cues were drawn how often, and what was seen in the pictures.
+
+    Raises:
+        UserError: none of the bundle's phrases can be drawn, or there are no pictograms.
+    """
+    try:
+        painter = pictogram_composer(max(clip.image_size))
+    except FileNotFoundError as error:
+        raise UserError(f"--cues needs pictograms to draw: {error}") from None
+    drawn = {painter.concept(text) for text in bundle.texts} - {None}
+    if not drawn:
+        raise UserError("--cues: there is a pictogram of none of the bundle's texts")
+    print(f"cues     {len(drawn):,} of the texts are drawn, {PICTURES * len(drawn):,} pictures")
+    lens = make_lens(clip, bundle.config.layers)
+    with tqdm(total=len(drawn), desc="pictures", unit="cues", leave=False, disable=None) as bar:
+        recordings = record_cues(
+            bundle, lens, painter, painter.concept, painter.concepts,
+            progress=lambda share: bar.update(round(share * len(drawn)) - bar.n),
+        )  # fmt: skip
+    return {"cues": len(recordings.embeddings), "pictures": PICTURES}, recordings
+
+
+def in_words(figures: dict[str, Any]) -> str:
+    """One line for the terminal."""
+    return f"cues     {figures['cues']:,} recorded, in {figures['pictures']} pictures each"
