@@ -20,6 +20,7 @@ from clipneurons.models.larger_images import stretch_positions
 from clipneurons.segmentation.methods import RESNET
 
 PAIRS = 2000
+_SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 Maps = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -28,6 +29,11 @@ def resnet_segmenters(clip: ClipModel) -> dict[str, Maps]:
     lens = NeuronHeadLens(clip)
     methods = (pair_maps, maskclip_maps, attention_maps, gradcam_maps)
     return {name: partial(method, lens) for name, method in zip(RESNET, methods, strict=True)}
+
+
+def pair_counts(clip: ClipModel) -> tuple[int, ...]:
+    """Numbers of pairs to choose from: shares of all that the model has."""
+    return tuple(max(1, int(share * clip.neurons * clip.heads)) for share in _SHARES)
 
 
 def pair_maps(

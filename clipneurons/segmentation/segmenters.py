@@ -1,8 +1,9 @@
 """Every way to segment under one interface, and one call from an image and words to masks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,9 +21,22 @@ from clipneurons.segmentation.activation_maps import NEURONS, choose_neurons, vo
 from clipneurons.segmentation.baselines.registry import BASELINES
 from clipneurons.segmentation.guided_filter import guided_filter
 from clipneurons.segmentation.masks import binary_masks, label_map, min_max, upsample
-from clipneurons.segmentation.methods import ATTRIBUTION, BEST, PAPER, PATCH_ATTRIBUTION, why_not
-from clipneurons.segmentation.patch_similarity import fit_maps, follow_edges
-from clipneurons.segmentation.resnet import resnet_segmenters
+from clipneurons.segmentation.methods import (
+    ATTRIBUTION,
+    BEST,
+    PAIRS,
+    PAPER,
+    PATCH_ATTRIBUTION,
+    why_not,
+)
+from clipneurons.segmentation.patch_similarity import (
+    CHOICES,
+    POWER,
+    SHARPNESS,
+    fit_maps,
+    follow_edges,
+)
+from clipneurons.segmentation.resnet import pair_counts, resnet_segmenters
 from clipneurons.segmentation.sliding_window import map_in_windows, resize
 from clipneurons.text.embedding import embed_texts
 
@@ -40,13 +54,28 @@ class Segmenter:
     """A way to get maps: ``make(images, texts) -> [image, class, row, column]``.
 
     ``contrast``: the texts it wants are centred on others (`contrasted`). ``threshold`` of the
-    min-max stretched map; None is the map's mean, as the baselines' papers have it.
+    min-max stretched map; None is the map's mean, as the baselines' papers have it. ``choices``:
+    further arguments of `make` with the values that an evaluation may choose from, on validation
+    data; ``chosen`` those that are set.
     """
 
     name: str
     make: Callable[[Tensor, Tensor], Tensor]
     contrast: bool = False
     threshold: float | None = None
+    choices: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    chosen: Mapping[str, float] = field(default_factory=dict)
+
+    def variants(self) -> list["Segmenter"]:
+        """The method with every combination of what there is to choose; itself where nothing."""
+        return [
+            replace(
+                self,
+                make=partial(self.make, **(chosen := dict(zip(self.choices, values, strict=True)))),
+                chosen=chosen,
+            )
+            for values in product(*self.choices.values())
+        ]
 
 
 def contrasted(
@@ -75,7 +104,7 @@ def segmenters(clip: ClipModel, directions: Directions | None = None) -> dict[st
     effects = token_effects_of(clip)
     for name, refined in ((PATCH_ATTRIBUTION, False), (BEST, True)):
         make = partial(fitted, clip, effects, refined=refined)
-        found[name] = Segmenter(name, make, contrast=True, threshold=0.3)
+        found[name] = Segmenter(name, make, contrast=True, threshold=0.3, choices=CHOICES)
     if clip.kind == "vit":
         pooling, plain = clip.anatomy.pooling.kind, clip.anatomy.plain
         others = {
@@ -86,7 +115,8 @@ def segmenters(clip: ClipModel, directions: Directions | None = None) -> dict[st
     else:
         others = resnet_segmenters(clip)
     for name, make in others.items():
-        found[name] = Segmenter(name, make, contrast=name in _CONTRASTED)
+        choices = {"count": pair_counts(clip)} if name == PAIRS else {}
+        found[name] = Segmenter(name, make, contrast=name in _CONTRASTED, choices=choices)
     return found
 
 
@@ -131,12 +161,15 @@ def fitted(
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
     refined: bool = True,
+    power: float = POWER,
+    sharpness: float = SHARPNESS,
 ) -> Float[Tensor, "image class row column"]:
     """What each patch contributes to the embedding, weighted by how well it fits each class.
 
     ``refined``: at the size of the images, following their edges.
     """
-    maps = fit_maps(effects(images)[:, clip.prefix :], texts).unflatten(-1, clip.grid)
+    patches = effects(images)[:, clip.prefix :]
+    maps = fit_maps(patches, texts, sharpness, power).unflatten(-1, clip.grid)
     return follow_edges(clip, images, maps) if refined else maps
 
 

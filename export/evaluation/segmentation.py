@@ -2,8 +2,9 @@
 
 Each method gets the best of four thresholds (the map's mean, as the baselines' papers have it, to
 half, as the neurons' paper) and, where it reads the text, the class alone or held against all
-names. Both are chosen on scenes of the validation style, which the figures do not come from. All
-look once at the whole image; with `--windows` once more in windows, chosen for anew.
+names; what else it has to choose (`Segmenter.choices`) likewise. They are chosen on scenes of the
+validation style, which the figures do not come from. All look once at the whole image; with
+`--windows` once more in windows, chosen for anew.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,8 +105,8 @@ def pick(clip: ClipModel, known: dict[str, Segmenter], names: str | None) -> lis
 def refined(clip: ClipModel, method: Segmenter) -> Segmenter:
     """The method with its maps brought to the image's edges, as our best does."""
 
-    def make(images: Tensor, texts: Tensor) -> Tensor:
-        return follow_edges(clip, images, method.make(images, texts))
+    def make(images: Tensor, texts: Tensor, **chosen: float) -> Tensor:
+        return follow_edges(clip, images, method.make(images, texts, **chosen))
 
     return replace(method, name=method.name + EDGES, make=make)
 
@@ -117,10 +118,11 @@ def choose(
     templates: str,
     windows: float | None = None,
 ) -> list[Segmenter]:
-    """Each method with the threshold and contrast that give the best mIoU + mAP."""
+    """Each method with the threshold, contrast and choices that give the best mIoU + mAP."""
     variants = [
         replace(method, contrast=contrast, threshold=threshold)
-        for method in methods
+        for offered in methods
+        for method in offered.variants()
         for contrast in ((method.contrast,) if _agnostic(method) else (False, True))
         for threshold in THRESHOLDS
     ]
@@ -156,9 +158,9 @@ def evaluate(
         images = whole(clip, sample.image)
         wanted = [_row(clip, images, embedded, place, name) for name in sample.masks]
         texts = {False: embedded[wanted], True: contrasted(embedded[wanted], embedded)}
-        made: dict[tuple[str, bool], Heat] = {}  # variants that differ in threshold share a map
+        made: dict[tuple[Callable, bool], Heat] = {}  # who differs in threshold alone shares a map
         for index, method in enumerate(methods):
-            key = (method.name, method.contrast)
+            key = (method.make, method.contrast)
             if key not in made:
                 start = time.perf_counter()
                 mine = texts[method.contrast]
@@ -221,6 +223,7 @@ def report(results: list[Result], data: str) -> dict:
             "threshold": "mean" if result.segmenter.threshold is None else
             result.segmenter.threshold,
             "contrast": result.segmenter.contrast,
+            **result.segmenter.chosen,
         }  # fmt: skip
         if BEST in samples and name != BEST:
             behind = samples[BEST] - samples[name]

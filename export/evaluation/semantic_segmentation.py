@@ -3,16 +3,15 @@
 Every method gives each position the class with the highest score, or the background where all
 scores stay below a bound. The bound, the scale of the image, whether texts are held against the
 mean of all class texts, and for the neuron-head pairs their number, are chosen on scenes of the
-validation style, for every method alike; "+ edges" are other methods with our edge refinement.
+validation style, for every method alike; so is, for ours, how much a patch's size counts and how
+sharp the fit is. "+ edges" are other methods with our edge refinement.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +34,11 @@ from export.common.errors import UserError
 from export.data.mask_datasets import COMPOSED, STYLES, MaskSet, collages_of, scenes_of
 from export.data.open_source import PHOTOGRAPHS
 from export.data.packed_sources import shipped_photographs
-from export.evaluation.segmentation import EDGES, pick, refined
+from export.evaluation.segmentation import pick, refined
 
 IGNORED = 255
 BACKGROUND = -1
 QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-PAIR_SHARES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SCALES = (1.0, 1.5)
 BASELINE = "MaskCLIP"
 # Every so many pixels count when bounds are chosen.
@@ -149,12 +147,17 @@ def mean_iou(
 
 @dataclass(frozen=True)
 class Setting:
-    """What is chosen on the validation data; ``count`` is the number of pairs."""
+    """What is chosen on the validation data; ``method`` has its own choices set."""
 
     scale: float
     contrast: bool
-    count: int | None = None
+    method: Segmenter
     bound: float = 0.0
+
+    def figures(self) -> dict:
+        """What was chosen, for `metrics.json`."""
+        shared = {"scale": self.scale, "contrast": self.contrast, "bound": self.bound}
+        return shared | dict(self.method.chosen)
 
 
 @dataclass(frozen=True)
@@ -181,31 +184,31 @@ class ScaledMethods:
             scale: _methods(larger, bundle, names) for scale, larger in self.clips.items()
         }
         self.names = tuple(self.methods[SCALES[0]])
-        self.units = clip.neurons * clip.heads
 
     def settings(self, name: str) -> list[Setting]:
         """All there is to choose from, but for the bound."""
-        counts = [None]
-        if name.removesuffix(EDGES) == PAIRS:
-            counts = [max(1, int(share * self.units)) for share in PAIR_SHARES]
-        return [Setting(*chosen) for chosen in itertools.product(SCALES, (False, True), counts)]
+        return [
+            Setting(scale, contrast, method)
+            for scale in SCALES
+            for contrast in (False, True)
+            for method in self.methods[scale][name].variants()
+        ]
 
-    def guesses(self, name: str, setting: Setting, data: MaskSet[Labelled]) -> Iterator[Guess]:
-        """What the method makes of every image."""
-        clip, method = self.clips[setting.scale], self.methods[setting.scale][name]
-        make = method.make if setting.count is None else partial(method.make, count=setting.count)
+    def guesses(self, setting: Setting, data: MaskSet[Labelled]) -> Iterator[Guess]:
+        """What a method makes of every image."""
+        clip, method = self.clips[setting.scale], setting.method
         texts = embed_texts(clip, data.class_names, self.templates)
         texts = contrasted(texts, texts) if setting.contrast else texts
-        shown = f"{name}, {data.name}"
+        shown = f"{method.name}, {data.name}"
         for image, truth in tqdm(data, shown, data.count, leave=False, disable=None):
-            scores = make(whole(clip, image), texts)[0].float().cpu()
+            scores = method.make(whole(clip, image), texts)[0].float().cpu()
             yield Guess(*upsample(scores, truth.shape).max(0), truth)
 
     def choose(self, name: str, data: MaskSet[Labelled]) -> tuple[float, Setting]:
         """The setting with the largest mean IoU, and that."""
         found = []
         for setting in self.settings(name):
-            guesses = list(self.guesses(name, setting, data))
+            guesses = list(self.guesses(setting, data))
             scores = torch.cat([guess.score.flatten()[::SPARSE] for guess in guesses])
             for bound in np.quantile(scores.numpy(), QUANTILES).tolist():
                 counts = sum(guess.counts(bound, len(data.class_names)) for guess in guesses)
@@ -260,17 +263,14 @@ def measure_on(
     for name in methods.names:
         chosen_at, setting = methods.choose(name, validation)
         counts = np.stack(
-            [
-                g.counts(setting.bound, len(data.class_names))
-                for g in methods.guesses(name, setting, data)
-            ]
+            [g.counts(setting.bound, len(data.class_names)) for g in methods.guesses(setting, data)]
         )
         samples[name] = mean_iou(np.tensordot(weights, counts, 1), counts.sum((0, 2)) > 0)
         result[name] = {
             "mIoU": round(float(mean_iou(counts.sum(0))), 2),
             "interval": _interval(samples[name]),
             "validation mIoU": round(chosen_at, 2),
-            **{key: value for key, value in asdict(setting).items() if value is not None},
+            **setting.figures(),
         }
     for name in result:
         if BASELINE in samples and name != BASELINE:

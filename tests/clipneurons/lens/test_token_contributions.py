@@ -86,12 +86,17 @@ def test_unit_token_effects_add_up():
 
 def test_fit_by_hand():
     effects = torch.tensor([[[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]]])
-    maps = fit_maps(effects, torch.tensor([[2.0, 0.0], [0.0, -1.0]]), sharpness=2.0)
+    maps = fit_maps(effects, torch.tensor([[2.0, 0.0], [0.0, -1.0]]), sharpness=2.0, power=1.0)
     expected = [
         [5 * torch.tensor(1.2).exp(), 2.0, 0.0],
         [5 * torch.tensor(-1.6).exp(), 2 * torch.tensor(-2.0).exp(), 0.0],
     ]
     torch.testing.assert_close(maps, torch.tensor([expected]))
+    for power in (0.0, 0.5):
+        mine = fit_maps(effects, torch.tensor([[2.0, 0.0]]), sharpness=2.0, power=power)
+        sizes = [5**power, 2**power, 0.0**power]  # a patch that says nothing fits nothing
+        logits = torch.tensor([1.2, 0.0, 0.0])
+        torch.testing.assert_close(mine[0, 0], torch.tensor(sizes) * logits.exp())
 
 
 def test_guided_upsampling_is_the_filter_when_nothing_is_left_out():

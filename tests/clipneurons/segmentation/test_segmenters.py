@@ -1,5 +1,6 @@
 """Images of any shape and any list of words: right maps, or a clear message."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -232,3 +233,19 @@ def test_windows_average_what_they_see(clip, monkeypatch):
             total[top : top + 32, left : left + 32] += part[0, 0]
             seen[top : top + 32, left : left + 32] += 1
     torch.testing.assert_close(found[0], total / seen)
+
+
+def test_what_there_is_to_choose_is_set_in_every_combination():
+    def make(images, texts, power, sharpness):
+        return images.new_tensor([power, sharpness])
+
+    plain = Segmenter("m", make, contrast=True, threshold=0.4)
+    offered = replace(plain, choices={"power": (1.0, 0.0), "sharpness": (5.0, 14.0)})
+    found = offered.variants()
+    values = [tuple(one.make(torch.zeros(1), torch.zeros(1)).tolist()) for one in found]
+    assert values == [(1, 5), (1, 14), (0, 5), (0, 14)]
+    assert [tuple(one.chosen.values()) for one in found] == values
+    assert {(one.name, one.contrast, one.threshold) for one in found} == {("m", True, 0.4)}
+    (same,) = Segmenter("m", lambda images, texts: images).variants()
+    assert same.chosen == {}
+    assert same.make(torch.ones(2), torch.zeros(1)).tolist() == [1, 1]

@@ -214,6 +214,21 @@ def test_the_better_variant_is_chosen(clip):
     assert chosen.contrast
 
 
+def test_what_a_method_has_to_choose_is_chosen_and_reported(clip):
+    def signed(images, texts, sign):
+        """Right in the map of the first text, "cat", where the sign is 1."""
+        maps = step(clip, sign)(images, texts)
+        return torch.cat([maps[:, :1], -maps[:, 1:]], dim=1)
+
+    data = masks_of_one()
+    offered = Segmenter("m", signed, choices={"sign": (-1, 1)})
+    (chosen,) = evaluation.choose(clip, data, [offered], "none")
+    assert chosen.chosen == {"sign": 1}
+    figures = evaluation.report(evaluation.evaluate(clip, data, [chosen], "none"), "x")
+    assert figures["methods"]["m"]["sign"] == 1
+    assert figures["methods"]["m"]["values"][0] > 90
+
+
 def test_report_and_table(clip):
     methods = [
         Segmenter(BEST, step(clip, 1), threshold=0.5), Segmenter(PAPER, step(clip, 1)),
