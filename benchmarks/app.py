@@ -30,8 +30,9 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from benchmarks.timing import alternate, ratio
-from clipneurons.bundle.bundle import Bundle, LayerArrays, save_bundle
+from clipneurons.bundle.bundle import Bundle, save_bundle
 from clipneurons.bundle.config import BundleConfig, DataSet, Pool
+from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.thumbnails import Examples
 from clipneurons.lens.make import Lens, make_lens
 from clipneurons.models.clip import load_clip

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors.torch import load, save
 from torch import Tensor
 
-from clipneurons.bundle import cue_recordings, labels
+from clipneurons.bundle import cue_recordings, labels, layer_arrays
 from clipneurons.bundle.config import (
     ADDED_FILES,
     BUNDLE_FILES,
@@ -41,63 +41,9 @@ from clipneurons.bundle.cue_recordings import CueRecordings
 from clipneurons.bundle.folders import CHECKSUMS, FolderDamaged, checked_files, replace_folder
 from clipneurons.bundle.hub import is_remote, resolve
 from clipneurons.bundle.labels import LayerLabels
-from clipneurons.bundle.storage import along, narrow, wide
+from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.thumbnails import Examples
-from clipneurons.bundle.weaker_images import sampled, weaker_problems
-
-NEURON_TENSORS = (
-    "directions",
-    "means",
-    "percentile",
-    "threshold",
-    "explained_variance",
-    "top_norms",
-    "top_activating_images",
-    "norm_histogram",
-    "participation_ratio",
-)
-WEAKER = ("middle_images", "weak_images")
-# What two of them are called in the files.
-_IN_FILES = {"top_activating_images": "top_images", "participation_ratio": "effective_share"}
-STORED_HALF = ("directions", "means", "top_norms")
-# In place of means that lie along the directions: their lengths.
-MEAN_SIZES = "mean_sizes"
-
-
-@dataclass(frozen=True, eq=False)
-class LayerArrays:
-    """What is known of every unit of one layer; N units, d embedding, k kept effects, m phrases.
-
-    directions            r_n, unit rows; a zero row is a dead unit (its effect never varies)
-    means                 b_n, mean effect over the data set
-    percentile            98th percentile (`config.percentile`) of ‖φ_n(I) − b_n‖ over the images
-    threshold             k-th largest ‖φ_n(I) − b_n‖
-    explained_variance    share of the k centred effects' squared norm along r_n, in [0, 1]
-    top_norms, top_activating_images
-                          the k largest ‖φ_n(I) − b_n‖, descending, and the images; −1 pads
-    norm_histogram        number of images a bin of `config.norm_edges`
-    participation_ratio   (Σ‖φ‖²)² / (D Σ‖φ‖⁴) of the centred effects: share of images that carry it
-    indices, coefficients r_n ≈ Σ_j coefficients[n, j] · text_embeddings[indices[n, j]],
-                          |coefficients| descending
-    middle_images, weak_images
-                          of the pictures `weaker_images.sampled`, by their places, a few of the
-                          middle of ‖φ_n(I) − b_n‖ over the data set, and of what is below; −1 pads;
-                          None where the export did not look
-    """
-
-    directions: Float[Tensor, "unit embed"]
-    means: Float[Tensor, "unit embed"]
-    percentile: Float[Tensor, " unit"]
-    threshold: Float[Tensor, " unit"]
-    explained_variance: Float[Tensor, " unit"]
-    top_norms: Float[Tensor, "unit top"]
-    top_activating_images: Int[Tensor, "unit top"]
-    norm_histogram: Int[Tensor, "unit bin"]
-    participation_ratio: Float[Tensor, " unit"]
-    indices: Int[Tensor, "unit component"]
-    coefficients: Float[Tensor, "unit component"]
-    middle_images: Int[Tensor, "unit few"] | None = None
-    weak_images: Int[Tensor, "unit few"] | None = None
+from clipneurons.bundle.weaker_images import sampled
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +118,10 @@ def read_bundle(folder: Path, editable: tuple[str, ...] = ()) -> Bundle:
     pictures = _tensors(files, EXAMPLES)
     captions = bytes(pictures.get("captions", torch.zeros(0).byte()).tolist()).decode()
     try:
-        layers = {layer: _unpack(layer, neurons, decomposition) for layer in config.layers}
+        layers = {
+            layer: layer_arrays.from_tensors(neurons, decomposition, layer)
+            for layer in config.layers
+        }
         bundle = Bundle(
             config=config,
             layers=layers,
@@ -229,19 +178,9 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
     config, neurons, decomposition = bundle.config, {}, {}
     half = config.storage == "float16"
     for layer, arrays in bundle.layers.items():
-        for name in NEURON_TENSORS:
-            value = getattr(arrays, name)
-            value = value.half() if half and name in STORED_HALF else value
-            neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"] = narrow(value).contiguous()
-        if half and (sizes := along(arrays.means, arrays.directions)) is not None:
-            del neurons[f"layer{layer}.means"]
-            neurons[f"layer{layer}.{MEAN_SIZES}"] = sizes.half()
-        for name in WEAKER:
-            if (places := getattr(arrays, name)) is not None:
-                neurons[f"layer{layer}.{name}"] = narrow(places).contiguous()
-        decomposition[f"layer{layer}.indices"] = narrow(arrays.indices).contiguous()
-        coefficients = arrays.coefficients.half() if half else arrays.coefficients
-        decomposition[f"layer{layer}.coefficients"] = coefficients.contiguous()
+        mine = layer_arrays.to_tensors(arrays, layer, half)
+        neurons |= mine.neurons
+        decomposition |= mine.decomposition
     texts = bundle.text_embeddings.half() if half else bundle.text_embeddings
     decomposition["text_embeddings"] = texts.contiguous()
     captions = "".join(f"{line}\n" for line in bundle.examples.captions).encode()
@@ -270,26 +209,6 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
     }
 
 
-def _unpack(
-    layer: int, neurons: dict[str, Tensor], decomposition: dict[str, Tensor]
-) -> LayerArrays:
-    arrays = {
-        name: neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"]
-        for name in NEURON_TENSORS
-        if name != "means"
-    }
-    if (sizes := neurons.get(f"layer{layer}.{MEAN_SIZES}")) is not None:
-        arrays["means"] = wide(sizes)[:, None] * wide(arrays["directions"])
-    else:
-        arrays["means"] = neurons[f"layer{layer}.means"]
-    for name in WEAKER:
-        if f"layer{layer}.{name}" in neurons:
-            arrays[name] = neurons[f"layer{layer}.{name}"]
-    for name in ("indices", "coefficients"):
-        arrays[name] = decomposition[f"layer{layer}.{name}"]
-    return LayerArrays(**{name: wide(value) for name, value in arrays.items()})
-
-
 def _check(bundle: Bundle, folder: Path) -> None:
     """Shapes against the config, finite values, indices in range."""
     config = bundle.config
@@ -303,33 +222,10 @@ def _check(bundle: Bundle, folder: Path) -> None:
         wrong.append("a text that is empty or holds a line break")
     if set(bundle.layers) != set(config.layers):
         wrong.append(f"layers {sorted(bundle.layers)}, the config says {sorted(config.layers)}")
-    for layer, a in bundle.layers.items():
-        units, k, m = len(a.directions), config.top_k, config.components
-        bins = len(config.norm_edges) - 1
-        expected = {
-            "directions": (units, config.embed_dim),
-            "means": (units, config.embed_dim),
-            **dict.fromkeys(("percentile", "threshold"), (units,)),
-            **dict.fromkeys(("explained_variance", "participation_ratio"), (units,)),
-            **dict.fromkeys(("top_norms", "top_activating_images"), (units, k)),
-            "norm_histogram": (units, bins),
-            **dict.fromkeys(("indices", "coefficients"), (units, m)),
-        }
-        for name, shape in expected.items():
-            value = getattr(a, name)
-            if tuple(value.shape) != shape:
-                wrong.append(f"layer {layer} {name} is {tuple(value.shape)}, expected {shape}")
-            elif value.is_floating_point() and not bool(value.isfinite().all()):
-                wrong.append(f"layer {layer} {name} holds values that are not finite")
-        if units % config.units_per_neuron:
-            wrong.append(f"layer {layer}: {units} units, {config.units_per_neuron} a neuron")
-        if a.indices.numel() and not 0 <= int(a.indices.min()) <= int(a.indices.max()) < texts:
-            wrong.append(f"layer {layer} indices point outside the {texts} texts")
-        norms = a.directions.norm(dim=1)
-        if bool((((norms - 1).abs() > 1e-3) & (norms > 0)).any()):
-            wrong.append(f"layer {layer} directions are neither unit nor zero rows")
-        weaker = weaker_problems((a.middle_images, a.weak_images), units, pictures)
-        wrong += [f"layer {layer} {w}" for w in weaker]
+    for layer, arrays in bundle.layers.items():
+        units = len(arrays.directions)
+        mine = layer_arrays.problems(arrays, config, texts, pictures)
+        wrong += [f"layer {layer} {w}" for w in mine]
         if layer in bundle.labels:
             mine = labels.problems(bundle.labels[layer], units, texts)
             wrong += [f"layer {layer} {w}" for w in mine]

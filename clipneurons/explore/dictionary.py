@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clipneurons.bundle.bundle import Bundle, LayerArrays
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.stacked_units import StackedUnits
 from clipneurons.bundle.unit_words import neuron_and_head, signed, signed_words
 from clipneurons.explore.dashboard import Hit as Hit

@@ -15,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipneurons.analysis.ablation import ablate
-from clipneurons.bundle.bundle import Bundle, LayerArrays
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.lens.contributions import Contributions, MeanEffect
 from clipneurons.lens.directions import Directions
 from clipneurons.lens.make import make_lens

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipneurons.bundle.bundle import Bundle, LayerArrays
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.weaker_images import FEW, MIDDLE, PAD, sampled
 from clipneurons.explore.concepts import ConceptReader
 from clipneurons.lens.make import Lens

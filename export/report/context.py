@@ -16,7 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipneurons.analysis.effect_statistics import UnitStatistics, collect_statistics
-from clipneurons.bundle.bundle import Bundle, LayerArrays
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from clipneurons.bundle.bundle import Bundle, LayerArrays, save_bundle
+from clipneurons.bundle.bundle import Bundle, save_bundle
 from clipneurons.bundle.config import BundleConfig, DataSet, Pool
 from clipneurons.bundle.labels import NAMES, LayerLabels
+from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.thumbnails import Examples
 
 VIT = {

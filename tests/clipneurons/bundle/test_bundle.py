@@ -11,13 +11,7 @@ import torch
 from safetensors.torch import load
 
 from clipneurons.bundle import folders
-from clipneurons.bundle.bundle import (
-    WEAKER,
-    LayerArrays,
-    bundle_files,
-    load_bundle,
-    save_bundle,
-)
+from clipneurons.bundle.bundle import bundle_files, load_bundle, save_bundle
 from clipneurons.bundle.config import (
     BUNDLE_FILES,
     LABELS,
@@ -30,6 +24,7 @@ from clipneurons.bundle.config import (
 )
 from clipneurons.bundle.folders import CHECKSUMS
 from clipneurons.bundle.labels import NAMES
+from clipneurons.bundle.layer_arrays import WEAKER, LayerArrays
 from tests.helpers.tiny import MEAN, STD, tiny_bundle, tiny_labels, tiny_webp
 
 
