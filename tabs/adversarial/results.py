@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from clipneurons.adversarial.methods import RECORDED_EMBEDDINGS
 from clipneurons.bundle.unit_words import plain
 from clipneurons.images.convert import png_uri
 from tabs.adversarial.backend import Forged
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from clipneurons.stats.intervals import Rate
 
 _NEURONS_SHOWN = 4
+# What a baseline's own name does not tell whoever reads the page.
+_ON_PAGE = {RECORDED_EMBEDDINGS: "without neurons"}
 
 
 def cues_html(session: BundleSession, cues: Cues, similarity: str) -> str:
@@ -87,7 +90,8 @@ def rates_html(forged: Forged, rates: dict[str, Rate]) -> str:
     from clipneurons.adversarial.attack import success_rate
 
     own = success_rate(forged.outcomes)
-    rows = [_rate_bar(name, rate) for name, rate in {forged.method: own, **rates}.items()]
+    named = {_ON_PAGE.get(name, name): rate for name, rate in rates.items()}
+    rows = [_rate_bar(name, rate) for name, rate in {forged.method: own, **named}.items()]
     what = f"Pictures of {forged.true_class} that are read as {forged.target_class}, per cent"
     note = (
         f"{own}. The thin lines are 95 % intervals (Wilson): where they overlap widely, so few "

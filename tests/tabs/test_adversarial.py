@@ -137,8 +137,10 @@ def test_pictures_come_in_batches_with_verdicts_and_are_checked(session):
 
 def test_rates_are_drawn_with_their_intervals(session):
     result, _ = forged(session)
-    rates = {"random words": wilson(3, 10), "no cues": wilson(0, 10)}
+    rates = {RECORDED_EMBEDDINGS: wilson(3, 10), "no cues": wilson(0, 10)}
     page = results.rates_html(result, rates)
+    assert "without neurons" in page
+    assert RECORDED_EMBEDDINGS not in page
     own = success_rate(result.outcomes)
     drawn = re.findall(r"--low:([\d.]+);--high:([\d.]+)", page)
     expected = [(rate.low, rate.high) for rate in (own, *rates.values())]
