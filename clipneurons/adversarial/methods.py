@@ -18,6 +18,9 @@ METHODS = (
     *OURS, RANDOM_NEURONS, INDIRECT, SIMILAR_WORDS, RECORDED_EMBEDDINGS, RANDOM_WORDS, NO_CUES,
 )  # fmt: skip
 
+# Cues to draw from where pictures are made at once: fewer ones are stronger (docs/results.md).
+FEW_CUES = 8
+
 
 def strongest(bundle: Bundle) -> str:
     """How a bundle's units are asked where nobody says: by pictures, where they were read."""

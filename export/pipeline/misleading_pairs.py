@@ -9,6 +9,7 @@ from clipneurons.adversarial.cues import find_cues
 from clipneurons.adversarial.descriptions import TemplateDescriber
 from clipneurons.adversarial.image_generator import picture_seeds
 from clipneurons.adversarial.methods import (
+    FEW_CUES,
     NO_CUES,
     RANDOM_NEURONS,
     RANDOM_WORDS,
@@ -67,7 +68,7 @@ def rates(
     rules = CueFilter(similarity, drawable=painter.drawable(pair[1]))
 
     def rate(method: str) -> float:
-        request = CueRequest(*pair, method=method, rules=rules, seed=SEED)
+        request = CueRequest(*pair, words=FEW_CUES, method=method, rules=rules, seed=SEED)
         cues = find_cues(bundle, clip, request, classifier.difference)
         batches = attack(
             classifier, painter, TemplateDescriber()(*pair, cues.words, PICTURES, SEED),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from clipneurons.adversarial.methods import (
     DENSE_EFFECTS,
+    FEW_CUES,
     NO_CUES,
     RANDOM_NEURONS,
     RANDOM_WORDS,
@@ -43,7 +44,7 @@ CHAT_MODEL, PAINTER_MODEL = "CLIPNEURONS_CHAT", "CLIPNEURONS_PAINTER"
 TEMPLATES, PICTOGRAMS = "templates", "pictograms"
 MAX_PICTURES, MAX_CUES, BATCH = 60, 50, 10
 # Where nothing else is asked for: pictures, cues, and cues in a picture.
-PICTURES, CUES, EACH = 30, 25, 3
+PICTURES, CUES, EACH = 30, FEW_CUES, 3
 # Where the bundle does not say which classes are taken for one another.
 PAIRS = (("cat", "dog"), ("horse", "automobile"), ("ship", "truck"), ("bird", "frog"))
 NEURONS = 100  # the paper's
@@ -159,7 +160,7 @@ def rules_of(session: BundleSession, target_class: str, blocked: str, painter: s
 
 def cues_of(
     session: BundleSession, true_class: str, target_class: str, *,
-    layers: Sequence[int] | None = None, neurons: int = 100, words: int = 25, blocked: str = "",
+    layers: Sequence[int] | None = None, neurons: int = 100, words: int = CUES, blocked: str = "",
     painter: str = PICTOGRAMS, way: str = "", method: str = "", seed: int = 0,
     progress: Callable[[float], object] = lambda _share: None,
 ) -> Cues:  # fmt: skip
