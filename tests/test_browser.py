@@ -17,7 +17,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tabs.adversarial.backend import PICTURES
+from tabs.adversarial.pictures import PICTURES
 from tests.helpers.app_server import ROOT, running_app
 from tests.helpers.hub_standin import Repository, serve
 from tests.helpers.tiny import tiny_bundle_folder, tiny_webp

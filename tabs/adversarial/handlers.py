@@ -7,9 +7,19 @@ from collections.abc import Iterator, Sequence
 import gradio as gr
 
 from clipneurons.bundle.unit_words import plain
-from tabs.adversarial import backend
-from tabs.adversarial.backend import Forged
+from tabs.adversarial.cues import CUES, cues_of, pairs_of, split_words
 from tabs.adversarial.layout import pair_label
+from tabs.adversarial.offers import PICTOGRAMS, TEMPLATES, similarity_of
+from tabs.adversarial.pictures import (
+    EACH,
+    PICTURES,
+    Forged,
+    controls,
+    descriptions_of,
+    forge,
+    mistake_overlay,
+    zip_file,
+)
 from tabs.adversarial.results import (
     attack_data,
     cues_data,
@@ -44,8 +54,8 @@ def find(
 
 def find_cues(
     registry: BundleRegistry, bundle: str = "", true: str = "cat", fooled: str = "dog",
-    layers: list[int] | None = None, neurons: int = 0, words: int = backend.CUES,
-    blocked: str = "", painter: str = backend.PICTOGRAMS, way: str = "",
+    layers: list[int] | None = None, neurons: int = 0, words: int = CUES,
+    blocked: str = "", painter: str = PICTOGRAMS, way: str = "",
 ) -> dict:  # fmt: skip
     """Phrases that push a picture of the first class toward the second, and away from it.
 
@@ -69,8 +79,8 @@ def find_cues(
     """
     session = registry[bundle]
     options = _options(layers, neurons, words, blocked, painter, way)
-    cues = backend.cues_of(session, true, fooled, **options)
-    data = cues_data(cues, backend.similarity_of(session).name)
+    cues = cues_of(session, true, fooled, **options)
+    data = cues_data(cues, similarity_of(session).name)
     return data | {"never_trained": untrained(session, [true, fooled])}
 
 
@@ -91,10 +101,8 @@ def make(
         text, said = edited, plots.empty(_OWN)
     else:
         text, said = _found(session, true, fooled, options, progress)
-    used = backend.split_words(text)
-    descriptions = backend.descriptions_of(
-        session, true, fooled, used, int(count), seed, describer, each
-    )
+    used = split_words(text)
+    descriptions = descriptions_of(session, true, fooled, used, int(count), seed, describer, each)
     unknown = unknown_words_html(untrained(session, [true, fooled, *(used if own else [])]))
     written = "\n".join(description.text for description in descriptions)
     place = gr.Image(value=None, visible=False)
@@ -103,17 +111,17 @@ def make(
         text, "" if own else text, gr.Accordion(visible=True, open=False), said,
     )  # fmt: skip
     outcomes = []
-    for batch in backend.forge(session, true, fooled, descriptions, seed, painter):
+    for batch in forge(session, true, fooled, descriptions, seed, painter):
         outcomes += batch
         progress(len(outcomes) / len(descriptions), desc="painting")
         forged = Forged(session.key, true, fooled, "these cues", tuple(outcomes))
         yield forged, gallery_of(outcomes, fooled), rates_html(forged, {}), *first
         first = (gr.skip(),) * len(first)
-    rates = backend.controls(
+    rates = controls(
         session, true, fooled, int(count), seed, cues_each=each,
         progress=lambda share: progress(share, desc="baselines"), **options,
     )  # fmt: skip
-    ready = gr.DownloadButton(value=backend.zip_file(forged), interactive=True)
+    ready = gr.DownloadButton(value=zip_file(forged), interactive=True)
     rest = [gr.skip()] * len(first)
     rest[3] = ready
     yield gr.skip(), gr.skip(), rates_html(forged, rates), *rest
@@ -134,9 +142,9 @@ def make_first(
 
 def attack(
     registry: BundleRegistry, bundle: str = "", true: str = "cat", fooled: str = "dog",
-    edited: str = "", count: int = backend.PICTURES, each: int = backend.EACH, seed: int = 0,
-    layers: list[int] | None = None, neurons: int = 0, words: int = backend.CUES,
-    blocked: str = "", describer: str = backend.TEMPLATES, painter: str = backend.PICTOGRAMS,
+    edited: str = "", count: int = PICTURES, each: int = EACH, seed: int = 0,
+    layers: list[int] | None = None, neurons: int = 0, words: int = CUES,
+    blocked: str = "", describer: str = TEMPLATES, painter: str = PICTOGRAMS,
     way: str = "",
 ) -> dict:  # fmt: skip
     """Make pictures of the first class with the given cues and see how they are read.
@@ -165,16 +173,14 @@ def attack(
     """
     session = registry[bundle]
     options = _options(layers, neurons, words, blocked, painter, way)
-    used = backend.split_words(edited)
+    used = split_words(edited)
     unknown = untrained(session, [true, fooled, *used])
     if not used:
-        used = backend.cues_of(session, true, fooled, **options).words
-    descriptions = backend.descriptions_of(
-        session, true, fooled, used, int(count), seed, describer, each
-    )
-    batches = backend.forge(session, true, fooled, descriptions, seed, painter)
+        used = cues_of(session, true, fooled, **options).words
+    descriptions = descriptions_of(session, true, fooled, used, int(count), seed, describer, each)
+    batches = forge(session, true, fooled, descriptions, seed, painter)
     outcomes = tuple(outcome for batch in batches for outcome in batch)
-    rates = backend.controls(session, true, fooled, int(count), seed, cues_each=each, **options)
+    rates = controls(session, true, fooled, int(count), seed, cues_each=each, **options)
     forged = Forged(session.key, true, fooled, "these cues", outcomes)
     return attack_data(forged, rates, used, unknown)
 
@@ -188,7 +194,7 @@ def explain(registry: BundleRegistry, forged: Forged | None, index: int | None):
     """Where in the picture that was clicked the target class is spoken for."""
     if forged is None or index is None:
         return gr.skip()
-    overlay = backend.mistake_overlay(registry[forged.key], forged, index)
+    overlay = mistake_overlay(registry[forged.key], forged, index)
     label = map_label(forged.outcomes[index], forged.target_class)
     return gr.Image(overlay, label=label, visible=True)
 
@@ -205,7 +211,7 @@ def change_bundle(
     """Another bundle's pairs and layers, and nothing of what the last one gave."""
     session = registry[bundle]
     known = list(session.bundle.layers)
-    pairs = [gr.Button(pair_label(pair)) for pair in backend.pairs_of(session)]
+    pairs = [gr.Button(pair_label(pair)) for pair in pairs_of(session)]
     layers = gr.Dropdown(known, value=known)
     if forged is None or forged.key == session.key:
         return *pairs, layers, *(gr.skip(),) * 5
@@ -225,9 +231,9 @@ def _found(
     session: BundleSession, true: str, target: str, options: dict, progress: gr.Progress
 ) -> tuple[str, str]:
     """The cues as the field holds them, and as bars with the neurons behind them."""
-    cues = backend.cues_of(
+    cues = cues_of(
         session, true, target, **options,
         progress=lambda share: progress(share, desc="reading pictures of the things, once"),
     )  # fmt: skip
     text = ", ".join(map(plain, cues.words))
-    return text, cues_html(session, cues, backend.similarity_of(session).name)
+    return text, cues_html(session, cues, similarity_of(session).name)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from tabs.adversarial import backend
+from tabs.adversarial.cues import AUTOMATIC, CUES, MAX_CUES, NEURONS, WAYS, pairs_of
+from tabs.adversarial.offers import PICTOGRAMS, TEMPLATES, describers, painters
+from tabs.adversarial.pictures import EACH, MAX_PICTURES, PICTURES
 from tabs.server.registry import BundleRegistry
 from tabs.ui import plots
 
 _ARROW = " → "
-_WAYS = " ".join(f"{name.capitalize()}: {meaning}" for name, meaning in backend.WAYS.items())
+_WAYS = " ".join(f"{name.capitalize()}: {meaning}" for name, meaning in WAYS.items())
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def pair_of(label: str) -> list[str]:
 
 def layout(registry: BundleRegistry) -> Widgets:
     """The tab's components; results are hidden until there are some."""
-    offered = backend.pairs_of(registry.first)
+    offered = pairs_of(registry.first)
     with gr.Row():
         true = gr.Textbox(
             offered[0][0], label="The picture shows", max_length=60, elem_id="adversarial-true"
@@ -137,7 +139,7 @@ def _results(box: gr.Column) -> Results:
 
 def _settings(known: list[int]) -> Settings:
     way = gr.Radio(
-        list(backend.WAYS), value=backend.AUTOMATIC, label="Ask the neurons by", info=_WAYS,
+        list(WAYS), value=AUTOMATIC, label="Ask the neurons by", info=_WAYS,
         elem_id="adversarial-way",
     )  # fmt: skip
     # Custom values are those of other bundles, which the handlers sort out.
@@ -146,18 +148,16 @@ def _settings(known: list[int]) -> Settings:
         elem_id="adversarial-layers",
     )  # fmt: skip
     neurons = gr.Slider(
-        1, 1000, backend.NEURONS, step=1, label="Neurons whose phrases are used",
+        1, 1000, NEURONS, step=1, label="Neurons whose phrases are used",
         visible=False, elem_id="adversarial-neurons",
     )  # fmt: skip
     words = gr.Slider(
-        1, backend.MAX_CUES, backend.CUES, step=1, label="Things to find",
+        1, MAX_CUES, CUES, step=1, label="Things to find",
         elem_id="adversarial-words",
     )  # fmt: skip
-    each = gr.Slider(
-        0, 6, backend.EACH, step=1, label="Things in a picture", elem_id="adversarial-each"
-    )
+    each = gr.Slider(0, 6, EACH, step=1, label="Things in a picture", elem_id="adversarial-each")
     count = gr.Slider(
-        1, backend.MAX_PICTURES, backend.PICTURES, step=1, label="Pictures",
+        1, MAX_PICTURES, PICTURES, step=1, label="Pictures",
         elem_id="adversarial-count",
     )  # fmt: skip
     blocked = gr.Textbox(
@@ -165,11 +165,11 @@ def _settings(known: list[int]) -> Settings:
         elem_id="adversarial-blocked",
     )  # fmt: skip
     describer = gr.Radio(
-        backend.describers(), value=backend.TEMPLATES, label="Described by",
+        describers(), value=TEMPLATES, label="Described by",
         elem_id="adversarial-describer",
     )  # fmt: skip
     painter = gr.Radio(
-        backend.painters(), value=backend.PICTOGRAMS, label="Painted by",
+        painters(), value=PICTOGRAMS, label="Painted by",
         elem_id="adversarial-painter",
     )  # fmt: skip
     seed = gr.Number(0, label="Seed", precision=0, elem_id="adversarial-seed")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from clipneurons.adversarial.methods import RECORDED_EMBEDDINGS
 from clipneurons.bundle.unit_words import plain
 from clipneurons.images.convert import png_uri
-from tabs.adversarial.backend import Forged
+from tabs.adversarial.pictures import Forged
 from tabs.server.session import BundleSession
 from tabs.ui import plots
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import gradio as gr
 
 from clipneurons.adversarial.methods import SECOND_ORDER
-from tabs.adversarial import backend, handlers
+from tabs.adversarial import handlers
 from tabs.adversarial.layout import Widgets, layout, pair_of
+from tabs.adversarial.pictures import PURPOSE
 from tabs.server.events import EACH, LATEST, ON_MODEL, PRIVATE
 from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
@@ -27,7 +28,7 @@ _ADDRESSED = "(bundle, ...rest) => [window.cnBundle(bundle), ...rest]"
 
 def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
     """The tab's components and events; ``source`` holds the chosen bundle's key."""
-    gr.Markdown(f"{INTRO} {backend.PURPOSE}", elem_classes="cn-lede")
+    gr.Markdown(f"{INTRO} {PURPOSE}", elem_classes="cn-lede")
     widgets = layout(registry)
     for function, name, seconds in (
         (handlers.find_cues, "find_cues", _FINDING),

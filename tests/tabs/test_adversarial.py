@@ -24,8 +24,36 @@ from clipneurons.adversarial.methods import (
 )
 from clipneurons.bundle.bundle import save_bundle
 from clipneurons.stats.intervals import wilson
-from tabs.adversarial import backend, handlers, results
+from tabs.adversarial import handlers, results
+from tabs.adversarial.cues import (
+    AUTOMATIC,
+    PAIRS,
+    WAYS,
+    cues_of,
+    pairs_of,
+    split_words,
+    with_recordings,
+)
 from tabs.adversarial.layout import pair_label, pair_of
+from tabs.adversarial.offers import (
+    CHAT_MODEL,
+    PAINTER_MODEL,
+    PICTOGRAMS,
+    TEMPLATES,
+    composer,
+    describers,
+    painters,
+    similarity_of,
+)
+from tabs.adversarial.pictures import (
+    CONTROLS,
+    Forged,
+    controls,
+    descriptions_of,
+    forge,
+    mistake_overlay,
+    zip_file,
+)
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tests.helpers.packs import flat_composer
@@ -51,20 +79,20 @@ def session(tmp_path_factory):
 
 
 def forged(session, count=12, seed=0):
-    descriptions = backend.descriptions_of(session, "cat", "dog", ["bone", "leash"], count, seed)
-    batches = list(backend.forge(session, "cat", "dog", descriptions, seed))
+    descriptions = descriptions_of(session, "cat", "dog", ["bone", "leash"], count, seed)
+    batches = list(forge(session, "cat", "dog", descriptions, seed))
     outcomes = tuple(outcome for batch in batches for outcome in batch)
-    return backend.Forged("tiny", "cat", "dog", "these cues", outcomes), batches
+    return Forged("tiny", "cat", "dog", "these cues", outcomes), batches
 
 
 def test_cues_can_be_drawn_and_lead_into_the_dictionary(session):
     # A random model says something drawable towards some names only.
     names = ("dog", "x", "boat", "tree", "car", "sun", "key", "a red hat", "seven", "music")
-    cues = next(c for c in (backend.cues_of(session, "cat", x) for x in names) if c.words)
+    cues = next(c for c in (cues_of(session, "cat", x) for x in names) if c.words)
     assert set(cues.words) <= {"bone", "leash", "palm tree", "poodle"}
-    less = backend.cues_of(session, "cat", cues.target_class, blocked=cues.words[0])
+    less = cues_of(session, "cat", cues.target_class, blocked=cues.words[0])
     assert less.words == cues.words[1:]
-    page = results.cues_html(session, cues, backend.similarity_of(session).name)
+    page = results.cues_html(session, cues, similarity_of(session).name)
     neuron = cues.positive[0].neurons[0]
     assert f"?tab=dictionary&amp;layer={neuron.layer}&amp;unit={neuron.unit}" in page
     assert f">{neuron.layer} · {neuron.unit}</a>" in page
@@ -77,28 +105,28 @@ def test_cues_can_be_drawn_and_lead_into_the_dictionary(session):
 
 
 def test_no_number_of_neurons_is_all_that_they_write(session):
-    cues = backend.cues_of(session, "cat", "boat", neurons=0)
+    cues = cues_of(session, "cat", "boat", neurons=0)
     assert cues.method == DENSE_EFFECTS
-    assert backend.cues_of(session, "cat", "boat", neurons=3).method == SECOND_ORDER
-    assert backend.cues_of(session, "cat", "boat", neurons=0, method=RANDOM_NEURONS).method == (
+    assert cues_of(session, "cat", "boat", neurons=3).method == SECOND_ORDER
+    assert cues_of(session, "cat", "boat", neurons=0, method=RANDOM_NEURONS).method == (
         RANDOM_NEURONS
     )
 
 
 def test_neurons_are_asked_in_the_chosen_way(session):
     """By effects recorded in pictures of each thing, as the library asks them: once for all."""
-    for way in backend.WAYS:
-        expected = DENSE_EFFECTS if way == backend.AUTOMATIC else way
-        assert backend.cues_of(session, "cat", "dog", neurons=0, way=way).method == expected
-    recorded = backend.with_recordings(session)
-    assert backend.with_recordings(session) is recorded
-    paint, bundle = backend.composer(session), session.bundle
+    for way in WAYS:
+        expected = DENSE_EFFECTS if way == AUTOMATIC else way
+        assert cues_of(session, "cat", "dog", neurons=0, way=way).method == expected
+    recorded = with_recordings(session)
+    assert with_recordings(session) is recorded
+    paint, bundle = composer(session), session.bundle
     known = record_cues(bundle, session.lens, paint, paint.concept, paint.concepts)
     assert recorded.cues.row.tolist() == known.row.tolist()
-    rules = CueFilter(backend.similarity_of(session), (), paint.drawable("boat"))
+    rules = CueFilter(similarity_of(session), (), paint.drawable("boat"))
     request = CueRequest("cat", "boat", method=RECORDED_EFFECTS, rules=rules)
     expected = find_cues(replace(bundle, cues=known), session.clip, request)
-    found = backend.cues_of(session, "cat", "boat", way=RECORDED_EFFECTS)
+    found = cues_of(session, "cat", "boat", way=RECORDED_EFFECTS)
     assert found.words == expected.words != []
     assert [cue.score for cue in found.positive] == pytest.approx(
         [cue.score for cue in expected.positive], rel=1e-4
@@ -108,16 +136,16 @@ def test_neurons_are_asked_in_the_chosen_way(session):
 
 def test_recorded_effects_are_compared_with_the_same_pictures_without_neurons(session):
     registry, ask = BundleRegistry([session]), dict(true="cat", fooled="boat", count=2)
-    by_way = {way: handlers.attack(registry, **ask, way=way)["baselines"] for way in backend.WAYS}
+    by_way = {way: handlers.attack(registry, **ask, way=way)["baselines"] for way in WAYS}
     for way, baselines in by_way.items():
         assert (RECORDED_EMBEDDINGS in baselines) is (way == RECORDED_EFFECTS)
-        assert set(baselines) >= set(backend.CONTROLS)
+        assert set(baselines) >= set(CONTROLS)
 
 
 def test_effects_are_not_recorded_in_pictures_that_take_seconds(session, monkeypatch):
-    monkeypatch.setenv(backend.PAINTER_MODEL, "a/painter")
+    monkeypatch.setenv(PAINTER_MODEL, "a/painter")
     with pytest.raises(ValueError, match="thousands of pictures"):
-        backend.cues_of(session, "cat", "dog", painter="a/painter", way=RECORDED_EFFECTS)
+        cues_of(session, "cat", "dog", painter="a/painter", way=RECORDED_EFFECTS)
 
 
 def test_pictures_come_in_batches_with_verdicts_and_are_checked(session):
@@ -166,7 +194,7 @@ def making(session, true, target, edited, filled_in, count=3):
     """What each round of `handlers.make` gives, by the components that the tab gives it to."""
     names = ("forged", "gallery", "rates", "box", "unknown", "described", "saved", "place",
              "cues", "filled_in", "behind", "said")  # fmt: skip
-    settings = ([1, 2], 0, 25, "", backend.TEMPLATES, backend.PICTOGRAMS, "")
+    settings = ([1, 2], 0, 25, "", TEMPLATES, PICTOGRAMS, "")
     asked = (true, target, edited, filled_in, count, 1, 0, *settings)
     rounds = handlers.make(BundleRegistry([session]), "", *asked)
     return [dict(zip(names, values, strict=True)) for values in rounds]
@@ -174,7 +202,7 @@ def making(session, true, target, edited, filled_in, count=3):
 
 def test_cues_follow_the_names_unless_a_visitor_wrote_them(session):
     pairs = [("cat", "x"), ("cat", "boat"), ("dog", "seven"), ("cat", "music"), ("cat", "sun")]
-    found = {pair: ", ".join(backend.cues_of(session, *pair, neurons=0).words) for pair in pairs}
+    found = {pair: ", ".join(cues_of(session, *pair, neurons=0).words) for pair in pairs}
     old, new = next(
         (a, b) for a in pairs for b in pairs if found[a] and found[b] and found[a] != found[b]
     )
@@ -212,14 +240,12 @@ def test_an_attack_is_data(session):
     data = handlers.attack(registry, edited="bone, leash", count=4, each=2)
     assert (data["bundle"], data["true"], data["target"]) == ("tiny", "cat", "dog")
     assert data["cues"] == ["bone", "leash"]
-    assert set(data["baselines"]) == set(backend.CONTROLS)
+    assert set(data["baselines"]) == set(CONTROLS)
     assert data["success"]["pictures"] == sum(one["counts"] for one in data["pictures"])
     low, high = data["success"]["interval"]
     assert 0 <= low <= data["success"]["rate"] <= high <= 1
-    descriptions = backend.descriptions_of(
-        session, "cat", "dog", ["bone", "leash"], 4, 0, "templates", 2
-    )
-    outcomes = [o for batch in backend.forge(session, "cat", "dog", descriptions, 0) for o in batch]
+    descriptions = descriptions_of(session, "cat", "dog", ["bone", "leash"], 4, 0, "templates", 2)
+    outcomes = [o for batch in forge(session, "cat", "dog", descriptions, 0) for o in batch]
     for one, outcome in zip(data["pictures"], outcomes, strict=True):
         assert (one["margin"], one["fooled"]) == (outcome.margin, outcome.fooled)
         encoded = one["image"].removeprefix("data:image/png;base64,")
@@ -246,16 +272,16 @@ def test_words_that_the_model_never_saw_are_told(session):
 
 def test_controls_have_the_same_number_of_pictures(session):
     shares = []
-    rates = backend.controls(session, "cat", "dog", 5, 0, progress=shares.append)
-    assert set(rates) == set(backend.CONTROLS)
+    rates = controls(session, "cat", "dog", 5, 0, progress=shares.append)
+    assert set(rates) == set(CONTROLS)
     assert all(rate.count == 5 for name, rate in rates.items() if name != "no cues")
     assert shares == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_the_map_and_the_zip(session):
     result, _ = forged(session, count=3)
-    assert backend.mistake_overlay(session, result, 2).size == (256, 256)
-    with zipfile.ZipFile(backend.zip_file(result)) as archive:
+    assert mistake_overlay(session, result, 2).size == (256, 256)
+    with zipfile.ZipFile(zip_file(result)) as archive:
         assert archive.namelist() == ["000.png", "001.png", "002.png", "pictures.csv", "README.txt"]
         rows = list(csv.DictReader(io.StringIO(archive.read("pictures.csv").decode())))
         assert [r["description"] for r in rows] == [o.description.text for o in result.outcomes]
@@ -265,31 +291,31 @@ def test_the_map_and_the_zip(session):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda r: backend.cues_of(r, "", "dog"), "class name is empty"),
-        (lambda r: backend.cues_of(r, "cat", "x" * 100), "100 characters"),
+        (lambda r: cues_of(r, "", "dog"), "class name is empty"),
+        (lambda r: cues_of(r, "cat", "x" * 100), "100 characters"),
         (
-            lambda r: backend.cues_of(r, "cat", "dog", painter="/etc/passwd"),
+            lambda r: cues_of(r, "cat", "dog", painter="/etc/passwd"),
             "offers the painters",
         ),
-        (lambda r: backend.cues_of(r, "cat", "dog", words=1000), "1 to 200 words"),
+        (lambda r: cues_of(r, "cat", "dog", words=1000), "1 to 200 words"),
         (
-            lambda r: backend.descriptions_of(r, "cat", "dog", [], 61, 0),
+            lambda r: descriptions_of(r, "cat", "dog", [], 61, 0),
             "Between 1 and 60",
         ),
         (
-            lambda r: backend.descriptions_of(r, "cat", "dog", ["x"] * 51, 1, 0),
+            lambda r: descriptions_of(r, "cat", "dog", ["x"] * 51, 1, 0),
             "At most 50 cues",
         ),
         (
-            lambda r: backend.descriptions_of(r, "cat", "dog", ["x" * 99], 1, 0),
+            lambda r: descriptions_of(r, "cat", "dog", ["x" * 99], 1, 0),
             "99 characters",
         ),
         (
-            lambda r: backend.descriptions_of(r, "cat", "dog", [], 1, 0, "x"),
+            lambda r: descriptions_of(r, "cat", "dog", [], 1, 0, "x"),
             "offers the describ",
         ),
         (
-            lambda r: list(backend.forge(r, "sofa", "dog", [], 0)),
+            lambda r: list(forge(r, "sofa", "dog", [], 0)),
             "no pictogram of 'sofa'",
         ),
     ],
@@ -300,37 +326,37 @@ def test_mistakes_are_told(session, call, message):
 
 
 def test_words_are_split():
-    assert backend.split_words("a, b\nc,,a , ") == ["a", "b", "c"]
-    assert backend.split_words(None) == []  # what Gradio gives for an empty field
+    assert split_words("a, b\nc,,a , ") == ["a", "b", "c"]
+    assert split_words(None) == []  # what Gradio gives for an empty field
 
 
 def test_models_are_the_owners_choice(session, tmp_path, monkeypatch):
     line = "a cat with a bone and a leash"
     chat = str(chat_folder(tmp_path / "chat", [line]))
     painter = str(painter_folder(tmp_path / "painter"))
-    assert (backend.describers(), backend.painters()) == (
+    assert (describers(), painters()) == (
         ["templates"],
         ["pictograms"],
     )
-    monkeypatch.setenv(backend.CHAT_MODEL, chat)
-    monkeypatch.setenv(backend.PAINTER_MODEL, painter)
-    assert backend.describers() == ["templates", chat]
-    assert backend.painters() == ["pictograms", painter]
-    found = backend.descriptions_of(session, "cat", "dog", ["bone"], 1, 0, chat)
+    monkeypatch.setenv(CHAT_MODEL, chat)
+    monkeypatch.setenv(PAINTER_MODEL, painter)
+    assert describers() == ["templates", chat]
+    assert painters() == ["pictograms", painter]
+    found = descriptions_of(session, "cat", "dog", ["bone"], 1, 0, chat)
     assert [d.text for d in found] == [line]
-    ((outcome,),) = backend.forge(session, "cat", "dog", found, 0, painter)
+    ((outcome,),) = forge(session, "cat", "dog", found, 0, painter)
     assert outcome.presence == "unchecked"
 
 
 def test_the_bundles_own_pairs_are_offered_and_a_strangers_checked(tmp_path):
     def offered(shipped):
         bundle = replace(tiny_bundle(), opening={"pairs": shipped})
-        return backend.pairs_of(BundleSession("tiny", tmp_path, bundle))
+        return pairs_of(BundleSession("tiny", tmp_path, bundle))
 
-    assert offered([["apple", "flower"]])[:2] == [("apple", "flower"), backend.PAIRS[0]]
-    assert len(offered([["apple", "flower"]])) == len(backend.PAIRS)
+    assert offered([["apple", "flower"]])[:2] == [("apple", "flower"), PAIRS[0]]
+    assert len(offered([["apple", "flower"]])) == len(PAIRS)
     rows = (["cat"], ["cat", ""], ["a", "b", "c"], [1, 2], ["cat", "x" * 99], ["cat", "cat"], "ab")
     for wrong in (None, 1, "cat", *([row] for row in rows)):
-        assert offered(wrong) == list(backend.PAIRS)
-    for pair in backend.PAIRS:
+        assert offered(wrong) == list(PAIRS)
+    for pair in PAIRS:
         assert tuple(pair_of(pair_label(pair))) == pair
