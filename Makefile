@@ -28,7 +28,7 @@ lint: $(VENV)/.test
 # The default bundles, again, after the small CLIP's weights have changed.
 bundles: $(VENV)/.app
 	$(VENV)/bin/python -m export run --model artifacts/mini-vit --out artifacts/mini-vit --overwrite --restart \
-	  --storage float16 --gallery-mb 2
+	  --storage float16 --gallery-mb 2.4
 	$(VENV)/bin/python -m export run --model artifacts/mini-rn --out artifacts/mini-rn --overwrite --restart \
 	  --storage float16 --gallery-mb 1.4 --top-k 50
 	$(VENV)/bin/python -m export evaluate --no-fidelity --segmentation --refined
