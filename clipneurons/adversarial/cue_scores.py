@@ -45,6 +45,18 @@ class PhraseScores:
     behind: Callable[[int], tuple[CueNeuron, ...]] = lambda text: ()
 
 
+def _strongest(
+    layer: Int[Tensor, " unit"], unit: Int[Tensor, " unit"], parts: Float[Tensor, " unit"]
+) -> tuple[CueNeuron, ...]:
+    """Those of the units with the largest parts."""
+    order = parts.abs().argsort(descending=True, stable=True)[:NEURONS_SHOWN]
+    return tuple(
+        CueNeuron(int(layer[i]), int(unit[i]), float(parts[i]))
+        for i in order.tolist()
+        if parts[i] != 0
+    )
+
+
 class Units(StackedUnits):
     """Stacked units that push from one class to another."""
 
@@ -76,12 +88,7 @@ class Units(StackedUnits):
 
     def named(self, parts: Float[Tensor, " unit"]) -> tuple[CueNeuron, ...]:
         """The units with the largest parts."""
-        order = parts.abs().argsort(descending=True, stable=True)[:NEURONS_SHOWN]
-        return tuple(
-            CueNeuron(int(self.layer[i]), int(self.unit[i]), float(parts[i]))
-            for i in order.tolist()
-            if parts[i] != 0
-        )
+        return _strongest(self.layer, self.unit, parts)
 
 
 @dataclass(frozen=True)
@@ -166,14 +173,17 @@ def _by_recorded_effects(bundle: Bundle, request: CueRequest, difference: Tensor
     written = sum(recordings.layers[layer].written for layer in request.layers)
 
     def behind(text: int) -> tuple[CueNeuron, ...]:
-        cue, found = int(recordings.row[text]), []
-        for layer in request.layers if cue >= 0 else ():
+        cue = recordings.row[text]
+        if cue < 0:
+            return ()
+        layers, units, shares = [], [], []
+        for layer in request.layers:
             loudest = recordings.layers[layer].units[cue]
             along = bundle.layers[layer].directions[loudest].cpu() @ difference
-            shares = recordings.layers[layer].effects[cue] * along
-            pairs = zip(loudest.tolist(), shares.tolist(), strict=True)
-            found += [CueNeuron(layer, unit, share) for unit, share in pairs if share]
-        return tuple(sorted(found, key=lambda one: -abs(one.share))[:NEURONS_SHOWN])
+            layers.append(torch.full_like(loudest, layer))
+            units.append(loudest)
+            shares.append(recordings.layers[layer].effects[cue] * along)
+        return _strongest(torch.cat(layers), torch.cat(units), torch.cat(shares))
 
     return PhraseScores(_of_phrases(recordings.row, written @ difference), behind)
 

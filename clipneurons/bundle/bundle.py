@@ -42,6 +42,7 @@ from clipneurons.bundle.folders import CHECKSUMS, FolderDamaged, checked_files, 
 from clipneurons.bundle.hub import is_remote, resolve
 from clipneurons.bundle.labels import LayerLabels
 from clipneurons.bundle.layer_arrays import LayerArrays
+from clipneurons.bundle.storage import narrow
 from clipneurons.bundle.thumbnails import Examples
 from clipneurons.bundle.weaker_images import sampled
 
@@ -181,8 +182,7 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         mine = layer_arrays.to_tensors(arrays, layer, half)
         neurons |= mine.neurons
         decomposition |= mine.decomposition
-    texts = bundle.text_embeddings.half() if half else bundle.text_embeddings
-    decomposition["text_embeddings"] = texts.contiguous()
+    decomposition["text_embeddings"] = narrow(bundle.text_embeddings, half).contiguous()
     captions = "".join(f"{line}\n" for line in bundle.examples.captions).encode()
     pictures = {
         "ids": bundle.examples.ids,

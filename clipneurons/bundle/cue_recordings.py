@@ -56,10 +56,7 @@ def to_bytes(recordings: CueRecordings, schema: int, half: bool = False) -> byte
     tensors = {"row": recordings.row, "embeddings": recordings.embeddings}
     for layer, mine in recordings.layers.items():
         tensors |= {f"layer{layer}.{name}": getattr(mine, name) for name in _COLUMNS}
-    stored = {
-        name: (value.half() if half and value.is_floating_point() else narrow(value)).contiguous()
-        for name, value in tensors.items()
-    }
+    stored = {name: narrow(value, half).contiguous() for name, value in tensors.items()}
     return save(stored, {"schema_version": str(schema)})
 
 

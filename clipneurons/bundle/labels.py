@@ -110,8 +110,7 @@ def to_bytes(labels: Mapping[int, LayerLabels], schema: int, half: bool = False)
     tensors = {}
     for layer, mine in labels.items():
         for name in NAMES:
-            value = wide(getattr(mine, name))
-            value = value.half() if half and name == "coefficients" else narrow(value)
+            value = narrow(wide(getattr(mine, name)), half and name == "coefficients")
             tensors[f"layer{layer}.{name}"] = value.contiguous()
         if mine.groups is not None:
             tensors |= group_tensors(layer, mine.groups)

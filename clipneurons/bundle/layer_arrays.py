@@ -79,17 +79,17 @@ def to_tensors(arrays: LayerArrays, layer: int, half: bool = False) -> LayerTens
     """As they are stored; the same arrays give the same tensors. `half`: in float16."""
     neurons = {}
     for name in _NEURON_TENSORS:
-        value = getattr(arrays, name)
-        value = value.half() if half and name in _STORED_HALF else value
-        neurons[_IN_FILES.get(name, name)] = narrow(value)
+        value = narrow(getattr(arrays, name), half and name in _STORED_HALF)
+        neurons[_IN_FILES.get(name, name)] = value
     if half and (sizes := along(arrays.means, arrays.directions)) is not None:
         del neurons["means"]
         neurons[_MEAN_SIZES] = sizes.half()
     for name in WEAKER:
         if (places := getattr(arrays, name)) is not None:
             neurons[name] = narrow(places)
-    coefficients = arrays.coefficients.half() if half else arrays.coefficients
-    decomposition = {"indices": narrow(arrays.indices), "coefficients": coefficients}
+    decomposition = {
+        "indices": narrow(arrays.indices), "coefficients": narrow(arrays.coefficients, half),
+    }  # fmt: skip
     return LayerTensors(_of_layer(layer, neurons), _of_layer(layer, decomposition))
 
 

@@ -5,9 +5,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def narrow(value: Tensor) -> Tensor:
-    """Whole numbers in 8 or 16 bits where they fit; `wide` widens them again."""
-    if value.is_floating_point() or not value.numel():
+def narrow(value: Tensor, half: bool = False) -> Tensor:
+    """Whole numbers in 8 or 16 bits where they fit, others in float16 if `half`; see `wide`."""
+    if value.is_floating_point():
+        return value.half() if half else value
+    if not value.numel():
         return value
     low, high = (int(v) for v in value.aminmax())
     for width in (torch.int8, torch.int16):

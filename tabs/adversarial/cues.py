@@ -115,7 +115,7 @@ def with_recordings(
     """
     from clipneurons.adversarial.cue_recorder import record_cues
 
-    bundle, paint = session.bundle, composer(session)
+    bundle = session.bundle
     if bundle.cues:
         return bundle
     if painter != PICTOGRAMS:
@@ -125,6 +125,7 @@ def with_recordings(
         )
 
     def make() -> Bundle:
+        paint = composer(session)
         cues = record_cues(
             bundle, session.lens, paint, paint.concept, paint.concepts, progress=progress
         )
