@@ -11,12 +11,14 @@ import os
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
 
+from clipneurons.bundle.bundle import load_bundle, save_bundle
 from tabs.adversarial.pictures import PICTURES
 from tests.helpers.app_server import ROOT, running_app
 from tests.helpers.hub_standin import Repository, serve
@@ -26,6 +28,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 BUNDLED = ROOT / "artifacts" / "mini-vit"
 PATIENCE = 60_000  # ms; a busy machine with two cores
+_NAMES = ("true", "fooled")  # of the adversarial tab
 
 pytestmark = [
     pytest.mark.browser,
@@ -46,9 +49,12 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_bundles(tmp_path_factory):
-    """The address of a page with two tiny bundles, "one" and "two"."""
+    """The address of a page with two tiny bundles, "one" and "two", of which the second says what
+    it opens with."""
     root = tmp_path_factory.mktemp("two")
     folders = [tiny_bundle_folder(root / name) for name in ("one", "two")]
+    second = replace(load_bundle(folders[1]), opening={"pairs": [["ship", "rabbit"]]})
+    save_bundle(second, folders[1])
     with running_app(folders, root / "log.txt") as (address, _):
         yield address
 
@@ -379,9 +385,13 @@ def test_a_link_brings_a_picture_of_another_bundle(visit, two_bundles, tab):
 
 def test_another_bundle_is_in_the_address_of_every_tab(visit, two_bundles):
     page = visit("?tab=about&picture=5", address=two_bundles)
-    page.click("#bundle input")
-    page.locator("[role=option] >> text=two").first.click()
+    choose_bundle(page, "two")
     page.wait_for_function("location.search === '?tab=about&bundle=two'")
+
+
+def choose_bundle(page, name: str) -> None:
+    page.click("#bundle input")
+    page.locator(f"[role=option] >> text={name}").first.click()
 
 
 def test_the_link_of_any_tab_is_copied(visit):
@@ -772,6 +782,21 @@ def test_cues_and_results_follow_the_names(visit):
     page.fill("#adversarial-fooled textarea, #adversarial-fooled input", "house")
     page.wait_for_selector("#adversarial-rates", state="hidden")
     assert page.input_value("#adversarial-cues textarea") == "bone, leash"
+
+
+def test_a_link_opens_the_pair_of_its_bundle_and_own_names_stay(visit, two_bundles):
+    page = visit("?tab=adversarial&bundle=two", address=two_bundles)
+    page.wait_for_selector("#adversarial-rates >> text=Pictures of ship that are read as rabbit")
+    page.wait_for_selector("#adversarial-zip:not([disabled])")
+    fields = [f"#adversarial-{name} textarea, #adversarial-{name} input" for name in _NAMES]
+    assert [page.input_value(field) for field in fields] == ["ship", "rabbit"]
+    choose_bundle(page, "one")
+    page.wait_for_selector("#adversarial-rates", state="hidden")
+    assert [page.input_value(field) for field in fields] == ["cat", "dog"]
+    page.fill(fields[1], "house")
+    choose_bundle(page, "two")
+    page.wait_for_selector("#adversarial-examples >> text=ship → rabbit")
+    assert [page.input_value(field) for field in fields] == ["cat", "house"]
 
 
 def test_what_is_called_off_before_the_server_has_named_it_is_called_off(visit):

@@ -128,16 +128,18 @@ def make(
 
 
 def make_first(
-    registry: BundleRegistry, bundle: str, forged: Forged | None, true: str, fooled: str,
-    edited: str, filled_in: str, count: int, *settings,
+    registry: BundleRegistry, bundle: str, forged: Forged | None, offered: tuple[str, str],
+    true: str, fooled: str, edited: str, filled_in: str, count: int, *settings,
 ) -> Iterator[tuple]:  # fmt: skip
     """`make`, a few pictures, where nothing was made yet with this bundle."""
     session = registry.unasked(bundle)
     if session is None or (forged is not None and forged.key == session.key):
         yield gr.skip()
         return
+    true, fooled, offered = names_of(session, true, fooled, offered)
     asked = (true, fooled, edited, filled_in, min(count, _EXAMPLE), *settings)
-    yield from make(registry, bundle, *asked)
+    for made in make(registry, bundle, *asked):
+        yield true, fooled, offered, *made
 
 
 def attack(
@@ -206,16 +208,27 @@ def change_names(registry: BundleRegistry, edited: str, filled_in: str):
 
 
 def change_bundle(
-    registry: BundleRegistry, bundle: str, forged: Forged | None, edited: str, filled_in: str
-):
+    registry: BundleRegistry, bundle: str, forged: Forged | None, true: str, fooled: str,
+    offered: tuple[str, str], edited: str, filled_in: str,
+):  # fmt: skip
     """Another bundle's pairs and layers, and nothing of what the last one gave."""
     session = registry[bundle]
     known = list(session.bundle.layers)
     pairs = [gr.Button(pair_label(pair)) for pair in pairs_of(session)]
-    layers = gr.Dropdown(known, value=known)
-    if forged is None or forged.key == session.key:
-        return *pairs, layers, *(gr.skip(),) * 5
-    return *pairs, layers, *change_names(registry, edited, filled_in)
+    names = names_of(session, true, fooled, offered)
+    kept = forged is None or forged.key == session.key
+    emptied = (gr.skip(),) * 5 if kept else change_names(registry, edited, filled_in)
+    return *pairs, gr.Dropdown(known, value=known), *names, *emptied
+
+
+def names_of(
+    session: BundleSession, true: str, fooled: str, offered: tuple[str, str]
+) -> tuple[str, str, tuple[str, str]]:
+    """The visitor's own names, or the pair this bundle opens with; and what was offered last."""
+    if (true, fooled) != tuple(offered):
+        return true, fooled, offered
+    pair = pairs_of(session)[0]
+    return *pair, pair
 
 
 def _options(

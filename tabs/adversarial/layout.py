@@ -48,12 +48,13 @@ class Results:
 class Widgets:
     """All of the tab.
 
-    `forged` is what was made last, `filled_in` the cues that were last written into `cues` by the
-    page itself: others are the visitor's own.
+    `forged` is what was made last; `filled_in` and `offered` are the cues and the names that were
+    last written into their fields by the page itself: others are the visitor's own.
     """
 
     forged: gr.State
     filled_in: gr.State
+    offered: gr.State
     true: gr.Textbox
     target: gr.Textbox
     pairs: list[gr.Button]
@@ -113,8 +114,8 @@ def layout(registry: BundleRegistry) -> Widgets:
     with gr.Accordion("Advanced", open=False, elem_id="adversarial-advanced"):
         settings = _settings(list(registry.first.bundle.layers))
     return Widgets(
-        gr.State(), gr.State(""), true, target, pairs, cues, draw, look, stop, settings, unknown,
-        results, behind, said,
+        gr.State(), gr.State(""), gr.State(offered[0]), true, target, pairs, cues, draw, look, stop,
+        settings, unknown, results, behind, said,
     )  # fmt: skip
 
 

@@ -71,13 +71,15 @@ def _makers(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
         handler(registry, handlers.explain, _FINDING), [widgets.forged, number], results.place,
         **ON_MODEL, **LATEST, **PRIVATE,
     )  # fmt: skip
-    others = [widgets.true.change, widgets.target.change, widgets.stop.click]
+    others = [*_chosen(widgets), widgets.stop.click]
     gr.on(others, None, cancels=[made], **PRIVATE)
 
     def when_selected(tab: gr.Tab) -> None:
         first = tab.select(
-            handler(registry, handlers.make_first, _MAKING), [source, widgets.forged, *asked],
-            shown, show_progress="hidden", js=_ADDRESSED, **ON_MODEL, **PRIVATE,
+            handler(registry, handlers.make_first, _MAKING),
+            [source, widgets.forged, widgets.offered, *asked],
+            [widgets.true, widgets.target, widgets.offered, *shown],
+            show_progress="hidden", js=_ADDRESSED, **ON_MODEL, **PRIVATE,
         )  # fmt: skip
         gr.on([*others, widgets.cues.input], None, cancels=[first], **PRIVATE)
 
@@ -91,10 +93,17 @@ def _follow_the_names(registry: BundleRegistry, source, widgets: Widgets) -> Non
     for button in widgets.pairs:
         button.click(pair_of, [button], [widgets.true, widgets.target], **PRIVATE)
     gr.on(
-        [widgets.true.change, widgets.target.change], handler(registry, handlers.change_names),
+        _chosen(widgets), handler(registry, handlers.change_names),
         cues, emptied, show_progress="hidden", **LATEST, **PRIVATE,
     )  # fmt: skip
+    names = [widgets.true, widgets.target, widgets.offered]
     source.change(
-        handler(registry, handlers.change_bundle), [source, widgets.forged, *cues],
-        [*widgets.pairs, widgets.settings.layers, *emptied], **PRIVATE,
+        handler(registry, handlers.change_bundle), [source, widgets.forged, *names, *cues],
+        [*widgets.pairs, widgets.settings.layers, *names, *emptied], **PRIVATE,
     )  # fmt: skip
+
+
+def _chosen(widgets: Widgets) -> list[Callable]:
+    """A visitor chooses other names; the page itself may write some, which starts nothing."""
+    buttons = (button.click for button in widgets.pairs)
+    return [widgets.true.input, widgets.target.input, *buttons]

@@ -24,3 +24,22 @@
     true,
   );
 })();
+// Gradio takes a key that is pressed for input into a text field, and hears nothing of what is
+// pasted, dropped, cut or dictated: it is told that a key was pressed then too.
+(() => {
+  let typing = null; // the field whose key press has not put its letter in yet
+  const textField = (event) => event.target.closest?.("[data-testid=textbox]");
+  addEventListener(
+    "keypress",
+    (event) => {
+      typing = textField(event);
+      setTimeout(() => (typing = null));
+    },
+    true,
+  );
+  addEventListener("input", (event) => {
+    const field = textField(event);
+    if (!field || field === typing) return;
+    field.dispatchEvent(new KeyboardEvent("keypress", { key: "Unidentified", bubbles: true }));
+  });
+})();

@@ -230,9 +230,16 @@ def test_baselines_and_the_zip_come_last(session):
     assert "no cues" in last["rates"]
     assert (first["saved"].interactive, last["saved"].interactive) == (False, True)
     again = handlers.make_first(
-        BundleRegistry([session]), "", first["forged"], "cat", "dog", "", "", 30
+        BundleRegistry([session]), "", first["forged"], ("cat", "dog"), "cat", "dog", "", "", 30
     )
     assert [len(update) for update in again] == [1], "what was made is not made again"
+
+
+def test_names_that_the_page_offered_follow_the_bundle_and_a_visitors_own_stay(session):
+    opening = pairs_of(session)[0]
+    offered = ("ant", "lime")
+    assert handlers.names_of(session, *offered, offered) == (*opening, opening)
+    assert handlers.names_of(session, "ant", "house", offered) == ("ant", "house", offered)
 
 
 def test_an_attack_is_data(session):
