@@ -159,6 +159,13 @@ def _standardised(values: Float[Tensor, "image unit"]) -> Float[Tensor, "image u
     return torch.where(alive, centred / deviation.clamp_min(1e-30), 0.0)
 
 
+def mean_difference(
+    values: Float[Tensor, "image embed"], labels: Float[Tensor, "permutation image"]
+) -> Float[Tensor, " permutation"]:
+    """Squared length of the difference of the means under each labelling."""
+    return (labels @ (values - values.mean(0))).square().sum(1)
+
+
 def mmd(
     values: Float[Tensor, "image embed"], labels: Float[Tensor, "permutation image"]
 ) -> Float[Tensor, " permutation"]:

@@ -21,12 +21,30 @@ from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import EmbeddedTextPool, Profiler, compare, text_scores
 from clipneurons.shift.localisation import examples, localise_change
-from clipneurons.stats.two_sample import classifier, mmd, p_values, permuted_labels
+from clipneurons.stats.two_sample import (
+    classifier,
+    mean_difference,
+    mmd,
+    p_values,
+    permuted_labels,
+)
 from export.common.errors import UserError
 from export.evaluation.flags import PowerOptions
-from export.evaluation.shift_scenes import Pools, Sample, draw, make_pools
+from export.evaluation.shift_scenes import (
+    ANYWHERE,
+    CLASS,
+    MARK,
+    SPOILT,
+    Pools,
+    Sample,
+    draw,
+    make_pools,
+)
 
-SHIFTS = ("none", "style", "background", "vehicles", "mark:0.01", "mark:0.05", "mark:0.2")
+SHIFTS = (
+    "none", "style", "background", *SPOILT, "vehicles", f"{CLASS}:0.1",
+    *(f"{MARK}:{share}" for share in (0.01, 0.05, 0.2)), f"{ANYWHERE}:0.2",
+)  # fmt: skip
 NAMED = 5  # words among which a planted concept counts as named
 
 
@@ -99,6 +117,7 @@ def _run(
     embeddings = torch.cat([reference.embeddings, new.embeddings])
     labels = permuted_labels(size, len(new), permutations, run)
     row = {"ours": ours.p} | {f"ours {name}": p for name, p in ours.tests.items()}
+    row["embedding mean"] = p_values(mean_difference(embeddings, labels))[0].item()
     row["MMD"] = p_values(mmd(embeddings, labels))[0].item()
     row["classifier"] = p_values(classifier(embeddings, labels, run))[0].item()
     if sample.words:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from itertools import repeat
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageFilter
 
 from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import Profile, Profiler
@@ -16,6 +19,22 @@ from clipneurons.synthetic.scenes import SceneConfig, Scenes
 
 # The corner and size of a watermark, as shares of the image.
 _MARK = (0.62, 0.62, 0.36)
+# Watermarks at one place, and each anywhere; images of a class that the reference has none of.
+MARK, ANYWHERE, CLASS = "mark", "mark anywhere", "class"
+
+
+def _jpeg(image: Image.Image) -> Image.Image:
+    with BytesIO() as file:
+        image.save(file, "JPEG", quality=30)
+        return Image.open(file).convert("RGB")
+
+
+# What a camera or a pipeline may do to every image.
+SPOILT = {
+    "brightness": lambda image: ImageEnhance.Brightness(image).enhance(0.8),
+    "blur": lambda image: image.filter(ImageFilter.GaussianBlur(0.7)),
+    "jpeg": _jpeg,
+}
 
 
 @dataclass(frozen=True)
@@ -44,14 +63,17 @@ class Images:
 
 @dataclass(frozen=True)
 class Pools:
-    """Images to draw samples from; ``marks`` by the concept of the watermark."""
+    """Images to draw samples from.
+
+    ``changed`` by what was done to all of them; ``planted`` by what is on some of a sample's
+    images, then by the concept that it is.
+    """
 
     usual: Images
-    style: Images
-    background: Images
     others: Images
     vehicles: Images
-    marks: dict[str, Images]
+    changed: dict[str, Images]
+    planted: dict[str, dict[str, Images]]
     vehicle_words: frozenset[str]
 
 
@@ -64,10 +86,12 @@ class Sample:
     words: frozenset[str] = frozenset()
 
 
-def marked(image: np.ndarray, mark: np.ndarray) -> np.ndarray:
-    """The image with a pictogram [side, side, 4] over its lower right corner."""
+def marked(
+    image: np.ndarray, mark: np.ndarray, place: tuple[float, float] = _MARK[:2]
+) -> np.ndarray:
+    """The image with a pictogram [side, side, 4] at a place: over its lower right corner."""
     size = len(image)
-    left, top, side = (round(share * size) for share in _MARK)
+    left, top, side = (round(share * size) for share in (*place, _MARK[2]))
     drawn = Image.fromarray(mark).resize((side, side), Image.Resampling.LANCZOS)
     canvas = Image.fromarray(image)
     canvas.paste(drawn, (left, top), drawn)
@@ -98,44 +122,62 @@ def make_pools(
         made = Scenes(source, SceneConfig(size=size, **options), number, seed + offset)
         return (made[i].image for i in range(number))
 
-    vehicles = tuple(c for c in pack.concepts if pack.groups[c] == "vehicle")
-    others = tuple(c for c in pack.concepts if pack.groups[c] != "vehicle")
-    marks = {}
-    for number, concept in enumerate(concepts):
+    def spoilt(how: Callable, offset: int):
+        made = scenes(count // 2, offset)
+        return (np.asarray(how(Image.fromarray(image))) for image in made)
+
+    def watermarked(concept: str, offset: int, places: Iterable) -> Images:
         # One drawing, always the same: the concept in the first style that has it.
         mark = pack.lookup(concept, pack.styles_of(concept)[0])
-        usual = scenes(count // 12, 10 + number)
-        marks[concept] = profile(marked(image, mark) for image in usual)
+        images = scenes(count // 12, offset)
+        return profile(marked(*each) for each in zip(images, repeat(mark), places))
+
+    vehicles = tuple(c for c in pack.concepts if pack.groups[c] == "vehicle")
+    others = tuple(c for c in pack.concepts if pack.groups[c] != "vehicle")
+    anywhere = np.random.default_rng(seed).uniform(0, 1 - _MARK[2], (count // 12, 2))
+    single = partial(scenes, objects=(1, 1))
     return Pools(
         usual=profile(scenes(count, 0)),
-        style=profile(scenes(count // 2, 1, held)),
-        background=profile(scenes(count // 2, 2, backgrounds=("stripes",))),
-        others=profile(scenes(count, 3, objects=(1, 1), concepts=others)),
-        vehicles=profile(scenes(count // 4, 4, objects=(1, 1), concepts=vehicles)),
-        marks=marks,
+        others=profile(single(count, 3, concepts=others)),
+        vehicles=profile(single(count // 4, 4, concepts=vehicles)),
+        changed={
+            "style": profile(scenes(count // 2, 1, held)),
+            "background": profile(scenes(count // 2, 2, backgrounds=("stripes",))),
+            **{name: profile(spoilt(how, 5 + i)) for i, (name, how) in enumerate(SPOILT.items())},
+        },
+        planted={
+            MARK: {c: watermarked(c, 10 + i, repeat(_MARK[:2])) for i, c in enumerate(concepts)},
+            ANYWHERE: {c: watermarked(c, 1000 + i, anywhere) for i, c in enumerate(concepts)},
+            CLASS: {
+                c: profile(single(count // 12, 2000 + i, concepts=(c,)))
+                for i, c in enumerate(vehicles[: len(concepts)])
+            },
+        },
         vehicle_words=frozenset(vehicles) | {"vehicle", "car", "transport"},
     )
 
 
 def draw(pools: Pools, shift: str, size: int, rng: np.random.Generator, turn: int) -> Sample:
-    """A sample of one kind of shift: none, style, background, vehicles, or mark:SHARE.
+    """A sample of one kind of shift: none, vehicles, one of ``pools.changed``, or of
+    ``pools.planted`` with its share, such as mark:0.2.
 
-    Watermarks take turns, so that all are planted about as often.
+    What is planted takes turns, so that all are planted about as often.
     """
     kind, _, share = shift.partition(":")
     if kind == "vehicles":
         reference, new = (_mixed(pools, size, portion, rng) for portion in (0.1, 0.4))
         return Sample(reference, new, pools.vehicle_words)
-    first = rng.permutation(len(pools.usual))
-    reference = pools.usual[first[:size]]
-    fresh = pools.usual[first[size : 2 * size]]
+    pool = pools.others if kind == CLASS else pools.usual
+    first = rng.permutation(len(pool))
+    reference, fresh = pool[first[:size]], pool[first[size : 2 * size]]
     if kind == "none":
         return Sample(reference, fresh)
-    if kind in ("style", "background"):
-        pool = getattr(pools, kind)
+    if kind in pools.changed:
+        pool = pools.changed[kind]
         return Sample(reference, pool[rng.choice(len(pool), size, replace=False)])
-    concept = list(pools.marks)[turn % len(pools.marks)]
-    pool = pools.marks[concept]
+    by_concept = pools.planted[kind]
+    concept = list(by_concept)[turn % len(by_concept)]
+    pool = by_concept[concept]
     number = min(int(rng.binomial(size, float(share))), len(pool))
     planted = pool[rng.choice(len(pool), number, replace=False)]
     return Sample(reference, Images.cat([fresh[: size - number], planted]), frozenset({concept}))

@@ -5,6 +5,7 @@ import torch
 from clipneurons.stats.two_sample import (
     benjamini_hochberg,
     classifier,
+    mean_difference,
     mmd,
     p_values,
     permuted_labels,
@@ -102,7 +103,15 @@ def test_mmd_is_the_loop_over_pairs_of_images():
         assert value == pytest.approx(naive_shift.mmd(values.double().numpy(), row), rel=1e-4)
 
 
-@pytest.mark.parametrize("test", [mmd, classifier])
+def test_the_mean_difference_is_that_of_two_means():
+    values, labels = skewed(13, 4), permuted_labels(5, 8, 6)
+    got = mean_difference(values, labels)
+    for row, value in zip(labels, got.tolist(), strict=True):
+        sides = (values.double()[side].mean(0) for side in (row > 0, row < 0))
+        assert value == pytest.approx((next(sides) - next(sides)).square().sum().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("test", [mean_difference, mmd, classifier])
 def test_baselines_find_a_shift_and_give_few_false_alarms(test):
     alarms, found = 0, 0
     for seed in range(15):

@@ -8,7 +8,7 @@ from PIL import Image
 from clipneurons.shift.comparison import Profile
 from export.__main__ import main
 from export.evaluation.shift_power import SHIFTS, table
-from export.evaluation.shift_scenes import Images, Pools, draw, marked
+from export.evaluation.shift_scenes import CLASS, MARK, SPOILT, Images, Pools, draw, marked
 from tests.helpers.tiny import tiny_bundle_folder
 
 
@@ -156,6 +156,17 @@ def test_a_mark_covers_its_corner_and_nothing_else():
     assert (got[:31] == 200).all()
     assert (got[:, :31] == 200).all()
     assert (got[32:48, 32:48] == 0).all()
+    elsewhere = marked(image, mark, (0.0, 0.5))
+    assert (elsewhere[26:42, 1:17] == 0).all()
+    assert (elsewhere[:24] == 200).all()
+
+
+@pytest.mark.parametrize("how", SPOILT.values(), ids=SPOILT)
+def test_what_spoils_an_image_changes_it_a_little(how):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    got = how(image)
+    assert (got.size, got.mode) == (image.size, "RGB")
+    assert 1 < np.abs(np.asarray(got, int) - np.asarray(image, int)).mean() < 80
 
 
 def pool(value, count=24):
@@ -164,18 +175,23 @@ def pool(value, count=24):
 
 
 def test_samples_hold_what_their_shift_says():
-    usual, marks = pool(0), {"cat": pool(1), "dog": pool(2)}
-    pools = Pools(usual, pool(3), pool(4), pool(5), pool(6), marks, frozenset({"car"}))
+    planted = {MARK: {"cat": pool(1), "dog": pool(2)}, CLASS: {"tram": pool(7)}}
+    changed = {"style": pool(3), "blur": pool(4)}
+    pools = Pools(pool(0), pool(5), pool(6), changed, planted, frozenset({"car"}))
 
     def new(shift, turn=0):
         return draw(pools, shift, 10, np.random.default_rng(0), turn)
 
     assert new("none").new.pixels.max() == 0
     assert (new("style").new.pixels == 3).all()
-    assert (new("background").new.pixels == 4).all()
+    assert (new("blur").new.pixels == 4).all()
     vehicles = new("vehicles")
     assert set(np.unique(vehicles.new.pixels)) == {5, 6}
     assert vehicles.words == {"car"}
+    newcomers = new(f"{CLASS}:0.5")
+    assert newcomers.words == {"tram"}
+    assert (newcomers.reference.pixels == 5).all(), "the reference has none of the class"
+    assert set(np.unique(newcomers.new.pixels)) == {5, 7}
     for turn, (word, value) in enumerate([("cat", 1), ("dog", 2), ("cat", 1)]):
         sample = new("mark:0.5", turn)
         assert sample.words == {word}
