@@ -19,7 +19,8 @@ from PIL import Image, ImageStat
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
-from clipneurons.shift.comparison import EmbeddedTextPool, Profile, Profiler, compare
+from clipneurons.shift.comparison import EmbeddedTextPool, compare
+from clipneurons.shift.profile import Profile, Profiler
 from clipneurons.synthetic.photographs import load_photographs
 from clipneurons.synthetic.pictograms import load_pictograms
 

@@ -14,16 +14,10 @@ from clipneurons.bundle.bundle import load_bundle
 from clipneurons.bundle.unit_words import neuron_and_head, signed_words, unit_name
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
-from clipneurons.shift.comparison import (
-    EmbeddedTextPool,
-    Profile,
-    Profiler,
-    Shift,
-    check_level,
-    compare,
-)
+from clipneurons.shift.comparison import EmbeddedTextPool, Shift, check_level, compare
 from clipneurons.shift.localisation import cut, examples, localise_change, where
 from clipneurons.shift.monitor import Monitor
+from clipneurons.shift.profile import Profile, Profiler
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
 from export.data.dataset import Raw, Source

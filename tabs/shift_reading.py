@@ -13,7 +13,8 @@ from tabs.server.session import BundleSession
 from tabs.server.uploads import open_image
 
 if TYPE_CHECKING:
-    from clipneurons.shift.comparison import EmbeddedTextPool, Profiler
+    from clipneurons.shift.comparison import EmbeddedTextPool
+    from clipneurons.shift.profile import Profiler
 
 _FRAME = "#0072b2"
 
@@ -42,7 +43,8 @@ def compare_images(
 
 def prepared(session: BundleSession) -> tuple[Profiler, EmbeddedTextPool]:
     """What any two sets are compared with, made once."""
-    from clipneurons.shift.comparison import EmbeddedTextPool, Profiler
+    from clipneurons.shift.comparison import EmbeddedTextPool
+    from clipneurons.shift.profile import Profiler
 
     def texts() -> EmbeddedTextPool:
         pool = EmbeddedTextPool.of(session.bundle)

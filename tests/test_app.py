@@ -311,7 +311,8 @@ def test_compared_sets_are_data(client, tmp_path, bundle):
         new.append(handle_file(tmp_path / f"new{i}.png"))
     found = client.predict(bundle, reference, new, api_name="/compare_sets")
     assert found["p"] <= 0.05
-    assert set(found["tests"]) == {"spread", "peak", "rare", "words", "kernel", "embeddings"}
+    statistics = {"spread", "peak", "rare", "words", "kernel", "embeddings", "places"}
+    assert set(found["tests"]) == statistics
     assert len(found["units"]) == 12
     for unit in found["units"]:
         assert client.predict(bundle, unit["layer"], unit["unit"], api_name="/neuron")

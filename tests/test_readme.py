@@ -10,8 +10,9 @@ from PIL import Image
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
-from clipneurons.shift.comparison import EmbeddedTextPool, Profiler
+from clipneurons.shift.comparison import EmbeddedTextPool
 from clipneurons.shift.monitor import Monitor
+from clipneurons.shift.profile import Profiler
 from export.__main__ import COMMANDS
 from export.commands import evaluate
 from export.commands.mini import STAGES

@@ -100,18 +100,22 @@ def _from(
     return (origin.mT @ read.flatten(2)).unflatten(-1, read.shape[2:])
 
 
-def unit_token_effects(mine: Contributions) -> Float[Tensor, "image token embed"]:
+def unit_token_effects(
+    mine: Contributions, onto: Float[Tensor, "embed feature"] | None = None
+) -> Float[Tensor, "image token feature"]:
     """What all units of a layer write from each token: their effects, kept by token.
 
-    Of a ResNet, whose pairs write the whole embedding but its bias, or of one MLP layer.
+    Of a ResNet, whose pairs write the whole embedding but its bias, or of one MLP layer. Projected
+    on the columns of ``onto`` where given.
     """
     directions = mine.directions
     if isinstance(directions, SplitDirections):
         directions = directions.whole
+    outer = directions.outer if onto is None else directions.outer @ onto
     total = 0.0
     for head in range(directions.heads):
         read = mine.activations @ directions.inner[head]
-        total = total + mine.weights[:, head, :, None] * (read @ directions.outer[head])
+        total = total + mine.weights[:, head, :, None] * (read @ outer[head])
     return total
 
 

@@ -1,12 +1,10 @@
 """What changed between two sets of images: units, words and images (2509.19943, section 5).
 
-An image's :class:`Profile` is what every unit of a bundle says of it: its effect projected on
-the unit's direction. Two sets are compared by the mean change of each unit, and the sum of all
-changes is read in the words of the bundle's texts.
+Two sets of images are compared by the mean change of each unit of their profiles, and the sum of
+all changes is read in the words of the bundle's texts.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -14,11 +12,11 @@ from math import ceil
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.images.square_windows import square_windows
+from clipneurons.shift.places import place_test
+from clipneurons.shift.profile import Profile
 from clipneurons.shift.rankings import RANKINGS
 from clipneurons.stats.centring import without_shared
 from clipneurons.stats.two_sample import (
@@ -30,104 +28,6 @@ from clipneurons.stats.two_sample import (
     unit_tests,
     without_rounding,
 )
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Unit-norm embeddings of images, the projection of each unit's effect on its
-    direction, and the sum of units times directions: the part of the embedding they reconstruct."""
-
-    embeddings: Float[Tensor, "image embed"]
-    units: Float[Tensor, "image unit"]
-    reconstruction: Float[Tensor, "image embed"]
-
-    def __len__(self) -> int:
-        return len(self.embeddings)
-
-    def __getitem__(self, images) -> "Profile":
-        return Profile(self.embeddings[images], self.units[images], self.reconstruction[images])
-
-    @staticmethod
-    def cat(parts: Sequence["Profile"]) -> "Profile":
-        """Profiles of more images, in order."""
-        return Profile(
-            torch.cat([part.embeddings for part in parts]),
-            torch.cat([part.units for part in parts]),
-            torch.cat([part.reconstruction for part in parts]),
-        )
-
-
-class Profiler:
-    """Profiles of images by the units of a bundle, of either kind of model.
-
-    ``names[i]`` is the (layer, unit) of column i of a profile's units.
-    """
-
-    def __init__(self, lens: Callable, bundle: Bundle) -> None:
-        self.lens = lens
-        self.directions, self._along = {}, {}
-        for layer, arrays in bundle.layers.items():
-            device = next(iter(lens.directions.values())).dense(slice(0, 1)).device
-            rows = arrays.directions.to(device)
-            self.directions[layer] = rows
-            # ⟨direction of each head, r_n⟩: with it an image costs a sum over heads.
-            self._along[layer] = lens.directions[layer].along(rows)
-        self.names = [
-            (layer, u) for layer, rows in self.directions.items() for u in range(len(rows))
-        ]
-
-    def __call__(self, images: Float[Tensor, "image 3 height width"]) -> Profile:
-        """The profile of a batch of preprocessed images."""
-        representation, contributions = self.lens(images)
-        units, said = [], 0.0
-        for layer, rows in self.directions.items():
-            mine = torch.einsum("bnk,nk->bn", contributions[layer].scores, self._along[layer])
-            units.append(mine)
-            said = said + mine @ rows
-        embeddings = F.normalize(representation, dim=-1)
-        return Profile(embeddings.cpu(), torch.cat(units, 1).cpu(), said.cpu())
-
-    def of_pictures(
-        self,
-        pictures: Sequence[Image.Image],
-        batch: int = 32,
-        progress: Callable[[int], object] = lambda _: None,
-    ) -> Profile:
-        """The profile of whole pictures of any shape, where `preprocess` keeps the middle square.
-
-        A picture that is not square is read in the squares that cover it, and its profile is their
-        mean: what stands in a corner is in one of them (`python -m benchmarks.shift`).
-        """
-        parts = []
-        for first in range(0, len(pictures), batch):
-            some = pictures[first : first + batch]
-            parts.append(self.of_windows([self.windows(picture) for picture in some], batch))
-            progress(len(some))
-        return Profile.cat(parts)
-
-    def windows(self, picture: Image.Image) -> Float[Tensor, "window 3 height width"]:
-        """The squares that cover a picture, preprocessed."""
-        return torch.stack([self.lens.clip.preprocess(one) for one in square_windows(picture)])
-
-    def of_windows(
-        self, pictures: Sequence[Float[Tensor, "_ 3 height width"]], batch: int = 32
-    ) -> Profile:
-        """The profile of pictures given by their `windows`, ``batch`` of which are read at once."""
-        pixels = torch.cat(list(pictures))
-        read = [self(pixels[at : at + batch]) for at in range(0, len(pixels), batch)]
-        return mean_by_picture(Profile.cat(read), [len(windows) for windows in pictures])
-
-
-def mean_by_picture(windows: Profile, counts: Sequence[int]) -> Profile:
-    """Means over the windows of each picture, ``counts`` of each in order; one stays as it is."""
-    if len(windows) == len(counts):
-        return windows
-
-    def means(values: Float[Tensor, "window value"]) -> Float[Tensor, "picture value"]:
-        return torch.stack([part.mean(0) for part in values.split(list(counts))])
-
-    embeddings = F.normalize(means(windows.embeddings), dim=-1)
-    return Profile(embeddings, means(windows.units), means(windows.reconstruction))
 
 
 @dataclass(frozen=True)
@@ -151,7 +51,8 @@ class Shift:
         tests: p-value of each statistic that ``p`` combines.
         units: the changes of the units, in the order of the profile's columns.
         more, less: texts that the new images say more, and less, than the reference.
-        carriers: of each new image, how far it lies along the change.
+        carriers: of each new image, how far it lies along the change: of the place, where that
+            tells the sets apart more surely than all else, otherwise of the units.
     """
 
     p: float
@@ -251,10 +152,10 @@ def compare(
     varies anyway: on the small CLIPs, whose texts lie close together, it turns to faint
     directions and names a planted change less often (`export evaluate --shift`).
 
-    The p-value combines six statistics, each against the same permutations of the labels: the
+    The p-value combines seven statistics, each against the same permutations of the labels: the
     units' ``spread``, ``peak`` and ``rare`` changes, the largest change along a text
-    (``words``), and the discrepancy of the distributions of what is said (``kernel``) and of the
-    ``embeddings``.
+    (``words``), the discrepancy of the distributions of what is said (``kernel``) and of the
+    ``embeddings``, and the largest change at one of the ``places`` of the images (`place_test`).
 
     Raises:
         ValueError: fewer than two images on a side, another ranking.
@@ -265,6 +166,7 @@ def compare(
     both = Profile.cat([reference, new])
     units = unit_tests(without_rounding(both.units), labels)
     scores = text_scores(without_rounding(both.reconstruction), labels, pool.centred)
+    places = place_test(both.places, labels)
     statistics = {
         "spread": units.spread,
         "peak": units.peak,
@@ -272,17 +174,21 @@ def compare(
         "words": scores.abs().amax(1),
         "kernel": mmd(without_rounding(F.normalize(both.reconstruction, dim=-1)), labels),
         "embeddings": mmd(without_rounding(both.embeddings), labels),
+        "places": places.largest,
     }
     table = torch.stack(list(statistics.values()), 1)
     combined = p_values(smallest_p(table)[:, None])[0, 0]
+    tests = dict(zip(statistics, p_values(table)[0].tolist(), strict=True))
+    placed = tests["places"] < min(p for name, p in tests.items() if name != "places")
+    along = places.along if placed else carriers(both.units, units)
     moved = scores[0] if ranking == "evidence" else mean_change(reference, new, pool.centred)
     return Shift(
         p=combined.item(),
-        tests=dict(zip(statistics, p_values(table)[0].tolist(), strict=True)),
+        tests=tests,
         units=units,
         more=ranked_words(pool, moved),
         less=ranked_words(pool, moved, descending=False),
-        carriers=carriers(both.units, units)[len(reference) :],
+        carriers=along[len(reference) :],
     )
 
 

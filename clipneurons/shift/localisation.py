@@ -21,9 +21,10 @@ from clipneurons.models.clip import ClipModel
 from clipneurons.models.larger_images import enlarge
 from clipneurons.models.preprocess import whole
 from clipneurons.shift.comparison import EmbeddedTextPool, Words, ranked_words
+from clipneurons.shift.places import by_place
 
-# Places a side at which a change is located: fewer see too little, more cost without use.
-_FEWEST, _MOST = 6, 8
+# Places a side at which a change is located: fewer see too little.
+_FEWEST = 6
 # What is cut out: places that differ at least this share of the largest difference, and a margin
 # around them in places. All are read, and the cutting that speaks most clearly is kept.
 _SHARES = (0.5, 0.25)
@@ -93,15 +94,6 @@ def examples(images: int, count: int = 32) -> list[int]:
     """Numbers of a few of the reference images, evenly spread, to look closer at."""
     count = min(count, images)
     return [i * images // count for i in range(count)]
-
-
-def by_place(
-    effects: Float[Tensor, "image patch embed"], grid: tuple[int, int]
-) -> Float[Tensor, "image row column embed"]:
-    """What each part of the image contributes to the embedding, at most 8 × 8 parts."""
-    maps = effects.unflatten(1, grid).permute(0, 3, 1, 2)
-    size = tuple(min(side, _MOST) for side in grid)
-    return F.adaptive_avg_pool2d(maps, size).permute(0, 2, 3, 1)
 
 
 def changed_boxes(

@@ -1,7 +1,7 @@
 """A service's images against a reference, window by window, with concepts that are watched."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -10,7 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clipneurons.shift.comparison import EmbeddedTextPool, Profile, check_level, compare
+from clipneurons.shift.comparison import EmbeddedTextPool, check_level, compare
+from clipneurons.shift.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -196,10 +197,11 @@ class Monitor:
         if (watched.texts if watched else ()) != tuple(state["watched"]):
             raise ValueError(f"the monitor watches {state['watched']}: expected the same concepts")
 
+        if "reference.places" not in tensors:
+            raise ValueError(f"{path} is of an earlier version: save the monitor anew")
+
         def profile(side: str) -> Profile:
-            return Profile(
-                *(tensors[f"{side}.{n}"] for n in ("embeddings", "units", "reconstruction"))
-            )
+            return Profile(*(tensors[f"{side}.{part.name}"] for part in fields(Profile)))
 
         monitor = Monitor(
             profile("reference"), pool, state["window"], watched, state["level"],

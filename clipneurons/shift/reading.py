@@ -5,15 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from PIL import Image
 
-from clipneurons.shift.comparison import (
-    EmbeddedTextPool,
-    Profile,
-    Profiler,
-    Shift,
-    Words,
-    compare,
-)
+from clipneurons.shift.comparison import EmbeddedTextPool, Shift, Words, compare
 from clipneurons.shift.localisation import examples, localise_change
+from clipneurons.shift.profile import Profile, Profiler
 
 PERMUTATIONS = 300
 LEVEL = 0.05  # largest p-value that is called a difference

@@ -19,8 +19,9 @@ from tqdm import tqdm
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
-from clipneurons.shift.comparison import EmbeddedTextPool, Profiler, compare, text_scores
+from clipneurons.shift.comparison import EmbeddedTextPool, compare, text_scores
 from clipneurons.shift.localisation import examples, localise_change
+from clipneurons.shift.profile import Profiler
 from clipneurons.stats.two_sample import (
     classifier,
     mean_difference,

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter
 
 from clipneurons.models.clip import ClipModel
-from clipneurons.shift.comparison import Profile, Profiler
+from clipneurons.shift.profile import Profile, Profiler
 from clipneurons.synthetic.pictograms import Pictograms, load_pictograms
 from clipneurons.synthetic.scenes import SceneConfig, Scenes
 

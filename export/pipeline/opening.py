@@ -15,8 +15,9 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.explore.concepts import DENSE, WAYS, ConceptReader, top_concepts
 from clipneurons.explore.image_reading import read_image
 from clipneurons.lens.make import Lens
-from clipneurons.shift.comparison import EmbeddedTextPool, Profiler
+from clipneurons.shift.comparison import EmbeddedTextPool
 from clipneurons.shift.planted import IMAGES, marks, planted_mark
+from clipneurons.shift.profile import Profiler
 from clipneurons.shift.reading import LEVEL, read_shift
 from clipneurons.text.class_names import names
 from export.pipeline.misleading_pairs import misleading_pairs

@@ -26,6 +26,7 @@ _EXPLAINED = {
     "words": "what is said moves along a text",
     "kernel": "the distribution of what is said changes shape",
     "embeddings": "the distribution of the embeddings changes shape",
+    "places": "what stands at one place of the images changes",
 }
 
 

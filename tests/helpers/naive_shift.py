@@ -54,3 +54,18 @@ def mmd(values, row):
         pairs = [((values[i] - values[j]) ** 2).sum() for i in one for j in other]
         total += sign * sum(math.exp(-d / width) for d in pairs) / len(pairs)
     return total
+
+
+def place_sizes(values, rows):
+    """Hotelling's T² of each permutation at one place, of directions from the mean, with the
+    covariance shrunk half-way to a multiple of the identity."""
+    mean = sum(values) / len(values)
+    told = [(v - mean) / np.sqrt(((v - mean) ** 2).sum()) for v in values]
+    centre = sum(told) / len(told)
+    covariance = sum(np.outer(t - centre, t - centre) for t in told) / len(told)
+    shrunk = covariance + np.eye(len(mean)) * np.trace(covariance) / len(mean)
+    sizes = []
+    for row in rows:
+        change = sum(w * t for w, t in zip(row, told, strict=True))
+        sizes.append(change @ np.linalg.inv(shrunk) @ change)
+    return np.array(sizes)

@@ -18,7 +18,7 @@ from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.second_order import SecondOrderLens
 from clipneurons.segmentation.segmenters import segmenters
-from clipneurons.shift.comparison import Profiler
+from clipneurons.shift.profile import Profiler
 from tests.helpers import models
 from tests.helpers.models import images
 from tests.helpers.tiny import tiny_bundle

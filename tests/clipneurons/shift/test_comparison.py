@@ -1,21 +1,17 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from clipneurons.lens.make import make_lens
-from clipneurons.shift.comparison import (
-    EmbeddedTextPool,
-    Profile,
-    Profiler,
-    carriers,
-    compare,
-    text_scores,
-)
+from clipneurons.shift.comparison import EmbeddedTextPool, carriers, compare, text_scores
 from clipneurons.shift.monitor import Monitor
+from clipneurons.shift.profile import Profile, Profiler
 from clipneurons.stats.two_sample import permuted_labels, unit_tests, without_rounding
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
@@ -42,7 +38,8 @@ def profile(count, seed=0, planted=None, share=1.0):
     else:
         directions[0] = 5 * pool().embeddings[0]
     said = units @ torch.nn.functional.normalize(directions, dim=-1)
-    return Profile(torch.nn.functional.normalize(said, dim=-1), units, said)
+    places = torch.stack([torch.randn(count, EMBED, generator=generator), said], 1)
+    return Profile(torch.nn.functional.normalize(said, dim=-1), units, said, places)
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
@@ -254,9 +251,14 @@ def test_a_monitor_goes_on_with_its_own_texts_and_units_only(tmp_path):
     with pytest.raises(ValueError, match="the texts, and their embeddings"):
         Monitor.load(path, pool(seed=1), mine.watched)
     other = profile(4)
-    other = Profile(other.embeddings, other.units[:, 1:], other.reconstruction)
+    other = replace(other, units=other.units[:, 1:])
     with pytest.raises(ValueError, match="expected the same bundle"):
         mine.update(other)
+    tensors, metadata = load_file(path), {"monitor": safe_open(path, "pt").metadata()["monitor"]}
+    old = {name: value for name, value in tensors.items() if "places" not in name}
+    save_file(old, path, metadata)
+    with pytest.raises(ValueError, match="of an earlier version: save the monitor anew"):
+        Monitor.load(path, pool(), mine.watched)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="holds no monitor"):
         Monitor.load(path, pool())
@@ -281,10 +283,11 @@ def test_a_picture_that_is_not_square_is_the_mean_over_its_squares(make):
     halves = [wide.crop((0, 0, 64, 64)), wide.crop((46, 0, 110, 64))]
     parts = profiler(torch.stack([clip.preprocess(half) for half in halves]))
     alone = profiler(clip.preprocess(square)[None])
-    for name in ("embeddings", "units", "reconstruction"):
+    for name in ("embeddings", "units", "reconstruction", "places"):
         rows = getattr(parts, name).double()
-        mean = [(a + b) / 2 for a, b in zip(rows[0].tolist(), rows[1].tolist(), strict=True)]
-        mean = torch.tensor(mean, dtype=torch.float64)
+        pairs = zip(rows[0].flatten().tolist(), rows[1].flatten().tolist(), strict=True)
+        mean = torch.tensor([(a + b) / 2 for a, b in pairs], dtype=torch.float64)
+        mean = mean.view_as(rows[0])
         if name == "embeddings":
             mean = mean / sum(value**2 for value in mean.tolist()) ** 0.5
         torch.testing.assert_close(getattr(found, name)[1].double(), mean, rtol=1e-4, atol=1e-5)
@@ -299,6 +302,6 @@ def test_of_squares_nothing_changes():
     counted = []
     found = profiler.of_pictures(pictures, batch=5, progress=counted.append)
     whole = profiler(torch.stack([clip.preprocess(picture) for picture in pictures]))
-    for name in ("embeddings", "units", "reconstruction"):
+    for name in ("embeddings", "units", "reconstruction", "places"):
         assert torch.equal(getattr(found, name), getattr(whole, name))
     assert counted == [5]

@@ -11,7 +11,6 @@ from clipneurons.lens.token_contributions import token_effects_of
 from clipneurons.models.preprocess import whole
 from clipneurons.shift.comparison import EmbeddedTextPool
 from clipneurons.shift.localisation import (
-    by_place,
     changed_boxes,
     cut,
     difference,
@@ -19,6 +18,7 @@ from clipneurons.shift.localisation import (
     localise_change,
     where,
 )
+from clipneurons.shift.places import by_place
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 
 TOWERS = {"vit": tiny_vit(), "resnet": tiny_resnet()}

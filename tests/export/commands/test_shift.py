@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clipneurons.shift.comparison import Profile
+from clipneurons.shift.profile import Profile
 from export.__main__ import main
 from export.evaluation.shift_power import SHIFTS, table
 from export.evaluation.shift_scenes import CLASS, MARK, SPOILT, Images, Pools, draw, marked
@@ -171,7 +171,9 @@ def test_what_spoils_an_image_changes_it_a_little(how):
 
 def pool(value, count=24):
     rows = torch.full((count, 2), float(value))
-    return Images(Profile(rows, rows, rows), np.full((count, 4, 4, 3), value, np.uint8))
+    return Images(
+        Profile(rows, rows, rows, rows[:, None]), np.full((count, 4, 4, 3), value, np.uint8)
+    )
 
 
 def test_samples_hold_what_their_shift_says():
