@@ -4,12 +4,14 @@ Alternates, in one process, the bare `encode_image` with the first pass over a d
 and the mean effects) and the second (the lens and the statistics of effects around the mean), of a
 ViT's neurons or a ResNet's neuron-head pairs, with random weights. Every round has images of its
 own. The second pass has seen some images before it is timed: at the start every effect is among
-a unit's largest.
+a unit's largest, after n images top-k in n are. Unless told otherwise it has seen so many that this
+is as frequent as it is on average over the data set.
 """
 
 import argparse
 from collections.abc import Callable
 from functools import partial
+from math import log
 
 import torch
 
@@ -28,11 +30,12 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", help="of a ViT; without it, all")
     parser.add_argument("--batch", type=int, default=32, help="images a batch")
     parser.add_argument("--images", type=int, default=5000, help="size of the data set")
-    parser.add_argument("--warm", type=int, default=640, help="images seen before")
+    parser.add_argument("--warm", type=int, help="images seen before; without it, see above")
     parser.add_argument("--top-k", type=int, default=100, help="effects kept of each unit")
     parser.add_argument("--rounds", type=int, default=7, help="rounds, after one to warm up")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     args = parser.parse_args()
+    warm = args.warm or round(args.images / (1 + log(max(1.0, args.images / args.top_k))))
 
     torch.set_num_threads(args.threads)
     clip = load_clip(args.model, "random", device="cpu")
@@ -41,7 +44,7 @@ def main() -> None:
     images = torch.empty(args.batch, 3, *clip.image_size)
     fresh = partial(images.normal_, generator=torch.Generator().manual_seed(0))
     first, second = passes(lens, images, args.images, args.top_k)
-    for _ in range(args.warm // args.batch):
+    for _ in range(warm // args.batch):
         fresh()
         second()
     tasks = {
@@ -52,7 +55,7 @@ def main() -> None:
     times = measure(tasks, args.rounds, fresh)
     print(
         f"{args.model}, layers {list(lens.layers)}, {args.threads} threads, {args.rounds} rounds "
-        f"of {args.batch} images, {args.warm} seen before"
+        f"of {args.batch} images, {warm} seen before"
     )
     for name in times.wall:
         print(f"{name:12} an image: {times.row(name, 'encode_image', args.batch)}")
