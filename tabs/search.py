@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clipneurons.bundle.unit_words import plain
 from clipneurons.explore.dictionary import Dictionary, Hit, Phrase, parse_query
+from clipneurons.text.synonym_groups import synonym_groups
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.neuron_card import says
@@ -142,8 +143,12 @@ def _hint(row: dict) -> str:
 
 
 def suggestions(session: BundleSession, count: int = 5) -> list[str]:
-    """Examples of searches: phrases that some neuron says clearly; the last has two parts."""
-    found = [text for text in clearly_said(session) if len(text) <= _CHIP][: count - 1]
+    """Examples of searches: things that some neuron says clearly; the last has two parts."""
+    texts, short = session.bundle.texts, [t for t in clearly_said(session) if len(t) <= _CHIP]
+    numbers = {text: number for number, text in enumerate(texts)}
+    order = [numbers[text] for text in short if text in numbers]
+    groups = synonym_groups(order, texts, session.bundle.text_embeddings, count - 1)
+    found = [texts[first] for first, *_ in groups]
     return [*found, f"{found[0]}, -{found[1]}"] if len(found) > 1 else found
 
 

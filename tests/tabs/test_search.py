@@ -97,6 +97,17 @@ def test_of_a_word_list_only_things_are_offered(tmp_path):
     assert set(found) == {"dog", "a boat", f"{found[0]}, -{found[1]}"}
 
 
+def test_one_thing_is_offered_by_one_name(tmp_path):
+    bundle = tiny_bundle()
+    texts = ["cat", "a cat", *bundle.texts[2:]]
+    config = replace(bundle.config, data=replace(bundle.config.data, class_names=("cat", "dog")))
+    bundle = replace(bundle, texts=texts, config=config)
+    for row in (0, 1):
+        bundle.layers[1].directions[row] = bundle.text_embeddings[row]
+    found = suggestions(BundleSession("b", tmp_path, bundle))
+    assert len({"cat", "a cat"} & set(found)) == 1
+
+
 def test_classes_are_offered_where_a_neuron_points_at_them(tmp_path):
     bundle = tiny_bundle()  # its classes are cat and dog
     bundle.layers[1].directions[0] = bundle.text_embeddings[0]
