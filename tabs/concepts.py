@@ -37,7 +37,8 @@ LEDE = (
 )
 _HOW = (
     "How neurons are weighed. All that neurons write: every neuron counts with exactly what it "
-    "adds to the image’s embedding. Phrases: only the neurons that react strongly count, by the "
+    "adds to the image’s embedding. Place by place: what they add from each place is read like a "
+    "picture of its own. Phrases: only the neurons that react strongly count, by the "
     "phrases they are described with; with the sign of their effect, or by its size alone as in "
     "the paper."
 )
@@ -198,9 +199,9 @@ def concepts(registry: BundleRegistry, bundle: str, image: Image.Image | None, w
     Args:
         bundle: key of the bundle, or "" for the one the page opens with.
         image: a PNG, JPEG, WebP, GIF or BMP of at most 10 MB and 40 million pixels.
-        way: "dense" (all that neurons write), or the phrases of activated neurons:
-            "sparse-projection" (weighed by the projection on each neuron's direction) or
-            "sparse-norm" (by norm, as in the paper).
+        way: "dense" (all that neurons write), "by-place" (the same, each place of the image read
+            by itself), or the phrases of activated neurons: "sparse-projection" (weighed by the
+            projection on each neuron's direction) or "sparse-norm" (by norm, as in the paper).
     """
     return discover(registry[bundle], image, way)
 
@@ -269,7 +270,7 @@ def compare_images(
     Args:
         bundle: key of the bundle, or "" for the one the page opens with.
         files: two to eight images.
-        way: "dense", "sparse-projection" or "sparse-norm".
+        way: "dense", "by-place", "sparse-projection" or "sparse-norm".
     """
     images = [open_image(file) for file in (files or [])[: MOST_IMAGES + 1]]
     return contrast(registry[bundle], images, way)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # The ways of `ConceptReader.weights`, and what the page calls them.
 WAYS = [
     ("all that neurons write", "dense"),
+    ("the same, place by place", "by-place"),
     ("phrases, signed weights", "sparse-projection"),
     ("phrases, the paper’s weights", "sparse-norm"),
 ]

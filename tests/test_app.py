@@ -235,7 +235,8 @@ def test_what_the_heads_say_is_asked_for_by_itself(client, tmp_path):
     """It takes a fit over the gallery, which must not stand in front of the concepts."""
     image = handle_file(picture(tmp_path / "noise.png", 1))
     found = client.predict("tiny", image, "dense", api_name="/concepts")
-    assert set(found["others"]) == {"sparse-projection", "sparse-norm", "nearest_texts"}
+    others = {"by-place", "sparse-projection", "sparse-norm", "nearest_texts"}
+    assert set(found["others"]) == others
     spoken = client.predict("tiny", image, api_name="/text_span")
     assert {one["text"] for one in spoken} <= set(WORDS)
     assert [one["weight"] for one in spoken] == sorted((o["weight"] for o in spoken), reverse=True)

@@ -12,12 +12,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.explore.class_effects import softmax_scale
 from clipneurons.lens.contributions import Contributions, MeanEffect
 from clipneurons.lens.token_contributions import unit_token_effects
 
 # Ways to weigh texts, see `ConceptReader.weights`.
 SPARSE_NORM, SPARSE_PROJECTION, DENSE = "sparse-norm", "sparse-projection", "dense"
-WAYS = (SPARSE_NORM, SPARSE_PROJECTION, DENSE)
+BY_PLACE = "by-place"
+WAYS = (SPARSE_NORM, SPARSE_PROJECTION, DENSE, BY_PLACE)
+# What cosines are multiplied with where a model has no softmax of its own: CLIP's.
+_SHARPNESS = 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,7 @@ class ConceptReader:
             raise ValueError("Concepts need a bundle without the shared bias: export without it.")
         self.lens, self.bundle = lens, bundle
         self.device = lens.clip.device
+        self.sharpness = softmax_scale(lens.clip) or _SHARPNESS
         self._means, self._mean_sums, self._along = {}, {}, {}
         for layer, arrays in bundle.layers.items():
             directions = lens.directions[layer]
@@ -99,7 +104,10 @@ class ConceptReader:
         ``sparse-projection``  the projection on r_n in place of the norm, so that a unit that is
                                pushed against its direction counts for the opposite of its phrases;
         ``dense``              Σ_n ⟨φ_n(I) − b_n, t_j⟩ over all units: what they write, exactly,
-                               and not what the few phrases of the activated ones keep of it.
+                               and not what the few phrases of the activated ones keep of it;
+        ``by-place``           what they write from each place, read as the model reads a whole
+                               image (`read_by_place`), so that what is small is found beside what
+                               is large.
 
         Raises `ValueError` for another way.
         """
@@ -112,6 +120,8 @@ class ConceptReader:
                 mine.contributions.sum() - self._mean_sums[layer] for layer, mine in effects.items()
             )
             return written.cpu() @ self.unit_texts.T
+        if way == BY_PLACE:
+            return torch.stack([self._read(one).sum(0) for one in self._written(effects)])
         count = len(next(iter(effects.values())).norms)
         total = torch.zeros(count, len(self.bundle.texts))
         for layer, mine in effects.items():
@@ -122,6 +132,19 @@ class ConceptReader:
             flat = image[:, None] * total.shape[1] + arrays.indices[unit].long()
             total.view(-1).index_add_(0, flat.flatten(), values.flatten())
         return total
+
+    def _written(self, effects: dict[int, Effects]) -> Float[Tensor, "image place embed"]:
+        """What all units write from each place; nothing from layers of no place."""
+        count = len(next(iter(effects.values())).norms)
+        places, embed = self.lens.clip.grid[0] * self.lens.clip.grid[1], self.unit_texts.shape[1]
+        total = torch.zeros(count, places, embed, device=self.device)
+        for mine in effects.values():
+            if mine.contributions.placed:
+                total += unit_token_effects(mine.contributions)[:, mine.contributions.prefix :]
+        return total.cpu()
+
+    def _read(self, written: Float[Tensor, "place embed"]) -> Float[Tensor, "place text"]:
+        return read_by_place(written, self.unit_texts, self.sharpness)
 
     def activated(
         self, effects: dict[int, Effects], image: int = 0, top: int = 50
@@ -146,8 +169,8 @@ class ConceptReader:
 
         ``dense``: of Σ_n ⟨φ_n(I), t⟩. ``sparse-projection``: Σ_n γ_t^n · (patch's share of
         ⟨φ_n(I), r_n⟩) over the activated units; ``sparse-norm``: each unit's share in absolute
-        value, as the paper's weights have norms. What the class token itself carries belongs to no
-        patch.
+        value, as the paper's weights have norms. ``by-place``: the patch's own part of the weight.
+        What the class token itself carries belongs to no patch.
         """
         return self.patch_maps(effects, [text], image, way)[0]
 
@@ -160,6 +183,9 @@ class ConceptReader:
     ) -> Float[Tensor, "text row column"]:
         """`patches` of several texts; what all neurons write is added up once for all of them."""
         clip = self.lens.clip
+        if way == BY_PLACE:
+            read = self._read(self._written(effects)[image])
+            return read[:, list(texts)].T.reshape(len(texts), *clip.grid)
         total = torch.zeros(len(texts), clip.prefix + clip.grid[0] * clip.grid[1])
         for layer, mine in effects.items():
             if not mine.contributions.placed:
@@ -210,6 +236,19 @@ class ConceptReader:
     ) -> Float[Tensor, "image text"]:
         """Cosine of each image with each text: what plain CLIP retrieval says."""
         return normalize(representation.cpu(), dim=1) @ self.unit_texts.T
+
+
+def read_by_place(
+    written: Float[Tensor, "place embed"], texts: Float[Tensor, "text embed"], sharpness: float
+) -> Float[Tensor, "place text"]:
+    """What each place says of each text: ‖v_p‖ · softmax_j(sharpness · cos(v_p, t_j)).
+
+    ``texts`` have unit norm. In per cent of all that is written: the sum over places and texts is
+    100, or 0 where nothing is.
+    """
+    sizes = written.norm(dim=1, keepdim=True)
+    read = (sharpness * normalize(written, dim=1) @ texts.T).softmax(1)
+    return 100 * sizes / sizes.sum().clamp_min(1e-12) * read
 
 
 def top_concepts(

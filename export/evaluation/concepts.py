@@ -8,20 +8,24 @@ method gives the largest weights ("a gray cat" names a cat), whatever the method
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from operator import attrgetter
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.analysis.textspan import TextSpanReader
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.explore.concepts import WAYS, ConceptReader
+from clipneurons.explore.concepts import WAYS, ConceptReader, read_by_place
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
+from clipneurons.lens.token_contributions import token_effects_of
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.data.packed_sources import shipped_photographs
@@ -95,16 +99,47 @@ class Recalls:
 def _methods(
     reader: ConceptReader, fit: Iterable[Float[Tensor, "image 3 height width"]]
 ) -> dict[str, Method]:
-    """What each method says of images; TextSpan finds its texts on `fit`."""
+    """What each method says of images; TextSpan finds its texts on `fit`.
+
+    Beside the neurons' ways stand those without neurons: the nearest texts, of the whole image and
+    of nine windows, and of a ViT what each patch brings to the embedding, whoever wrote it.
+    """
     methods: dict[str, Method] = {
         way: lambda rep, effects, pixels, way=way: reader.weights(effects, way) for way in WAYS
     }
     methods["nearest_texts"] = lambda rep, effects, pixels: reader.nearest_texts(rep)
+    methods["nearest_texts_in_windows"] = lambda rep, effects, pixels: _in_windows(reader, pixels)
     clip = reader.lens.clip
     if clip.kind == "vit":
+        every = token_effects_of(clip)
+        methods["all_by_place"] = lambda rep, effects, pixels: _by_place(reader, every(pixels))
         span = TextSpanReader.fit(FirstOrderLens(clip), fit, reader.bundle.text_embeddings)
         methods["text_span"] = lambda rep, effects, pixels: span(pixels)
     return methods
+
+
+def _by_place(
+    reader: ConceptReader, written: Float[Tensor, "image token embed"]
+) -> Float[Tensor, "image text"]:
+    """Each token's contribution read as the neurons' are, `ConceptReader.weights` ``by-place``."""
+    places = written[:, reader.lens.clip.prefix :].cpu()
+    read = (read_by_place(one, reader.unit_texts, reader.sharpness) for one in places)
+    return torch.stack([one.sum(0) for one in read])
+
+
+def _in_windows(
+    reader: ConceptReader, pixels: Float[Tensor, "image 3 height width"]
+) -> Float[Tensor, "image text"]:
+    """What the model says of 3 x 3 overlapping windows of half the side, each by its softmax."""
+    height, width = pixels.shape[2:]
+    total = torch.zeros(len(pixels), len(reader.unit_texts))
+    for row, column in itertools.product(range(3), repeat=2):
+        top, left = row * height // 4, column * width // 4
+        window = pixels[:, :, top : top + height // 2, left : left + width // 2]
+        whole = F.interpolate(window, (height, width), mode="bicubic", align_corners=False)
+        cosines = reader.nearest_texts(reader.lens.clip.encode_image(whole))
+        total += (reader.sharpness * cosines).softmax(1)
+    return total
 
 
 def _recalls(

@@ -9,6 +9,7 @@ from statistics import mean, median
 import torch
 
 from clipneurons.explore.concepts import (
+    BY_PLACE,
     DENSE,
     SPARSE_NORM,
     SPARSE_PROJECTION,
@@ -30,6 +31,7 @@ WEIGHTS = {
     SPARSE_NORM: "w_j = Σ γ ‖φ‖ (the paper's)",
     SPARSE_PROJECTION: "signed by the projection on the direction",
     DENSE: "all that neurons write, Σ ⟨φ − b, t⟩",
+    BY_PLACE: "the same, place by place",
     "retrieval": "plain CLIP retrieval of texts",
 }
 

@@ -17,6 +17,7 @@ from clipneurons.adversarial.methods import (
     SIMILAR_WORDS,
 )
 from clipneurons.bundle.config import METRICS, MODEL_CARD
+from clipneurons.explore.concepts import BY_PLACE
 from clipneurons.explore.labels.assess import DECOMPOSITION, DISSECT, SHUFFLED
 from clipneurons.segmentation.methods import BEST, OWN, PAIRS, PAPER
 from clipneurons.shipped import TOWERS
@@ -132,9 +133,11 @@ def _labels(one: Measured) -> str:
 def _concepts(one: Measured) -> str:
     found, names = one.metrics["concepts"], {"sparse-norm": "the paper's weights"}
     names |= {"text_span": "TextSpan", "nearest_texts": "nearest texts, without neurons"}
-    recall = found["recall_at_10"]
+    names |= {"nearest_texts_in_windows": "the same in nine windows"}
+    names |= {"all_by_place": "by place, whoever wrote it"}
+    recall, sure = found["recall_at_10"], found["interval_95"]
     rest = [f"{words} {percent(recall[key])}" for key, words in names.items() if key in recall]
-    return "<br>".join([f"**{spread(recall['dense'], found['interval_95']['dense'])}**", *rest])
+    return "<br>".join([f"**{spread(recall[BY_PLACE], sure[BY_PLACE])}**", *rest])
 
 
 def _segmentation(one: Measured) -> str:
@@ -228,7 +231,7 @@ ROWS = (
         "which the training asked for: Caltech-101, openmoji", _lost),
     Row("how well a unit's words predict its effect (correlation, mean over units)", _labels,
         "evaluate --no-fidelity --labels --bundle ..."),
-    Row("concepts of scenes and photographs by all that neurons write, recall@10, %",
+    Row("concepts of scenes and photographs by what neurons write from each place, recall@10, %",
         _concepts, "evaluate --no-fidelity --concepts --bundle ..."),
     Row("segmentation of scenes, mIoU", _segmentation, "papers --only segmentation"),
     Row("semantic segmentation of scenes, 20 classes, mIoU", _semantic, "papers --only semantic"),

@@ -12,6 +12,9 @@ from tabs.ui.unknown_words import unknown_words_html
 
 _OTHERS = {
     "dense": ("All that neurons write", "Σ⟨φ − b, text⟩ over all neurons, exactly."),
+    "by-place": (
+        "Place by place", "What they write at each place, in the shares the model reads there.",
+    ),
     "sparse-projection": (
         "Phrases, signed weights", "Σ γ⟨φ, r⟩: effects against a direction count so.",
     ),

@@ -1,18 +1,22 @@
 """Concepts of images against plain loops over effects."""
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 from clipneurons.analysis.textspan import TextSpanReader, text_span
 from clipneurons.explore.concepts import (
+    BY_PLACE,
     DENSE,
     SPARSE_NORM,
     SPARSE_PROJECTION,
     ConceptReader,
     compare,
+    read_by_place,
     top_concepts,
 )
 from clipneurons.lens.first_order import FirstOrderLens
@@ -109,9 +113,38 @@ def test_the_whole_is_what_all_units_write(setting):
     assert total + class_token == pytest.approx(float(maps[text]), rel=1e-3, abs=1e-3)
 
 
+def test_by_place_is_the_models_softmax_at_each_place_by_how_much_is_written(setting):
+    reader, bundle, _, effects = setting
+    texts = bundle.text_embeddings.double().numpy()
+    texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    got, prefix = reader.weights(effects, BY_PLACE), reader.lens.clip.prefix
+    image = 2
+    written = sum(
+        unit_token_effects(mine.contributions)[image, prefix:].double().numpy()
+        for mine in effects.values()
+    )
+    whole = sum(np.linalg.norm(v) for v in written)
+    by_place = []
+    for v in written:
+        size = np.linalg.norm(v)
+        powers = [math.exp(reader.sharpness * float(t @ v) / size) for t in texts]
+        by_place.append([100 * size / whole * power / sum(powers) for power in powers])
+    expected = np.array(by_place)
+    assert got[image].numpy() == pytest.approx(expected.sum(0), rel=1e-3)
+    assert got.sum(1).tolist() == pytest.approx([100.0] * len(got), rel=1e-4)
+    text = int(got[image].argmax())
+    found = reader.patches(effects, text, image=image, way=BY_PLACE)
+    assert found.flatten().numpy() == pytest.approx(expected[:, text], rel=1e-3)
+
+
+def test_where_nothing_is_written_nothing_is_said():
+    assert not read_by_place(torch.zeros(4, 6), torch.eye(6), 100.0).any()
+
+
 def test_another_way_is_refused(setting):
     reader, _, _, effects = setting
-    with pytest.raises(ValueError, match="sparse-norm, sparse-projection, dense, not 'loud'"):
+    ways = "sparse-norm, sparse-projection, dense, by-place"
+    with pytest.raises(ValueError, match=f"{ways}, not 'loud'"):
         reader.weights(effects, "loud")
 
 

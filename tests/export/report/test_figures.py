@@ -58,8 +58,8 @@ def test_figures_stand_beside_their_rivals():
         card={"openmoji (held out), 396 concepts: top-1 / top-5": "67.2 / 83.5",
               "openmoji (held out), 396 concepts: share of top-1 lost": "–",
               "caltech-101, photographs no training saw, 94 names: share of top-1 lost": "–"},
-        metrics={"concepts": {"recall_at_10": {"dense": 0.5, "nearest_texts": 0.6},
-                              "interval_95": {"dense": [0.4, 0.55]}}},
+        metrics={"concepts": {"recall_at_10": {"by-place": 0.5, "nearest_texts": 0.6},
+                              "interval_95": {"by-place": [0.4, 0.55]}}},
         results={
             "mending": {"rows": [{"conditions": conditions}]},
             "dataset shift": {"size": 50, "cells": {
