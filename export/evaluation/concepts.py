@@ -33,6 +33,7 @@ from export.evaluation.preprocessed import preprocessed
 
 TOP = 10
 _RECALL = f"recall_at_{TOP}"
+NEAREST = "nearest_texts"
 _SEED, _FIT_SEED = 20_000, 30_000
 _FIT_IMAGES = 500
 _BATCH = 50
@@ -85,14 +86,21 @@ class Recalls:
         )  # fmt: skip
 
     def figures(self) -> dict:
-        """Means with intervals."""
+        """Means with intervals, also of what each image gains over its nearest texts."""
         means = {name: sum(values) / len(values) for name, values in self.by_method.items()}
+        plain = self.by_method.get(NEAREST, [])
+        leads = {
+            name: _interval([a - b for a, b in zip(values, plain, strict=True)])
+            for name, values in self.by_method.items()
+            if plain and name != NEAREST
+        }
         return {
             "images": self.images,
             "objects": self.objects,
             "objects_not_in_pool": self.unknown,
             _RECALL: {name: round(mean, 4) for name, mean in means.items()},
             "interval_95": {name: _interval(values) for name, values in self.by_method.items()},
+            "ahead_of_nearest_texts_95": leads,
         }
 
 
@@ -107,7 +115,7 @@ def _methods(
     methods: dict[str, Method] = {
         way: lambda rep, effects, pixels, way=way: reader.weights(effects, way) for way in WAYS
     }
-    methods["nearest_texts"] = lambda rep, effects, pixels: reader.nearest_texts(rep)
+    methods[NEAREST] = lambda rep, effects, pixels: reader.nearest_texts(rep)
     methods["nearest_texts_in_windows"] = lambda rep, effects, pixels: _in_windows(reader, pixels)
     clip = reader.lens.clip
     if clip.kind == "vit":

@@ -137,7 +137,9 @@ def _concepts(one: Measured) -> str:
     names |= {"all_by_place": "by place, whoever wrote it"}
     recall, sure = found["recall_at_10"], found["interval_95"]
     rest = [f"{words} {percent(recall[key])}" for key, words in names.items() if key in recall]
-    return "<br>".join([f"**{spread(recall[BY_PLACE], sure[BY_PLACE])}**", *rest])
+    low, high = map(percent, found["ahead_of_nearest_texts_95"][BY_PLACE])
+    ours = f"**{spread(recall[BY_PLACE], sure[BY_PLACE])}**, {low} to {high} ahead of nearest texts"
+    return "<br>".join([ours, *rest])
 
 
 def _segmentation(one: Measured) -> str:

@@ -49,7 +49,15 @@ def test_sets_together_are_all_their_images():
     two = Recalls({"dense": [0.5], "text_span": [0.0]}, 1, 1, 0)
     both = (Recalls() + one + two).figures()
     assert both["recall_at_10"] == {"dense": 0.5, "text_span": 0.0}
+    assert not both["ahead_of_nearest_texts_95"]
     assert (both["images"], both["objects"], both["objects_not_in_pool"]) == (3, 4, 1)
+
+
+def test_ways_are_held_against_the_nearest_texts_of_the_same_images():
+    paired = Recalls({"by-place": [1.0, 0.5, 0.6], "nearest_texts": [0.9, 0.4, 0.5]}, 3, 3, 0)
+    lead = paired.figures()["ahead_of_nearest_texts_95"]
+    assert list(lead) == ["by-place"]
+    assert lead["by-place"] == pytest.approx([0.1, 0.1]), "however much the images differ"
 
 
 def test_scenes_and_photographs_are_measured(tmp_path):
