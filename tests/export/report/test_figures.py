@@ -60,14 +60,14 @@ def test_figures_stand_beside_their_rivals():
               "caltech-101, photographs no training saw, 94 names: share of top-1 lost": "–"},
         metrics={"concepts": {"recall_at_10": {"by-place": 0.5, "nearest_texts": 0.6},
                               "interval_95": {"by-place": [0.4, 0.55]},
-                              "ahead_of_nearest_texts_95": {"by-place": [-0.2, 0.05]}}},
+                              "ahead_of_nearest_texts_95": {"by-place": [-0.2, 0.05]}},
+                 "shift": {"cells": {
+                     name: {"ours": share, "MMD": share / 2} for name, share in {
+                         "none 200": 0.04, "style 200": 0.6, "background 200": 1.0,
+                         "blur 200": 0.8, "vehicles 200": 0.9, "class:0.1 200": 0.4,
+                         "mark:0.2 200": 0.75, "mark:0.05 1000": 0.2}.items()}}},
         results={
             "mending": {"rows": [{"conditions": conditions}]},
-            "dataset shift": {"size": 50, "cells": {
-                f"{kind} 50": {"ours": share, "MMD": share / 2}
-                for kind, share in zip(("none", "style", "background", "vehicles", "mark:0.2"),
-                                       (0.04, 0.6, 1.0, 0.9, 0.75), strict=True)
-            }},
             "segmentation": {"metrics": ["pixel accuracy", "mIoU"], "methods": {
                 "patch attribution + guided filter": {
                     "values": [90, 66.3], "low": [89, 64.2], "high": [91, 68.4]},
@@ -83,13 +83,15 @@ def test_figures_stand_beside_their_rivals():
     assert rows["share"].cell(one) is None
     assert rows["semantic"].cell(one) is None
     assert rows["concepts"].cell(one) == (
-        "**50.0 (40.0 to 55.0)**<br>nearest texts, without neurons 60.0"
+        "**50.0 (40.0 to 55.0)**, -20.0 to 5.0 ahead of nearest texts<br>"
+        "nearest texts, without neurons 60.0"
     )
     assert rows["segmentation"].cell(one) == (
         "**66.3** (64.2 to 68.4)<br>TextSpan 63.7<br>the paper's: second-order votes 46.8"
     )
     assert rows["shifts"].cell(one) == (
-        "**60, 100, 90, 75 (no shift: 4)**<br>MMD 30, 50, 45, 38 (no shift: 2)"
+        "**60, 100, 80, 90, 40, 75, 20 (no shift: 4)**<br>"
+        "MMD 30, 50, 40, 45, 20, 38, 10 (no shift: 2)"
     )
     assert rows["a"].cell(one) == (
         "50.0 → **80.0** (made in the model itself 70.0)<br>the best control: a 60.0"
