@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -29,7 +30,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from torch.nn.functional import normalize
 
-from benchmarks.timing import alternate, ratio
+from benchmarks.timing import alternate, measure
 from clipneurons.bundle.bundle import Bundle, save_bundle
 from clipneurons.bundle.config import BundleConfig, DataSet, Pool
 from clipneurons.bundle.layer_arrays import LayerArrays
@@ -80,7 +81,7 @@ def random_bundle(
 
 def concepts(args: argparse.Namespace) -> None:
     """Time discovery (effects, concepts, activated neurons) against the forward pass alone."""
-    from clipneurons.explore.concepts import ConceptReader, top_concepts
+    from clipneurons.explore.concepts import BY_PLACE, DENSE, ConceptReader, top_concepts
 
     clip = load_clip("ViT-B-32", "random", device="cpu")
     layers = tuple(args.layers)
@@ -89,21 +90,17 @@ def concepts(args: argparse.Namespace) -> None:
     reader = ConceptReader(lens, bundle)
     image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
 
-    def discover() -> None:
+    def discover(way: str) -> None:
         _, effects = reader(image)
-        top_concepts(reader.weights(effects, "dense")[0], bundle.texts)
+        top_concepts(reader.weights(effects, way)[0], bundle.texts)
         reader.activated(effects)
 
-    seconds = alternate(
-        {"encode_image": lambda: clip.encode_image(image), "discovery": discover}, args.rounds
-    )
-    times, least, most = ratio(seconds, "discovery", "encode_image")
+    jobs = {way: partial(discover, way) for way in (DENSE, BY_PLACE)}
+    times = measure({"encode_image": partial(clip.encode_image, image)} | jobs, args.rounds)
     count = int(sum(mine.activated.sum() for mine in reader(image)[1].values()))
-    print(
-        f"layers {layers}: encode_image {1e3 * median(seconds['encode_image']):.1f} ms, discovery "
-        f"{1e3 * median(seconds['discovery']):.1f} ms: {times:.3f} x (median of {args.rounds} "
-        f"rounds, {least:.3f} to {most:.3f}); {count} activated neurons, {TEXTS} texts"
-    )
+    print(f"layers {layers}, {args.rounds} rounds; {count} activated neurons, {TEXTS} texts")
+    for name in times.wall:
+        print(f"{name:12} {times.row(name, 'encode_image')}")
 
 
 def percentiles(lens: Lens) -> dict[int, torch.Tensor]:
