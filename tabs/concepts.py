@@ -32,8 +32,8 @@ from tabs.ui.plots import html
 
 TITLE = "Concepts of an image"
 LEDE = (
-    '<p class="cn-lede">Bring a picture: the neurons that react to it more than usual tell, in '
-    "their own phrases, what they find in it and where.</p>"
+    '<p class="cn-lede">Bring a picture: the model’s neurons tell, in words, what they find in it '
+    "and where.</p>"
 )
 _HOW = (
     "How neurons are weighed. All that neurons write: every neuron counts with exactly what it "

@@ -22,7 +22,8 @@ def read_image(
     ``concepts``: the first ``top`` texts with weight and map (values in [0, 1] by row and column);
     ``neurons``: the strongest activated ones; ``activated``: how many there are; ``others``: the
     first texts by each other way of weighing, and by the cosine of the whole embedding
-    (``nearest_texts``); ``clip_says``: the last with synonyms together, the nearest first.
+    (``nearest_texts``); ``clip_says``: the last with synonyms together, the nearest first;
+    ``in_short``: the first concepts of different meanings.
 
     Raises `ValueError` for another way than those of `ConceptReader.weights`.
     """
@@ -51,9 +52,17 @@ def read_image(
             other: pairs(top_concepts(weights[other], texts, TOP)) for other in WAYS if other != way
         }
         | {"nearest_texts": pairs(top_concepts(cosines, texts, TOP))},
+        "in_short": _in_short(reader, [places[text] for text, _ in concepts]),
         "clip_says": _clip_says(reader, cosines),
         "way": way,
     }  # fmt: skip
+
+
+def _in_short(reader: ConceptReader, concepts: Sequence[int]) -> list[str]:
+    """The first concepts that mean different things."""
+    texts = reader.bundle.texts
+    groups = synonym_groups(concepts, texts, reader.unit_texts, SAID)
+    return [texts[first] for first, *_ in groups]
 
 
 def _clip_says(reader: ConceptReader, cosines: Float[Tensor, " text"]) -> list[dict]:

@@ -120,7 +120,9 @@ def report(result: Mapping) -> Section:
         for kind, hits in result["hits"].items()
     }
     low, high = published.ACTIVATED
-    best = max(WAYS, key=lambda kind: rates[kind][0])
+    best = max((SPARSE_NORM, SPARSE_PROJECTION), key=lambda kind: rates[kind][0])
+    ours, plain = rates[BY_PLACE], rates["retrieval"]
+    apart = ours[1][0] > plain[1][1] or ours[1][1] < plain[1][0]
     return Section(
         title="Concept discovery",
         source="2406.04341, Section 5 and Figure 7",
@@ -154,6 +156,12 @@ def report(result: Mapping) -> Section:
                 f"The image's class is named in {percent(rates[best][0])} % ({best} weights) "
                 f"against {percent(result['chance'])} % by chance and "
                 f"{percent(rates['retrieval'][0])} % by plain retrieval.",
+            ),
+            Claim(
+                "What neurons write from each place names more than the nearest texts do.",
+                ours[0] > plain[0] if labelled and apart else None,
+                f"The image's class is named in {spread(*ours)} % of the images, by the nearest "
+                f"texts in {spread(*plain)} %.",
             ),
             Claim(
                 f"An image activates few neurons ({low} to {high} in the paper's examples).",

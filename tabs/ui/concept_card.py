@@ -33,9 +33,12 @@ def concepts_html(key: str, found: dict) -> str:
     if not concepts:
         none = empty("No neuron reacts to this picture more than to most others: no concepts.")
         return f'<article class="cn-concepts">{none}</article>'
-    title = ", ".join(one["text"] for one in concepts[:3])
+    short = map(plain, found.get("in_short") or [one["text"] for one in concepts[:3]])
+    title = ", ".join(dict.fromkeys(short))
     choices = f'<fieldset class="cn-choices" aria-label="Concepts">{_rows(concepts)}</fieldset>'
     note = "Point at one, or choose it, to light up the patches where the neurons that say it fire."
+    if found.get("way") == "by-place":
+        note += " In per cent of what the neurons write."
     body = (
         f"<div><h2>{escape(title)}</h2>{unknown_words_html(found.get('never_trained', []))}"
         f"{section('Concepts', choices, note)}</div>"

@@ -75,8 +75,10 @@ def test_things_are_named_once_and_without_articles(session):
     concept = found["concepts"][0]
     rows = [concept | {"text": text, "weight": w}
             for text, w in (("a music", 3.0), ("music", 2.0), ("an office", 1.0))]  # fmt: skip
-    page = concepts_html("tiny", found | {"concepts": rows})
+    page = concepts_html("tiny", found | {"concepts": rows, "in_short": []})
     assert "<h2>music, office</h2>" in page
+    short = concepts_html("tiny", found | {"in_short": ["a music", "a boat"]})
+    assert "<h2>music, boat</h2>" in short, "the heading has one word a meaning"
     assert 'title="music: 3"' in page
     assert page.count('class="cn-map cn-map-') == 2
     pairs = [{"text": one["text"], "weight": one["weight"]} for one in rows]
