@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.explore.class_effects import softmax_scale
 from clipneurons.lens.contributions import Contributions, MeanEffect
-from clipneurons.lens.token_contributions import unit_token_effects
+from clipneurons.lens.token_contributions import effects_by_patch, unit_token_effects
 
 # Ways to weigh texts, see `ConceptReader.weights`.
 SPARSE_NORM, SPARSE_PROJECTION, DENSE = "sparse-norm", "sparse-projection", "dense"
@@ -134,14 +134,7 @@ class ConceptReader:
         return total
 
     def _written(self, effects: dict[int, Effects]) -> Float[Tensor, "image place embed"]:
-        """What all units write from each place; nothing from layers of no place."""
-        count = len(next(iter(effects.values())).norms)
-        places, embed = self.lens.clip.grid[0] * self.lens.clip.grid[1], self.unit_texts.shape[1]
-        total = torch.zeros(count, places, embed, device=self.device)
-        for mine in effects.values():
-            if mine.contributions.placed:
-                total += unit_token_effects(mine.contributions)[:, mine.contributions.prefix :]
-        return total.cpu()
+        return effects_by_patch(mine.contributions for mine in effects.values()).cpu()
 
     def _read(self, written: Float[Tensor, "place embed"]) -> Float[Tensor, "place text"]:
         return read_by_place(written, self.unit_texts, self.sharpness)
@@ -183,9 +176,8 @@ class ConceptReader:
     ) -> Float[Tensor, "text row column"]:
         """`patches` of several texts; what all neurons write is added up once for all of them."""
         clip = self.lens.clip
-        if way == BY_PLACE:
-            read = self._read(self._written(effects)[image])
-            return read[:, list(texts)].T.reshape(len(texts), *clip.grid)
+        if way == BY_PLACE and len(written := self._written(effects)[image]):
+            return self._read(written)[:, list(texts)].T.reshape(len(texts), *clip.grid)
         total = torch.zeros(len(texts), clip.prefix + clip.grid[0] * clip.grid[1])
         for layer, mine in effects.items():
             if not mine.contributions.placed:

@@ -8,7 +8,7 @@ rows sum to 1. Nothing is lost on the way: over all patches and the class token 
 to the embedding without its biases.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -111,12 +111,27 @@ def unit_token_effects(
     directions = mine.directions
     if isinstance(directions, SplitDirections):
         directions = directions.whole
-    outer = directions.outer if onto is None else directions.outer @ onto
+    outer = directions.outer if onto is None else directions.outer @ onto.to(directions.outer)
     total = 0.0
     for head in range(directions.heads):
         read = mine.activations @ directions.inner[head]
         total = total + mine.weights[:, head, :, None] * (read @ outer[head])
     return total
+
+
+def effects_by_patch(
+    layers: Iterable[Contributions], onto: Float[Tensor, "embed feature"] | None = None
+) -> Float[Tensor, "image patch feature"]:
+    """What all units of all layers write from each patch (`unit_token_effects`).
+
+    Layers of no place are left out; where all are, there are no patches.
+    """
+    layers = list(layers)
+    placed = [mine for mine in layers if mine.placed]
+    if not placed:
+        embed = layers[0].directions.embed
+        return torch.zeros(layers[0].images, 0, embed if onto is None else onto.shape[1])
+    return sum(unit_token_effects(mine, onto) for mine in placed)[:, placed[0].prefix :]
 
 
 def additive_maps(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.contributions import Contributions
-from clipneurons.lens.token_contributions import unit_token_effects
+from clipneurons.lens.token_contributions import effects_by_patch
 from clipneurons.stats.two_sample import without_rounding
 
 # Places a side: more cost without use.
@@ -33,12 +33,10 @@ class PlaceReader:
     ) -> Float[Tensor, "image place feature"]:
         """Effects by place, row by row; none where no layer's effects can be traced to places."""
         layers = list(contributions.values())
-        placed = [mine for mine in layers if mine.placed]
-        if not placed:
-            return torch.zeros(layers[0].images, 0, 0)
-        onto = _few_axes(placed[0].directions.embed).to(placed[0].activations.device)
-        effects = sum(unit_token_effects(mine, onto) for mine in placed)
-        return by_place(effects[:, placed[0].prefix :], self.grid).flatten(1, 2)
+        effects = effects_by_patch(layers, _few_axes(layers[0].directions.embed))
+        if not effects.shape[1]:
+            return effects
+        return by_place(effects, self.grid).flatten(1, 2)
 
 
 def _few_axes(embed: int) -> Float[Tensor, "embed feature"]:

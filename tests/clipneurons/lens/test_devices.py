@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clipneurons.analysis.effect_statistics import EffectStatistics
 from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.analysis.textspan import TextSpanReader
-from clipneurons.explore.concepts import DENSE, SPARSE_PROJECTION, ConceptReader
+from clipneurons.explore.concepts import BY_PLACE, DENSE, SPARSE_PROJECTION, ConceptReader
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
@@ -99,7 +99,7 @@ def test_concepts_and_profiles(make):
         lens = make_lens(clip, bundle.config.layers)
         reader = ConceptReader(lens, bundle)
         _, effects = reader(images(2, clip))
-        for way in (SPARSE_PROJECTION, DENSE):
+        for way in (SPARSE_PROJECTION, DENSE, BY_PLACE):
             assert reader.weights(effects, way).device.type == "cpu"
             assert reader.patches(effects, 0, way=way).device.type == "cpu"
         assert Profiler(lens, bundle)(images(2, clip)).units.device.type == "cpu"

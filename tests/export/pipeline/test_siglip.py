@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from clipneurons.bundle.bundle import load_bundle
-from clipneurons.explore.concepts import DENSE, ConceptReader
+from clipneurons.explore.concepts import BY_PLACE, DENSE, ConceptReader
 from clipneurons.explore.dictionary import Dictionary
 from clipneurons.explore.patch_concepts import patch_concepts
 from clipneurons.lens.make import make_lens
@@ -76,6 +76,7 @@ def test_what_reads_a_bundle_reads_it(place):
     # Patches have all that the neurons of the blocks write: there is no class token.
     placed = {layer: mine for layer, mine in effects.items() if mine.contributions.placed}
     assert sorted(placed) == [1, 2]
+    assert reader.weights(effects, BY_PLACE).sum(1).tolist() == pytest.approx([100.0, 100.0])
     shares = reader.patches(effects, 3, way=DENSE)
     written = sum(mine.contributions.sum()[0] for mine in placed.values())
     assert float(shares.sum()) == pytest.approx(float(written @ reader.unit_texts[3]), rel=1e-4)
