@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import get_ident
 
 from torch import Tensor, nn
 
@@ -11,14 +12,15 @@ def record_activations(model: nn.Module, names: Sequence[str]) -> Iterator[dict[
     """Record the outputs (``"path"``) or first inputs (``"path:input"``) of submodules.
 
     Yields a dictionary that each forward pass inside the context fills; a second pass
-    overwrites the first. The hooks are removed when the context ends, however it ends.
+    overwrites the first. Passes that other threads make meanwhile leave it alone. The hooks are
+    removed when the context ends, however it ends.
 
     Raises:
         KeyError: a path that the model does not have.
     """
     tensors: dict[str, Tensor] = {}
     handles = []
-    modules = dict(model.named_modules())
+    modules, mine = dict(model.named_modules()), get_ident()
     try:
         for name in names:
             path, _, side = name.partition(":")
@@ -30,10 +32,12 @@ def record_activations(model: nn.Module, names: Sequence[str]) -> Iterator[dict[
 
             # Names are bound as defaults: a closure would see the loop's last one.
             def keep_output(_module, _args, output, name=name):
-                tensors[name] = output
+                if get_ident() == mine:
+                    tensors[name] = output
 
             def keep_input(_module, args, name=name):
-                tensors[name] = args[0]
+                if get_ident() == mine:
+                    tensors[name] = args[0]
 
             module = modules[path]
             handles.append(

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -49,3 +51,16 @@ def test_unknown_names_are_refused_and_leave_no_hook(name):
     ):
         pass
     assert hooks(clip.visual) == before
+
+
+def test_a_pass_in_another_thread_is_not_recorded():
+    """A page reads pictures for one visitor while the examples of the next are made."""
+    clip = tiny_vit()
+    with record_activations(clip.visual, ["ln_post", "ln_post:input"]) as tensors:
+        clip.encode_image(images(2, clip))
+        mine = dict(tensors)
+        with ThreadPoolExecutor(1) as other:
+            other.submit(clip.encode_image, images(3, clip)).result()
+        assert all(tensors[name] is mine[name] for name in mine)
+        clip.encode_image(images(3, clip))
+    assert tensors["ln_post"].shape[0] == 3, "one's own second pass is"
