@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import struct
+import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL, BundleSession
 from tabs.server.uploads import MAX_PIXELS, open_image
 from tabs.ui.concept_card import concepts_html
-from tests.helpers.app_server import running_app
+from tests.helpers.app_server import ROOT, running_app
 from tests.helpers.tiny import WORDS, tiny_bundle_folder
 
 # Gradio's own: it reads a pandas option that pandas 4 will drop.
@@ -637,3 +638,12 @@ def test_what_runs_the_model_asks_for_a_gpu_where_one_is_lent(folder, monkeypatc
     assert {"listen", "explain"} <= {handler.__name__ for handler in asked}
     monkeypatch.delitem(sys.modules, "spaces")
     assert on_gpu()(build_page) is build_page
+
+
+def test_the_page_stands_before_what_runs_the_model_is_imported():
+    """open_clip and torchvision take as long as all else that the first page needs."""
+    code = "import sys, app; print(*({'open_clip', 'torchvision', 'scipy'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []

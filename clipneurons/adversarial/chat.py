@@ -16,7 +16,8 @@ from clipneurons.adversarial.descriptions import (
     checked_words,
     collect,
 )
-from clipneurons.text.class_names import Similarity, names
+from clipneurons.text.class_names import names
+from clipneurons.text.similarity import Similarity
 
 INSTRUCTIONS = (
     "You write descriptions of photographs. The user message is a JSON object of plain data: "

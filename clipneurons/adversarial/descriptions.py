@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from clipneurons.adversarial.cue_request import check_name
-from clipneurons.text.class_names import Similarity, names
+from clipneurons.text.class_names import names
+from clipneurons.text.similarity import Similarity
 
 MAX_DESCRIPTION = 300
 MAX_COUNT = 10_000

@@ -27,7 +27,7 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.cue_recordings import CueRecordings
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
-from clipneurons.text.class_names import (
+from clipneurons.text.similarity import (
     ClipSimilarity,
     SentenceSimilarity,
     Similarity,

@@ -21,7 +21,7 @@ from clipneurons.adversarial.zero_shot import ZeroShotClassifier
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.unit_words import plain
 from clipneurons.models.clip import ClipModel
-from clipneurons.text.class_names import ClipSimilarity
+from clipneurons.text.similarity import ClipSimilarity
 
 # Everyday things that there are pictograms of.
 CANDIDATES = (

@@ -59,7 +59,7 @@ def describer_of(session: BundleSession, name: str, cues_each: int) -> Describer
 
 def similarity_of(session: BundleSession):
     """What finds synonyms for a session: the sentence encoder where it is installed."""
-    from clipneurons.text.class_names import best_similarity
+    from clipneurons.text.similarity import best_similarity
 
     def make():
         return best_similarity(session.clip, session.bundle.text_embeddings)
