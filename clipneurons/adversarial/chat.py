@@ -16,8 +16,7 @@ from clipneurons.adversarial.descriptions import (
     checked_words,
     collect,
 )
-from clipneurons.text.class_names import names
-from clipneurons.text.similarity import Similarity
+from clipneurons.text.class_names import Similarity, names
 
 INSTRUCTIONS = (
     "You write descriptions of photographs. The user message is a JSON object of plain data: "

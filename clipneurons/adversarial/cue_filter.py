@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.text.class_names import content, names, stem
-from clipneurons.text.similarity import Similarity
+from clipneurons.text.class_names import Similarity, content, names, stem
 
 
 @dataclass(frozen=True)

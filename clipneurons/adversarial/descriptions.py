@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from clipneurons.adversarial.cue_request import check_name
-from clipneurons.text.class_names import names
-from clipneurons.text.similarity import Similarity
+from clipneurons.text.class_names import Similarity, names
 
 MAX_DESCRIPTION = 300
 MAX_COUNT = 10_000

@@ -1,7 +1,9 @@
-"""Does a phrase name a class? Rules on its letters."""
+"""Does a phrase name a class? Rules on its letters; what else it may mean, others tell."""
 
 import re
 import unicodedata
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 _IRREGULAR = {
     "children": "child", "feet": "foot", "geese": "goose", "men": "man", "mice": "mouse",
@@ -9,6 +11,16 @@ _IRREGULAR = {
 }  # fmt: skip
 _SUFFIXES = (("ies", "y"), ("ves", "f"), ("sses", "ss"), ("ses", "s"), ("xes", "x"), ("ches", "ch"),
              ("shes", "sh"), ("ing", ""), ("ed", ""), ("es", "e"), ("s", ""))  # fmt: skip
+
+
+@runtime_checkable
+class Similarity(Protocol):
+    """Finds phrases that mean a class without containing its name."""
+
+    name: str
+
+    def synonyms(self, phrases: Sequence[str], name: str) -> list[bool]:
+        """For each phrase, whether it means much the same as the name."""
 
 
 def tokens(text: str) -> list[str]:

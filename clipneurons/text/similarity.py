@@ -1,23 +1,13 @@
 """Does a phrase mean a class that it does not name? By a text model."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.models.clip import ClipModel
-
-
-@runtime_checkable
-class Similarity(Protocol):
-    """Finds phrases that mean a class without containing its name."""
-
-    name: str
-
-    def synonyms(self, phrases: Sequence[str], name: str) -> list[bool]:
-        """For each phrase, whether it means much the same as the name."""
+from clipneurons.text.class_names import Similarity
 
 
 class ClipSimilarity:

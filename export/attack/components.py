@@ -27,12 +27,8 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.cue_recordings import CueRecordings
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
-from clipneurons.text.similarity import (
-    ClipSimilarity,
-    SentenceSimilarity,
-    Similarity,
-    best_similarity,
-)
+from clipneurons.text.class_names import Similarity
+from clipneurons.text.similarity import ClipSimilarity, SentenceSimilarity, best_similarity
 from export.attack.options import COMPOSER, PHOTOGRAPHS, TEMPLATES, AttackOptions
 from export.attack.results import AttackFolder, Cell
 from export.common.errors import UserError
