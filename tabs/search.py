@@ -19,8 +19,8 @@ DIRECTION, DECOMPOSITION = "direction", "phrases"
 # Orders of what was found: by the match, by how far labels can be trusted, reliable ones alone.
 MATCH, TRUST, RELIABLE = "match", "trust", "reliable"
 MOST_LETTERS = 300
-# Letters from which the vocabulary is offered, texts of it, and letters of an example.
-_FEWEST, _OFFERED, _CHIP = 2, 8, 24
+# Letters from which the vocabulary is offered, texts of it; letters of an example, examples.
+_FEWEST, _OFFERED, _CHIP, _THINGS = 2, 8, 24, 4
 # What to look for where neither labels nor classes say it, and classes that are tried.
 _EVERYDAY = (
     "dog", "cat", "bird", "horse", "fish", "car", "train", "boat", "airplane", "bicycle", "tree",
@@ -142,14 +142,18 @@ def _hint(row: dict) -> str:
     return words.replace("-", "−")
 
 
-def suggestions(session: BundleSession, count: int = 5) -> list[str]:
+def suggestions(session: BundleSession) -> list[str]:
     """Examples of searches: things that some neuron says clearly; the last has two parts."""
-    texts, short = session.bundle.texts, [t for t in clearly_said(session) if len(t) <= _CHIP]
-    numbers = {text: number for number, text in enumerate(texts)}
-    order = [numbers[text] for text in short if text in numbers]
-    groups = synonym_groups(order, texts, session.bundle.text_embeddings, count - 1)
-    found = [texts[first] for first, *_ in groups]
-    return [*found, f"{found[0]}, -{found[1]}"] if len(found) > 1 else found
+
+    def make() -> list[str]:
+        texts, short = session.bundle.texts, [t for t in clearly_said(session) if len(t) <= _CHIP]
+        numbers = {text: number for number, text in enumerate(texts)}
+        order = [numbers[text] for text in short if text in numbers]
+        groups = synonym_groups(order, texts, session.bundle.text_embeddings, _THINGS)
+        found = [texts[first] for first, *_ in groups]
+        return [*found, f"{found[0]}, -{found[1]}"] if len(found) > 1 else found
+
+    return session.cached("suggestions", make)
 
 
 def clearly_said(session: BundleSession) -> list[str]:

@@ -121,7 +121,7 @@ class ConceptReader:
             )
             return written.cpu() @ self.unit_texts.T
         if way == BY_PLACE:
-            return torch.stack([self._read(one).sum(0) for one in self._written(effects)])
+            return self.read_places(self._written(effects))
         count = len(next(iter(effects.values())).norms)
         total = torch.zeros(count, len(self.bundle.texts))
         for layer, mine in effects.items():
@@ -135,6 +135,12 @@ class ConceptReader:
 
     def _written(self, effects: dict[int, Effects]) -> Float[Tensor, "image place embed"]:
         return effects_by_patch(mine.contributions for mine in effects.values()).cpu()
+
+    def read_places(
+        self, written: Float[Tensor, "image place embed"]
+    ) -> Float[Tensor, "image text"]:
+        """Weights ``by-place`` of what is written from each place, by neurons or by anything."""
+        return torch.stack([self._read(one).sum(0) for one in written])
 
     def _read(self, written: Float[Tensor, "place embed"]) -> Float[Tensor, "place text"]:
         return read_by_place(written, self.unit_texts, self.sharpness)

@@ -23,26 +23,27 @@ _FEATURES = 128
 
 
 class PlaceReader:
-    """What the units of all layers write from each place of images whose patches form a grid."""
+    """What the units of all layers write from each place of images whose patches form a grid.
 
-    def __init__(self, grid: tuple[int, int]) -> None:
+    Of embeddings of more than 128 numbers as many are kept, along random directions.
+    """
+
+    def __init__(self, grid: tuple[int, int], embed: int) -> None:
         self.grid = grid
+        self._onto = _few_axes(embed) if embed > _FEATURES else None
 
     def __call__(
         self, contributions: Mapping[int, Contributions]
     ) -> Float[Tensor, "image place feature"]:
         """Effects by place, row by row; none where no layer's effects can be traced to places."""
-        layers = list(contributions.values())
-        effects = effects_by_patch(layers, _few_axes(layers[0].directions.embed))
+        effects = effects_by_patch(contributions.values(), self._onto)
         if not effects.shape[1]:
             return effects
         return by_place(effects, self.grid).flatten(1, 2)
 
 
 def _few_axes(embed: int) -> Float[Tensor, "embed feature"]:
-    """Orthonormal directions, always the same; all there are of a small embedding."""
-    if embed <= _FEATURES:
-        return torch.eye(embed)
+    """Orthonormal directions, always the same."""
     generator = torch.Generator().manual_seed(0)
     return torch.linalg.qr(torch.randn(embed, _FEATURES, generator=generator))[0]
 

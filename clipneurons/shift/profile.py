@@ -50,7 +50,7 @@ class Profiler:
 
     def __init__(self, lens: Callable, bundle: Bundle) -> None:
         self.lens = lens
-        self._places = PlaceReader(lens.clip.grid)
+        self._places = PlaceReader(lens.clip.grid, lens.clip.embed_dim)
         self.directions, self._along = {}, {}
         for layer, arrays in bundle.layers.items():
             device = next(iter(lens.directions.values())).dense(slice(0, 1)).device

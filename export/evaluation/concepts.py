@@ -22,7 +22,7 @@ from torch import Tensor
 
 from clipneurons.analysis.textspan import TextSpanReader
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.explore.concepts import WAYS, ConceptReader, read_by_place
+from clipneurons.explore.concepts import WAYS, ConceptReader
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.token_contributions import token_effects_of
@@ -120,19 +120,12 @@ def _methods(
     clip = reader.lens.clip
     if clip.kind == "vit":
         every = token_effects_of(clip)
-        methods["all_by_place"] = lambda rep, effects, pixels: _by_place(reader, every(pixels))
+        methods["all_by_place"] = lambda rep, effects, pixels: reader.read_places(
+            every(pixels)[:, clip.prefix :].cpu()
+        )
         span = TextSpanReader.fit(FirstOrderLens(clip), fit, reader.bundle.text_embeddings)
         methods["text_span"] = lambda rep, effects, pixels: span(pixels)
     return methods
-
-
-def _by_place(
-    reader: ConceptReader, written: Float[Tensor, "image token embed"]
-) -> Float[Tensor, "image text"]:
-    """Each token's contribution read as the neurons' are, `ConceptReader.weights` ``by-place``."""
-    places = written[:, reader.lens.clip.prefix :].cpu()
-    read = (read_by_place(one, reader.unit_texts, reader.sharpness) for one in places)
-    return torch.stack([one.sum(0) for one in read])
 
 
 def _in_windows(

@@ -131,10 +131,14 @@ def _labels(one: Measured) -> str:
 
 
 def _concepts(one: Measured) -> str:
-    found, names = one.metrics["concepts"], {"sparse-norm": "the paper's weights"}
-    names |= {"text_span": "TextSpan", "nearest_texts": "nearest texts, without neurons"}
-    names |= {"nearest_texts_in_windows": "the same in nine windows"}
-    names |= {"all_by_place": "by place, whoever wrote it"}
+    found = one.metrics["concepts"]
+    names = {
+        "sparse-norm": "the paper's weights",
+        "text_span": "TextSpan",
+        "nearest_texts": "nearest texts, without neurons",
+        "nearest_texts_in_windows": "the same in nine windows",
+        "all_by_place": "by place, whoever wrote it",
+    }
     recall, sure = found["recall_at_10"], found["interval_95"]
     rest = [f"{words} {percent(recall[key])}" for key, words in names.items() if key in recall]
     low, high = map(percent, found["ahead_of_nearest_texts_95"][BY_PLACE])

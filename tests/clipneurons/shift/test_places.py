@@ -52,7 +52,7 @@ def test_the_effects_of_all_places_are_those_of_all_units(make):
     clip = make()
     lens = make_lens(clip, (1, 2) if clip.kind == "vit" else (4,))
     _, contributions = lens(images(3, clip))
-    got = PlaceReader(clip.grid)(contributions)
+    got = PlaceReader(clip.grid, clip.embed_dim)(contributions)
     assert got.shape == (3, clip.grid[0] * clip.grid[1], clip.embed_dim)
     whole = sum(mine.sum() for mine in contributions.values())
     before = 0
@@ -67,7 +67,7 @@ def test_the_effects_of_all_places_are_those_of_all_units(make):
 def test_of_a_large_embedding_as_many_directions_are_kept():
     clip = tiny_vit(embed_dim=160)
     _, contributions = make_lens(clip, (1,))(images(3, clip))
-    few = PlaceReader(clip.grid)(contributions)
+    few = PlaceReader(clip.grid, clip.embed_dim)(contributions)
     assert few.shape == (3, clip.grid[0] * clip.grid[1], 128)
-    again = PlaceReader(clip.grid)(contributions)
+    again = PlaceReader(clip.grid, clip.embed_dim)(contributions)
     assert torch.equal(few, again), "always along the same ones"
