@@ -31,7 +31,7 @@ bundles: $(VENV)/.app
 	  --storage float16 --gallery-mb 2.4
 	$(VENV)/bin/python -m export run --model artifacts/mini-rn --out artifacts/mini-rn --overwrite --restart \
 	  --storage float16 --gallery-mb 1.4 --top-k 50
-	$(VENV)/bin/python -m export evaluate --no-fidelity --segmentation --refined
+	$(VENV)/bin/python -m research segmentation objects --refined
 	for bundle in mini-vit mini-rn; do \
 	  $(VENV)/bin/python -m export evaluate --bundle artifacts/$$bundle --no-fidelity --concepts --labels --cues \
 	  && $(VENV)/bin/python -m export refresh-card --bundle artifacts/$$bundle --opening || exit 1; \

@@ -1,14 +1,11 @@
-"""`python -m export COMMAND`: each command is a module with `add_arguments` and `run`.
-
-Only the module of the command that was asked for is loaded, so that one which lacks an optional
-package does not take the others with it.
-"""
+"""`python -m export COMMAND`: makes, checks and publishes bundles, and runs a user's long jobs."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import sys
+from collections.abc import Sequence
+
+from export.common.command_line import run_command
 
 COMMANDS = {
     "run": "analyse a model over a data set and write its bundle",
@@ -23,33 +20,16 @@ COMMANDS = {
     "attack": "make adversarial images from a bundle's phrases",
     "shift": "compare two sets of images unit by unit",
     "mend": "find the neurons that confuse a classifier, and take them out",
-    "papers": "compare with the figures of the papers",
-    "figures": "renew the README's table from what was measured",
-    "mini": "train the small CLIPs that ship with the project",
 }
-# Words of earlier versions.
-FORMER = {"reseal": "refresh-card", "describe": "describe-classes"}
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; a user's mistake is one line and status 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="python -m export", description="Bundles, made and used.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    if arguments and arguments[0] in FORMER:
-        arguments = [FORMER[arguments[0]], *arguments[1:]]
-    chosen = next((a for a in arguments if not a.startswith("-")), None)
-    for name, help_text in COMMANDS.items():
-        sub = commands.add_parser(name, help=help_text, description=help_text)
-        if name == chosen:
-            module = importlib.import_module(f"export.commands.{name.replace('-', '_')}")
-            module.add_arguments(sub)
-            sub.set_defaults(run=module.run)
-    args = parser.parse_args(arguments)
-    # Not before it is needed: `--help` should not wait for PyTorch.
-    from export.common.errors import reported
-
-    return reported(lambda: args.run(args))
+    modules = {
+        name: (f"export.commands.{name.replace('-', '_')}", help_text)
+        for name, help_text in COMMANDS.items()
+    }
+    return run_command("python -m export", "Bundles, made and used.", modules, arguments)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def _concepts(metrics: dict) -> str:
     recall = found.get("recall_at_10")
     title = "Are the things in a picture among its ten first concepts?"
     if not recall:
-        command = "python -m export evaluate --concepts"
+        command = "python -m research concepts"
         return section(title, empty(f"Not measured for this bundle; {command} does."))
     rows = [
         Bar(

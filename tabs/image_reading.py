@@ -15,8 +15,8 @@ from tabs.ui.neuron_card import says
 from tabs.ui.unknown_words import untrained
 
 if TYPE_CHECKING:
-    from clipneurons.analysis.textspan import TextSpanReader
-    from clipneurons.explore.concepts import ConceptReader
+    from clipneurons.concepts.concepts import ConceptReader
+    from clipneurons.statistics.textspan import TextSpanReader
 
 # The ways of `ConceptReader.weights`, and what the page calls them.
 WAYS = [
@@ -32,7 +32,7 @@ _EXAMPLES, _SPAN_IMAGES, _BATCH, _TOP = 6, 256, 32, 10
 
 def reader_of(session: BundleSession) -> ConceptReader:
     """What concepts are read with, prepared once a model."""
-    from clipneurons.explore.concepts import ConceptReader
+    from clipneurons.concepts.concepts import ConceptReader
 
     return session.cached("concepts", lambda: ConceptReader(session.lens, session.bundle))
 
@@ -45,7 +45,7 @@ def default_way(session: BundleSession) -> str:
 
 def discover(session: BundleSession, image: Image.Image | None, way: str, top: int = _TOP) -> dict:
     """Concepts of an image (`read_image`), its neurons' words, and the picture as it was seen."""
-    from clipneurons.explore.image_reading import as_seen, read_image
+    from clipneurons.concepts.image_reading import as_seen, read_image
 
     if image is None:
         raise ValueError(NO_PICTURE)
@@ -69,8 +69,8 @@ def heads_say(
 
     The first call finds the texts of every head, which takes a minute on a large model.
     """
-    from clipneurons.explore.concepts import top_concepts
-    from clipneurons.explore.image_reading import pairs
+    from clipneurons.concepts.concepts import top_concepts
+    from clipneurons.concepts.image_reading import pairs
 
     if image is None:
         raise ValueError(NO_PICTURE)
@@ -85,8 +85,8 @@ def _text_span(session: BundleSession, progress: Callable) -> TextSpanReader:
     """The texts of the model's heads, from a sample of the gallery."""
     import torch
 
-    from clipneurons.analysis.textspan import TextSpanReader
     from clipneurons.lens.first_order import FirstOrderLens
+    from clipneurons.statistics.textspan import TextSpanReader
 
     images = session.sample(_SPAN_IMAGES)
 
@@ -107,8 +107,8 @@ def contrast(session: BundleSession, images: list[Image.Image], way: str) -> dic
     """What several images have in common, and what sets each apart."""
     import torch
 
-    from clipneurons.explore.concepts import compare
-    from clipneurons.explore.image_reading import as_seen, pairs
+    from clipneurons.concepts.concepts import compare
+    from clipneurons.concepts.image_reading import as_seen, pairs
 
     if len(images) < 2:
         raise ValueError("Choose at least two pictures to compare.")

@@ -13,7 +13,7 @@ from tabs.ui.image_input import image_uri
 from tabs.ui.reaction import Reaction, reaction_html
 
 if TYPE_CHECKING:
-    from clipneurons.explore.concepts import ConceptReader, Effects
+    from clipneurons.concepts.concepts import ConceptReader, Effects
 
 
 def fire_maps(
@@ -29,7 +29,7 @@ def fire_maps(
 
 def tried_html(session: BundleSession, layer: int, unit: int, image: Image.Image) -> str:
     """What a neuron does on a visitor's picture: how strongly, how rare that is, and where."""
-    from clipneurons.explore.image_reading import as_seen
+    from clipneurons.concepts.image_reading import as_seen
 
     card = dictionary_of(session).card(layer, unit)
     reader = _reader(session)
@@ -48,7 +48,7 @@ def tried_html(session: BundleSession, layer: int, unit: int, image: Image.Image
 
 
 def _reader(session: BundleSession) -> ConceptReader:
-    from clipneurons.explore.concepts import ConceptReader
+    from clipneurons.concepts.concepts import ConceptReader
 
     return session.cached("concepts", lambda: ConceptReader(session.lens, session.bundle))
 

@@ -6,8 +6,8 @@ import torch
 
 from clipneurons.bundle.image_groups import SHOWN
 from clipneurons.bundle.unit_words import plain
-from clipneurons.explore.dashboard import NeuronDashboard
-from clipneurons.explore.dictionary import Phrase
+from clipneurons.dictionary.dashboard import NeuronDashboard
+from clipneurons.dictionary.dictionary import Phrase
 from tabs.neuron_on_image import fire_maps
 from tabs.search import DIRECTION, MOST_LETTERS, clearly_said, dictionary_of
 from tabs.server.registry import BundleRegistry
@@ -97,7 +97,7 @@ def complete(session: BundleSession, layer: int, unit: int, names: str) -> bool:
 
 def _separation(session: BundleSession) -> float:
     """How well groups of images have to separate, from a sample of the gallery pictures."""
-    from clipneurons.analysis.clustering import chance_separation
+    from clipneurons.statistics.clustering import chance_separation
 
     def make() -> float:
         embeddings = session.encode_thumbnails(session.sample(_SAMPLE))

@@ -10,7 +10,7 @@ from io import StringIO
 from typing import Any
 
 from clipneurons.bundle.unit_words import plain
-from clipneurons.explore.dictionary import TABLE
+from clipneurons.dictionary.dictionary import TABLE
 from tabs.search import dictionary_of
 from tabs.server.session import BundleSession
 from tabs.ui.card_files import file_to_save

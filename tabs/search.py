@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from clipneurons.bundle.unit_words import plain
-from clipneurons.explore.dictionary import Dictionary, Hit, Phrase, parse_query
+from clipneurons.dictionary.dictionary import Dictionary, Hit, Phrase, parse_query
 from clipneurons.text.synonym_groups import synonym_groups
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession

@@ -174,7 +174,7 @@ def test_search_endpoint_finds_the_nearest_direction(client, folder):
 
 
 def test_concepts_are_those_of_the_library(client, folder, tmp_path):
-    from clipneurons.explore.concepts import ConceptReader, top_concepts
+    from clipneurons.concepts.concepts import ConceptReader, top_concepts
     from clipneurons.lens.make import make_lens
     from clipneurons.models.clip import load_clip
 

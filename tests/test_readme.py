@@ -15,7 +15,7 @@ from clipneurons.shift.monitor import Monitor
 from clipneurons.shift.profile import Profiler
 from export.__main__ import COMMANDS
 from export.commands import evaluate
-from export.commands.mini import STAGES
+from research.mini_clip.command import STAGES
 from tests.helpers.app_server import ROOT
 
 PAGES = {path: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
@@ -109,11 +109,11 @@ def test_commands_that_pages_name_are_there():
     for page, text in PAGES.items():
         for command in re.findall(r"python -m export ([a-z][a-z-]*)", text):
             assert command in COMMANDS, (page.name, command)
-        for stage in re.findall(r"python -m export mini ([a-z]+)", text):
+        for stage in re.findall(r"python -m research mini-clip ([a-z]+)", text):
             assert stage in STAGES, (page.name, stage)
         assert "python -m export." not in text, f"{page.name}: one command line"
-        for module in re.findall(r"python -m benchmarks\.(\w+)", text):
-            assert (ROOT / "benchmarks" / f"{module}.py").is_file(), (page.name, module)
+        for module in re.findall(r"python -m research.benchmarks\.(\w+)", text):
+            assert (ROOT / "research.benchmarks" / f"{module}.py").is_file(), (page.name, module)
 
 
 def test_commands_stand_in_blocks():

@@ -58,7 +58,7 @@ class CueRequest:
         if (self.method == INDIRECT) != (self.decompositions is not None):
             raise ValueError(
                 f"the method {INDIRECT!r}, and no other, needs `decompositions` "
-                "(clipneurons.analysis.indirect_decomposition)"
+                "(clipneurons.statistics.indirect_decomposition)"
             )
 
 

@@ -150,7 +150,7 @@ def compare(
     Words are ranked by how far the ``mean`` embedding moved along each text (`mean_change`), or
     by the ``evidence`` that what the units say did (`text_scores`). The latter divides by what
     varies anyway: on the small CLIPs, whose texts lie close together, it turns to faint
-    directions and names a planted change less often (`export evaluate --shift`).
+    directions and names a planted change less often (`research shift`).
 
     The p-value combines seven statistics, each against the same permutations of the labels: the
     units' ``spread``, ``peak`` and ``rare`` changes, the largest change along a text

@@ -2,7 +2,7 @@
 
 A pack is one safetensors file: WebP bytes end to end (`webp`), their `offsets` [n + 1], `label` [n]
 into the header's `classes` (JSON list of `source`, `key`, `name`) and `split` [n] (1 is held out of
-training). Nothing is unpickled. `python -m export mini pack` writes the shipped one.
+training). Nothing is unpickled. `python -m research mini-clip pack` writes the shipped one.
 """
 
 import io

@@ -1,7 +1,7 @@
 """Packed pictograms: everyday concepts, each drawn in several open emoji styles.
 
 A pack is one safetensors file: WebP bytes end to end, their offsets, and JSON metadata
-in the header (names, styles, licences). Nothing is unpickled. `python -m export mini
+in the header (names, styles, licences). Nothing is unpickled. `python -m research mini-clip
 pictograms` rebuilds the packs.
 """
 
@@ -92,7 +92,7 @@ def load_pictograms(path: str | Path | None = None, heldout: bool = False) -> Pi
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"no pictogram pack at {path}: the packs lie in artifacts/ of a checkout (python -m "
-            "export mini pictograms makes them), not in the installed package"
+            "research mini-clip pictograms makes them), not in the installed package"
         )
     with safe_open(str(path), framework="numpy") as file:
         metadata = file.metadata() or {}

@@ -171,7 +171,7 @@ def all_cues(
 
 def _indirect(options: AttackOptions, components: Components, folder: AttackFolder, layers) -> dict:
     """The indirect-effect reading of the model, computed once for a folder."""
-    from clipneurons.analysis.indirect_decomposition import (
+    from clipneurons.statistics.indirect_decomposition import (
         IndirectDecomposition,
         indirect_decompositions,
     )

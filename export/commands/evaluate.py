@@ -1,44 +1,17 @@
-"""`python -m export evaluate`: what a bundle keeps of its model, into `metrics.json` and the card.
-
-Each further part is a module of its own with `measure(bundle, model, args)` and
-`in_words(figures)` for the terminal. So are `--labels` and `--cues`, which also give what the
-bundle keeps.
-"""
+"""`python -m export evaluate`: what a bundle keeps of its model, into `metrics.json` and the card."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import shlex
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from clipneurons.text.templates import TEMPLATES
 from export.common.errors import UserError
 from export.common.flags import positive
 from export.common.settings import DEFAULT_MODEL, Settings
 from export.evaluation import flags
-
-
-@dataclass(frozen=True)
-class Part:
-    """What is measured, the module of `export.evaluation` that does, and its flags."""
-
-    about: str
-    module: str
-    add_flags: Callable[[argparse.ArgumentParser], None]
-
-
-PARTS = {
-    "concepts": Part("whether a picture's concepts name what it shows", "concepts", flags.concepts),
-    "segmentation": Part(
-        "every method on images whose masks are known", "segmentation", flags.segmentation
-    ),
-    "pairs": Part("which neuron-head pairs of a ResNet matter", "neuron_head_pairs", flags.pairs),
-    "semantic": Part("mean IoU over classes", "semantic_segmentation", flags.semantic),
-    "shift": Part("how often a planted change is seen and named", "shift_power", flags.shift),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,9 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="leave these figures as they are",
     )
-    for name, part in PARTS.items():
-        add(f"--{name}", action="store_true", help=f"also measure {part.about}")
-        part.add_flags(parser)
     add(
         "--labels", action="store_true", help="also test the words of every unit, and keep the best"
     )
@@ -100,11 +70,6 @@ def run(args: argparse.Namespace) -> int:
             bundle, clip, source, classifier, batch=args.batch, workers=args.workers
         )
         print(in_words(metrics["fidelity"]))
-    for name, part in PARTS.items():
-        if getattr(args, name):
-            module = importlib.import_module(f"export.evaluation.{part.module}")
-            metrics[name] = {"command": command} | module.measure(bundle, clip, args)
-            print(module.in_words(metrics[name]))
     if args.labels:
         found, tested = labels.measure(bundle, clip, folder, args)
         bundle = replace(bundle, labels=tested)

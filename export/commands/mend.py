@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from clipneurons.explore.find_options import FindOptions
+from clipneurons.edit.find_options import FindOptions
 from export.common.flags import positive
 from export.common.settings import DEFAULT_MODEL
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Find, measure, write; 0 also where no edit helps, which is said."""
-    from export.mend_classifier import mend_classifier
+    from export.mend.mend_classifier import mend_classifier
 
     mend_classifier(args)
     return 0

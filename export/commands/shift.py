@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare, print the summary, write the report."""
     if not all(concept.strip() for concept in args.watch):
         raise UserError("--watch has an empty concept: expected words such as snow")
-    from export.compare_images import compare_images
+    from export.shift.compare_images import compare_images
 
     compare_images(args)
     return 0

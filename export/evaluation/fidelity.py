@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from clipneurons.analysis.ablation import ablate
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.lens.contributions import Contributions, MeanEffect
 from clipneurons.lens.directions import Directions
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
+from clipneurons.statistics.ablation import ablate
 from export.common.errors import UserError
 from export.common.settings import SIZES
 from export.data.dataset import Source

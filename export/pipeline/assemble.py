@@ -10,11 +10,11 @@ from importlib.metadata import version
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.analysis.effect_statistics import UnitStatistics
-from clipneurons.analysis.streaming.norm_histogram import NORM_BINS
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.config import BundleConfig, DataSet, Pool
 from clipneurons.bundle.layer_arrays import LayerArrays
+from clipneurons.statistics.effect_statistics import UnitStatistics
+from clipneurons.statistics.streaming.norm_histogram import NORM_BINS
 from export.pipeline.checkpoints import State
 from export.pipeline.inputs import Inputs, weights_sha256
 from export.pipeline.passes import MeanPass

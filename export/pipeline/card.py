@@ -8,7 +8,7 @@ from string import Template
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.labels import EXPLAINS
-from clipneurons.explore.labels.assess import UPPER
+from clipneurons.labels.assess import UPPER
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 

@@ -12,8 +12,8 @@ from io import BytesIO
 from PIL import Image
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.explore.concepts import DENSE, WAYS, ConceptReader, top_concepts
-from clipneurons.explore.image_reading import read_image
+from clipneurons.concepts.concepts import DENSE, WAYS, ConceptReader, top_concepts
+from clipneurons.concepts.image_reading import read_image
 from clipneurons.lens.make import Lens
 from clipneurons.shift.comparison import EmbeddedTextPool
 from clipneurons.shift.planted import IMAGES, marks, planted_mark

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from clipneurons.analysis.effect_statistics import EffectStatistics, UnitStatistics
-from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.lens.contributions import Contributions
 from clipneurons.lens.make import Lens
+from clipneurons.statistics.effect_statistics import EffectStatistics, UnitStatistics
+from clipneurons.statistics.streaming.running_mean import RunningMean
 from export.common.errors import UserError
 from export.common.settings import SINGLE, Settings, Shard
 from export.data.dataset import Source

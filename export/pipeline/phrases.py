@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from clipneurons.analysis.effect_statistics import UnitStatistics
-from clipneurons.analysis.omp import by_magnitude, omp_sizes, reconstruct
 from clipneurons.models.clip import ClipModel
+from clipneurons.statistics.effect_statistics import UnitStatistics
+from clipneurons.statistics.omp import by_magnitude, omp_sizes, reconstruct
 from clipneurons.text.embedding import centre, embed_texts
 from clipneurons.text.pools import TextPool
 from export.common.settings import SIZES

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from clipneurons.analysis.effect_statistics import EffectStatistics
-from clipneurons.analysis.omp import omp
-from clipneurons.analysis.streaming.norm_histogram import NORM_BINS
-from clipneurons.analysis.streaming.running_mean import RunningMean
+from clipneurons.statistics.effect_statistics import EffectStatistics
+from clipneurons.statistics.omp import omp
+from clipneurons.statistics.streaming.norm_histogram import NORM_BINS
+from clipneurons.statistics.streaming.running_mean import RunningMean
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
 from export.common.settings import Shard

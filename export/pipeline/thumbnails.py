@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clipneurons.analysis.effect_statistics import UnitStatistics
 from clipneurons.bundle.thumbnails import Examples
 from clipneurons.models.clip import ClipModel
+from clipneurons.statistics.effect_statistics import UnitStatistics
 from export.data.dataset import Source
 from export.data.loader import read
 

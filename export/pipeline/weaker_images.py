@@ -15,7 +15,7 @@ from torch import Tensor
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.weaker_images import FEW, MIDDLE, PAD, sampled
-from clipneurons.explore.concepts import ConceptReader
+from clipneurons.concepts.concepts import ConceptReader
 from clipneurons.lens.make import Lens
 from export.pipeline.opening import picture
 

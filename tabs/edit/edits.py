@@ -11,7 +11,7 @@ from tabs.edit.reading import TEMPLATES, Reading, probabilities, read
 from tabs.server.session import BundleSession
 
 if TYPE_CHECKING:
-    from clipneurons.explore.edit import Edit
+    from clipneurons.edit.edit import Edit
 
 MOST_FOUND = 64
 OTHER_MEANS = (
@@ -32,7 +32,7 @@ def edited(session: BundleSession, reading: Reading, edit: Edit | None) -> Readi
 
 def with_units(reading: Reading, units: list[tuple[int, int]]) -> Edit:
     """The mean-ablation of some units of the reading's model."""
-    from clipneurons.explore.edit import Edit, UnitFactor
+    from clipneurons.edit.edit import Edit, UnitFactor
 
     return Edit(reading.edit.weights_sha256, tuple(UnitFactor(*place) for place in units))
 
@@ -42,8 +42,8 @@ def fewest(session: BundleSession, reading: Reading, wanted: str) -> tuple[Edit,
 
     Raises `ValueError` where it is read so already, or no `MOST_FOUND` units turn it.
     """
-    from clipneurons.explore.class_effects import places
-    from clipneurons.explore.edit_preview import fewest_that_turn, share_that_turn
+    from clipneurons.concepts.class_effects import places
+    from clipneurons.edit.preview import fewest_that_turn, share_that_turn
 
     target = reading.names.index(wanted) if wanted else reading.wanted
     if target == reading.top:
@@ -69,7 +69,7 @@ def for_real(session: BundleSession, reading: Reading, edit: Edit) -> list[list[
     """
     import torch
 
-    from clipneurons.explore.fold import fold, mean_of_units
+    from clipneurons.edit.fold import fold, mean_of_units
     from clipneurons.text.embedding import embed_texts
 
     clip = session.clip
@@ -93,7 +93,7 @@ def edit_of_link(text: str, session: BundleSession) -> Edit:
 
     Raises `EditError` for anything else.
     """
-    from clipneurons.explore.edit import Edit, EditError, UnitFactor, WordFactor
+    from clipneurons.edit.edit import Edit, EditError, UnitFactor, WordFactor
 
     units, words = [], []
     for item in filter(None, text.split(";")):
@@ -114,7 +114,7 @@ def edit_of_link(text: str, session: BundleSession) -> Edit:
 
 def with_words(edit: Edit, words: str, more_than: float | None) -> Edit:
     """The edit with all units ablated that say some words more than so much."""
-    from clipneurons.explore.edit import WordFactor
+    from clipneurons.edit.edit import WordFactor
 
     words = " ".join(words.split())
     if not words:
@@ -125,7 +125,7 @@ def with_words(edit: Edit, words: str, more_than: float | None) -> Edit:
 
 def edit_of_text(text: str):
     """An `Edit` from JSON, None from nothing."""
-    from clipneurons.explore.edit import Edit
+    from clipneurons.edit.edit import Edit
 
     return Edit.from_json(text) if text.strip() else None
 

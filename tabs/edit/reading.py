@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from clipneurons.explore.dictionary import LabelTrust
+from clipneurons.dictionary.dictionary import LabelTrust
 from tabs.search import dictionary_of
 from tabs.server.session import BundleSession
 from tabs.ui.neuron_card import says
@@ -17,8 +17,8 @@ from tabs.ui.unknown_words import untrained
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clipneurons.explore.edit import Edit, UnitFactor, WordFactor
-    from clipneurons.explore.edit_preview import Preview
+    from clipneurons.edit.edit import Edit, UnitFactor, WordFactor
+    from clipneurons.edit.preview import Preview
 
 MOST_IMAGES = 8
 TEMPLATES = "photo"
@@ -104,9 +104,9 @@ def read(
     """
     import torch
 
-    from clipneurons.explore.class_effects import ClassEffects, softmax_scale
-    from clipneurons.explore.edit import DATA, Edit
-    from clipneurons.explore.edit_preview import Preview
+    from clipneurons.concepts.class_effects import ClassEffects, softmax_scale
+    from clipneurons.edit.edit import DATA, Edit
+    from clipneurons.edit.preview import Preview
     from clipneurons.text.embedding import embed_texts
 
     if not images:
@@ -153,8 +153,8 @@ def _parts(
     """An edit's parts and the strongest units beside it, and by image what each part changes."""
     import torch
 
-    from clipneurons.explore.edit import UnitFactor
-    from clipneurons.explore.edit_preview import weighted_effects
+    from clipneurons.edit.edit import UnitFactor
+    from clipneurons.edit.preview import weighted_effects
 
     bundle, dictionary = session.bundle, dictionary_of(session)
     rows, free = list(edit.units), torch.ones(len(margin), dtype=torch.bool)
@@ -193,7 +193,7 @@ def _parts(
 
 
 def _said_by(dictionary, rule: WordFactor) -> Tensor:
-    from clipneurons.explore.dictionary import Phrase
+    from clipneurons.dictionary.dictionary import Phrase
 
     return dictionary.coefficient_scores([Phrase(rule.words)]) > rule.more_than
 
@@ -202,7 +202,7 @@ def _part(
     session: BundleSession, rules: tuple, adds: float, count: int, contributions: dict,
     toward: Tensor,
 ) -> Part:  # fmt: skip
-    from clipneurons.explore.edit_preview import patch_attributions
+    from clipneurons.edit.preview import patch_attributions
 
     rule = rules[0]
     if len(rules) > 1:

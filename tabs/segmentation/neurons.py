@@ -34,7 +34,7 @@ def voters(session: BundleSession, name: str) -> str:
 
 def said_at(found: Found, session: BundleSession, point: tuple[int, int]) -> str:
     """What the neurons say at a pixel of the image, and which neurons."""
-    from clipneurons.explore.patch_concepts import patch_at, patch_concepts
+    from clipneurons.concepts.patch_concepts import patch_at, patch_concepts
     from clipneurons.models.preprocess import whole
 
     clip = session.clip

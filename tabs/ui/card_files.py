@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.unit_words import plain, signed_words
-from clipneurons.explore.dashboard import NeuronDashboard
+from clipneurons.dictionary.dashboard import NeuronDashboard
 from tabs.server.uploads import open_image
 from tabs.ui.neuron_card import place
 from tabs.ui.plots import MINUS, PLUS, percent

@@ -6,8 +6,8 @@ from html import escape
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.unit_words import plain, signed, unit_name
-from clipneurons.explore.dashboard import NeuronDashboard
-from clipneurons.explore.dictionary import Dictionary
+from clipneurons.dictionary.dashboard import NeuronDashboard
+from clipneurons.dictionary.dictionary import Dictionary
 from tabs.ui.plots import Bar, bars, empty, figures, histogram, percent, section
 from tabs.ui.top_images import Gallery, ImageGroup, Maps, gallery_html, gallery_note
 from tabs.ui.trust import trust_html

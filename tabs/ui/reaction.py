@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from clipneurons.explore.dashboard import NeuronDashboard
+from clipneurons.dictionary.dashboard import NeuronDashboard
 from tabs.ui.neuron_card import place
 from tabs.ui.patch_mask import patch_mask
 from tabs.ui.plots import figures, percent

@@ -10,15 +10,15 @@ from math import isfinite
 
 import torch
 
-from clipneurons.analysis.clustering import clusters
 from clipneurons.bundle import image_groups
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.image_groups import NAMED
 from clipneurons.bundle.unit_words import plain
 from clipneurons.bundle.weaker_images import PAD, sampled
-from clipneurons.explore.dashboard import NeuronDashboard
-from clipneurons.explore.dictionary import Dictionary
+from clipneurons.dictionary.dashboard import NeuronDashboard
+from clipneurons.dictionary.dictionary import Dictionary
 from clipneurons.images.convert import webp_uri
+from clipneurons.statistics.clustering import clusters
 from tabs.ui.patch_mask import patch_mask
 from tabs.ui.plots import empty, link, percent
 

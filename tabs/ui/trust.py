@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipneurons.bundle.labels import EXPLAINS
-from clipneurons.explore.dictionary import LabelTrust
+from clipneurons.dictionary.dictionary import LabelTrust
 
 NOT_TESTED = "Whether these words predict the neuron was not tested."
 

@@ -3,7 +3,7 @@
 import pytest
 
 from clipneurons.adversarial.methods import METHODS
-from clipneurons.explore.concepts import WAYS
+from clipneurons.concepts.concepts import WAYS
 from clipneurons.former_names import FORMER, current
 from clipneurons.segmentation.methods import OWN
 

@@ -77,5 +77,5 @@ def test_the_drawings_for_wide_and_narrow_pages_are_images_with_a_name(kind):
 
 def test_what_was_not_measured_is_said(session):
     page = overview_html(session)
-    assert "python -m export evaluate --concepts does" in page
+    assert "python -m research concepts does" in page
     assert "32" in page

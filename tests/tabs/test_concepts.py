@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from clipneurons.analysis.textspan import TextSpanReader
+from clipneurons.statistics.textspan import TextSpanReader
 from tabs import concepts
 from tabs.image_reading import contrast, discover, heads_say
 from tabs.server.registry import BundleRegistry

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from clipneurons.explore.edit import Edit, EditError, UnitFactor, WordFactor, apply_edit
-from clipneurons.explore.fold import fold, mean_of_units
+from clipneurons.edit.edit import Edit, EditError, UnitFactor, WordFactor, apply_edit
+from clipneurons.edit.fold import fold, mean_of_units
 from clipneurons.text.embedding import embed_texts
 from tabs.edit import data, edits, example
 from tabs.edit.reading import read

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.labels import LayerLabels
-from clipneurons.explore.labels import properties
-from clipneurons.explore.labels.assess import DECOMPOSITION, Assessment, Parts
-from clipneurons.explore.labels.detection import (
+from clipneurons.labels import properties
+from clipneurons.labels.assess import DECOMPOSITION, Assessment, Parts
+from clipneurons.labels.detection import (
     BestConcept,
     auc,
     average_precision,
     best_concept,
 )
-from clipneurons.explore.labels.simulation import TOP_SHARE, Labels
+from clipneurons.labels.simulation import TOP_SHARE, Labels
 from clipneurons.stats.centring import without_shared
 
 

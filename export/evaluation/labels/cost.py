@@ -8,9 +8,9 @@ import torch
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.image_groups import GROUPS
-from clipneurons.explore.labels.candidates import METHODS, READINGS
-from clipneurons.explore.labels.evidence import SIZES
-from clipneurons.explore.labels.seen_texts import SCREENED
+from clipneurons.labels.candidates import METHODS, READINGS
+from clipneurons.labels.evidence import SIZES
+from clipneurons.labels.seen_texts import SCREENED
 from export.evaluation.labels.recordings import Judge, TruthJudge
 
 

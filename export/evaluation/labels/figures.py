@@ -9,10 +9,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from clipneurons.bundle.labels import LayerLabels, told_apart
-from clipneurons.explore.labels.assess import Assessment, Parts, Tested, mean_interval
-from clipneurons.explore.labels.detection import auc, average_precision, iou
-from clipneurons.explore.labels.sanity import sanity
-from clipneurons.explore.labels.simulation import pearson
+from clipneurons.labels.assess import Assessment, Parts, Tested, mean_interval
+from clipneurons.labels.detection import auc, average_precision, iou
+from clipneurons.labels.sanity import sanity
+from clipneurons.labels.simulation import pearson
 from export.evaluation.labels import image_groups
 
 # Texts that enough and not too many images show, for the check of the metrics.

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from clipneurons.analysis.clustering import chance_separation
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.image_groups import NAMED, SHOWN, ImageGroups, shown_images
-from clipneurons.explore.labels.assess import Parts
-from clipneurons.explore.labels.groups import Grouped, NamedGroups, group_top_images, name_groups
+from clipneurons.labels.assess import Parts
+from clipneurons.labels.groups import Grouped, NamedGroups, group_top_images, name_groups
 from clipneurons.models.clip import ClipModel
+from clipneurons.statistics.clustering import chance_separation
 from clipneurons.stats.centring import without_shared
 
 _BATCH = 64

@@ -19,8 +19,8 @@ from clipneurons.bundle.config import DECOMPOSITION as DECOMPOSITION_FILE
 from clipneurons.bundle.config import NEURONS
 from clipneurons.bundle.folders import file_sha256
 from clipneurons.bundle.labels import LayerLabels
-from clipneurons.explore.labels.assess import LEAST_IMAGES, Assessment, Parts, assess, split
-from clipneurons.explore.labels.simulation import Labels
+from clipneurons.labels.assess import LEAST_IMAGES, Assessment, Parts, assess, split
+from clipneurons.labels.simulation import Labels
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.data.open_source import HELD_OUT, open_source, shipped_spec

@@ -17,8 +17,8 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.explore.labels.assess import Recordings
-from clipneurons.explore.labels.detection import listed
+from clipneurons.labels.assess import Recordings
+from clipneurons.labels.detection import listed
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel

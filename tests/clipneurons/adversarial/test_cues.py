@@ -18,9 +18,9 @@ from clipneurons.adversarial.methods import (
     SIMILAR_WORDS,
     TESTED_LABELS,
 )
-from clipneurons.analysis.indirect_decomposition import _first_component, indirect_decompositions
 from clipneurons.lens.indirect import indirect_effects, mean_activations
 from clipneurons.models.hooks import record_activations
+from clipneurons.statistics.indirect_decomposition import _first_component, indirect_decompositions
 from clipneurons.text.embedding import embed_texts
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.naive_adversarial import cue_scores, first_component, label_scores, whole_scores

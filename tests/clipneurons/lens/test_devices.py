@@ -9,16 +9,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from clipneurons.analysis.effect_statistics import EffectStatistics
-from clipneurons.analysis.streaming.running_mean import RunningMean
-from clipneurons.analysis.textspan import TextSpanReader
-from clipneurons.explore.concepts import BY_PLACE, DENSE, SPARSE_PROJECTION, ConceptReader
+from clipneurons.concepts.concepts import BY_PLACE, DENSE, SPARSE_PROJECTION, ConceptReader
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.second_order import SecondOrderLens
 from clipneurons.segmentation.segmenters import segmenters
 from clipneurons.shift.profile import Profiler
+from clipneurons.statistics.effect_statistics import EffectStatistics
+from clipneurons.statistics.streaming.running_mean import RunningMean
+from clipneurons.statistics.textspan import TextSpanReader
 from tests.helpers import models
 from tests.helpers.models import images
 from tests.helpers.tiny import tiny_bundle

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from clipneurons.analysis.effect_statistics import EffectStatistics
-from clipneurons.analysis.streaming.running_mean import RunningMean
 from clipneurons.lens.contributions import Contributions, MeanEffect
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.neuron_head import NeuronHeadLens
 from clipneurons.models.clip import load_clip
 from clipneurons.models.hooks import record_activations
+from clipneurons.statistics.effect_statistics import EffectStatistics
+from clipneurons.statistics.streaming.running_mean import RunningMean
 from tests.clipneurons.lens.test_second_order import relative
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.naive_resnet import NaivePooling

@@ -78,7 +78,7 @@ def test_pack_round_trip(tmp_path):
 
 
 def test_missing_and_foreign_packs(tmp_path):
-    with pytest.raises(FileNotFoundError, match="export mini pictograms"):
+    with pytest.raises(FileNotFoundError, match="research mini-clip pictograms"):
         load_pictograms(tmp_path / "none")
     path = tmp_path / "old.safetensors"
     save_file({"x": np.zeros(1)}, str(path), metadata={"schema": "0", "pictograms": json.dumps({})})

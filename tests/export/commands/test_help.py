@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 
-from clipneurons.explore.labels.assess import LEAST_IMAGES
+from clipneurons.labels.assess import LEAST_IMAGES
 from export.__main__ import COMMANDS
 from export.evaluation import flags
 from export.evaluation.labels.recordings import TRUTH

@@ -9,10 +9,10 @@ from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.unit_words import signed_words
-from clipneurons.explore.edit import Edit, UnitFactor
+from clipneurons.edit.edit import Edit, UnitFactor
 from clipneurons.models.clip import load_clip
 from export.__main__ import main
-from export.evaluation.mending.mender import Mender
+from export.mend.mender import Mender
 from export.pipeline.kept_batches import KeptBatches
 from tests.helpers.tiny import tiny_bundle_folder, tiny_labels
 

@@ -7,8 +7,8 @@ from PIL import Image
 
 from clipneurons.shift.profile import Profile
 from export.__main__ import main
-from export.evaluation.shift_power import SHIFTS, table
-from export.evaluation.shift_scenes import CLASS, MARK, SPOILT, Images, Pools, draw, marked
+from research.shift.power import SHIFTS, table
+from research.shift.scenes import CLASS, MARK, SPOILT, Images, Pools, draw, marked
 from tests.helpers.tiny import tiny_bundle_folder
 
 

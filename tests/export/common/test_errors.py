@@ -92,8 +92,8 @@ def test_a_bug_is_not_hidden():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["text", "--run", "{tmp}"], "run `python -m export mini space`"),
-        (["vit", "--run", "{tmp}"], "run `python -m export mini space`"),
+        (["text", "--run", "{tmp}"], "run `python -m research mini-clip space`"),
+        (["vit", "--run", "{tmp}"], "run `python -m research mini-clip space`"),
         (["export", "--run", "{tmp}"], "holds no trained image tower"),
         (["prepare", "--run", "{tmp}"], "needs --photographs"),
         (["pack", "--photographs", "{tmp}/none"], "no photographs at"),

@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clipneurons.analysis.effect_statistics import UnitStatistics
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.make import make_lens
+from clipneurons.statistics.effect_statistics import UnitStatistics
 from export.commands.describe_classes import class_names, describe, lines_of
 from export.common.errors import UserError
 from export.data.dataset_sources import SequenceSource

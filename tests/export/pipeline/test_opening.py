@@ -8,8 +8,8 @@ from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import OPENING
-from clipneurons.explore.concepts import ConceptReader
-from clipneurons.explore.image_reading import read_image
+from clipneurons.concepts.concepts import ConceptReader
+from clipneurons.concepts.image_reading import read_image
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
 from clipneurons.shift.planted import marks, planted_mark

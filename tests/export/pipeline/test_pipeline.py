@@ -19,12 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
-from clipneurons.analysis.effect_statistics import collect_statistics
 from clipneurons.bundle import folders
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import BUNDLE_FILES, CARD, CONFIG, METRICS, BundleDamaged
 from clipneurons.bundle.folders import CHECKSUMS
 from clipneurons.lens.make import make_lens
+from clipneurons.statistics.effect_statistics import collect_statistics
 from clipneurons.text.pools import VOCABULARY
 from export import make_bundle
 from export.__main__ import main

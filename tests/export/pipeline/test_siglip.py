@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from clipneurons.bundle.bundle import load_bundle
-from clipneurons.explore.concepts import BY_PLACE, DENSE, ConceptReader
-from clipneurons.explore.dictionary import Dictionary
-from clipneurons.explore.patch_concepts import patch_concepts
+from clipneurons.concepts.concepts import BY_PLACE, DENSE, ConceptReader
+from clipneurons.concepts.patch_concepts import patch_concepts
+from clipneurons.dictionary.dictionary import Dictionary
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
 from clipneurons.segmentation.baselines.gradcam import gradcam
@@ -21,7 +21,7 @@ from clipneurons.segmentation.methods import method_names
 from clipneurons.segmentation.segmenters import segment, segmenters
 from export.__main__ import main
 from export.common.errors import UserError
-from export.evaluation.segmentation import pick
+from research.segmentation.objects import pick
 from tabs.server.hub_bundles import HubBundleCache
 from tests.clipneurons.models.test_transformers_clip import saved
 from tests.helpers.hub_standin import TOKEN, serve

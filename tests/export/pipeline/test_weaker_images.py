@@ -7,7 +7,7 @@ import torch
 
 from clipneurons.bundle.bundle import BundleError, load_bundle, save_bundle
 from clipneurons.bundle.weaker_images import FEW, MIDDLE, PAD, sampled
-from clipneurons.explore.concepts import ConceptReader
+from clipneurons.concepts.concepts import ConceptReader
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
 from export.pipeline.opening import picture

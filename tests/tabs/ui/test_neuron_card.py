@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from clipneurons.explore.dictionary import Dictionary
+from clipneurons.dictionary.dictionary import Dictionary
 from tabs.ui.neuron_card import card_html, heads_html
 from tests.helpers.tiny import tiny_bundle, tiny_labels
 

@@ -7,7 +7,7 @@ import torch
 
 from clipneurons.bundle.image_groups import GROUPS, NAMED, SHOWN, ImageGroups
 from clipneurons.bundle.weaker_images import FEW, PAD, sampled
-from clipneurons.explore.dictionary import Dictionary
+from clipneurons.dictionary.dictionary import Dictionary
 from tabs.ui.card_files import card_data
 from tabs.ui.neuron_card import card_html
 from tabs.ui.top_images import group_images, shown_images, stored_groups, weaker_images

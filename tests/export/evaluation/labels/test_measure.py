@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from clipneurons.bundle.bundle import load_bundle, save_bundle
-from clipneurons.explore.labels.assess import DECOMPOSITION
+from clipneurons.labels.assess import DECOMPOSITION
 from export.__main__ import main
-from export.commands import papers
 from export.evaluation.labels import figures, recordings
-from export.experiments import labels as experiment
 from export.pipeline.checkpoints import State
 from export.pipeline.kept_batches import KeptBatches
+from research.papers import command as papers
+from research.papers.experiments import labels as experiment
 from tests.helpers.tiny import tiny_bundle_folder, tiny_model_folder
 
 SCENES = ["--no-fidelity", "--labels", "--images", "scenes:120", "--batch", "40"]

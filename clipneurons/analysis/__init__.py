@@ -1,1 +1,0 @@
-"""What a layer's effects are made of: statistics, directions and sparse codes."""

@@ -1,0 +1,1 @@
+"""Concepts of an image and of its patches."""

@@ -1,0 +1,1 @@
+"""The dictionary of units: search, dashboards, similar units."""

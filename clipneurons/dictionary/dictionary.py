@@ -1,0 +1,330 @@
+"""The neuron dictionary: what each unit of a bundle says, and who says a given thing.
+
+Everything here reads the bundle alone. A model is needed only to embed words that the bundle's
+pool of texts does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.layer_arrays import LayerArrays
+from clipneurons.bundle.stacked_units import StackedUnits
+from clipneurons.bundle.unit_words import neuron_and_head, signed, signed_words
+from clipneurons.dictionary.dashboard import Hit as Hit
+from clipneurons.dictionary.dashboard import LabelTrust as LabelTrust
+from clipneurons.dictionary.dashboard import NeuronDashboard as NeuronDashboard
+from clipneurons.dictionary.effective_concepts import effective_concepts
+from clipneurons.dictionary.head_groups import HeadGroup as HeadGroup
+from clipneurons.dictionary.head_groups import head_groups
+from clipneurons.dictionary.query import Embed as Embed
+from clipneurons.dictionary.query import Phrase as Phrase
+from clipneurons.dictionary.query import TextIndex
+from clipneurons.dictionary.query import parse_query as parse_query
+from clipneurons.stats.centring import without_shared
+
+# Columns of `Dictionary.table`.
+TABLE = (
+    "unit", "label", "simulation", "reliable", "decomposition", "decomposition_simulation",
+    "explained_variance", "participation_ratio", "effective_concepts", "top_norm",
+)  # fmt: skip
+# Random directions behind `Dictionary.chance_line`, and the share of them below it.
+_RANDOM, _BELOW = 1000, 0.95
+# A card to open with has so many pictures.
+_PICTURES = 4
+# Directions that are compared at once.
+_CHUNK = 1024
+
+
+class Dictionary:
+    """A bundle, arranged for looking things up in it."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.layers = tuple(sorted(bundle.layers))
+        counts = [len(bundle.layers[layer].directions) for layer in self.layers]
+        self._starts = {layer: sum(counts[:i]) for i, layer in enumerate(self.layers)}
+        stacked = StackedUnits.of({layer: bundle.layers[layer] for layer in self.layers})
+        self._layer, self._unit = stacked.layer, stacked.unit
+        self.directions = stacked.directions
+        self.indices, self.coefficients = stacked.indices, stacked.coefficients
+        self.pool = TextIndex(bundle.texts, bundle.text_embeddings)
+
+    # -- where units are
+
+    def units(self, layer: int) -> int:
+        """Number of units of a layer."""
+        return len(self._arrays(layer).directions)
+
+    def _arrays(self, layer: int) -> LayerArrays:
+        if layer not in self.bundle.layers:
+            known = ", ".join(map(str, self.layers))
+            raise ValueError(f"This bundle has no layer {layer}; it has {known}.")
+        return self.bundle.layers[layer]
+
+    def row(self, layer: int, unit: int) -> int:
+        """Place of a unit among all units of all layers.
+
+        Raises `ValueError` for a layer or unit that the bundle does not have.
+        """
+        count = self.units(layer)
+        if not 0 <= unit < count:
+            raise ValueError(f"Layer {layer} has units 0 to {count - 1}, not {unit}.")
+        return self._starts[layer] + unit
+
+    def place(self, row: int) -> tuple[int, int]:
+        """The layer and unit at a place among all units."""
+        return int(self._layer[row]), int(self._unit[row])
+
+    def rows(self, layer: int) -> slice:
+        """Places of a layer's units among all units."""
+        return slice(self._starts[layer], self._starts[layer] + self.units(layer))
+
+    def hits(self, scores: Float[Tensor, " row"], rows: Iterable[int]) -> list[Hit]:
+        """Places of units with their scores."""
+        return [Hit(*self.place(row), float(scores[row])) for row in rows]
+
+    # -- search
+
+    def in_pool(self, words: str) -> bool:
+        """Whether the pool has exactly this text, so that no model is needed to embed it."""
+        return words in self.pool
+
+    def embed(
+        self, phrases: Sequence[Phrase], embed: Embed | None = None
+    ) -> Float[Tensor, " embed"]:
+        """Unit vector of a query; see `TextIndex.embed`."""
+        return self.pool.embed(phrases, embed)
+
+    def cosines(self, vector: Float[Tensor, " embed"]) -> Float[Tensor, " row"]:
+        """Cosine of every unit's direction with a unit vector; 0 for dead units."""
+        return self.directions @ vector
+
+    def coefficient_scores(self, phrases: Sequence[Phrase]) -> Float[Tensor, " row"]:
+        """Summed coefficients, by unit, of the pool's texts that hold a phrase's words.
+
+        A phrase matches a text that contains it as whole words; unwanted phrases count
+        negatively. Raises `ValueError` when no text of the pool matches any phrase.
+        """
+        return (self.pool.weights(phrases)[self.indices] * self.coefficients).sum(1)
+
+    def strongest(
+        self, scores: Float[Tensor, " row"], top: int = 12
+    ) -> tuple[list[Hit], list[Hit]]:
+        """Units with the largest positive scores, and those with the most negative ones."""
+        top = min(top, len(scores))
+        toward, against = scores.topk(top).indices, (-scores).topk(top).indices
+        return (
+            self.hits(scores, [r for r in toward.tolist() if scores[r] > 0]),
+            self.hits(scores, [r for r in against.tolist() if scores[r] < 0]),
+        )
+
+    @cached_property
+    def chance_line(self) -> float:
+        """Cosine that the best unit for a random direction stays below in 95 % of the cases.
+
+        A search whose best unit is not above it has found nothing.
+        """
+        generator = torch.Generator().manual_seed(0)
+        shape = (_RANDOM, self.directions.shape[1])
+        drawn = normalize(torch.randn(shape, generator=generator), dim=1)
+        best = torch.zeros(_RANDOM)
+        for part in self.directions.split(_CHUNK):
+            best = torch.maximum(best, (drawn @ part.T).amax(1))
+        return float(best.quantile(_BELOW))
+
+    # -- one unit
+
+    def neighbours(self, layer: int, unit: int, top: int = 8) -> list[Hit]:
+        """Units of any layer whose directions are nearest by cosine; none for a dead unit."""
+        row = self.row(layer, unit)
+        scores = self.directions @ self.directions[row]
+        if not self.directions[row].any():
+            return []
+        order = scores.topk(min(top + 1, len(scores))).indices.tolist()
+        return self.hits(scores, [other for other in order if other != row][:top])
+
+    def effect_on(
+        self, layer: int, unit: int, classes: Float[Tensor, "class embed"]
+    ) -> Float[Tensor, " class"]:
+        """What the unit adds to ⟨embedding, class⟩ where it is strong.
+
+        The mean norm of its top effects times the cosine of its direction with the class text;
+        in units of an image embedding of norm 100.
+        """
+        arrays = self._arrays(layer)
+        along = normalize(classes, dim=1) @ self.directions[self.row(layer, unit)]
+        return along * _mean_top_norm(arrays.top_norms[unit], arrays.top_activating_images[unit])
+
+    def card(
+        self, layer: int, unit: int, phrases: int = 12, neighbours: int = 8
+    ) -> NeuronDashboard:
+        """Everything the page shows of a unit."""
+        row, arrays = self.row(layer, unit), self._arrays(layer)
+        neuron, head = neuron_and_head(unit, self.bundle.config.units_per_neuron)
+        images, norms = arrays.top_activating_images[unit], arrays.top_norms[unit]
+        return NeuronDashboard(
+            layer=layer,
+            unit=unit,
+            neuron=neuron,
+            head=head,
+            phrases=self.bundle.label(layer, unit, phrases),
+            decomposition=self.bundle.phrases(layer, unit, phrases),
+            trust=self.trust(layer, unit),
+            images=[(i, n) for i, n in zip(images.tolist(), norms.tolist(), strict=True) if i >= 0],
+            explained_variance=float(arrays.explained_variance[unit]),
+            significant_share=float(arrays.participation_ratio[unit]),
+            effective_concepts=float(self.effective_concepts[row]),
+            threshold=float(arrays.percentile[unit]),
+            mean_top_norm=_mean_top_norm(norms, images),
+            neighbours=self.neighbours(layer, unit, neighbours),
+            dead=not bool(self.directions[row].any()),
+        )
+
+    def trust(self, layer: int, unit: int) -> LabelTrust | None:
+        """How far the unit's label can be trusted; None where it was not tested."""
+        self.row(layer, unit)
+        if layer not in self.bundle.labels:
+            return None
+        mine = self.bundle.labels[layer]
+        return LabelTrust(
+            simulation=float(mine.simulation[unit]),
+            low=float(mine.simulation_low[unit]),
+            high=float(mine.simulation_high[unit]),
+            shuffled_line=float(mine.shuffled_line[unit]),
+            told_apart=bool(mine.told_apart[unit]),
+            reliable=bool(mine.reliable[unit]),
+            decomposition=float(mine.decomposition[unit]),
+            concept=self.bundle.texts[int(mine.concept[unit])],
+            concept_iou=float(mine.concept_iou[unit]),
+            monosemanticity=float(mine.monosemanticity[unit]),
+        )
+
+    def sub_concepts(
+        self, layer: int, unit: int, similar: float = 0.5, phrases: int = 4
+    ) -> list[HeadGroup]:
+        """What the neuron behind a pair says through its heads (2509.19943, section 4).
+
+        Pairs are grouped by average linkage of their directions, joined from a mean cosine of
+        ``similar``; the group with the largest share comes first. Dead pairs are left out. Empty
+        for a ViT, whose neurons are units themselves.
+        """
+        self.row(layer, unit)
+        heads = self.bundle.config.units_per_neuron
+        if heads == 1:
+            return []
+        return head_groups(self.bundle, layer, unit // heads, similar, phrases)
+
+    # -- all units
+
+    @cached_property
+    def tested(self) -> bool:
+        """Whether the bundle's labels were tested."""
+        return bool(self.bundle.labels)
+
+    @cached_property
+    def simulation(self) -> Float[Tensor, " row"]:
+        """How well every unit's label predicts it; 0 where labels were not tested."""
+        if not self.tested:
+            return torch.zeros(len(self.directions))
+        return torch.cat([self.bundle.labels[layer].simulation for layer in self.layers])
+
+    @cached_property
+    def reliable(self) -> Bool[Tensor, " row"]:
+        """Units with a reliable label; none where labels were not tested."""
+        if not self.tested:
+            return torch.zeros(len(self.directions), dtype=torch.bool)
+        return torch.cat([self.bundle.labels[layer].reliable for layer in self.layers])
+
+    @cached_property
+    def centred_texts(self) -> Float[Tensor, "text embed"]:
+        """The pool's embeddings without what all texts share, as unit rows."""
+        return without_shared(self.bundle.text_embeddings)
+
+    @cached_property
+    def effective_concepts(self) -> Float[Tensor, " row"]:
+        """Effective number of distinct phrases of each unit; see `effective_concepts`."""
+        return effective_concepts(self.indices, self.coefficients, self.centred_texts)
+
+    def table(self, layer: int, phrases: int = 4) -> list[list]:
+        """A row a unit, as the columns of `TABLE`; what was not tested is None."""
+        arrays, rows = self._arrays(layer), []
+        figures = zip(
+            arrays.explained_variance.tolist(),
+            arrays.participation_ratio.tolist(),
+            self.effective_concepts[self.rows(layer)].tolist(),
+            arrays.top_norms[:, 0].tolist(),
+            strict=True,
+        )
+        for unit, values in enumerate(figures):
+            trust = self.trust(layer, unit)
+            tested = (trust.simulation, trust.reliable) if trust else (None, None)
+            label = ", ".join(signed_words(self.bundle, layer, unit, phrases))
+            said = ", ".join(signed(t, c) for t, c in self.bundle.phrases(layer, unit, phrases))
+            rows.append([unit, label, *tested, said, trust and trust.decomposition, *values])
+        return rows
+
+    def interesting(self) -> tuple[int, int]:
+        """A unit worth opening with.
+
+        Of a bundle with tested labels the one whose reliable label predicts it best, of those
+        of which the bundle keeps a few pictures, or any, where there are such. Else one that is
+        rarely active, has one clear direction and few concepts, is strong, and whose pictures'
+        captions, where there are any, name what it says.
+        """
+        trusted = self.most_trusted(len(self.reliable))
+        for least in (_PICTURES, 1, 0) if trusted else ():
+            found = next((row for row in trusted if self._pictured(row) >= least), None)
+            if found is not None:
+                return self.place(found)
+        best, found = -1.0, (self.layers[-1], 0)
+        for layer in reversed(self.layers):
+            score = self._clear(layer)
+            if float(score.max()) > best:
+                best, found = float(score.max()), (layer, int(score.argmax()))
+        return found
+
+    def most_trusted(self, count: int) -> list[int]:
+        """Rows of the units whose reliable labels predict them best, at the interval's low end."""
+        low = [self.bundle.labels[layer].simulation_low for layer in self.layers if self.tested]
+        if not low:
+            return []
+        order = torch.cat(low).where(self.reliable, -torch.inf).argsort(descending=True)
+        return [row for row in order[:count].tolist() if self.reliable[row]]
+
+    def _pictured(self, row: int) -> int:
+        """How many pictures that the unit reacts to most are kept."""
+        layer, unit = self.place(row)
+        images = self._arrays(layer).top_activating_images[unit].tolist()
+        return sum(image in self.bundle.examples for image in images if image >= 0)
+
+    def _clear(self, layer: int) -> Float[Tensor, " unit"]:
+        """How clearly each unit says one thing, for want of a test."""
+        arrays, rows = self._arrays(layer), self.rows(layer)
+        said = self.coefficients[rows, 0].clamp_min(0)
+        clear = arrays.explained_variance / self.effective_concepts[rows].clamp_min(1)
+        size = arrays.top_norms[:, 0] / arrays.top_norms[:, 0].median().clamp_min(1e-12)
+        rare = 1 - arrays.participation_ratio
+        return said * rare * clear * size.clamp_max(3).sqrt() * self._named(layer)
+
+    def _named(self, layer: int) -> Float[Tensor, " unit"]:
+        """Of a unit's first nine pictures, those whose caption has one of its first phrases,
+        plus one, so that bundles without captions are compared by the rest."""
+        kept, named = self.bundle.examples, []
+        for unit, images in enumerate(self._arrays(layer).top_activating_images[:, :9].tolist()):
+            words = [text for text, c in self.bundle.phrases(layer, unit, 6) if c > 0]
+            captions = [kept.caption(image) for image in images if image in kept]
+            named.append(1.0 + sum(any(word in one for word in words) for one in captions))
+        return torch.tensor(named)
+
+
+def _mean_top_norm(norms: Float[Tensor, " top"], images: Int[Tensor, " top"]) -> float:
+    kept = norms[images >= 0]
+    return float(kept.mean()) if len(kept) else 0.0

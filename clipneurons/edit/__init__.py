@@ -1,0 +1,1 @@
+"""Ablate or rescale units, in the effects and in the weights."""

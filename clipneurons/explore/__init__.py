@@ -1,1 +1,0 @@
-"""What the units of a bundle say: phrase by phrase, image by image, patch by patch."""

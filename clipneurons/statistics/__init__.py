@@ -1,0 +1,1 @@
+"""Statistics of effects over images; sparse decomposition."""

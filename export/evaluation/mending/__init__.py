@@ -1,1 +1,0 @@
-"""Whether ablating few neurons mends a misled classifier."""

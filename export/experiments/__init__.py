@@ -1,1 +1,0 @@
-"""The papers' experiments, one a file, and the page that shows them (`python -m export papers`)."""

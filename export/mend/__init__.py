@@ -1,0 +1,1 @@
+"""`python -m export mend`: ablate the units that mislead a classifier."""

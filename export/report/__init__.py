@@ -1,1 +1,0 @@
-"""The page of the papers' experiments: context, parts, charts and tables."""

@@ -1,0 +1,1 @@
+"""`python -m export shift`: compare two sets of images."""

@@ -1,0 +1,1 @@
+"""Reproduces the papers, compares methods, trains the small CLIPs, measures speed."""

@@ -1,0 +1,51 @@
+"""`python -m research benchmark segmentation`: what each way to segment costs beside `encode_image`.
+
+Medians of the ratio, round by round, of one class in one batch; the text is embedded before.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+
+from clipneurons.models.clip import load_clip
+from clipneurons.segmentation.methods import BEST, method_names
+from clipneurons.segmentation.segmenters import segmenters
+from research.benchmarks.timing import alternate, ratio
+
+_LIMIT = 1.2
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table of ratios; fail when the best method costs more than 1.2 passes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m research benchmark segmentation", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--model", default="ViT-B-32", help="named models get random weights")
+    parser.add_argument("--layers", type=int, nargs="+", default=[9])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--methods", nargs="+", default=[BEST], help="names, or 'all'")
+    args = parser.parse_args(arguments)
+    named = "/" not in args.model
+    clip = load_clip(args.model, "random" if named else None)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(args.batch, 3, *clip.image_size, generator=generator)
+    text = torch.nn.functional.normalize(torch.randn(1, clip.embed_dim), dim=-1)
+    units = clip.neurons * (clip.heads if clip.kind == "resnet" else 1)
+    directions = {layer: torch.randn(units, clip.embed_dim) for layer in args.layers}
+    known = segmenters(clip, directions)
+    names = method_names(clip.kind) if args.methods == ["all"] else args.methods
+    tasks = {"encode_image": lambda: clip.encode_image(images)}
+    for name in names:
+        tasks[name] = lambda make=known[name].make: make(images, text)
+    seconds = alternate(tasks, args.rounds)
+    print(f"{clip.name}, batch of {args.batch}, {torch.get_num_threads()} threads")
+    print("| method | passes of encode_image | smallest | largest |\n| --- | --- | --- | --- |")
+    for name in names:
+        middle, low, high = ratio(seconds, name, "encode_image")
+        print(f"| {name} | {middle:.2f} | {low:.2f} | {high:.2f} |")
+    if BEST in names:
+        cost = ratio(seconds, BEST, "encode_image")[0]
+        if cost > _LIMIT:
+            raise SystemExit(f"{BEST} costs {cost:.2f} passes, more than {_LIMIT}")

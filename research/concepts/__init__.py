@@ -1,0 +1,1 @@
+"""Concepts compared with the ground truth."""

@@ -1,0 +1,1 @@
+"""Ablating classifiers with planted spurious cues."""

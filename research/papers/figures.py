@@ -1,0 +1,252 @@
+"""The README's table: what was measured of the bundled models, from the files that hold it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from clipneurons.adversarial.methods import (
+    NO_CUES,
+    RECORDED_EFFECTS,
+    RECORDED_EMBEDDINGS,
+    SECOND_ORDER,
+    SIMILAR_WORDS,
+)
+from clipneurons.bundle.config import METRICS, MODEL_CARD
+from clipneurons.concepts.concepts import BY_PLACE
+from clipneurons.labels.assess import DECOMPOSITION, DISSECT, SHUFFLED
+from clipneurons.segmentation.methods import BEST, OWN, PAIRS, PAPER
+from clipneurons.shipped import TOWERS
+from export.common.numbers import percent, spread
+from export.mend.mender import OURS, REAL
+from research.mending.benchmark import UNCHANGED, rivals
+from research.papers.types import VERDICTS
+
+BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of one bundled model.
+
+    `card` holds its column of the evaluation in its model card, by row, in per cent; `metrics` its
+    bundle's figures; `results` the report's experiments by name; `verdicts` how many of their
+    claims there are of each kind.
+    """
+
+    card: Mapping[str, str]
+    metrics: Mapping
+    results: Mapping[str, Mapping]
+    verdicts: Mapping[str, int]
+
+
+Cell = Callable[[Measured], str | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: what was measured, each model's figure above its rivals', by which
+    command (of `python -m export`; the one above without)."""
+
+    what: str
+    cell: Cell
+    command: str = ""
+
+
+def table(measured: Sequence[Measured]) -> str:
+    """Markdown: a column a model; a dash where a figure does not exist for a model."""
+    lines = ["| | ViT | ResNet | `python -m export ...` |", "|---|---|---|---|"]
+    for row in ROWS:
+        cells = [row.cell(one) or "–" for one in measured]
+        command = f"`{row.command}`" if row.command else "the same"
+        lines.append(f"| {row.what} | {' | '.join(cells)} | {command} |")
+    return "\n".join(lines)
+
+
+def load(
+    artifacts: Path, report: Mapping, verdicts: Mapping[str, Mapping[str, int]]
+) -> list[Measured]:
+    """The bundled models' figures, with the report's results and its verdicts by model."""
+    return [
+        Measured(
+            _column((artifacts / tower / MODEL_CARD).read_text(), tower),
+            json.loads((artifacts / tower / METRICS).read_text()),
+            {k: one["result"] for k, one in report["bundles"][tower]["experiments"].items()},
+            verdicts[tower],
+        )
+        for tower in TOWERS
+    ]
+
+
+def _column(card: str, tower: str) -> dict[str, str]:
+    """A model's column of the evaluation in a model card."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in card.splitlines()]
+    head = next(row for row in rows if tower in row)
+    return {row[0]: row[head.index(tower)] for row in rows if len(row) == len(head)}
+
+
+# -- cells
+
+
+def _top1(row: str) -> Cell:
+    """The first figure of a card's row that begins so."""
+
+    def cell(one: Measured) -> str:
+        return _row(one, row).partition(" / ")[0] + " %"
+
+    return cell
+
+
+def _row(one: Measured, start: str) -> str:
+    (found,) = (value for name, value in one.card.items() if re.match(start, name))
+    return found
+
+
+def _lost(one: Measured) -> str | None:
+    """Of the accuracy on Caltech-101, on drawings: without the later half's effects."""
+    photographs, drawings = (
+        _row(one, rf"{name}.*: share of top-1 lost") for name in ("caltech-101", "openmoji")
+    )
+    if photographs == "–":
+        return None
+    return " and ".join(f"**{both.partition(' / ')[0]} %**" for both in (photographs, drawings))
+
+
+def _labels(one: Measured) -> str:
+    found = one.metrics["labels"]
+    methods, sure = found["methods"], found["reliable"]
+    ours = methods[found["method"]]
+    low, high = ours["interval"]
+    return (
+        f"**{ours['simulation']:.3f}** ({low:.3f} to {high:.3f}); over the"
+        f" {percent(sure['share'], 0)} % called reliable {sure['simulation']:.2f}<br>"
+        f"CLIP-Dissect {methods[DISSECT]['simulation']:.3f}<br>"
+        f"the paper's decomposition {methods[DECOMPOSITION]['simulation']:.3f}<br>"
+        f"other units' labels {methods[SHUFFLED]['simulation']:.3f}"
+    )
+
+
+def _concepts(one: Measured) -> str:
+    found = one.metrics["concepts"]
+    names = {
+        "sparse-norm": "the paper's weights",
+        "text_span": "TextSpan",
+        "nearest_texts": "nearest texts, without neurons",
+        "nearest_texts_in_windows": "the same in nine windows",
+        "all_by_place": "by place, whoever wrote it",
+    }
+    recall, sure = found["recall_at_10"], found["interval_95"]
+    rest = [f"{words} {percent(recall[key])}" for key, words in names.items() if key in recall]
+    low, high = map(percent, found["ahead_of_nearest_texts_95"][BY_PLACE])
+    ours = f"**{spread(recall[BY_PLACE], sure[BY_PLACE])}**, {low} to {high} ahead of nearest texts"
+    return "<br>".join([ours, *rest])
+
+
+def _segmentation(one: Measured) -> str:
+    found = one.results["segmentation"]
+    place = found["metrics"].index("mIoU")
+    values = {name: method["values"][place] for name, method in found["methods"].items()}
+    ours = found["methods"][BEST]
+    paper = next(name for name in (PAIRS, PAPER) if name in values)
+    rival = max(values.keys() - {*OWN, PAIRS}, key=values.__getitem__)
+    return (
+        f"**{values[BEST]:.1f}** ({ours['low'][place]:.1f} to {ours['high'][place]:.1f})<br>"
+        f"{rival} {values[rival]:.1f}<br>the paper's: {paper} {values[paper]:.1f}"
+    )
+
+
+def _semantic(one: Measured) -> str | None:
+    if (found := one.results.get("semantic segmentation")) is None:
+        return None
+    methods = found["methods"]
+    return (
+        f"**{methods[BEST]['mIoU']:.1f}**<br>the paper's: {PAIRS}"
+        f" {methods[PAIRS]['mIoU']:.1f}<br>MaskCLIP {methods['MaskCLIP']['mIoU']:.1f}"
+    )
+
+
+def _adversarial(kind: str | None = None) -> Cell:
+    def cell(one: Measured) -> str:
+        found = one.results["adversarial"]
+        found = found[kind] if kind else found
+        share = {name: percent(x["mean"]) for name, x in found["success"]["overall"].items()}
+        ratio = found["success"]["comparison"]["ratios"][RECORDED_EFFECTS][SIMILAR_WORDS]
+        return (
+            f"**{share[RECORDED_EFFECTS]}**, {ratio['value']:.2f} times ({ratio['low']:.2f} to"
+            f" {ratio['high']:.2f}) similar words<br>similar words {share[SIMILAR_WORDS]}<br>"
+            f"the same pictures without neurons {share[RECORDED_EMBEDDINGS]}<br>"
+            f"the paper's cues {share[SECOND_ORDER]}; no cues {share[NO_CUES]}"
+        )
+
+    return cell
+
+
+def _shift(one: Measured) -> str:
+    cells = one.metrics["shift"]["cells"]
+
+    def noticed(how: str) -> str:
+        shares = [percent(cells[name][how], 0) for name in _SHIFTS]
+        return f"{', '.join(shares)} (no shift: {percent(cells['none 200'][how], 0)})"
+
+    return f"**{noticed('ours')}**<br>MMD {noticed('MMD')}"
+
+
+def _mending(one: Measured) -> str:
+    rows = one.results["mending"]["rows"]
+    worst = {
+        name: mean(row["conditions"][name]["worst"] for row in rows)
+        for name in rows[0]["conditions"]
+    }
+    best = max(rivals(worst), key=worst.__getitem__)
+    return (
+        f"{percent(worst[UNCHANGED])} → **{percent(worst[OURS])}** (made in the model itself"
+        f" {percent(worst[REAL])})<br>the best control: {best} {percent(worst[best])}"
+    )
+
+
+def _claims(one: Measured) -> str:
+    words = ("", " more by construction", " do not", " undecided")
+    first, *others = [
+        f"{one.verdicts[verdict]}{said}"
+        for verdict, said in zip(VERDICTS, words, strict=True)
+        if one.verdicts[verdict]
+    ]
+    return f"**{first}** of {sum(one.verdicts.values())}; {', '.join(others)}"
+
+
+# -- rows
+
+_SHIFTS = ("style 200", "background 200", "blur 200", "vehicles 200", "class:0.1 200",
+           "mark:0.2 200", "mark:0.05 1000")  # fmt: skip
+_NAMES = r".*photographs no training saw"
+ROWS = (
+    Row("names read rightly: photographs of CIFAR-10, ten names",
+        _top1(f"cifar-10,{_NAMES}.*: top-1"), "mini evaluate --photographs FILE..."),
+    Row("of Tiny-ImageNet, 200 names", _top1(f"tiny-imagenet,{_NAMES}.*: top-1")),
+    Row("of things, flowers, scenes and textures, 29 names",
+        _top1(rf"natural-images \+{_NAMES}.*: top-1")),
+    Row("of Caltech-101, 94 names (these ship)", _top1(f"caltech-101,{_NAMES}.*: top-1"),
+        "mini evaluate"),
+    Row("drawings of openmoji, 396 names", _top1(r"openmoji.*396 concepts: top-1")),
+    Row("share of that lost without the second-order effects of the later half of the layers, "
+        "which the training asked for: Caltech-101, openmoji", _lost),
+    Row("how well a unit's words predict its effect (correlation, mean over units)", _labels,
+        "evaluate --no-fidelity --labels --bundle ..."),
+    Row("concepts of scenes and photographs by what neurons write from each place, recall@10, %",
+        _concepts, "evaluate --no-fidelity --concepts --bundle ..."),
+    Row("segmentation of scenes, mIoU", _segmentation, "papers --only segmentation"),
+    Row("semantic segmentation of scenes, 20 classes, mIoU", _semantic, "papers --only semantic"),
+    Row("pictograms read as another class, by cues that neurons are seen to follow, %",
+        _adversarial(), "papers --only adversarial"),
+    Row("photographs, in the same way", _adversarial("photographs")),
+    Row("shifts in 200 images that are noticed: style, backgrounds, blur, 10 to 40 % vehicles, "
+        "10 % of a new class, a mark on 20 %; a mark on 5 % of 1,000; %", _shift,
+        "evaluate --no-fidelity --shift --bundle ..."),
+    Row("a misled classifier mended by ablating neurons, its worst group, %",
+        _mending, "papers --only mending"),
+    Row("claims of the papers, and ours, that hold on these models", _claims, "papers"),
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""Power of the shift monitor on planted shifts."""
