@@ -70,7 +70,7 @@ def python(*arguments: str, cwd: Path) -> str:
 def wheel(tmp_path_factory):
     """Built offline from a copy of what lies beside the library too."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("clipneurons", "export", "tabs", "tests", "research.benchmarks"):
+    for name in ("clipneurons", "export", "tabs", "tests", "research"):
         copytree(ROOT / name, source / name, ignore=ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "app.py"):
         (source / name).write_bytes((ROOT / name).read_bytes())

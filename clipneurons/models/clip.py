@@ -136,7 +136,7 @@ def load_clip(
             ``open_clip_config.json`` and ``open_clip_model.safetensors``, or with ``config.json``,
             ``model.safetensors``, tokenizer and ``preprocessor_config.json``.
         pretrained: open_clip tag (``"openai"``) or weights file of a named model; ``"random"``
-            for seeded random weights, for tests and research.benchmarks.
+            for seeded random weights, for tests and benchmarks.
         device: by default CUDA where there is one, else the CPU; MPS only when asked for, to run
             and segment: it has no float64, in which statistics and means are computed.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.

@@ -83,7 +83,7 @@ class Profiler:
         """The profile of whole pictures of any shape, where `preprocess` keeps the middle square.
 
         A picture that is not square is read in the squares that cover it, and its profile is their
-        mean: what stands in a corner is in one of them (`python -m research.benchmarks.shift`).
+        mean: what stands in a corner is in one of them (`python -m research benchmark shift`).
         """
         parts = []
         for first in range(0, len(pictures), batch):

@@ -1,4 +1,4 @@
-"""`python -m export evaluate`: what a bundle keeps of its model, into `metrics.json` and the card."""
+"""`python -m export evaluate`: what a bundle keeps of its model, into `metrics.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often "Is it in the picture?" is right: `python -m research benchmark presence [--bundle FOLDER]`.
+"""`python -m research benchmark presence`: how often "Is it in the picture?" is right.
 
 Every name that is in a scene is asked for together with the name nearest to it by text that is
 not. The line is chosen on scenes of the validation style; beside it stands the whole image alone,

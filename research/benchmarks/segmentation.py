@@ -1,4 +1,4 @@
-"""`python -m research benchmark segmentation`: what each way to segment costs beside `encode_image`.
+"""`python -m research benchmark segmentation`: each way to segment against `encode_image`.
 
 Medians of the ratio, round by round, of one class in one batch; the text is embedded before.
 """

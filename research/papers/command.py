@@ -45,9 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pretrained", help="its weights, such as openai")
     add("--images", help="labelled images, as in `run` (default: composed scenes)")
     add("--split", help="of a data set that has splits; of a folder, its subfolder")
-    add(
-        "--masks", help="segmentation data, as in `research segmentation objects` (default: scenes)"
-    )
+    add("--masks", help="segmentation data, as in `segmentation objects` (default: scenes)")
     add("--semantic", help="a ResNet's semantic segmentation: a folder of names.txt, images/ and"
         " masks/ (default: scenes)")  # fmt: skip
     add("--out", type=Path, default=Path("report"), help="folder of the page (default: report)")

@@ -50,7 +50,7 @@ Cell = Callable[[Measured], str | None]
 @dataclass(frozen=True)
 class Row:
     """A line of the table: what was measured, each model's figure above its rivals', by which
-    command (of `python -m export`; the one above without)."""
+    command (`python -m` is left out; the one above without)."""
 
     what: str
     cell: Cell
@@ -59,7 +59,7 @@ class Row:
 
 def table(measured: Sequence[Measured]) -> str:
     """Markdown: a column a model; a dash where a figure does not exist for a model."""
-    lines = ["| | ViT | ResNet | `python -m export ...` |", "|---|---|---|---|"]
+    lines = ["| | ViT | ResNet | `python -m ...` |", "|---|---|---|---|"]
     for row in ROWS:
         cells = [row.cell(one) or "–" for one in measured]
         command = f"`{row.command}`" if row.command else "the same"
@@ -225,28 +225,29 @@ _SHIFTS = ("style 200", "background 200", "blur 200", "vehicles 200", "class:0.1
 _NAMES = r".*photographs no training saw"
 ROWS = (
     Row("names read rightly: photographs of CIFAR-10, ten names",
-        _top1(f"cifar-10,{_NAMES}.*: top-1"), "mini evaluate --photographs FILE..."),
+        _top1(f"cifar-10,{_NAMES}.*: top-1"), "research mini-clip evaluate --photographs FILE..."),
     Row("of Tiny-ImageNet, 200 names", _top1(f"tiny-imagenet,{_NAMES}.*: top-1")),
     Row("of things, flowers, scenes and textures, 29 names",
         _top1(rf"natural-images \+{_NAMES}.*: top-1")),
     Row("of Caltech-101, 94 names (these ship)", _top1(f"caltech-101,{_NAMES}.*: top-1"),
-        "mini evaluate"),
+        "research mini-clip evaluate"),
     Row("drawings of openmoji, 396 names", _top1(r"openmoji.*396 concepts: top-1")),
     Row("share of that lost without the second-order effects of the later half of the layers, "
         "which the training asked for: Caltech-101, openmoji", _lost),
     Row("how well a unit's words predict its effect (correlation, mean over units)", _labels,
-        "evaluate --no-fidelity --labels --bundle ..."),
+        "export evaluate --no-fidelity --labels --bundle ..."),
     Row("concepts of scenes and photographs by what neurons write from each place, recall@10, %",
-        _concepts, "evaluate --no-fidelity --concepts --bundle ..."),
-    Row("segmentation of scenes, mIoU", _segmentation, "papers --only segmentation"),
-    Row("semantic segmentation of scenes, 20 classes, mIoU", _semantic, "papers --only semantic"),
+        _concepts, "research concepts --bundle ..."),
+    Row("segmentation of scenes, mIoU", _segmentation, "research papers --only segmentation"),
+    Row("semantic segmentation of scenes, 20 classes, mIoU", _semantic,
+        "research papers --only semantic"),
     Row("pictograms read as another class, by cues that neurons are seen to follow, %",
-        _adversarial(), "papers --only adversarial"),
+        _adversarial(), "research papers --only adversarial"),
     Row("photographs, in the same way", _adversarial("photographs")),
     Row("shifts in 200 images that are noticed: style, backgrounds, blur, 10 to 40 % vehicles, "
         "10 % of a new class, a mark on 20 %; a mark on 5 % of 1,000; %", _shift,
-        "evaluate --no-fidelity --shift --bundle ..."),
+        "research shift --bundle ..."),
     Row("a misled classifier mended by ablating neurons, its worst group, %",
-        _mending, "papers --only mending"),
-    Row("claims of the papers, and ours, that hold on these models", _claims, "papers"),
+        _mending, "research papers --only mending"),
+    Row("claims of the papers, and ours, that hold on these models", _claims, "research papers"),
 )  # fmt: skip

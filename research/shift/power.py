@@ -10,7 +10,8 @@ last two are what the monitor shows.
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch

@@ -1,1 +1,1 @@
-"""The papers' experiments, one a file, and the page that shows them (`python -m research papers`)."""
+"""The papers' experiments, one a file (`python -m research papers`)."""

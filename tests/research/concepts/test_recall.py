@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clipneurons.bundle.bundle import load_bundle, save_bundle
-from export.__main__ import main
+from research.__main__ import main
 from research.concepts.recall import Recalls, _chance, _Naming, in_words, recall_at
 from tests.helpers.tiny import tiny_bundle_folder
 
@@ -65,8 +65,8 @@ def test_scenes_and_photographs_are_measured(tmp_path):
     bundle = load_bundle(folder)
     texts = ["a crab", *bundle.texts[1:]]
     save_bundle(replace(bundle, texts=texts), folder)
-    command = ["evaluate", "--bundle", str(folder), "--no-fidelity", "--concepts"]
-    assert main([*command, "--concept-scenes", "60"]) == 0
+    command = ["concepts", "--bundle", str(folder)]
+    assert main([*command, "--scenes", "60"]) == 0
     found = load_bundle(folder).metrics["concepts"]
     assert 0 < found["sets"]["photographs"]["images"] < found["sets"]["photographs"]["objects"]
     assert all(0 <= r <= 1 for r in found["recall_at_10"].values())
@@ -74,9 +74,9 @@ def test_scenes_and_photographs_are_measured(tmp_path):
     assert found["images"] == sum(images)
 
 
-@pytest.mark.parametrize("wrong", [("--concept-scenes", "0"), ("--templates", "nope")])
+@pytest.mark.parametrize("wrong", [("--scenes", "0"), ("--templates", "nope")])
 def test_wrong_numbers_and_names_are_found_while_the_flags_are_read(wrong, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", "--concepts", *wrong])
+        main(["concepts", *wrong])
     assert stopped.value.code == 2
     assert wrong[0] in capsys.readouterr().err

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from clipneurons.shipped import ARTIFACTS, TOWERS
-from export.__main__ import main
+from research.__main__ import main
 from research.papers import figures
 from research.papers.figures_command import renewed
 from tests.helpers.app_server import ROOT

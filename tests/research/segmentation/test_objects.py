@@ -16,9 +16,9 @@ from clipneurons.segmentation.segmenters import Segmenter, segmenters
 from clipneurons.segmentation.sliding_window import map_in_windows
 from clipneurons.synthetic.collages import Collages
 from clipneurons.text.embedding import embed_texts
-from export.__main__ import main
 from export.data.mask_datasets import MaskSet, Sample, SegmentationDataError, open_mask_set
 from export.data.packed_sources import shipped_photographs
+from research.__main__ import main
 from research.segmentation import objects as evaluation
 from tests.helpers.models import tiny_vit
 from tests.helpers.tiny import tiny_bundle_folder
@@ -246,7 +246,7 @@ def test_report_and_table(clip):
 def test_the_command(tmp_path, capsys, kind, baseline):
     bundle = tiny_bundle_folder(tmp_path / "bundle", kind=kind)
     write_pairs(tmp_path / "data")
-    words = ["evaluate", "--bundle", str(bundle), "--no-fidelity", "--segment", "--device", "cpu"]
+    words = ["segmentation", "objects", "--bundle", str(bundle), "--device", "cpu"]
     words += ["--dataset", str(tmp_path / "data"), "--choose", "0", "--templates", "none"]
     assert main([*words, "--report", str(tmp_path / "r.json")]) == 0
     report = json.loads((tmp_path / "r.json").read_text())

@@ -14,9 +14,9 @@ from clipneurons.bundle.bundle import load_bundle
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.second_order import SCALE
-from export.__main__ import main
 from export.data.dataset import Content, Raw
 from export.pipeline.update_bundle import open_model
+from research.__main__ import main
 from research.papers import published
 from research.papers.charts import Bar, Line, bar_chart, line_chart, nice_ticks
 from research.papers.context import Chosen, EvaluationContext
