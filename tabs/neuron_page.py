@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from clipneurons.bundle.image_groups import SHOWN
 from clipneurons.bundle.unit_words import plain
-from clipneurons.dictionary.dashboard import NeuronDashboard
 from clipneurons.dictionary.dictionary import Phrase
 from tabs.neuron_on_image import fire_maps
 from tabs.search import DIRECTION, MOST_LETTERS, clearly_said, dictionary_of
@@ -15,10 +13,9 @@ from tabs.server.session import BundleSession
 from tabs.ui.card_files import card_data
 from tabs.ui.neuron_card import card_html
 from tabs.ui.plots import address
-from tabs.ui.top_images import group_images, shown_images, stored_groups
+from tabs.ui.top_images import shown_images
 
 _NAMES, _MOST_NAMES = 6, 12
-_SAMPLE = 128  # gallery pictures, those of `BundleSession.mean_thumbnail`
 
 
 def start_of(session: BundleSession) -> tuple[int, int]:
@@ -63,7 +60,7 @@ def show(
     dictionary = dictionary_of(session)
     card = dictionary.card(int(layer), int(unit))
     if card.dead:
-        return card_html(session.key, dictionary, card, None, [])
+        return card_html(session.key, dictionary, card, [])
     wanted = names_of(names)
     effects = None if wanted else []
     new = [name for name in wanted if not dictionary.in_pool(name)]
@@ -71,47 +68,16 @@ def show(
         vectors = [dictionary.embed([Phrase(name)], session.encode_texts) for name in wanted]
         values = dictionary.effect_on(card.layer, card.unit, torch.stack(vectors)).tolist()
         effects = sorted(zip(wanted, values, strict=True), key=lambda pair: -pair[1])
-    groups = stored_groups(session.bundle, card.layer, card.unit)
-    ids = _ungrouped(session, card)
-    if ids and (model or (session.ready and session.knows_thumbnails(ids))):
-        embeddings = session.encode_thumbnails(ids)
-        groups = group_images(
-            embeddings, dictionary, session.mean_thumbnail, _separation(session), ids
-        )
     images = [image for image, _ in shown_images(session.bundle, card)]
     maps = fire_maps(session, card.layer, card.unit, images) if model and fires else {}
-    return card_html(session.key, dictionary, card, groups, effects, maps)
+    return card_html(session.key, dictionary, card, effects, maps)
 
 
 def complete(session: BundleSession, layer: int, unit: int, names: str) -> bool:
     """Whether a card drawn without the model has everything already."""
     dictionary = dictionary_of(session)
-    new = [name for name in names_of(names) if not dictionary.in_pool(name)]
-    card = dictionary.card(int(layer), int(unit))
-    return (
-        session.ready
-        and session.knows_texts(new)
-        and session.knows_thumbnails(_ungrouped(session, card))
-    )
-
-
-def _separation(session: BundleSession) -> float:
-    """How well groups of images have to separate, from a sample of the gallery pictures."""
-    from clipneurons.statistics.clustering import chance_separation
-
-    def make() -> float:
-        embeddings = session.encode_thumbnails(session.sample(_SAMPLE))
-        points = torch.nn.functional.normalize(embeddings - session.mean_thumbnail, dim=1)
-        return chance_separation(points, SHOWN)
-
-    return session.cached("separation", make)
-
-
-def _ungrouped(session: BundleSession, card: NeuronDashboard) -> list[int]:
-    """Images that the model has to group, where the bundle does not say how."""
-    if stored_groups(session.bundle, card.layer, card.unit) is not None:
-        return []
-    return [image for image, _ in shown_images(session.bundle, card)]
+    dictionary.row(int(layer), int(unit))
+    return session.knows_texts([n for n in names_of(names) if not dictionary.in_pool(n)])
 
 
 def names_of(text: str) -> list[str]:

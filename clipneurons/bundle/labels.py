@@ -12,12 +12,6 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save
 from torch import Tensor
 
-from clipneurons.bundle.image_groups import (
-    ImageGroups,
-    group_problems,
-    group_tensors,
-    groups_from,
-)
 from clipneurons.bundle.storage import narrow, wide
 
 # A label is told from other units' labels where its q-value is at most this, and reliable where it
@@ -27,25 +21,18 @@ SIGNIFICANT, EXPLAINS = 0.05, 0.05
 
 @dataclass(frozen=True, eq=False)
 class LayerLabels:
-    """The tested label of every unit of a layer; N units, p phrases, 2 sides (toward, against).
+    """The tested label of every unit of a layer; N units, p texts.
 
     Everything is measured on images that neither the export nor the choice of the label saw.
-    What cannot be measured, such as the side of a label that has no such phrase, is NaN.
 
     indices, coefficients     the label: texts of the bundle, the largest coefficient first; 0 pads
     simulation                correlation of the unit's effect with what its label predicts
     simulation_low, _high     its 95 % interval (bootstrap over images)
-    simulation_top            the same among the 2 % of the images with the largest effects
     shuffled_line             what 95 % of the other units' labels stay below on this unit
     q_value                   permutation p-value against them, adjusted by Benjamini-Hochberg
     decomposition             `simulation` of the paper's decomposition of the direction
-    phrase_auc, phrase_auprc  the first phrase of each side as a detector of the unit's 2 %
-                              strongest effects of that sign
-    concept                   text that the unit detects best at its threshold, with its
-    concept_iou, _precision, _recall
-    monosemanticity, clarity  similarity of the unit's top images, weighted by effect or not
-    redundancy                similarity of their mean to that of the unit most like it
-    groups                    its top images in groups by what they show; None where not tested
+    concept, concept_iou      text that the unit detects best at its threshold
+    monosemanticity           similarity of the unit's top images, weighted by effect
     """
 
     indices: Int[Tensor, "unit phrase"]
@@ -53,20 +40,12 @@ class LayerLabels:
     simulation: Float[Tensor, " unit"]
     simulation_low: Float[Tensor, " unit"]
     simulation_high: Float[Tensor, " unit"]
-    simulation_top: Float[Tensor, " unit"]
     shuffled_line: Float[Tensor, " unit"]
     q_value: Float[Tensor, " unit"]
     decomposition: Float[Tensor, " unit"]
-    phrase_auc: Float[Tensor, "unit side"]
-    phrase_auprc: Float[Tensor, "unit side"]
     concept: Int[Tensor, " unit"]
     concept_iou: Float[Tensor, " unit"]
-    concept_precision: Float[Tensor, " unit"]
-    concept_recall: Float[Tensor, " unit"]
     monosemanticity: Float[Tensor, " unit"]
-    clarity: Float[Tensor, " unit"]
-    redundancy: Float[Tensor, " unit"]
-    groups: ImageGroups | None = None
 
     @property
     def told_apart(self) -> Bool[Tensor, " unit"]:
@@ -100,9 +79,8 @@ def level(told_apart: bool, reliable: bool) -> str:
     return "reliable" if reliable else "weak" if told_apart else "not reliable"
 
 
-NAMES = tuple(field.name for field in fields(LayerLabels) if field.name != "groups")
+NAMES = tuple(field.name for field in fields(LayerLabels))
 _WHOLE = ("indices", "concept")
-_SIDES = ("phrase_auc", "phrase_auprc")
 
 
 def to_bytes(labels: Mapping[int, LayerLabels], schema: int, half: bool = False) -> bytes:
@@ -112,8 +90,6 @@ def to_bytes(labels: Mapping[int, LayerLabels], schema: int, half: bool = False)
         for name in NAMES:
             value = narrow(wide(getattr(mine, name)), half and name == "coefficients")
             tensors[f"layer{layer}.{name}"] = value.contiguous()
-        if mine.groups is not None:
-            tensors |= group_tensors(layer, mine.groups)
     return save(tensors, {"schema_version": str(schema)})
 
 
@@ -122,7 +98,6 @@ def from_tensors(tensors: Mapping[str, Tensor], layers: tuple[int, ...]) -> dict
     return {
         layer: LayerLabels(
             **{name: wide(tensors[f"layer{layer}.{name}"]) for name in NAMES},
-            groups=groups_from(tensors, layer),
         )
         for layer in layers
     }
@@ -134,7 +109,6 @@ def problems(labels: LayerLabels, units: int, texts: int) -> list[str]:
     for name in NAMES:
         shape = (units,)
         shape = (units, phrases) if name in ("indices", "coefficients") else shape
-        shape = (units, 2) if name in _SIDES else shape
         if tuple(getattr(labels, name).shape) != shape:
             found = tuple(getattr(labels, name).shape)
             wrong.append(f"labels' {name} is {found}, expected {shape}")
@@ -145,4 +119,4 @@ def problems(labels: LayerLabels, units: int, texts: int) -> list[str]:
     for name in ("coefficients", "simulation", "shuffled_line", "q_value"):
         if not bool(getattr(labels, name).isfinite().all()):
             wrong.append(f"labels' {name} holds values that are not finite")
-    return wrong if labels.groups is None else wrong + group_problems(labels.groups, units, texts)
+    return wrong

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
+
+# Top-activating images of a unit that are shown.
+SHOWN = 24
+
+
+def shown_images(
+    images: Int[Tensor, " top"], norms: Float[Tensor, " top"], kept: Container[int]
+) -> list[tuple[int, float]]:
+    """A unit's first top images that have a thumbnail, with their effect norms; −1 pads."""
+    pairs = zip(images.tolist(), norms.tolist(), strict=True)
+    return [(image, norm) for image, norm in pairs if image >= 0 and image in kept][:SHOWN]
 
 
 @dataclass(frozen=True, eq=False)

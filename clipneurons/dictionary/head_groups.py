@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.statistics.clustering import linked
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,25 @@ def head_groups(
             )
         )
     return sorted(found, key=lambda concept: -concept.share)
+
+
+def linked(directions: Float[Tensor, "unit embed"], similar: float) -> list[list[int]]:
+    """Group unit rows by average linkage; each group in ascending order.
+
+    The two most similar groups are joined as long as the mean cosine between their members is at
+    least ``similar``.
+    """
+    cosine = directions @ directions.T
+    groups = [[unit] for unit in range(len(directions))]
+    while len(groups) > 1:
+        best, (one, other) = max(
+            (float(cosine[groups[i]][:, groups[j]].mean()), (i, j))
+            for i, j in combinations(range(len(groups)), 2)
+        )
+        if best < similar:
+            break
+        groups[one] = sorted(groups[one] + groups.pop(other))
+    return groups
 
 
 def _strongest_images(

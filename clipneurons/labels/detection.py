@@ -65,8 +65,6 @@ class BestConcept:
 
     text: Int[Tensor, " unit"]
     iou: Float[Tensor, " unit"]
-    precision: Float[Tensor, " unit"]
-    recall: Float[Tensor, " unit"]
 
 
 def best_concept(
@@ -74,18 +72,12 @@ def best_concept(
 ) -> BestConcept:
     """Network Dissection's concept of each unit: one product of what is active and what is there.
 
-    A unit that is active nowhere has IoU, precision and recall 0.
+    A unit that is active nowhere has IoU 0.
     """
     both = active.float().T @ present.float()  # [unit, text]
     fired, shown = active.sum(0).float()[:, None], present.sum(0).float()[None]
     iou, text = (both / (fired + shown - both).clamp_min(1)).max(1)
-    hit = both.gather(1, text[:, None])
-    return BestConcept(
-        text=text,
-        iou=iou,
-        precision=(hit / fired.clamp_min(1))[:, 0],
-        recall=(hit / shown[0][text][:, None].clamp_min(1))[:, 0],
-    )
+    return BestConcept(text, iou)
 
 
 def _mean_ranks(values: Float[Tensor, "image unit"]) -> Float[Tensor, "image unit"]:

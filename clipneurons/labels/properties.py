@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 
 def top_weights(effects: Float[Tensor, "image unit"], count: int) -> Float[Tensor, "image unit"]:
@@ -31,20 +30,3 @@ def monosemanticity(
     total = (weights.T @ embeddings).square().sum(1) - squares
     enough = (weights > 0).sum(0) > 1
     return torch.where(enough, total / pairs.clamp_min(1e-30), 0.0)
-
-
-def clarity(
-    weights: Float[Tensor, "image unit"], embeddings: Float[Tensor, "image embed"]
-) -> Float[Tensor, " unit"]:
-    """`monosemanticity` with every top image counted the same (2501.05398)."""
-    return monosemanticity((weights > 0).to(weights), embeddings)
-
-
-def redundancy(
-    weights: Float[Tensor, "image unit"], embeddings: Float[Tensor, "image embed"]
-) -> Float[Tensor, " unit"]:
-    """Similarity of a unit's mean top image to that of the unit most like it (2501.05398)."""
-    means = normalize((weights > 0).to(embeddings).T @ embeddings, dim=1)
-    similarity = means @ means.T
-    similarity.fill_diagonal_(-torch.inf)
-    return similarity.amax(1) if len(means) > 1 else torch.zeros(len(means))

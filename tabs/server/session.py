@@ -92,10 +92,6 @@ class BundleSession:
             self._thumbnails.update(zip(part, vectors, strict=True))
         return torch.stack([self._thumbnails[image] for image in images])
 
-    def knows_thumbnails(self, images: list[int]) -> bool:
-        """Whether `encode_thumbnails` would need no model."""
-        return all(image in self._thumbnails for image in images)
-
     def pixels(self, image: int) -> Tensor:
         """A gallery picture as the model's input [3, height, width]."""
         return self.clip.preprocess(open_image(BytesIO(self.bundle.examples[image])))
@@ -103,11 +99,6 @@ class BundleSession:
     def sample(self, count: int) -> list[int]:
         """Numbers of gallery pictures, spread evenly over all."""
         return self.bundle.examples.spread(count)
-
-    @property
-    def mean_thumbnail(self) -> Tensor:
-        """Mean embedding of a sample of the gallery pictures [embed]."""
-        return self.cached("mean", lambda: self.encode_thumbnails(self.sample(128)).mean(0))
 
     def cached(self, name: str, make: Callable[[], object]) -> object:
         """`make()` on the first call with this name, afterwards what it returned."""

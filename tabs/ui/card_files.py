@@ -7,7 +7,6 @@ from base64 import b64encode
 from dataclasses import asdict
 from functools import partial
 from io import BytesIO
-from math import isfinite
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -38,7 +37,6 @@ def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
             {"index": i, "norm": n, "caption": bundle.examples.caption(i)}
             for i, n in shown_images(bundle, card)
         ],
-        "groups": _groups(bundle, card),
         "neighbours": [
             {
                 "layer": hit.layer, "unit": hit.unit, "cosine": hit.score,
@@ -47,27 +45,6 @@ def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
             for hit in card.neighbours
         ],
     }  # fmt: skip
-
-
-def _groups(bundle: Bundle, card: NeuronDashboard) -> list[dict] | None:
-    """The groups of the images with their tested names; None where none were tested."""
-    found = bundle.labels[card.layer].groups if card.layer in bundle.labels else None
-    if found is None:
-        return None
-    images, places = shown_images(bundle, card), found.images[card.unit].tolist()
-    scores = found.purity[card.unit].tolist(), found.auc[card.unit].tolist()
-    return [
-        {
-            "text": bundle.texts[text],
-            "purity": purity if isfinite(purity) else None,
-            "auc": auc if isfinite(auc) else None,
-            "images": [images[i][0] for i, at in enumerate(places) if at == group],
-        }
-        for group, (text, purity, auc) in enumerate(
-            zip(found.text[card.unit].tolist(), *scores, strict=True)
-        )
-        if text >= 0
-    ]
 
 
 def json_file(bundle: Bundle, card: NeuronDashboard) -> str:

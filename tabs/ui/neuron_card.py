@@ -9,7 +9,7 @@ from clipneurons.bundle.unit_words import plain, signed, unit_name
 from clipneurons.dictionary.dashboard import NeuronDashboard
 from clipneurons.dictionary.dictionary import Dictionary
 from tabs.ui.plots import Bar, bars, empty, figures, histogram, percent, section
-from tabs.ui.top_images import Gallery, ImageGroup, Maps, gallery_html, gallery_note
+from tabs.ui.top_images import Gallery, Maps, gallery_html
 from tabs.ui.trust import trust_html
 
 # Share of its strongest phrase from which a phrase against it stands in a card's head.
@@ -37,11 +37,10 @@ def card_html(
     key: str,
     dictionary: Dictionary,
     card: NeuronDashboard,
-    groups: list[ImageGroup] | None,
     effects: list[tuple[str, float]] | None,
     maps: Maps | None = None,
 ) -> str:
-    """The whole card; `groups` of the shown images and `effects` on names, None until measured.
+    """The whole card; `effects` on names are None until measured.
 
     `maps` are where it fires in the images, as far as that was asked for.
     """
@@ -60,8 +59,8 @@ def card_html(
     )
     images = section(
         "Where it reacts most",
-        gallery_html(Gallery(key, dictionary.bundle, maps or {}), card, groups),
-        gallery_note(groups),
+        gallery_html(Gallery(key, dictionary.bundle, maps or {}), card),
+        "The strongest first; below each image, the norm of the effect. Click one for its caption.",
     )
     # Of a neuron whose words cannot be trusted the images come first.
     columns = (images, words) if unsure else (words, images)

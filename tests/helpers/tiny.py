@@ -169,8 +169,6 @@ def tiny_labels(bundle: Bundle, seed: int = 0) -> dict[int, LayerLabels]:
             "indices": arrays.indices[:, :2].contiguous(),
             "coefficients": torch.tensor([[2.0, -1.0]]).repeat(units, 1),
             "concept": torch.zeros(units, dtype=torch.int32),
-            "phrase_auc": torch.full((units, 2), torch.nan),
-            "phrase_auprc": torch.rand(units, 2, generator=generator),
         }
         found[layer] = LayerLabels(**columns)
     return found

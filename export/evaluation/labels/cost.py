@@ -7,7 +7,6 @@ import time
 import torch
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.bundle.image_groups import GROUPS
 from clipneurons.labels.candidates import METHODS, READINGS
 from clipneurons.labels.evidence import SIZES
 from clipneurons.labels.seen_texts import SCREENED
@@ -21,7 +20,7 @@ def in_advance(bundle: Bundle, images: int, judge: Judge) -> str:
     fit, test = 0.4 * images, 0.4 * images
     others = min(units, 4096)
     methods = len(METHODS) + 8
-    # Pursuits (four), correlations with texts (two, one a reading and one a group), phrases that
+    # Pursuits (four), correlations with texts (two, one a reading), phrases that
     # say the same, CLIP-Dissect, simulation of every size, shuffled labels and bootstrap of every
     # method; for all units together, texts compared with one another and what the model reads.
     flops = 2 * texts * embed * (texts + len(READINGS) * fit) + (
@@ -29,7 +28,7 @@ def in_advance(bundle: Bundle, images: int, judge: Judge) -> str:
         * units
         * (
             4 * max(SIZES) * texts * embed
-            + (2 + len(READINGS) + GROUPS) * fit * texts
+            + (2 + len(READINGS)) * fit * texts
             + len(READINGS) * max(SIZES) * SCREENED * embed
             + 100 * texts
             + (methods + len(READINGS)) * sum(SIZES) * 0.2 * images

@@ -13,7 +13,6 @@ from clipneurons.labels.assess import Assessment, Parts, Tested, mean_interval
 from clipneurons.labels.detection import auc, average_precision, iou
 from clipneurons.labels.sanity import sanity
 from clipneurons.labels.simulation import pearson
-from export.evaluation.labels import image_groups
 
 # Texts that enough and not too many images show, for the check of the metrics.
 _CHECKED, _RARE, _OFTEN = 200, 10, 0.5
@@ -43,14 +42,7 @@ def figures(found: Assessment, parts: Parts, layers: Mapping[int, LayerLabels]) 
         },
         "units": {
             name: _spread(torch.cat([getattr(mine, name) for mine in layers.values()]))
-            for name in ("concept_iou", "monosemanticity", "clarity", "redundancy")
-        },
-        "detection": {
-            f"{name}_{side}": _spread(
-                torch.cat([getattr(mine, f"phrase_{name}")[:, place] for mine in layers.values()])
-            )
-            for name in ("auc", "auprc")
-            for place, side in enumerate(("toward", "against"))
+            for name in ("concept_iou", "monosemanticity")
         },
         "sanity": checked_metrics(parts),
     }
@@ -75,7 +67,7 @@ def in_words(found: Mapping) -> str:
             f" {sure['chosen_elsewhere']:.3f}"
         )
     lines.append(f"labels   reliable: {sure['units']:,} of {found['units_tested']:,} units{mean}")
-    return "\n".join([*lines, image_groups.in_words(found["groups"])])
+    return "\n".join(lines)
 
 
 def checked_metrics(parts: Parts) -> dict:

@@ -8,7 +8,6 @@ the unit does there. Rivals and controls are tested alongside.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,7 +25,6 @@ from export.common.errors import UserError
 from export.data.open_source import HELD_OUT, open_source, shipped_spec
 from export.evaluation.fidelity import check_bias
 from export.evaluation.flags import LABEL_SCENES
-from export.evaluation.labels import image_groups
 from export.evaluation.labels.columns import by_layer
 from export.evaluation.labels.cost import in_advance
 from export.evaluation.labels.figures import figures
@@ -66,12 +64,7 @@ def measure(
     except ValueError as error:  # many could not be read
         raise UserError(str(error)) from None
     found = _assessed(bundle, parts)
-    print("labels   groups of top images", flush=True)
-    grouped, groups = image_groups.measure(bundle, clip, parts)
-    layers = {
-        layer: replace(mine, groups=groups[layer])
-        for layer, mine in by_layer(bundle, found, parts).items()
-    }
+    layers = by_layer(bundle, found, parts)
     about = {
         "images": source.name,
         "count": len(recordings),
@@ -84,7 +77,7 @@ def measure(
         "units_tested": len(found.shipped.simulation),
     }
     work.remove()
-    return about | figures(found, parts, layers) | {"groups": grouped}, layers
+    return about | figures(found, parts, layers), layers
 
 
 def _assessed(bundle: Bundle, parts: Parts) -> Assessment:

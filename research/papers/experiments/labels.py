@@ -47,7 +47,6 @@ def report(result: Mapping) -> Section:
             _means(found),
             _distribution(found, [found["method"], *rivals]),
             _quantiles(found),
-            *([_groups(found["groups"])] if found.get("groups") else []),
             *([_checks(found)] if found["sanity"] else []),
         ],
         claims=[*(_ahead(found, rival) for rival in rivals), _reliable(found)],
@@ -118,25 +117,6 @@ def _quantiles(found: Mapping) -> Table:
             for name in _ranked(found)
         ],
     )  # fmt: skip
-
-
-def _groups(found: Mapping) -> Table:
-    """Names of the groups of top images, and the control."""
-    return Table(
-        f"Groups of top images: {found['units']:,} of {found['of_units']:,} units have "
-        f"{found['groups']:,}. Purity: the share of held-out images of a group (they excite the "
-        "unit and are nearest to it) that show its name; a name is given from one half.",
-        ["names", "mean purity", "mean AUC", "named, %"],
-        [
-            [
-                f"{way} (shipped)" if way == found["way"] else way,
-                f"{one['purity']:.3f}",
-                f"{one['auc']:.3f}",
-                f"{100 * one['named']:.1f}",
-            ]
-            for way, one in found["ways"].items()
-        ],
-    )
 
 
 def _checks(found: Mapping) -> Table:

@@ -10,7 +10,6 @@ from torch.nn.functional import normalize
 from clipneurons.bundle.thumbnails import Examples
 from clipneurons.bundle.unit_words import signed
 from clipneurons.dictionary.dictionary import TABLE, Dictionary, Phrase, parse_query
-from clipneurons.statistics.clustering import chance_separation, clusters, group_alike, silhouette
 from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 
@@ -271,48 +270,6 @@ def test_random_directions_stay_below_the_chance_line(dictionary):
     drawn = torch.randn(2000, 24, generator=torch.Generator().manual_seed(9))
     best = (normalize(drawn, dim=1) @ dictionary.directions.T).amax(1)
     assert float((best < dictionary.chance_line).float().mean()) == pytest.approx(0.95, abs=0.02)
-
-
-def test_clusters_separate_what_the_images_show():
-    generator = torch.Generator().manual_seed(0)
-    texts = torch.eye(6, 16)
-    mean = torch.full((16,), 0.5)
-    show = torch.tensor([0] * 5 + [3] * 8)
-    images = texts[show] + mean + 0.1 * torch.randn(13, 16, generator=generator)
-    found = clusters(images * 7, [f"text {i}" for i in range(6)], texts, mean / 2.4, 0.12)
-    assert [len(group.members) for group in found] == [8, 5]
-    assert [group.texts[0] for group in found] == ["text 3", "text 0"]
-
-
-def test_one_kind_of_image_is_one_cluster():
-    generator = torch.Generator().manual_seed(0)
-    images = torch.eye(1, 64) + 0.1 * torch.randn(20, 64, generator=generator)
-    found = clusters(images, ["a", "b"], torch.eye(2, 64), torch.zeros(64), 0.12)
-    assert len(found) == 1
-    assert clusters(images[:0], ["a"], torch.eye(1, 64), torch.zeros(64), 0.12) == []
-
-
-def test_of_sets_drawn_at_random_few_have_groups():
-    """Images of five kinds: any two dozen of them fall apart, and that says nothing."""
-    generator = torch.Generator().manual_seed(0)
-    kinds = torch.eye(5, 32)[torch.randint(5, (300,), generator=generator)]
-    points = normalize(kinds + 0.15 * torch.randn(300, 32, generator=generator) - 0.2, dim=1)
-    line = chance_separation(points, 24)
-    sets = [points[torch.randperm(300, generator=generator)[:24]] for _ in range(200)]
-    apart = [bool(group_alike(one, line).any()) for one in sets]
-    assert sum(apart) / 200 == pytest.approx(0.05, abs=0.06)
-    assert all(bool(group_alike(one, 0.0).any()) for one in sets)
-    assert chance_separation(points[:24], 24) == 1
-
-
-def test_silhouette_agrees_with_scikit_learn():
-    from sklearn.metrics import silhouette_score
-
-    points = normalize(torch.randn(30, 5, generator=torch.Generator().manual_seed(3)), dim=1)
-    labels = torch.randint(0, 3, (30,), generator=torch.Generator().manual_seed(4))
-    labels[0] = 3  # a group of one
-    expected = silhouette_score(points.numpy(), labels.numpy(), metric="cosine")
-    assert silhouette(points, labels) == pytest.approx(expected, abs=1e-5)
 
 
 def test_search_is_fast_enough_to_feel_instant():

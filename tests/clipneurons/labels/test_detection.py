@@ -40,10 +40,7 @@ def test_best_concept_by_counting(seeded):
         text = int(found.text[unit])
         assert scores[text] == max(scores)
         assert float(found.iou[unit]) == pytest.approx(max(scores))
-        both = int((active[:, unit] & present[:, text]).sum())
-        assert float(found.precision[unit]) == pytest.approx(both / int(active[:, unit].sum()))
-        assert float(found.recall[unit]) == pytest.approx(both / int(present[:, text].sum()))
-    assert (found.iou[3], found.precision[3], found.recall[3]) == (0, 0, 0)
+    assert found.iou[3] == 0
 
 
 def test_a_judge_that_scores_says_yes_to_its_best_texts(seeded):

@@ -3,12 +3,7 @@
 import pytest
 import torch
 
-from clipneurons.labels.properties import (
-    clarity,
-    monosemanticity,
-    redundancy,
-    top_weights,
-)
+from clipneurons.labels.properties import monosemanticity, top_weights
 from clipneurons.stats.centring import without_shared
 
 
@@ -47,27 +42,17 @@ def test_similarity_of_pairs(recorded):
     for unit in range(4):
         weighted = float(monosemanticity(weights, space)[unit])
         assert weighted == pytest.approx(pairs(weights, space, unit), abs=1e-5)
-        alike = float(clarity(weights, space)[unit])
-        assert alike == pytest.approx(pairs((weights > 0).double(), space, unit), abs=1e-5)
 
 
-def test_one_thing_is_clear_and_noise_is_not(recorded):
+def test_one_thing_is_monosemantic_and_noise_is_not(recorded):
     effects, space = recorded
     same = torch.zeros(30, 2)
     same[:10, 0], same[:, 1] = 1.0, effects[:, 1].abs()
     alike = space.clone()
     alike[:10] = space[0]
-    one, many = clarity(same, alike).tolist()
+    one, many = monosemanticity(same, alike).tolist()
     assert one == pytest.approx(1, abs=1e-5)
     assert abs(many) < 0.3
-
-
-def test_redundant_units_are_each_others_doubles(recorded):
-    effects, space = recorded
-    effects[:, 1] = 2 * effects[:, 0]
-    found = redundancy(top_weights(effects, 8), space)
-    assert found[:2].tolist() == pytest.approx([1, 1], abs=1e-5)
-    assert (found[2:] < 0.99).all()
 
 
 def test_a_single_image_says_nothing(recorded):

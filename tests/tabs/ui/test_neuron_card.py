@@ -11,7 +11,7 @@ from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 def drawn(bundle, layer, unit):
     dictionary = Dictionary(bundle)
-    return card_html("key", dictionary, dictionary.card(layer, unit), None, [])
+    return card_html("key", dictionary, dictionary.card(layer, unit), [])
 
 
 def test_a_pairs_card_leads_to_the_neurons_other_heads():
