@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.concepts.class_effects import softmax_scale
-from clipneurons.lens.contributions import Contributions, MeanEffect
+from clipneurons.lens.contributions import Contributions, MeanEffect, SpatialContributions
 from clipneurons.lens.token_contributions import effects_by_patch, unit_token_effects
 
 # Ways to weigh texts, see `ConceptReader.weights`.
@@ -186,7 +186,7 @@ class ConceptReader:
             return self._read(written)[:, list(texts)].T.reshape(len(texts), *clip.grid)
         total = torch.zeros(len(texts), clip.prefix + clip.grid[0] * clip.grid[1])
         for layer, mine in effects.items():
-            if not mine.contributions.placed:
+            if not isinstance(mine.contributions, SpatialContributions):
                 continue
             if way == DENSE:
                 written = unit_token_effects(mine.contributions)[image].cpu()
@@ -217,7 +217,7 @@ class ConceptReader:
     ) -> Float[Tensor, "row column"]:
         """Where one unit fires: each patch's share of ⟨φ_n(I), r_n⟩; 0 in a layer of no place."""
         clip, mine = self.lens.clip, effects[layer].contributions
-        if not mine.placed:
+        if not isinstance(mine, SpatialContributions):
             return torch.zeros(clip.grid)
         chosen = torch.tensor([unit], device=self.device)
         scores = mine.token_scores(image, chosen)[0]  # [token, head]

@@ -1,14 +1,14 @@
 """Local concepts: what the neurons say at a place in the image, in the bundle's own phrases."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.lens.contributions import Contributions
+from clipneurons.lens.contributions import Contributions, ScoredContributions, SpatialContributions
 from clipneurons.lens.token_contributions import at_patches
 
 
@@ -52,7 +52,7 @@ def patch_concepts(
     weights = torch.zeros(len(bundle.texts))
     units = []
     for layer, mine in contributions.items():
-        if not mine.placed:
+        if not isinstance(mine, SpatialContributions):
             continue
         arrays = bundle.layers[layer]
         strength = _strength(mine, patches, arrays.directions.to(mine.weights)).cpu()
@@ -73,4 +73,4 @@ def _strength(
     every = range(mine.activations.shape[1] - mine.prefix)
     here, everywhere = at_patches(mine, patches), at_patches(mine, every)
     scores = here.scores - everywhere.scores * (len(patches) / len(every))
-    return replace(here, given=scores).project(directions)[0]
+    return ScoredContributions(scores, here.directions).project(directions)[0]

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.contributions import Contributions
+from clipneurons.lens.contributions import Contributions, SpatialContributions
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def patch_attributions(
     image: int = 0,
 ) -> Float[Tensor, " patch"] | None:
     """Each patch's share of ⟨φ_n, vector⟩; None for units of no place."""
-    if not contributions.placed:
+    if not isinstance(contributions, SpatialContributions):
         return None
     chosen = torch.tensor([unit], device=contributions.scores.device)
     along = contributions.directions.dense(chosen)[0] @ vector.to(contributions.scores)

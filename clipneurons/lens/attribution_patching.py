@@ -1,8 +1,14 @@
-"""Indirect effects of all neurons at once, to first order: attribution patching (2310.10348).
+"""Indirect effects of all neurons at once, to first order: attribution patching (arXiv 2310.10348).
 
-What mean-ablating a neuron changes, with everything behind it left to respond, is to first order
-its activation's deviation from the mean times the gradient: one backward pass, where the exact
-effect (`clipneurons.lens.indirect`) takes a forward pass a neuron.
+Mean-ablating neuron n changes ⟨100 M/‖M‖, v⟩, all later layers responding, by about
+
+    −Σ_i (p_i^n − mean_i^n) · ∂⟨100 M/‖M‖, v⟩ / ∂p_i^n
+
+    p, mean  [T, N]     activations at each token, and their mean over a data set
+    M, v     [D]        the image embedding, and the vector that it is compared with
+
+One backward pass gives this for all neurons. The exact effect (`clipneurons.lens.indirect`) takes
+a forward pass for each.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,19 +26,22 @@ from clipneurons.models.hooks import record_activations
 def mean_by_place(
     clip: ClipModel, batches: Iterable[Tensor], layers: Sequence[int]
 ) -> dict[int, Float[Tensor, "place neuron"]]:
-    """Mean activation of each neuron at each token over images; 4 is a ResNet's last stage.
+    """Mean activation of each neuron at each token over images, by layer.
+
+    Layer 4 of a ResNet is its last stage, with positions as tokens.
 
     Raises:
         ValueError: no images.
     """
-    names, total, count = {layer: _where(clip, layer) for layer in layers}, {}, 0
+    names = {layer: _recorded_name(clip, layer) for layer in layers}
+    total, count = {}, 0
     with record_activations(clip.visual, list(names.values())) as tensors:
         for images in batches:
             clip.encode_image(images)
             count += len(images)
             for layer, name in names.items():
-                values = _by_place(clip, tensors[name])
-                total[layer] = total.get(layer, 0.0) + values.sum(0, dtype=torch.float64)
+                activations = _by_place(clip, tensors[name])  # [image, place, neuron]
+                total[layer] = total.get(layer, 0.0) + activations.sum(0, dtype=torch.float64)
     if count == 0:
         raise ValueError("the data set is empty: expected at least one image")
     return {layer: (sums / count).float() for layer, sums in total.items()}
@@ -44,33 +53,33 @@ def attribute(
     vectors: Float[Tensor, "image embed"],
     means: Mapping[int, Float[Tensor, "place neuron"]],
 ) -> dict[int, Float[Tensor, "image neuron"]]:
-    """By layer, each neuron's share of ⟨100 y/‖y‖, v⟩: Σ_token (p − mean) · ∂/∂p.
+    """By layer, each neuron's share of ⟨100 M/‖M‖, v⟩: the sum above without its minus.
 
     Args:
-        vectors: v, one an image.
-        means: by layer, what ablated neurons are set to; see `mean_by_place`. A class token has
-            means of its own, and a stream that another constant would overwhelm.
+        vectors: v, one for each image.
+        means: by layer, what ablated neurons are set to (`mean_by_place`). They differ by token:
+            a class token's activations are far from those of patches.
     """
-    names = {layer: _where(clip, layer) for layer in means}
+    names = {layer: _recorded_name(clip, layer) for layer in means}
     images = images.to(clip.device, clip.dtype).requires_grad_()
     with torch.enable_grad(), record_activations(clip.visual, list(names.values())) as tensors:
         embedding = clip.visual(images).float()
         scaled = SCALE * torch.nn.functional.normalize(embedding, dim=1)
         total = (scaled * vectors.to(scaled)).sum()
-        wanted = [tensors[name] for name in names.values()]
-        gradients = torch.autograd.grad(total, wanted)
+        activations = [tensors[name] for name in names.values()]
+        gradients = torch.autograd.grad(total, activations)
     shares = {}
-    for layer, values, gradient in zip(names, wanted, gradients, strict=True):
+    for layer, values, gradient in zip(names, activations, gradients, strict=True):
         deviation = _by_place(clip, values.detach()) - means[layer].to(clip.device)
-        shares[layer] = (deviation * _by_place(clip, gradient)).sum(1)
+        shares[layer] = (deviation * _by_place(clip, gradient)).sum(1)  # [image, neuron]
     return shares
 
 
-def _where(clip: ClipModel, layer: int) -> str:
+def _recorded_name(clip: ClipModel, layer: int) -> str:
     return "attnpool:input" if clip.kind == "resnet" else clip.anatomy.mlp(layer).path
 
 
 def _by_place(clip: ClipModel, values: Tensor) -> Float[Tensor, "image place neuron"]:
-    # A ResNet's are [image, neuron, row, column], those of a pooling's own MLP [image, neuron].
+    # A ResNet records [image, neuron, row, column], a pooling's own MLP [image, neuron].
     values = values.flatten(2).mT if clip.kind == "resnet" else values
     return (values if values.ndim == 3 else values[:, None]).float()

@@ -1,4 +1,6 @@
-"""What the lenses of both kinds of model have in common: one recorded forward pass."""
+"""What all lenses share: one recorded forward pass, the scale of effects, checks of the input."""
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -8,12 +10,12 @@ from clipneurons.lens.contributions import Contributions
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
 
-# The published scale: effects are given relative to a representation of norm 100.
+# The published scale: effects are given relative to an embedding of norm 100.
 SCALE = 100.0
 
 
 class RecordingLens:
-    """Runs the image tower once and reads contributions off the tensors it recorded."""
+    """Runs the image tower once and computes contributions from the tensors it recorded."""
 
     clip: ClipModel
     recorded: list[str]
@@ -46,7 +48,7 @@ class RecordingLens:
 
 
 def check_finite(representation: Float[Tensor, "image embed"]) -> None:
-    """Refuse NaN and infinite embeddings, which would poison every statistic."""
+    """Raise ValueError for NaN and infinite embeddings, which would spoil every statistic."""
     finite = representation.isfinite().all(-1)
     if not finite.all():
         bad = (~finite).nonzero().flatten().tolist()
@@ -54,3 +56,27 @@ def check_finite(representation: Float[Tensor, "image embed"]) -> None:
             f"expected finite activations, image {bad[0]} of the batch gives NaN or infinity "
             f"({len(bad)} of {len(representation)} do): check the image and the precision"
         )
+
+
+def check_layers(clip: ClipModel, layers: Sequence[int]) -> tuple[int, ...]:
+    """The layers, sorted and checked to have second-order effects.
+
+    Raises:
+        ValueError: no layer, a layer out of range, or the last one where no probe reads it.
+    """
+    readable, blocks = clip.anatomy.readable, clip.layers
+    last = readable[-1]
+    if not layers:
+        raise ValueError(f"no layer given: expected some of 0 to {last}")
+    for layer in layers:
+        if layer == blocks - 1 and layer not in readable:
+            raise ValueError(
+                f"layer {layer} is the last block of {clip.name}: no later attention reads its "
+                f"neurons, so they have no second-order effect. Expected layers 0 to {last}"
+            )
+        if layer not in readable:
+            raise ValueError(
+                f"layer {layer} is out of range: {clip.name} has blocks 0 to {blocks - 1}, and "
+                f"second-order effects in 0 to {last}"
+            )
+    return tuple(sorted(set(layers)))

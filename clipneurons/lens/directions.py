@@ -1,4 +1,6 @@
-"""The directions that units write along: fixed by the weights, kept in factors.
+"""The directions that units write along: fixed by the weights, kept as two factors.
+
+    direction[unit, head] = inner[head, unit] @ outer[head]
 
 A unit is a ViT neuron, whose *heads* are those of all later layers, which carry its effect, or a
 ResNet neuron-head pair, which has exactly one.
@@ -21,11 +23,11 @@ _HEADS = 48
 
 @dataclass(frozen=True)
 class HeadDirections:
-    """The vector that each head of each neuron writes to the embedding, in factors.
+    """The vector that each head of each neuron writes to the embedding.
 
-    ``direction[neuron, head] = inner[head, neuron] @ outer[head]``, where ``inner`` is what a
-    head reads of the neuron (its value weights) and ``outer`` is what the head writes. ``read``
-    gives ``inner`` of chosen neurons: a pass over many layers never holds it whole.
+    ``inner`` is what a head reads of the neuron (its value weights), ``outer`` what the head
+    writes. ``read`` gives ``inner`` of chosen neurons, so that a pass over many layers never holds
+    all of it.
     """
 
     read: Callable[[Int[Tensor, " chosen"] | slice], Float[Tensor, "head chosen rank"]]
@@ -41,7 +43,7 @@ class HeadDirections:
 
     @cached_property
     def inner(self) -> Float[Tensor, "head neuron rank"]:
-        """What each head reads of every neuron; kept from the first use on."""
+        """What each head reads of every neuron, cached on first use."""
         return self.read(slice(None))
 
     @property
@@ -54,12 +56,17 @@ class HeadDirections:
         """Size of the joint space."""
         return self.outer.shape[2]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.outer.device
+
     def dense(
         self, units: Int[Tensor, " chosen"] | slice = slice(None)
     ) -> Float[Tensor, "chosen head embed"]:
         """Directions of the chosen units."""
         inner = self.inner[:, units] if "inner" in vars(self) else self.read(units)
-        return torch.matmul(inner, self.outer).transpose(0, 1)
+        return torch.matmul(inner, self.outer).transpose(0, 1)  # [chosen, head, embed]
 
     def along(self, vectors: Float[Tensor, "unit embed"]) -> Float[Tensor, "unit head"]:
         """Inner product of each unit's own vector with each of its directions."""
@@ -77,8 +84,8 @@ class HeadDirections:
     def gram(self) -> list[Float[Tensor, "unit reaching own"]]:
         """Inner products between the directions of each unit, each pair of heads once.
 
-        In groups of heads: of a group's own with all up to its last. Those with heads before the
-        group stand for both orders and are doubled.
+        The heads are split into groups. A group has the products of its own heads with all heads
+        up to its last; products with earlier groups' heads count for both orders and are doubled.
         """
         count = -(-self.heads // _HEADS)
         ends = [self.heads * i // count for i in range(count + 1)]
@@ -105,8 +112,8 @@ class HeadDirections:
 
     def sum(self, scores: Float[Tensor, "image unit head"]) -> Float[Tensor, "image embed"]:
         """Sum of the effects of all units that have these scores."""
-        read = torch.einsum("bnk,knr->bkr", scores, self.inner)
-        return torch.einsum("bkr,krd->bd", read, self.outer)
+        values = torch.einsum("bnk,knr->bkr", scores, self.inner)  # [image, head, rank]
+        return torch.einsum("bkr,krd->bd", values, self.outer)  # [image, embed]
 
     def split(self) -> "SplitDirections":
         """The same directions with every neuron-head pair a unit of its own."""
@@ -131,6 +138,11 @@ class SplitDirections:
         """Size of the joint space."""
         return self.whole.embed
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.whole.device
+
     def dense(
         self, units: Int[Tensor, " chosen"] | slice = slice(None)
     ) -> Float[Tensor, "chosen 1 embed"]:
@@ -139,8 +151,8 @@ class SplitDirections:
         neurons, heads = chosen // self.whole.heads, chosen % self.whole.heads
         dense = chosen.new_empty(len(chosen), self.embed, dtype=self.whole.inner.dtype)
         for head in heads.unique().tolist():
-            mine = heads == head
-            dense[mine] = self.whole.inner[head, neurons[mine]] @ self.whole.outer[head]
+            of_head = heads == head
+            dense[of_head] = self.whole.inner[head, neurons[of_head]] @ self.whole.outer[head]
         return dense[:, None]
 
     def along(self, vectors: Float[Tensor, "unit embed"]) -> Float[Tensor, "unit 1"]:
@@ -159,8 +171,10 @@ class SplitDirections:
     def gram(self) -> Float[Tensor, "unit 1 1"]:
         """Squared norm of each direction."""
         # ‖inner @ outer‖² through the rank × rank products of `outer`: no dense directions.
-        squares = torch.matmul(self.whole.inner, self.whole.outer @ self.whole.outer.mT)
-        return (squares * self.whole.inner).sum(-1).clamp_min(0).T.reshape(-1, 1, 1)
+        outer_gram = self.whole.outer @ self.whole.outer.mT  # [head, rank, rank]
+        halves = torch.matmul(self.whole.inner, outer_gram)  # [head, neuron, rank]
+        squares = (halves * self.whole.inner).sum(-1)  # [head, neuron]
+        return squares.clamp_min(0).T.reshape(-1, 1, 1)
 
     def squares(
         self, units: slice, scores: Float[Tensor, "chosen image 1"]

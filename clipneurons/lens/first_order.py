@@ -1,9 +1,20 @@
-"""First-order effects of a ViT: what each head and MLP writes to the tokens that are pooled.
+"""First-order effects of a ViT: section 3 of arXiv 2310.05916, for every pooling.
 
-The decomposition is exact: with the scales of the norms of the image taken as given, and the
-attention of a probe, the image embedding is a sum over heads, MLP layers, the input of the first
-block and biases (Gandelsman, Efros, Steinhardt: *Interpreting CLIP's Image Representation*,
-2310.05916, for a class token).
+With the norms' σ and a probe's attention held at their values for the image, the embedding is
+linear in the residual stream. It is therefore a sum of what each part writes to it:
+
+    M(I) = Σ_l Σ_h head^{l,h} + Σ_l mlp^l + embedding + bias
+
+    head^{l,h} = Σ_q Σ_i A_qi^{l,h} · (W_V^h x_i + b_V^h) W_O^h · C_q
+    mlp^l      = Σ_q Σ_j r_qj · m_j^l · C_q            embedding = Σ_q Σ_j r_qj · z_j^0 · C_q
+
+    r_qj       weight of final token j for reader q of the pooling (`pooling_weights`)
+    C_q        [W, D], from a final token to the embedding through reader q (`carry`), centred:
+               the norms' subtraction of the mean is linear and part of each term
+    A_qi^{l,h} Σ_j r_qj a_ji^{l,h}: how much of token i's value is pooled (`attention_to_values`)
+    x, z^0, m  normalised input of the block's attention, input of the first block, MLP outputs
+
+The bias holds the output biases of attention and the biases of the pooling.
 """
 
 from collections.abc import Sequence
@@ -15,22 +26,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.base import check_finite
-from clipneurons.lens.pooling import (
+from clipneurons.lens.second_order import (
+    after_pooling,
+    attention_names,
+    attention_to_values,
     carry,
-    pooled_constant,
     pooling_names,
-    read_pooling,
+    pooling_weights,
+    post_inverse,
 )
-from clipneurons.lens.second_order import attention_names, carried_block
-from clipneurons.models.anatomy import Block, Mlp
-from clipneurons.models.attention import centred_heads
+from clipneurons.models.anatomy import Anatomy, Block, Mlp
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
 
 
 @dataclass(frozen=True)
 class FirstOrderEffects:
-    """Terms that sum to the image embedding: ``heads + mlps + embedding + bias``.
+    """Terms that sum to the image embedding.
 
     ``mlps`` are those of the blocks, and last the pooling's own where it has one.
     """
@@ -51,6 +63,9 @@ class FirstOrderLens:
 
     Call it with preprocessed images ``[image, 3, height, width]`` to get the embeddings (not
     normalised) and the :class:`FirstOrderEffects`.
+
+    Raises:
+        ValueError: a ResNet.
     """
 
     clip: ClipModel
@@ -72,7 +87,6 @@ class FirstOrderLens:
 
     @cached_property
     def _carry(self) -> Float[Tensor, "reader width embed"]:
-        """From a final token to the embedding, but for the norms' 1/σ."""
         return carry(self.clip.anatomy, centred=True)
 
     @torch.no_grad()
@@ -88,22 +102,22 @@ class FirstOrderLens:
     def read(self, tensors: dict[str, Tensor]) -> FirstOrderEffects:
         """Effects from the :attr:`recorded` tensors of a forward pass."""
         anatomy = self.clip.anatomy
-        reading = read_pooling(anatomy, tensors)
-        by_head, by_mlp = [], []
-        bias = pooled_constant(anatomy, reading)
+        weights = pooling_weights(anatomy, tensors)  # r: [image, reader, query]
+        heads, mlps = [], []
+        bias = _pooling_bias(anatomy, tensors)  # [image, embed]
         for block in anatomy.blocks:
-            by_head.append(self._heads(block, tensors, reading.weights))
-            by_mlp.append(self._mlp(block.mlp, tensors, reading.weights))
-            bias = bias + self._constant(block, tensors, reading.weights)
+            heads.append(self._heads(block, tensors, weights))
+            mlps.append(self._mlp(block.mlp, tensors, weights))
+            bias = bias + self._attention_bias(block, tensors, weights)
         if anatomy.pooling.mlp is not None:
             mlp = anatomy.pooling.mlp
-            activations = _normed(mlp, tensors)[:, 0]
-            by_mlp.append(activations @ mlp.output.weight.float().T @ anatomy.pooling.readout)
-        start = tensors[anatomy.blocks[0].inputs]
+            activations = _normed(mlp, tensors)[:, 0]  # [image, neuron]
+            mlps.append(activations @ mlp.output.weight.float().T @ anatomy.pooling.readout)
+        start = tensors[anatomy.blocks[0].inputs]  # z^0: [image, token, width]
         return FirstOrderEffects(
-            heads=torch.stack(by_head, 1),
-            mlps=torch.stack(by_mlp, 1),
-            embedding=self._pooled(start, reading.weights),
+            heads=torch.stack(heads, 1),
+            mlps=torch.stack(mlps, 1),
+            embedding=self._written(start, weights),
             bias=bias,
         )
 
@@ -111,12 +125,12 @@ class FirstOrderLens:
         self, block: Block, tensors: dict[str, Tensor], weights: Float[Tensor, "image reader query"]
     ) -> Float[Tensor, "image head embed"]:
         """What each head of a block writes."""
-        tokens = tensors[block.normed].float()
-        carried = carried_block(block, tensors, weights)  # [image, reader, head, token]
-        mixed = torch.einsum("bqht,btw->bqhw", carried, tokens)
-        read = torch.einsum("bqhw,hrw->bqhr", mixed, block.attention.values)
-        read = read + carried.sum(-1)[..., None] * block.attention.value_bias
-        written = torch.einsum("bqhr,hrw->bqhw", read, centred_heads(block.attention))
+        attend, tokens = block.attention, tensors[block.normed].float()  # [image, token, width]
+        attention = attention_to_values(block, tensors, weights)  # [image, reader, head, token]
+        mixed = torch.einsum("bqht,btw->bqhw", attention, tokens)
+        values = torch.einsum("bqhw,hrw->bqhr", mixed, attend.values)
+        values = values + attention.sum(-1)[..., None] * attend.value_bias
+        written = torch.einsum("bqhr,hrw->bqhw", values, attend.written_centred)
         return torch.einsum("bqhw,qwd->bhd", written, self._carry)
 
     def _mlp(
@@ -124,38 +138,41 @@ class FirstOrderLens:
     ) -> Float[Tensor, "image embed"]:
         """What an MLP writes, its output bias included."""
         if mlp.outer is not None:
-            return self._pooled(tensors[mlp.outer.path], weights)
-        activations = _normed(mlp, tensors)[:, : weights.shape[-1]]
-        written = (weights @ activations) @ mlp.output.weight.float().T
+            return self._written(tensors[mlp.outer.path], weights)
+        activations = _normed(mlp, tensors)[:, : weights.shape[-1]]  # [image, query, neuron]
+        written = (weights @ activations) @ mlp.output.weight.float().T  # [image, reader, width]
         written = written + weights.sum(-1, keepdim=True) * mlp.output.offset
         return torch.einsum("bqw,qwd->bd", written, self._carry)
 
-    def _pooled(
-        self, stream: Float[Tensor, "image token width"], weights: Tensor
+    def _written(
+        self,
+        stream: Float[Tensor, "image token width"],
+        weights: Float[Tensor, "image reader query"],
     ) -> Float[Tensor, "image embed"]:
-        """What vectors in the tokens write."""
-        read = weights @ stream[:, : weights.shape[-1]].float()
-        return torch.einsum("bqw,qwd->bd", read, self._carry)
+        """What vectors in the tokens write to the embedding."""
+        pooled = weights @ stream[:, : weights.shape[-1]].float()  # [image, reader, width]
+        return torch.einsum("bqw,qwd->bd", pooled, self._carry)
 
-    def _constant(
+    def _attention_bias(
         self, block: Block, tensors: dict[str, Tensor], weights: Float[Tensor, "image reader query"]
     ) -> Float[Tensor, "image embed"]:
-        """What attention writes whatever it attends to, but for the values' biases."""
+        """What attention writes whatever it attends to, without the values' biases."""
         attention = block.attention
-        vector = attention.output.offset
+        vector = attention.output.offset  # [width]
         if attention.inner is not None:
             vector = vector + attention.output.weight.float() @ attention.inner.bias
         if attention.outer is None:
-            return self._everywhere(vector, weights)
-        written = tensors[f"{attention.outer.path}:input"][:, : weights.shape[-1]]
-        divided = weights / attention.outer.sigma(written)[:, None]
+            return self._in_all_tokens(vector, weights)
+        outputs = tensors[f"{attention.outer.path}:input"][:, : weights.shape[-1]]
+        divided = weights / attention.outer.sigma(outputs)[:, None]  # [image, reader, query]
         vector = attention.outer.linear(vector)
-        return self._everywhere(vector, divided) + self._everywhere(attention.outer.bias, weights)
+        bias = self._in_all_tokens(attention.outer.bias, weights)
+        return self._in_all_tokens(vector, divided) + bias
 
-    def _everywhere(
+    def _in_all_tokens(
         self, vector: Float[Tensor, " width"], weights: Float[Tensor, "image reader query"]
     ) -> Float[Tensor, "image embed"]:
-        """What the same vector in every token writes."""
+        """What the same vector in every token writes to the embedding."""
         return torch.einsum("bq,w,qwd->bd", weights.sum(-1), vector, self._carry)
 
     def token_scores(
@@ -170,20 +187,20 @@ class FirstOrderLens:
         By default all layers are used; TextSpan's segmentation uses the last four.
         """
         anatomy = self.clip.anatomy
-        reading = read_pooling(anatomy, tensors).weights
+        weights = pooling_weights(anatomy, tensors)  # [image, reader, query]
         onto = self._carry @ vectors.T  # [reader, width, vector]
         total = 0.0
         for index in range(self.clip.layers) if layers is None else layers:
             block = anatomy.blocks[index]
-            tokens = tensors[block.normed].float()
-            written = torch.einsum("hrw,qwv->qhrv", centred_heads(block.attention), onto)
-            read = torch.einsum("hrw,qhrv->qhwv", block.attention.values, written)
-            constant = torch.einsum("hr,qhrv->qhv", block.attention.value_bias, written)
-            carried = carried_block(block, tensors, reading)
+            attend, tokens = block.attention, tensors[block.normed].float()
+            written = torch.einsum("hrw,qwv->qhrv", attend.written_centred, onto)
+            by_width = torch.einsum("hrw,qhrv->qhwv", attend.values, written)
+            from_bias = torch.einsum("hr,qhrv->qhv", attend.value_bias, written)
+            attention = attention_to_values(block, tensors, weights)  # [image, reader, head, token]
             for reader in range(len(onto)):
                 for head in range(anatomy.heads):  # [image, token, vector] at a time
-                    scores = tokens @ read[reader, head] + constant[reader, head]
-                    total = total + carried[:, reader, head, :, None] * scores
+                    scores = tokens @ by_width[reader, head] + from_bias[reader, head]
+                    total = total + attention[:, reader, head, :, None] * scores
         return total
 
 
@@ -191,3 +208,22 @@ def _normed(mlp: Mlp, tensors: dict[str, Tensor]) -> Float[Tensor, "image token 
     """Activations as the output weights take them."""
     activations = tensors[mlp.path]
     return (activations if mlp.inner is None else mlp.inner(activations)).float()
+
+
+def _pooling_bias(anatomy: Anatomy, tensors: dict[str, Tensor]) -> Float[Tensor, "image embed"]:
+    """What the pooling's own biases write."""
+    pooling, after = anatomy.pooling, after_pooling(anatomy, centred=True)
+    vector = after.new_zeros(len(after)) if pooling.norm is None else pooling.norm.bias  # [width]
+    if pooling.attention is not None:
+        attention = pooling.attention
+        values = torch.einsum("hrw,w->hr", attention.values, vector) + attention.value_bias
+        vector = torch.einsum("hr,hrw->w", values, attention.written)
+        vector = vector + attention.output.offset
+    total = post_inverse(anatomy, tensors)[:, None] * (vector @ after)  # [image, embed]
+    if pooling.post is not None:
+        total = total + pooling.post.bias @ pooling.readout
+    if pooling.mlp is not None:
+        total = total + pooling.mlp.output.offset @ pooling.readout
+    if pooling.projection is not None and pooling.projection.bias is not None:
+        total = total + pooling.projection.bias.float()
+    return total

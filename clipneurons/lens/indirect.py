@@ -1,7 +1,13 @@
 """Indirect effects: what the embedding loses when a neuron's activation is replaced by its mean.
 
-The baseline that the second-order lens is compared with (2406.04341, section 3.1). Each neuron
-of each image takes its own pass through the later blocks, so choose few of either.
+The baseline that the second-order lens is compared with (arXiv 2406.04341, section 3.1):
+
+    100/‖M(I)‖ · (M(I) − M(I | p^n := mean^n))
+
+    M        [D]     the image embedding
+    p, mean  [T, N]  activations of the neurons at each token, and their mean over a data set
+
+Each neuron of each image takes a pass through the later blocks, so choose few of either.
 """
 
 import torch
@@ -9,8 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipneurons.lens.attribution_patching import mean_by_place
-from clipneurons.lens.base import SCALE
-from clipneurons.lens.second_order import check_layers
+from clipneurons.lens.base import SCALE, check_layers
 from clipneurons.models.anatomy import Mlp
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
@@ -39,7 +44,10 @@ def indirect_effects(
     """Embedding minus the embedding with the neuron at its per-token mean, scaled like effects.
 
     ``batch_size`` is the number of (image, neuron) pairs that run through the later blocks at
-    once. Raises ValueError for a layer without later blocks.
+    once.
+
+    Raises:
+        ValueError: a layer without later blocks.
     """
     _check_block(clip, layer)
     anatomy = clip.anatomy
@@ -48,14 +56,14 @@ def indirect_effects(
         representation = clip.encode_image(images)
     pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(neurons)))
     effects = []
-    for image, chosen in (part.T for part in pairs.split(batch_size)):
+    for image, chosen in (part.T for part in pairs.split(batch_size)):  # [pair] both
         activations, columns = tensors[mlp.path][image], neurons[chosen].to(clip.device)
         change = _change(mlp, activations, columns, means[:, columns.to(means.device)])
-        stream = tensors[after][image] + change.to(clip.dtype)
+        stream = tensors[after][image] + change.to(clip.dtype)  # [pair, token, width]
         for block in anatomy.blocks[layer + 1 :]:
             stream = block.run(stream)
         effects.append(representation[image] - anatomy.read_out(stream).float())
-    scale = SCALE / representation.norm(dim=-1)
+    scale = SCALE / representation.norm(dim=-1)  # [image]
     return torch.cat(effects).unflatten(0, (len(images), -1)) * scale[:, None, None]
 
 
@@ -66,12 +74,13 @@ def _change(
     means: Float[Tensor, "token pair"],
 ) -> Float[Tensor, "pair token width"]:
     """What changes in the stream when each pair's neuron has its mean at every token."""
-    means = means.T.to(activations.device)
+    means = means.T.to(activations.device)  # [pair, token]
     rows = torch.arange(len(activations))
     if not mlp.norms:
         change = means - activations[rows, :, neurons].float()
+        # [pair, token, 1] times [pair, 1, width]
         return change[..., None] * mlp.output.weight.T[neurons].float()[:, None]
-    changed = activations.clone()  # the norm takes part: all neurons are divided by its σ
+    changed = activations.clone()  # a norm divides all neurons by its σ, which changes too
     changed[rows, :, neurons] = means.to(activations.dtype)
     return mlp(changed).float() - mlp(activations).float()
 

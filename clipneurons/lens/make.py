@@ -1,4 +1,4 @@
-"""One way to read either kind of image tower."""
+"""The lens for either kind of image tower."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ Lens = SecondOrderLens | NeuronHeadLens
 
 
 def make_lens(clip: ClipModel, layers: Sequence[int] = ()) -> Lens:
-    """The lens for a tower: call it with images to get embeddings and contributions by layer.
+    """The lens of a model: call it with images to get embeddings and contributions by layer.
 
-    ``layers`` are MLP layers of a ViT; a ResNet has one, its last stage, which may be left out.
+    ``layers`` are MLP layers of a ViT. A ResNet has only its last stage, which may be left out.
 
     Raises:
         ValueError: layers that the model has no effects for.

@@ -1,4 +1,21 @@
-"""Contributions of ResNet neuron-head pairs: attention pooling, taken apart exactly."""
+"""Contributions of ResNet neuron-head pairs: section 3 of arXiv 2509.19943.
+
+A CLIP-ResNet pools the positions of its last stage by attention, which is linear in the values:
+
+    M(I) = Σ_n Σ_h  s_n^h(I) · d_n^h  +  bias
+
+    s_n^h(I) = Σ_i a_i^h z_i^n          score: the neuron's mean under the head's attention
+    d_n^h    = W_O^h W_V^h e_n          direction: weights only
+
+of N neurons n, H heads h of rank R, T tokens i (their mean and all positions) and embedding D:
+
+    z        [T, N]     last stage after the ReLU, positional embedding added
+    a        [H, T]     attention of the mean position (token 0) to each token
+    W_V, W_O [H, R, N], [H, D, R]     value and output weights by head; e_n is the n-th unit vector
+
+The sum is exact. Like the second-order effects of a ViT, contributions carry the published scale
+100/‖M(I)‖.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.base import SCALE, RecordingLens, check_finite
-from clipneurons.lens.contributions import Contributions
+from clipneurons.lens.contributions import SpatialContributions
 from clipneurons.lens.directions import HeadDirections, SplitDirections
 from clipneurons.models.clip import ClipModel
 
@@ -18,13 +35,14 @@ LAYER = 4
 
 @dataclass(frozen=True)
 class NeuronHeadLens(RecordingLens):
-    """Contributions of the neuron-head pairs of a CLIP-ResNet (2509.19943, section 3).
+    """Contributions of the neuron-head pairs of a CLIP-ResNet.
 
-    Call it with preprocessed images ``[image, 3, height, width]``; it returns the image
-    embeddings (not normalised) and ``{4: Contributions}``. A unit is a pair of a neuron of the
-    last stage and a head of the pooling, ``unit = neuron · heads + head``; all units together
-    plus :attr:`bias` are the embedding. Like those of the ViT, contributions carry the scale
-    ``100 / ‖embedding‖``.
+    Call it with preprocessed images ``[image, 3, height, width]``. It returns the image embeddings
+    (not normalised) and ``{4: SpatialContributions}``. A unit is a pair of a neuron of the last
+    stage and a head of the pooling, ``unit = neuron · heads + head``.
+
+    Raises:
+        ValueError: a ViT.
     """
 
     clip: ClipModel
@@ -37,12 +55,12 @@ class NeuronHeadLens(RecordingLens):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The one layer whose neurons are read."""
+        """The only layer with contributions: the last stage."""
         return (LAYER,)
 
     @cached_property
     def neurons(self) -> HeadDirections:
-        """What each neuron writes through each head: rows of W_V^h W_O^h."""
+        """d: what each neuron writes to the embedding through each head."""
         pool, heads = self.clip.visual.attnpool, self.clip.heads
         inner = pool.v_proj.weight.float().T.unflatten(-1, (heads, -1))  # [neuron, head, rank]
         outer = pool.c_proj.weight.float().T.unflatten(0, (heads, -1))  # [head, rank, embed]
@@ -50,12 +68,12 @@ class NeuronHeadLens(RecordingLens):
 
     @cached_property
     def directions(self) -> dict[int, SplitDirections]:
-        """By layer, what each neuron-head pair writes to the embedding."""
+        """The same with each neuron-head pair as one unit, by layer."""
         return {LAYER: self.neurons.split()}
 
     @cached_property
     def bias(self) -> Float[Tensor, " embed"]:
-        """The part of every embedding that no neuron writes, before scaling."""
+        """The part of every embedding that no neuron writes, without the scale."""
         pool = self.clip.visual.attnpool
         return pool.v_proj.bias.float() @ pool.c_proj.weight.float().T + pool.c_proj.bias.float()
 
@@ -66,26 +84,19 @@ class NeuronHeadLens(RecordingLens):
 
     def read(
         self, tensors: dict[str, Tensor], representation: Float[Tensor, "image embed"]
-    ) -> dict[int, Contributions]:
+    ) -> dict[int, SpatialContributions]:
         """Contributions from the :attr:`recorded` tensors of a forward pass."""
         check_finite(representation)
         pool, heads = self.clip.visual.attnpool, self.clip.heads
-        spatial = tensors["attnpool:input"].float().flatten(2).mT  # [image, position, neuron]
-        tokens = torch.cat([spatial.mean(1, keepdim=True), spatial], 1)
-        tokens = tokens + pool.positional_embedding.float()
+        positions = tensors["attnpool:input"].float().flatten(2).mT  # [image, position, neuron]
+        tokens = torch.cat([positions.mean(1, keepdim=True), positions], 1)
+        tokens = tokens + pool.positional_embedding.float()  # z: [image, token, neuron]
         query = tokens[:, 0] @ pool.q_proj.weight.float().T + pool.q_proj.bias.float()
-        query = query.unflatten(-1, (heads, -1))
+        query = query.unflatten(-1, (heads, -1))  # [image, head, rank]
         query = query / query.shape[-1] ** 0.5
-        key_weight = pool.k_proj.weight.float().unflatten(0, (heads, -1))
+        w_key = pool.k_proj.weight.float().unflatten(0, (heads, -1))  # [head, rank, neuron]
         # (W_k z + b_k)·q = z·(W_kᵀ q) + const: the keys of all positions are never formed.
-        folded = torch.einsum("bhr,hrw->bhw", query, key_weight)
-        attention = torch.softmax(folded @ tokens.mT, dim=-1)
+        folded = torch.einsum("bhr,hrw->bhw", query, w_key)  # [image, head, neuron]
+        attention = torch.softmax(folded @ tokens.mT, dim=-1)  # a: [image, head, token]
         weights = attention * (SCALE / representation.norm(dim=-1))[:, None, None]
-        return {
-            LAYER: Contributions(
-                given=None,
-                directions=self.directions[LAYER],
-                activations=tokens,
-                weights=weights,
-            )
-        }
+        return {LAYER: SpatialContributions(tokens, weights, self.directions[LAYER])}

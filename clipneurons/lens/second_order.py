@@ -1,85 +1,71 @@
-"""Second-order effects of ViT neurons: recorded tensors and weights -> Contributions."""
+"""Second-order effects of ViT neurons: equation 7 of arXiv 2406.04341.
 
-from collections.abc import Sequence
+What neuron n of layer l adds to the embedding of image I through all later attention:
+
+    φ_n^l(I)      = Σ_{l'>l} Σ_h  s_n^{l',h}(I) · d_n^{l',h}
+
+    s_n^{l',h}(I) = 100/‖M(I)‖ · 1/σ_post · Σ_i a_i^{l',h} p_i^{l,n} / σ_i^{l'}            score
+    d_n^{l',h}    = Pᵀ diag(γ_post) · W_O^{l',h} W_V^{l',h} · diag(γ^{l'}) · w_n^l         direction
+
+of T tokens i, N neurons n a layer, H heads h of rank R, width W and embedding size D:
+
+    M(I)             [D]        the image embedding, not normalised (100/‖M(I)‖: published scale)
+    p^{l}            [T, N]     activations of the neurons, after the nonlinearity
+    w^l              [N, W]     what each neuron writes: the columns of the MLP's output weights
+    a^{l'}           [H, T]     attention of the class token to each token in block l'
+    W_V, W_O         [H, R, W], [H, W, R]     value and output weights of block l', by head
+    γ^{l'}, σ^{l'}   [W], [T]   gain and sqrt(variance + eps) of the layer norm before attention
+    γ_post, σ_post   [W], 1     the same of the last layer norm, at the class token
+    P                [W, D]     the projection to the joint space
+
+How this differs from the paper and its published code:
+
+- **Factored.** The code adds up one [D] vector for each image, token, neuron, block and head. Here
+  scores depend on the image and directions on the weights alone. Neither is ever multiplied out
+  for all images: `Contributions` reads norms, sums and projections off the factors.
+- **Own part.** φ is what the neuron itself writes. The code adds c^l(I), an equal share of all
+  biases and layer-norm means (appendix A.5), which is the same vector for every neuron of a layer.
+  ``shared_bias=True`` adds it too: see `SecondOrderLens._shared_bias`.
+- **Frozen norms.** As in the paper σ is that of the whole forward pass. The means that layer norms
+  subtract are in c^l(I) only: directions are not centred.
+- **More towers.** Where final tokens j are averaged, a_i / σ_post becomes Σ_j r_j a_ji with the
+  weights r of `pooling_weights`. Where a probe attends to the final tokens, (l', h) are the
+  probe's heads, which read the last block too; a hidden neuron of the MLP behind it writes straight
+  to the embedding, with its activation as its score. Further norms divide a by their σ and multiply
+  the weights by their gain.
+"""
+
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipneurons.lens.base import SCALE, RecordingLens, check_finite
-from clipneurons.lens.contributions import Contributions
-from clipneurons.lens.directions import HeadDirections
-from clipneurons.lens.pooling import (
-    PooledReading,
-    after_pooling,
-    carry,
-    pooling_names,
-    read_pooling,
+from clipneurons.lens.base import SCALE, RecordingLens, check_finite, check_layers
+from clipneurons.lens.contributions import (
+    Contributions,
+    ScoredContributions,
+    SpatialContributions,
 )
-from clipneurons.models.anatomy import Anatomy, Attention, Block, Mlp, Norm
-from clipneurons.models.attention import carried_attention
+from clipneurons.lens.directions import HeadDirections
+from clipneurons.models.anatomy import Anatomy, Attention, Block
 from clipneurons.models.clip import ClipModel
-
-
-def check_layers(clip: ClipModel, layers: Sequence[int]) -> tuple[int, ...]:
-    """The layers, sorted and checked to have second-order effects.
-
-    Raises:
-        ValueError: no layer, a layer out of range, or the last one where no probe reads it.
-    """
-    readable, blocks = clip.anatomy.readable, clip.layers
-    last = readable[-1]
-    if not layers:
-        raise ValueError(f"no layer given: expected some of 0 to {last}")
-    for layer in layers:
-        if layer == blocks - 1 and layer not in readable:
-            raise ValueError(
-                f"layer {layer} is the last block of {clip.name}: no later attention reads its "
-                f"neurons, so they have no second-order effect. Expected layers 0 to {last}"
-            )
-        if layer not in readable:
-            raise ValueError(
-                f"layer {layer} is out of range: {clip.name} has blocks 0 to {blocks - 1}, and "
-                f"second-order effects in 0 to {last}"
-            )
-    return tuple(sorted(set(layers)))
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Attention that reads the neurons of the layers before it, and what it writes.
-
-    ``first`` is the first layer that it does not read.
-    """
-
-    first: int
-    norm: Norm | None
-    attention: Attention
-    outer: Float[Tensor, "head rank embed"]
-
-    @property
-    def values(self) -> Float[Tensor, "head rank width"]:
-        """What each head reads of a vector in a token, the norm's gain taken in."""
-        values = self.attention.values
-        return values if self.norm is None else values * self.norm.weight
 
 
 @dataclass(frozen=True)
 class SecondOrderLens(RecordingLens):
-    """Second-order effects of the neurons of chosen layers (2406.04341, equation 7).
+    """Second-order effects of the neurons of chosen layers.
 
-    Call it with preprocessed images ``[image, 3, height, width]``; it returns the image
-    embeddings (not normalised) and, by layer, the :class:`Contributions` of its neurons. Where
-    the tower reads a class token, or averages its tokens, the later blocks' heads carry the
-    effects, ordered by later layer, then head. Where it attends with a probe, the probe's heads
-    do, for the last block too; the hidden neurons of the pooling's own MLP are one more layer,
-    which writes straight into the embedding.
+    Call it with preprocessed images ``[image, 3, height, width]``. It returns the image embeddings
+    (not normalised) and the :class:`Contributions` of each layer. The heads of a contribution are
+    ordered by later block, then head. With ``shared_bias`` they include the published code's
+    share of biases and layer-norm means.
 
-    Effects carry the published scale ``100 / ‖embedding‖``. They are the neuron's own part;
-    ``shared_bias=True`` adds the part of biases and layer-norm means that the published code
-    assigns to each neuron (its appendix A.5), the same vector for all neurons of a layer.
+    Raises:
+        ValueError: a ResNet, a layer without second-order effects (`check_layers`), a shared bias
+            of a tower that the published code does not read.
     """
 
     clip: ClipModel
@@ -93,162 +79,150 @@ class SecondOrderLens(RecordingLens):
             )
         object.__setattr__(self, "layers", check_layers(self.clip, self.layers))
         if self.shared_bias:
-            check_plain(self.clip)
-
-    @property
-    def _anatomy(self) -> Anatomy:
-        return self.clip.anatomy
-
-    @cached_property
-    def _readers(self) -> list[Reader]:
-        """Every attention that reads neurons of the chosen layers, in the order of the blocks."""
-        anatomy = self._anatomy
-        if anatomy.pooling.kind == "probe":
-            attention = anatomy.pooling.attention
-            outer = attention.written @ after_pooling(anatomy)
-            return [Reader(len(anatomy.blocks), anatomy.pooling.norm, attention, outer)]
-        written = carry(anatomy)[0]
-        return [
-            Reader(index, block.norm, block.attention, block.attention.written @ written)
-            for index, block in enumerate(anatomy.blocks)
-            if index > self.layers[0]
-        ]
-
-    @cached_property
-    def _outer(self) -> Float[Tensor, "head rank embed"]:
-        """What the heads of all readers write to the embedding."""
-        return torch.cat([reader.outer for reader in self._readers])
-
-    @cached_property
-    def _values(self) -> Float[Tensor, "head rank width"]:
-        """What the heads of all readers read of a vector in a token."""
-        return torch.cat([reader.values for reader in self._readers])
+            _check_published(self.clip)
 
     @cached_property
     def directions(self) -> dict[int, HeadDirections]:
-        """By layer, what each neuron writes to the embedding through each head that reads it."""
+        """By layer, d: what each neuron writes to the embedding through each head."""
         return {layer: self._directions_of(layer) for layer in self.layers}
 
     def _directions_of(self, layer: int) -> HeadDirections:
-        anatomy = self._anatomy
-        written = anatomy.mlp(layer).gained  # [neuron, width]
+        anatomy = self.clip.anatomy
+        w_out = anatomy.mlp(layer).gained  # [neuron, width]
         if layer == anatomy.pooling_layer:
-            return HeadDirections.of(written[None], anatomy.pooling.readout[None])
+            return HeadDirections.of(w_out[None], anatomy.pooling.readout[None])
         heads = anatomy.readers(layer)
-        values = self._values[-heads:].mT
+        w_value, w_output = (weight[-heads:] for weight in self._head_weights)
 
-        def read(units: Int[Tensor, " chosen"] | slice) -> Float[Tensor, "head chosen rank"]:
-            return torch.matmul(written[units], values)
+        def values(neurons: Int[Tensor, " chosen"] | slice) -> Float[Tensor, "head chosen rank"]:
+            return torch.matmul(w_out[neurons], w_value.mT)
 
-        return HeadDirections(read, self._outer[-heads:], len(written))
+        return HeadDirections(values, w_output, len(w_out))
+
+    @cached_property
+    def _head_weights(
+        self,
+    ) -> tuple[Float[Tensor, "head rank width"], Float[Tensor, "head rank embed"]]:
+        """W_V diag(γ), and W_O on to the embedding, of all heads that read the neurons."""
+        anatomy = self.clip.anatomy
+        if anatomy.pooling.kind == "probe":
+            readers = [(anatomy.pooling.norm, anatomy.pooling.attention)]
+            to_embedding = after_pooling(anatomy)  # [width, embed]
+        else:
+            readers = [(block.norm, block.attention) for block in self._later_blocks]
+            to_embedding = carry(anatomy)[0]  # [width, embed]
+        w_value = [
+            attention.values if norm is None else attention.values * norm.weight
+            for norm, attention in readers
+        ]
+        w_output = [attention.written @ to_embedding for _, attention in readers]
+        return torch.cat(w_value), torch.cat(w_output)
+
+    @property
+    def _later_blocks(self) -> tuple[Block, ...]:
+        return self.clip.anatomy.blocks[self.layers[0] + 1 :]
 
     @property
     def recorded(self) -> list[str]:
         """Names of the tensors that :meth:`read` needs."""
-        anatomy = self._anatomy
-        names = [name for layer in self.layers for name in _mlp_names(anatomy.mlp(layer))]
+        anatomy = self.clip.anatomy
+        names = pooling_names(anatomy)
+        for mlp in map(anatomy.mlp, self.layers):
+            names += [mlp.path, *(f"{norm.path}:input" for norm in mlp.norms)]
         if anatomy.pooling.kind != "probe":
-            for block in anatomy.blocks[self.layers[0] + 1 :]:
+            for block in self._later_blocks:
                 names += attention_names(block)
-        return names + pooling_names(anatomy)
+        return names
 
     def read(
         self, tensors: dict[str, Tensor], representation: Float[Tensor, "image embed"]
     ) -> dict[int, Contributions]:
         """Contributions from the :attr:`recorded` tensors of a forward pass."""
         check_finite(representation)
-        anatomy = self._anatomy
-        reading = read_pooling(anatomy, tensors)
-        scale = SCALE / representation.norm(dim=-1)
-        by_reader = self._weights(tensors, reading)
-        weights = torch.cat(by_reader, 1) * scale[:, None, None]  # [image, head, token]
-        result = {}
+        anatomy = self.clip.anatomy
+        scale = SCALE / representation.norm(dim=-1)  # [image]
+        attention = self._attention_by_sigma(tensors)  # of each block [image, head, token]
+        weights = torch.cat(attention, 1) * scale[:, None, None]  # [image, head, token]
+        contributions = {}
         for layer in self.layers:
-            mlp = anatomy.mlp(layer)
-            activations = tensors[mlp.path].float()
-            pooled = layer == anatomy.pooling_layer
-            mine = scale[:, None, None] if pooled else weights[:, -self.directions[layer].heads :]
+            mlp, directions = anatomy.mlp(layer), self.directions[layer]
+            activations = tensors[mlp.path].float()  # [image, token, neuron]
+            pooled = layer == anatomy.pooling_layer  # its one token is the pooled vector
+            read = scale[:, None, None] if pooled else weights[:, -directions.heads :]
             for norm in mlp.norms:
-                mine = mine / norm.sigma(tensors[f"{norm.path}:input"])[:, None]
-            result[layer] = Contributions(
-                given=torch.bmm(activations.mT, mine.mT) if pooled else None,
-                directions=self.directions[layer],
-                bias=self._shared_bias(layer, tensors, by_reader, reading, scale),
-                activations=None if pooled else activations,
-                weights=None if pooled else mine,
-                prefix=anatomy.prefix,
-            )
-        return result
+                read = read / norm.sigma(tensors[f"{norm.path}:input"])[:, None]
+            bias = None
+            if self.shared_bias:
+                bias = scale[:, None] * self._shared_bias(layer, tensors, attention)
+            # s: the sum over tokens, read [image, head, token] with activations.
+            if pooled:
+                scores = torch.bmm(activations.mT, read.mT)  # [image, neuron, 1]
+                contributions[layer] = ScoredContributions(scores, directions, bias)
+            else:
+                contributions[layer] = SpatialContributions(
+                    activations, read, directions, bias, anatomy.prefix
+                )
+        return contributions
 
-    def _weights(
-        self, tensors: dict[str, Tensor], reading: PooledReading
+    def _attention_by_sigma(
+        self, tensors: dict[str, Tensor]
     ) -> list[Float[Tensor, "image head token"]]:
-        """How much each head of each reader takes of a vector in each token, norms included."""
-        anatomy = self._anatomy
-        if anatomy.pooling.kind == "probe":
-            return [reading.weights]
-        found = []
-        for block in anatomy.blocks[self.layers[0] + 1 :]:
-            carried = carried_block(block, tensors, reading.weights)[:, 0]
+        """a / (σ · σ_post) of each later block, or of the probe."""
+        pooled = pooling_weights(self.clip.anatomy, tensors)  # [image, reader, query]
+        if self.clip.anatomy.pooling.kind == "probe":
+            return [pooled]
+        by_block = []
+        for block in self._later_blocks:
+            attention = attention_to_values(block, tensors, pooled)[:, 0]  # [image, head, token]
             if block.norm is not None:
-                carried = carried / block.norm.sigma(tensors[block.inputs])[:, None]
-            found.append(carried)
-        return found
+                attention = attention / block.norm.sigma(tensors[block.inputs])[:, None]
+            by_block.append(attention)
+        return by_block
 
     def _shared_bias(
-        self, layer: int, tensors: dict[str, Tensor], by_reader: list[Tensor],
-        reading: PooledReading, scale: Float[Tensor, " image"],
-    ) -> Float[Tensor, "image embed"] | None:  # fmt: skip
-        """Each neuron's equal share of biases and layer-norm means (2406.04341, A.5)."""
-        if not self.shared_bias:
-            return None
-        anatomy = self._anatomy
-        heads, neurons, blocks = anatomy.heads, anatomy.neurons, len(anatomy.blocks)
-        final = anatomy.pooling.norm or anatomy.pooling.post
-        after, projection = carry(anatomy)[0], anatomy.pooling.readout
-        post_mean = final.moments(tensors[anatomy.blocks[-1].path][:, 0])[0][:, None]
-        post_inverse = reading.weights[:, 0]  # 1/σ_post, [image, 1]
-        written = anatomy.mlp(layer).output.offset / neurons
+        self,
+        layer: int,
+        tensors: dict[str, Tensor],
+        attention: list[Float[Tensor, "image head token"]],
+    ) -> Float[Tensor, "image embed"]:
+        """c^l(I) without its scale: each neuron's share of biases and layer-norm means.
+
+        The published code's version of appendix A.5, summed over l' > l and h, where the inputs
+        of block l' are a sum of nt = (1 + 2l')·N terms and those of the last norm one of
+        nt_post = nt·(1 + 2L)·H:
+
+            e_i = γ^{l'} (b_mlp/N − μ_i/nt)/σ_i + β^{l'}/nt
+            v   = W_V^h Σ_i a_i e_i + b_V^h/nt
+            o   = W_O^h v + b_O/(nt·H)
+            c  += Pᵀ (γ_post (o − μ_post/nt_post)/σ_post + β_post/nt_post)
+        """
+        anatomy = self.clip.anatomy
+        heads, neurons, blocks = anatomy.heads, anatomy.neurons, anatomy.blocks
+        post = anatomy.pooling.norm or anatomy.pooling.post
+        mu_post, sigma_post = post.moments(tensors[blocks[-1].path][:, :1])  # [image, 1] both
+        mu_post, sigma_post = mu_post[..., None], sigma_post[..., None]  # [image, 1, 1]
+        b_mlp = anatomy.mlp(layer).output.offset  # [width]
         total = 0.0
-        for reader, weights in zip(self._readers, by_reader, strict=True):
-            if reader.first <= layer:
-                continue
-            block = anatomy.blocks[reader.first]
-            terms = (1 + 2 * reader.first) * neurons
-            terms_post = terms * (1 + 2 * blocks) * heads
-            mean = block.norm.moments(tensors[block.inputs])[0]
-            # Σ_i a_i e_i, with a constant μ_i subtracted from every coordinate.
-            inverse_sum = weights.sum(-1, keepdim=True)
-            mean_sum = (weights * mean[:, None]).sum(-1, keepdim=True)
-            read = block.norm.weight * (written * inverse_sum - mean_sum / terms)
-            read = read + post_inverse[..., None] * block.norm.bias / terms  # [image, head, width]
-            carried = torch.einsum("bhw,hrw->bhr", read, reader.attention.values)
-            carried = carried + post_inverse[..., None] * reader.attention.value_bias / terms
-            total = total + torch.einsum("bhr,hrd->bd", carried, reader.outer)
-            shared = reader.attention.output.offset / terms - heads * post_mean / terms_post
-            total = total + post_inverse * (shared @ after)
-            total = total + heads * (final.bias / terms_post) @ projection
-        return scale[:, None] * total
+        for index in range(layer + 1, len(blocks)):
+            norm, attend = blocks[index].norm, blocks[index].attention
+            nt = (1 + 2 * index) * neurons
+            nt_post = nt * (1 + 2 * len(blocks)) * heads
+            mu = norm.moments(tensors[blocks[index].inputs])[0]  # [image, token]
+            a_sigma = attention[index - self.layers[0] - 1] * sigma_post  # [image, head, token]
+            # Σ_i a_i e_i: attention sums to 1, b_mlp is the same in all tokens.
+            from_mlp = b_mlp / neurons * a_sigma.sum(-1, keepdim=True)  # [image, head, width]
+            from_mean = (a_sigma @ mu[..., None]) / nt  # [image, head, 1]
+            e = norm.weight * (from_mlp - from_mean) + norm.bias / nt  # [image, head, width]
+            v = torch.einsum("hrw,bhw->bhr", attend.values, e) + attend.value_bias / nt
+            o = torch.einsum("hrw,bhr->bhw", attend.written, v) + attend.output.offset / (
+                nt * heads
+            )
+            c = post.weight * (o - mu_post / nt_post) / sigma_post + post.bias / nt_post
+            total = total + c.sum(1) @ anatomy.pooling.readout  # [image, embed]
+        return total
 
 
-def attention_names(block: Block) -> list[str]:
-    """Tensors to record for `carried_block`."""
-    inside = (f"{norm.path}:input" for norm in block.attention.norms)
-    return [block.inputs, block.normed, *inside]
-
-
-def carried_block(
-    block: Block, tensors: dict[str, Tensor], reading: Float[Tensor, "image reader query"]
-) -> Float[Tensor, "image reader head token"]:
-    """How much of each token's value each head of a block brings to what is read of its output."""
-    for norm in block.attention.norms:
-        queries = tensors[f"{norm.path}:input"][:, : reading.shape[-1]]
-        reading = reading / norm.sigma(queries)[:, None]
-    return carried_attention(block.attention, tensors[block.normed], reading)
-
-
-def check_plain(clip: ClipModel) -> None:
-    """Raise ValueError unless biases can be shared out as the published code does it."""
+def _check_published(clip: ClipModel) -> None:
     anatomy = clip.anatomy
     normed = any(block.attention.norms + block.mlp.norms for block in anatomy.blocks)
     if anatomy.pooling.kind != "token" or normed:
@@ -258,6 +232,151 @@ def check_plain(clip: ClipModel) -> None:
         )
 
 
-def _mlp_names(mlp: Mlp) -> list[str]:
-    """Tensors to record for the activations and what norms divide what they write by."""
-    return [mlp.path, *(f"{norm.path}:input" for norm in mlp.norms)]
+# Attention: how much of the value of each token reaches what is read further on.
+
+
+def attention_names(block: Block) -> list[str]:
+    """Tensors to record for `attention_to_values`."""
+    inside = (f"{norm.path}:input" for norm in block.attention.norms)
+    return [block.inputs, block.normed, *inside]
+
+
+def attention_to_values(
+    block: Block, tensors: dict[str, Tensor], pooled: Float[Tensor, "image reader query"]
+) -> Float[Tensor, "image reader head token"]:
+    """Σ_j pooled_j · a_ji: how much of token i's value each head brings to what is pooled.
+
+    ``pooled`` are weights of the first tokens j only: of one, where the class token is read.
+    """
+    for norm in block.attention.norms:
+        queries = tensors[f"{norm.path}:input"][:, : pooled.shape[-1]]
+        pooled = pooled / norm.sigma(queries)[:, None]  # [image, reader, query]
+    # In float32 whatever the model's precision, as everything that is read off its tensors.
+    tokens = tensors[block.normed].float()  # [image, token, width]
+    if pooled.shape[-1] == 1:
+        attention = class_attention(block.attention, tokens)  # [image, head, token]
+        return pooled[..., None] * attention[:, None]  # [image, reader, head, token]
+    queries, keys = block.attention.queries_keys(tokens)  # [image, head, token, rank] both
+    queries = queries[:, :, : pooled.shape[-1]]  # [image, head, query, rank]
+    by_head = zip(queries.unbind(1), keys.unbind(1), strict=True)
+    # [image, query, token] of one head at a time.
+    return torch.stack([pooled @ _softmax_rows(q, k) for q, k in by_head], 2)
+
+
+def class_attention(
+    attention: Attention, tokens: Float[Tensor, "image token width"]
+) -> Float[Tensor, "image head token"]:
+    """The first token's attention to each of the normalised tokens."""
+    tokens = tokens.float()
+    if attention.plain:
+        return query_attention(attention, attention.query(tokens[:, 0]), tokens)
+    queries, keys = attention.queries_keys(tokens)  # [image, head, token, rank] both
+    return _softmax_rows(queries[:, :, :1], keys)[:, :, 0]  # [image, head, token]
+
+
+def query_attention(
+    attention: Attention,
+    query: Float[Tensor, "#image joined"],
+    tokens: Float[Tensor, "image token width"],
+) -> Float[Tensor, "image head token"]:
+    """Attention of one query, its heads joined, to each of the normalised tokens."""
+    tokens = tokens.float()
+    query = query.float().unflatten(-1, (attention.heads, -1))  # [image, head, rank]
+    if attention.key_norm is not None:
+        keys = attention.key_norm(attention.split(attention.key(tokens)))
+        return _softmax_rows(query[:, :, None], keys)[:, :, 0]  # [image, head, token]
+    query = query / query.shape[-1] ** 0.5
+    w_key = attention.key.weight.float().unflatten(0, (attention.heads, -1))  # [head, rank, width]
+    # (W_k x + b_k)·q = x·(W_kᵀ q) + const: the keys of all tokens are never formed.
+    folded = torch.einsum("bhr,hrw->bhw", query, w_key)  # [image, head, width]
+    return torch.softmax(folded @ tokens.mT, dim=-1)  # [image, head, token]
+
+
+def _softmax_rows(
+    queries: Float[Tensor, "*head query rank"], keys: Float[Tensor, "*head token rank"]
+) -> Float[Tensor, "*head query token"]:
+    return torch.softmax(queries @ keys.mT / queries.shape[-1] ** 0.5, dim=-1)
+
+
+# Pooling: y = Σ_r Σ_j pooled_rj · z_j · carry_r + constants (+ the pooling's own MLP), where a
+# reader r is a head of the probe, or the one that reads the class token or averages.
+
+
+def pooling_names(anatomy: Anatomy) -> list[str]:
+    """Tensors to record for `pooling_weights`."""
+    final, post = anatomy.blocks[-1].path, anatomy.pooling.post
+    return [final] if post is None else [final, f"{post.path}:input"]
+
+
+def pooling_weights(
+    anatomy: Anatomy, tensors: dict[str, Tensor]
+) -> Float[Tensor, "image reader query"]:
+    """Weights of the first tokens in the embedding: attention over σ and σ_post."""
+    pooling, tokens = anatomy.pooling, tensors[anatomy.blocks[-1].path]
+    weights = pooling_attention(anatomy, tokens)  # [image, reader, query]
+    if pooling.norm is not None:
+        weights = weights / pooling.norm.sigma(tokens[:, : weights.shape[-1]])[:, None]
+    return weights * post_inverse(anatomy, tensors)[:, None, None]
+
+
+def pooling_attention(
+    anatomy: Anatomy, tokens: Float[Tensor, "image token width"]
+) -> Float[Tensor, "image reader query"]:
+    """The class token alone, or equal shares of the final tokens, or the probe's attention."""
+    pooling, count = anatomy.pooling, tokens.shape[1] - anatomy.pooling.start
+    if pooling.kind == "token":
+        return tokens.new_ones(len(tokens), 1, 1, dtype=torch.float32)
+    if pooling.kind == "mean":
+        weights = tokens.new_full((len(tokens), 1, count), 1 / count, dtype=torch.float32)
+    else:
+        normed = tokens if pooling.norm is None else pooling.norm(tokens)
+        normed = normed[:, pooling.start :]
+        weights = query_attention(pooling.attention, pooling.query[None], normed)
+    return F.pad(weights, (pooling.start, 0))  # zero for the tokens before `start`
+
+
+def post_inverse(anatomy: Anatomy, tensors: dict[str, Tensor]) -> Float[Tensor, " image"]:
+    """1/σ of the norm of the pooled vector; 1 where there is none."""
+    post = anatomy.pooling.post
+    if post is None:
+        final = tensors[anatomy.blocks[-1].path]
+        return final.new_ones(len(final), dtype=torch.float32)
+    pooled = tensors[f"{post.path}:input"]
+    # CoCa norms all its queries, of which the first is the embedding.
+    return post.sigma(pooled[:, 0] if pooled.ndim == 3 else pooled).reciprocal()
+
+
+def after_pooling(anatomy: Anatomy, centred: bool = False) -> Float[Tensor, "width embed"]:
+    """diag(γ_post) P: from the pooled vector to the embedding, but for 1/σ_post.
+
+    ``centred``: with the norm's subtraction of the mean, which is linear.
+    """
+    post, readout = anatomy.pooling.post, anatomy.pooling.readout
+    return readout if post is None else _through_gain(post.weight, readout, centred)
+
+
+def carry_factors(
+    anatomy: Anatomy, centred: bool = False
+) -> tuple[Float[Tensor, "reader width rank"], Float[Tensor, "reader rank embed"] | None]:
+    """What each reader reads of a vector in a final token, and what it writes of that.
+
+    Without heads the first factor gives the embedding already, and there is no second.
+    """
+    pooling, after = anatomy.pooling, after_pooling(anatomy, centred)
+    reads = after[None] if pooling.attention is None else pooling.attention.values.mT
+    if pooling.norm is not None:
+        reads = _through_gain(pooling.norm.weight, reads, centred)
+    return reads, None if pooling.attention is None else pooling.attention.written @ after
+
+
+def carry(anatomy: Anatomy, centred: bool = False) -> Float[Tensor, "reader width embed"]:
+    """What a vector in a final token writes to the embedding through each reader, but for 1/σ."""
+    reads, writes = carry_factors(anatomy, centred)
+    return reads if writes is None else reads @ writes
+
+
+def _through_gain(
+    gain: Float[Tensor, " width"], after: Float[Tensor, "*reader width out"], centred: bool
+) -> Float[Tensor, "*reader width out"]:
+    read = gain[:, None] * after
+    return read - read.mean(-2, keepdim=True) if centred else read

@@ -1,11 +1,28 @@
 """What each token of the image contributes to the embedding, exactly.
 
-The embedding is a sum over heads and MLPs, and each head's output a sum over the tokens it
-attends to (2310.05916, section 5); these terms hold what the neurons wrote into each token
-before, their second-order effects among it. A token of a late block is itself a mixture of
-patches, so its terms are followed back to the patches by attention rollout (2005.00928), whose
-rows sum to 1. Nothing is lost on the way: over all patches and the class token the effects add up
-to the embedding without its biases.
+:class:`PatchAttribution` takes a ViT's embedding apart by input token t. It is the decomposition
+by head and token of arXiv 2310.05916 (section 5), followed back through the earlier blocks:
+
+    M(I) = Σ_t effect_t + bias
+
+    effect_t = Σ_q [ r_qt z_t^0 + Σ_l ( Σ_i O_it^l Σ_h A_qi^{l,h} v_i^{l,h} W_O^{l,h}
+                                      + Σ_j O_jt^{l+1} r_qj m_j^l ) ] C_q
+
+    r_qj       [Q, J]     weight of final token j for reader q of the pooling (`pooling_weights`)
+    C_q        [W, D]     from a final token to the embedding through reader q (`carry_factors`)
+    z^0        [T, W]     input of the first block
+    A_qi^{l,h} [Q, T]     Σ_j r_qj a_ji / σ_j: how much of the value of token i is pooled
+    v^{l,h}    [T, R]     values of head h of block l, their bias included
+    W_O^{l,h}  [R, W]     output weights of the head
+    m^l        [T, W]     what the MLP of block l writes
+    O^l        [T, T]     how much of token i of block l comes from input token t
+
+A token of a late block is itself a mixture. Attention rollout (arXiv 2005.00928) says of what:
+O^0 is the identity and O^{l+1} = (mean_h a^{l,h} · O^l + O^l) / 2. Its rows sum to 1, so that
+nothing is lost on the way. The rest of this file splits the effects of units, second-order or of
+neuron-head pairs, by the token of the layer that they come from:
+
+    effect_i = Σ_h weights_hi · Σ_n activations_in · direction_nh
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,11 +33,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.contributions import Contributions
-from clipneurons.lens.directions import SplitDirections
+from clipneurons.lens.contributions import Contributions, SpatialContributions
+from clipneurons.lens.directions import HeadDirections, SplitDirections
 from clipneurons.lens.make import Lens, make_lens
-from clipneurons.lens.pooling import carry_factors, pooling_names, read_pooling
-from clipneurons.models.attention import centred_heads
+from clipneurons.lens.second_order import carry_factors, pooling_names, pooling_weights
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
 from clipneurons.models.trace import run_with_cache
@@ -41,18 +57,22 @@ class PatchAttribution:
     clip: ClipModel
 
     @cached_property
-    def _factors(self) -> tuple[Tensor, Tensor | None]:
-        """What the pooling reads of a token, and what it writes of that (`carry_factors`)."""
+    def _carry(
+        self,
+    ) -> tuple[Float[Tensor, "reader width read"], Float[Tensor, "reader read embed"] | None]:
+        """C as factors: of rank R where a probe pools, else the first is C itself."""
         reads, writes = carry_factors(self.clip.anatomy, centred=True)
         return reads.to(self.clip.dtype), None if writes is None else writes.to(self.clip.dtype)
 
     @cached_property
-    def _read_of_heads(self) -> list[Float[Tensor, "head rank reader read"]]:
-        """What the pooling reads of each head of each block: weights only, made once."""
-        anatomy, reads = self.clip.anatomy, self._factors[0].float()
+    def _head_reads(self) -> list[Float[Tensor, "head rank reader read"]]:
+        """W_O times the first factor of C, by block."""
+        reads = self._carry[0].float()
         return [
-            torch.einsum("hrw,qwv->hrqv", centred_heads(block.attention), reads).to(self.clip.dtype)
-            for block in anatomy.blocks
+            torch.einsum("hrw,qwv->hrqv", block.attention.written_centred, reads).to(
+                self.clip.dtype
+            )
+            for block in self.clip.anatomy.blocks
         ]
 
     @torch.no_grad()
@@ -60,40 +80,43 @@ class PatchAttribution:
         self, images: Float[Tensor, "image 3 height width"]
     ) -> Float[Tensor, "image token embed"]:
         """Effects of all tokens."""
-        anatomy, writes = self.clip.anatomy, self._factors[1]
+        anatomy, (reads, writes) = self.clip.anatomy, self._carry
         last, *names = pooling_names(anatomy)
         with record_activations(self.clip.visual, names) as tensors:
             run = run_with_cache(self.clip, images)
         tensors = {**tensors, last: run.blocks[-1].outputs}
-        weights = read_pooling(anatomy, tensors).weights.to(run.start.dtype)
+        pooled = pooling_weights(anatomy, tensors).to(run.start.dtype)  # r: [image, reader, query]
+        queries = pooled.shape[-1]  # the first tokens, which are pooled
         count, tokens = run.start.shape[:2]
         identity = torch.eye(tokens, device=run.start.device, dtype=run.start.dtype)
-        origin = identity.expand(count, -1, -1)  # [image, token of the block, input token]
-        queries = weights.shape[-1]
-        # What the pooling reads that comes from each token: [image, token, reader, read].
-        total = run.start.new_zeros(count, tokens, *self._factors[0].shape[::2])
-        total[:, :queries] = self._read(run.start[:, :queries], weights)
-        for block, read, traced in zip(
-            anatomy.blocks, self._read_of_heads, run.blocks, strict=True
+        origin = identity.expand(count, -1, -1)  # O: [image, token of the block, input token]
+        total = run.start.new_zeros(count, tokens, reads.shape[0], reads.shape[2])
+        total[:, :queries] = self._read(run.start[:, :queries], pooled)
+        for block, head_reads, traced in zip(
+            anatomy.blocks, self._head_reads, run.blocks, strict=True
         ):
-            rows = weights / traced.sigma[:, None, :queries]
+            by_sigma = pooled / traced.sigma[:, None, :queries]  # [image, reader, query]
             for head in range(block.attention.heads):
-                carried = rows @ traced.attention[:, head, :queries]  # [image, reader, token]
-                said = torch.einsum("btr,rqv->btqv", traced.values[:, head], read[head])
-                total = total + _from(origin, said * carried.mT[..., None])
+                attention = by_sigma @ traced.attention[:, head, :queries]  # [image, reader, token]
+                values = torch.einsum("btr,rqv->btqv", traced.values[:, head], head_reads[head])
+                total = total + _from_origin(origin, values * attention.mT[..., None])
             origin = (origin + traced.attention.mean(1) @ origin) / 2
-            written = self._read(traced.mlp[:, :queries], weights)
-            total = total + _from(origin[:, :queries], written)
+            mlp = self._read(traced.mlp[:, :queries], pooled)  # [image, query, reader, read]
+            total = total + _from_origin(origin[:, :queries], mlp)
         if writes is None:
-            return total[:, :, 0].float()
-        return torch.einsum("btqv,qvd->btd", total, writes).float()
+            return total[:, :, 0].float()  # [image, token, embed]
+        return torch.einsum("btqv,qvd->btd", total, writes).float()  # [image, token, embed]
 
-    def _read(self, vectors: Tensor, weights: Tensor) -> Float[Tensor, "image query reader read"]:
-        """What the pooling reads of vectors in the final tokens."""
-        return torch.einsum("btw,qwv->btqv", vectors, self._factors[0]) * weights.mT[..., None]
+    def _read(
+        self,
+        vectors: Float[Tensor, "image query width"],
+        pooled: Float[Tensor, "image reader query"],
+    ) -> Float[Tensor, "image query reader read"]:
+        """What each reader reads of vectors in the final tokens."""
+        return torch.einsum("btw,qwv->btqv", vectors, self._carry[0]) * pooled.mT[..., None]
 
 
-def _from(
+def _from_origin(
     origin: Float[Tensor, "image token source"], read: Float[Tensor, "image token reader read"]
 ) -> Float[Tensor, "image source reader read"]:
     """What is read of tokens, handed to the input tokens that they come from."""
@@ -101,37 +124,35 @@ def _from(
 
 
 def unit_token_effects(
-    mine: Contributions, onto: Float[Tensor, "embed feature"] | None = None
+    contributions: SpatialContributions, onto: Float[Tensor, "embed feature"] | None = None
 ) -> Float[Tensor, "image token feature"]:
-    """What all units of a layer write from each token: their effects, kept by token.
+    """Effects of all units of a layer, summed over units and kept by token.
 
-    Of a ResNet, whose pairs write the whole embedding but its bias, or of one MLP layer. Projected
-    on the columns of ``onto`` where given.
+    Projected on the columns of ``onto`` where given.
     """
-    directions = mine.directions
-    if isinstance(directions, SplitDirections):
-        directions = directions.whole
+    directions = _by_neuron(contributions)
     outer = directions.outer if onto is None else directions.outer @ onto.to(directions.outer)
     total = 0.0
     for head in range(directions.heads):
-        read = mine.activations @ directions.inner[head]
-        total = total + mine.weights[:, head, :, None] * (read @ outer[head])
+        values = contributions.activations @ directions.inner[head]  # [image, token, rank]
+        written = values @ outer[head]  # [image, token, feature]
+        total = total + contributions.weights[:, head, :, None] * written
     return total
 
 
 def effects_by_patch(
     layers: Iterable[Contributions], onto: Float[Tensor, "embed feature"] | None = None
 ) -> Float[Tensor, "image patch feature"]:
-    """What all units of all layers write from each patch (`unit_token_effects`).
+    """Effects of all units of all layers, summed over units and kept by patch.
 
-    Layers of no place are left out; where all are, there are no patches.
+    Layers without spatial tokens are left out; without any other there are no patches.
     """
     layers = list(layers)
-    placed = [mine for mine in layers if mine.placed]
-    if not placed:
+    spatial = [layer for layer in layers if isinstance(layer, SpatialContributions)]
+    if not spatial:
         embed = layers[0].directions.embed
         return torch.zeros(layers[0].images, 0, embed if onto is None else onto.shape[1])
-    return sum(unit_token_effects(mine, onto) for mine in placed)[:, placed[0].prefix :]
+    return sum(unit_token_effects(layer, onto) for layer in spatial)[:, spatial[0].prefix :]
 
 
 def additive_maps(
@@ -141,75 +162,81 @@ def additive_maps(
     """Each token's exact share of ``⟨Σ_n φ_n, class⟩`` over all neurons of the layers.
 
     Summed over tokens it is that number (which is the first-order part of later heads that
-    reads these neurons). The class token, token 0, has a share as well. Layers of no place, the
-    pooling's own MLP, are left out.
+    reads these neurons). The class token, token 0, has a share as well. Layers without spatial
+    tokens are left out.
 
     Raises:
         ValueError: contributions with a shared bias, which belongs to no token.
     """
     layers = contributions.values() if isinstance(contributions, Mapping) else contributions
-    return sum(_attribution_maps(mine, texts) for mine in layers if mine.placed)
-
-
-def _attribution_maps(
-    mine: Contributions, texts: Float[Tensor, "class embed"]
-) -> Float[Tensor, "image class token"]:
-    if mine.bias is not None:
-        raise ValueError("expected contributions without the shared bias, which is of no token")
-    chunks = texts.split(_CLASSES)
-    return torch.cat(
-        [
-            # Σ_k weights[k, i] · (Σ_n activations[i, n] · ⟨direction[n, k], class⟩)
-            torch.einsum("bki,bikc->bci", mine.weights, token_logits(mine, chunk))
-            for chunk in chunks
-        ],
-        dim=1,
+    return sum(
+        _layer_maps(layer, texts) for layer in layers if isinstance(layer, SpatialContributions)
     )
 
 
-def token_logits(
-    mine: Contributions, texts: Float[Tensor, "class embed"]
+def _layer_maps(
+    contributions: SpatialContributions, texts: Float[Tensor, "class embed"]
+) -> Float[Tensor, "image class token"]:
+    if contributions.bias is not None:
+        raise ValueError("expected contributions without the shared bias, which is of no token")
+    maps = []
+    for chunk in texts.split(_CLASSES):
+        logits = _token_logits(contributions, chunk)  # [image, token, head, class]
+        maps.append(torch.einsum("bki,bikc->bci", contributions.weights, logits))
+    return torch.cat(maps, dim=1)  # [image, class, token]
+
+
+def _token_logits(
+    contributions: SpatialContributions, texts: Float[Tensor, "class embed"]
 ) -> Float[Tensor, "image token head class"]:
-    """What each token's neurons would say about each class if a head read that token alone."""
-    directions = mine.directions
-    if isinstance(directions, SplitDirections):
-        directions = directions.whole
-    along = directions.project(texts)  # [neuron, head, class]
-    said = mine.activations @ along.flatten(1)
-    return said.unflatten(-1, along.shape[1:])
+    """Inner product with each class of what a head would write if it read that token alone."""
+    along = _by_neuron(contributions).project(texts)  # [neuron, head, class]
+    logits = contributions.activations @ along.flatten(1)  # [image, token, head · class]
+    return logits.unflatten(-1, along.shape[1:])  # [image, token, head, class]
 
 
-def at_patches(mine: Contributions, patches: Sequence[int]) -> Contributions:
+def _by_neuron(contributions: SpatialContributions) -> HeadDirections:
+    """Directions of the neurons themselves, where units are neuron-head pairs."""
+    directions = contributions.directions
+    return directions.whole if isinstance(directions, SplitDirections) else directions
+
+
+def at_patches(contributions: SpatialContributions, patches: Sequence[int]) -> SpatialContributions:
     """The part of every unit's effect that comes from some patches (0 is the first, top left).
 
-    Over all patches and the class token these parts add up to the whole effects, so everything
-    that reads contributions can be asked what the neurons say *here*.
+    Over all patches and the tokens before them these parts add up to the whole effects, so that
+    everything that reads contributions can be asked about a region of the image.
 
     Raises:
         ValueError: a patch outside the image.
     """
-    count = mine.activations.shape[1] - mine.prefix
+    count = contributions.activations.shape[1] - contributions.prefix
     outside = [patch for patch in patches if not 0 <= patch < count]
     if outside:
         raise ValueError(f"patch {outside[0]} is outside the image: expected 0 to {count - 1}")
-    tokens = torch.tensor(patches, dtype=torch.long, device=mine.weights.device) + mine.prefix
-    activations, weights = mine.activations[:, tokens], mine.weights[..., tokens]
-    return Contributions(None, mine.directions, None, activations, weights, prefix=0)
-
-
-def token_effects_of(clip: ClipModel) -> Callable[[Tensor], Float[Tensor, "image token embed"]]:
-    """For either kind of tower: from images to what each of their tokens writes to the embedding.
-
-    What depends on the weights alone is made once for all the calls.
-    """
-    return (
-        PatchAttribution(clip) if clip.kind == "vit" else partial(pooled_effects, make_lens(clip))
+    tokens = torch.tensor(patches, dtype=torch.long, device=contributions.weights.device)
+    tokens += contributions.prefix
+    return SpatialContributions(
+        contributions.activations[:, tokens],
+        contributions.weights[..., tokens],
+        contributions.directions,
+        prefix=0,
     )
 
 
-def pooled_effects(
+def token_effects_of(clip: ClipModel) -> Callable[[Tensor], Float[Tensor, "image token embed"]]:
+    """For either kind of tower: from images to the effect of each of their tokens.
+
+    What depends on the weights alone is computed once for all calls.
+    """
+    return (
+        PatchAttribution(clip) if clip.kind == "vit" else partial(_pooled_effects, make_lens(clip))
+    )
+
+
+def _pooled_effects(
     lens: Lens, images: Float[Tensor, "image 3 height width"]
 ) -> Float[Tensor, "image token embed"]:
-    """What each position of a ResNet's pooling writes to the embedding."""
+    """Effect of each position that a ResNet pools."""
     _, contributions = lens(images)
-    return sum(unit_token_effects(mine) for mine in contributions.values())
+    return sum(unit_token_effects(layer) for layer in contributions.values())

@@ -162,6 +162,11 @@ class Attention(_Branch):
         return self.gained.unflatten(0, (self.heads, -1))
 
     @property
+    def written_centred(self) -> Float[Tensor, "head rank width"]:
+        """The same with each head's part of the norms' subtraction of the mean."""
+        return self.centred.unflatten(0, (self.heads, -1))
+
+    @property
     def plain(self) -> bool:
         """Queries and keys are linear in the tokens."""
         return self.rotate is None and self.query_norm is None and self.key_norm is None

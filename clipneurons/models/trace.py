@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.models.anatomy import Block, Norm
-from clipneurons.models.attention import probe_attention
 from clipneurons.models.clip import ClipModel
 
 
@@ -113,23 +112,6 @@ def _normalise(
     if norm is None:
         return tokens, tokens.new_ones(tokens.shape[:2])
     return norm(tokens), norm.sigma(tokens).to(tokens.dtype)
-
-
-def pooled_share(clip: ClipModel, run: ActivationCache) -> Float[Tensor, "image token"]:
-    """How much of each final token is read: the class token, all alike, or a probe's attention."""
-    pooling, tokens = clip.anatomy.pooling, run.blocks[-1].outputs
-    shares = tokens.new_zeros(tokens.shape[:2])
-    if pooling.kind == "token":
-        shares[:, 0] = 1
-    elif pooling.kind == "mean":
-        shares[:, pooling.start :] = 1 / (tokens.shape[1] - pooling.start)
-    else:
-        read = tokens if pooling.norm is None else pooling.norm(tokens)
-        attention = probe_attention(
-            pooling.attention, pooling.query[None], read[:, pooling.start :]
-        )
-        shares[:, pooling.start :] = attention.mean(1)
-    return shares
 
 
 def to_grid(

@@ -53,7 +53,7 @@ class Profiler:
         self._places = PlaceReader(lens.clip.grid, lens.clip.embed_dim)
         self.directions, self._along = {}, {}
         for layer, arrays in bundle.layers.items():
-            device = next(iter(lens.directions.values())).dense(slice(0, 1)).device
+            device = next(iter(lens.directions.values())).device
             rows = arrays.directions.to(device)
             self.directions[layer] = rows
             # ⟨direction of each head, r_n⟩: with it an image costs a sum over heads.

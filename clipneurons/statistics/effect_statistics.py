@@ -102,7 +102,7 @@ class EffectStatistics:
         """
         self._count(len(ids))
         pieces = []
-        for units, scores, norms in batch.pieces(self.mean):
+        for units, scores, norms in batch.blocks(self.mean):
             self.top.update(units, norms, ids, scores)
             pieces.append(norms)
         norms = torch.cat(pieces)
@@ -199,10 +199,7 @@ def collect_statistics(
     for ids, batch in batches():
         _, contributions = lens(batch)
         if cache is not None:
-            contributions = {
-                layer: Contributions(mine.scores, mine.directions, mine.bias)
-                for layer, mine in contributions.items()
-            }
+            contributions = {layer: mine.scored() for layer, mine in contributions.items()}
             cache.append((ids, contributions))
         for layer, mine in contributions.items():
             means[layer].update(mine)

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from clipneurons.bundle.folders import write_atomic
-from clipneurons.lens.contributions import Contributions
+from clipneurons.lens.contributions import Contributions, ScoredContributions
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class ScoreCache:
         """Image ids and contributions of batch `number`."""
         state = State.load(self._path(number), self.device)
         layers = {
-            layer: Contributions(state.of(layer)["scores"], d, state.of(layer).get("bias"))
+            layer: ScoredContributions(state.of(layer)["scores"], d, state.of(layer).get("bias"))
             for layer, d in directions.items()
             if state.of(layer)
         }

@@ -68,6 +68,7 @@ class Passes:
         for batch in self._timed(progress.done, path, progress, "pass 1"):
             layers = self._read(batch)
             if self.cache:
+                layers = {layer: effects.scored() for layer, effects in layers.items()}
                 self._scores.put(batch.number, batch.ids, layers)
             progress.add(batch, layers)
             del layers  # before those of the next batch are made

@@ -1,10 +1,12 @@
 """Raw attention: what is attended to last, by the class token or the probe, for any class."""
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from clipneurons.lens.second_order import pooling_attention
 from clipneurons.models.clip import ClipModel
-from clipneurons.models.trace import pooled_share, run_with_cache, to_grid
+from clipneurons.models.trace import ActivationCache, run_with_cache, to_grid
 
 
 def raw_attention(
@@ -16,7 +18,14 @@ def raw_attention(
     averaged; where a probe pools, the probe's. Same for all classes.
     """
     run = run_with_cache(clip, images)
-    share = pooled_share(clip, run)
+    share = pooled_share(clip, run).to(run.start.dtype)
     if clip.anatomy.pooling.kind != "probe":
         share = (share[:, None] @ run.blocks[-1].attention.mean(1))[:, 0]
     return to_grid(clip, share[:, clip.prefix :])[:, None].repeat(1, len(texts), 1, 1)
+
+
+def pooled_share(clip: ClipModel, run: ActivationCache) -> Float[Tensor, "image token"]:
+    """How much of each final token is read: the class token, all alike, or a probe's attention."""
+    tokens = run.blocks[-1].outputs
+    shares = pooling_attention(clip.anatomy, tokens).mean(1)  # [image, query]
+    return F.pad(shares, (0, tokens.shape[1] - shares.shape[1]))

@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.models.clip import ClipModel
-from clipneurons.models.trace import pooled_share, run_with_cache, to_grid
+from clipneurons.models.trace import run_with_cache, to_grid
+from clipneurons.segmentation.baselines.raw_attention import pooled_share
 
 
 def rollout_matrix(
@@ -27,5 +28,5 @@ def rollout(
     """Share of each patch in what is pooled after the last block; same for all classes."""
     run = run_with_cache(clip, images)
     joint = rollout_matrix([block.attention.float().mean(1) for block in run.blocks])
-    shares = (pooled_share(clip, run).float()[:, None] @ joint)[:, 0]
+    shares = (pooled_share(clip, run)[:, None] @ joint)[:, 0]
     return to_grid(clip, shares[:, clip.prefix :])[:, None].repeat(1, len(texts), 1, 1)

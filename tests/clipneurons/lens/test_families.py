@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from clipneurons.lens.contributions import SpatialContributions
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.token_contributions import PatchAttribution
@@ -82,8 +83,8 @@ def test_patches_add_up_to_the_first_order_parts(clip):
 def test_scores_are_the_weighted_sums_of_the_activations_they_carry(clip):
     _, contributions = make_lens(clip, tuple(clip.anatomy.readable))(images(2, clip))
     for layer, mine in contributions.items():
-        assert mine.placed == (layer != clip.anatomy.pooling_layer)
-        if mine.placed:
+        assert isinstance(mine, SpatialContributions) == (layer != clip.anatomy.pooling_layer)
+        if isinstance(mine, SpatialContributions):
             scores = torch.einsum("bkt,btn->bnk", mine.weights, mine.activations)
             assert relative(mine.scores, scores.double()) < 1e-5
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clipneurons.lens.contributions import Contributions, MeanEffect
+from clipneurons.lens.contributions import MeanEffect, ScoredContributions
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.neuron_head import NeuronHeadLens
 from clipneurons.models.clip import load_clip
@@ -111,8 +111,8 @@ def test_norms_in_pieces_are_the_norms(monkeypatch):
     _, contributions = read_varied(tiny_resnet(width=4), 4)
     mine = contributions[4]
     whole = mine.norms()
-    monkeypatch.setattr("clipneurons.lens.contributions._PIECE", {"cpu": 500})
-    pieces = [(units, scores.clone()) for units, scores, _ in mine.pieces()]
+    monkeypatch.setattr("clipneurons.lens.contributions._BLOCK", {"cpu": 500})
+    pieces = [(units, scores.clone()) for units, scores, _ in mine.blocks()]
     assert len(pieces) > 3
     for units, scores in pieces:
         assert relative(scores, mine.scores[:, units].transpose(0, 1)) < 1e-6
@@ -139,7 +139,7 @@ def test_65536_pairs_stream_in_the_memory_of_the_kept_tops():
     statistics = EffectStatistics(mean, directions, count, top_k)
     sizes = []
     for start in range(0, count, 4):
-        batch = Contributions(torch.randn(4, units, 1), directions)
+        batch = ScoredContributions(torch.randn(4, units, 1), directions)
         statistics.update(batch, torch.arange(start, start + 4))
         sizes.append(_bytes(statistics))
     assert directions.units == units

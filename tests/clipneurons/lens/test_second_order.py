@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from clipneurons.lens.contributions import MeanEffect
-from clipneurons.lens.second_order import SecondOrderLens
-from clipneurons.models.attention import class_attention
+from clipneurons.lens.second_order import SecondOrderLens, class_attention
 from clipneurons.models.hooks import record_activations
 from tests.helpers.models import images, official_clip, official_numbers, tiny_resnet, tiny_vit
 from tests.helpers.naive import NaiveViT
@@ -80,7 +79,7 @@ def test_sums_and_norms_in_pieces_are_the_loops_of_their_definitions(
 ):
     # 6 heads in two groups; pieces of at most 7 of 64 neurons.
     monkeypatch.setattr("clipneurons.lens.directions._HEADS", 4)
-    monkeypatch.setattr("clipneurons.lens.contributions._PIECE", {"cpu": 7 * 5 * 6})
+    monkeypatch.setattr("clipneurons.lens.contributions._BLOCK", {"cpu": 7 * 5 * 6})
     clip = tiny_vit(width=16)
     mine = SecondOrderLens(clip, (0,), shared_bias)(images(5, clip))[1][0]
     if asked_for:
@@ -95,7 +94,7 @@ def test_sums_and_norms_in_pieces_are_the_loops_of_their_definitions(
     directions = mine.directions.dense().double()
     centre = torch.einsum("nk,nkd->nd", scores.mean(0), directions)
     sizes, seen = [], []
-    for units, piece, norms in mine.pieces(mean):
+    for units, piece, norms in mine.blocks(mean):
         sizes.append(len(piece))
         for unit, row, norm in zip(range(clip.neurons)[units], piece, norms, strict=True):
             seen.append(unit)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipneurons.lens.first_order import FirstOrderLens
-from clipneurons.models.attention import class_attention
+from clipneurons.lens.second_order import class_attention
 from clipneurons.models.hooks import record_activations
 from clipneurons.models.trace import read_out, run_with_cache
 from clipneurons.segmentation.baselines.chefer import chefer

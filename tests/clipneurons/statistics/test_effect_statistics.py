@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipneurons.lens.contributions import Contributions
+from clipneurons.lens.contributions import ScoredContributions
 from clipneurons.lens.make import make_lens
 from clipneurons.statistics.effect_statistics import EffectStatistics, collect_statistics
 from clipneurons.statistics.streaming.norm_histogram import NORM_BINS
@@ -128,7 +128,7 @@ def test_pieces_of_scores_do_not_matter(monkeypatch):
     data = images(COUNT, clip)
     lens = make_lens(clip, (1,))
     whole = collect_statistics(lens, batches_of(data, 8), COUNT, top_k=TOP_K, memory_budget=0)
-    monkeypatch.setattr("clipneurons.lens.contributions._PIECE", {"cpu": 500})
+    monkeypatch.setattr("clipneurons.lens.contributions._BLOCK", {"cpu": 500})
     parts = collect_statistics(lens, batches_of(data, 8), COUNT, top_k=TOP_K, memory_budget=0)
     for layer in whole:
         assert_same(parts[layer], whole[layer])
@@ -235,7 +235,7 @@ def test_effects_that_are_not_finite_are_refused():
     mean.update(contributions)
     scores = contributions.scores.clone()
     scores[2, 5, 0] = float("nan")
-    broken = Contributions(scores, contributions.directions)
+    broken = ScoredContributions(scores, contributions.directions)
     statistics = EffectStatistics(mean.mean(), contributions.directions, 3, 2)
     with pytest.raises(ValueError, match="image 12 gives NaN"):
         statistics.update(broken, torch.tensor([10, 11, 12]))

@@ -14,6 +14,7 @@ from clipneurons.bundle.bundle import load_bundle
 from clipneurons.concepts.concepts import BY_PLACE, DENSE, ConceptReader
 from clipneurons.concepts.patch_concepts import patch_concepts
 from clipneurons.dictionary.dictionary import Dictionary
+from clipneurons.lens.contributions import SpatialContributions
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
 from clipneurons.segmentation.baselines.gradcam import gradcam
@@ -74,7 +75,11 @@ def test_what_reads_a_bundle_reads_it(place):
     assert weights.shape == (2, len(bundle.texts))
     assert weights.isfinite().all()
     # Patches have all that the neurons of the blocks write: there is no class token.
-    placed = {layer: mine for layer, mine in effects.items() if mine.contributions.placed}
+    placed = {
+        layer: mine
+        for layer, mine in effects.items()
+        if isinstance(mine.contributions, SpatialContributions)
+    }
     assert sorted(placed) == [1, 2]
     assert reader.weights(effects, BY_PLACE).sum(1).tolist() == pytest.approx([100.0, 100.0])
     shares = reader.patches(effects, 3, way=DENSE)
