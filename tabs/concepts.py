@@ -25,7 +25,6 @@ from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.uploads import open_image
 from tabs.ui.concept_card import concepts_html, contrast_html, others_html
-from tabs.ui.former_choices import take_former_names
 from tabs.ui.former_result import says_whose
 from tabs.ui.image_input import ImageInput
 from tabs.ui.plots import html
@@ -114,7 +113,6 @@ def _layout(registry: BundleRegistry, source: gr.Dropdown) -> Widgets:
                     WAYS, value=default_way(first), label="Weigh neurons by", info=_HOW,
                     elem_id="concepts-way",
                 )  # fmt: skip
-                take_former_names(way)
     result = html(elem_id="concepts-result")
     data = gr.JSON(visible="hidden", label="Concepts")
     title = "The same picture, read in other ways"

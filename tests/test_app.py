@@ -222,16 +222,6 @@ def test_an_empty_bundle_is_the_one_the_page_opens_with(client, tmp_path):
         client.predict("nowhere", image, "sparse-norm", api_name="/concepts")
 
 
-def test_former_names_of_choices_are_still_taken(client, tmp_path):
-    image = handle_file(picture(tmp_path / "noise.png", 1))
-    ask = dict(api_name="/concepts")
-    now = client.predict("tiny", image, "sparse-norm", **ask)
-    assert client.predict("tiny", image, "paper", **ask) == now
-    ask = dict(words="cat", finer=False, refine=False, threshold=0.5, api_name="/segment")
-    now = client.predict("tiny", image, method="patch attribution", **ask)
-    assert client.predict("tiny", image, method="patch effects", **ask) == now
-
-
 def test_what_the_heads_say_is_asked_for_by_itself(client, tmp_path):
     """It takes a fit over the gallery, which must not stand in front of the concepts."""
     image = handle_file(picture(tmp_path / "noise.png", 1))

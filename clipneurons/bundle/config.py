@@ -128,7 +128,6 @@ class BundleConfig:
     def from_json(cls, text: str) -> BundleConfig:
         """The inverse of `to_json`; `BundleDamaged` names a missing or unknown key."""
         values = parse_json(text, CONFIG)
-        values = {"pooling": "token", "texts": ""} | values  # older bundles say neither
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
             raise BundleError(

@@ -24,8 +24,6 @@ _NEURON_TENSORS = (
     "participation_ratio",
 )
 WEAKER = ("middle_images", "weak_images")
-# What two of them are called in the files.
-_IN_FILES = {"top_activating_images": "top_images", "participation_ratio": "effective_share"}
 _STORED_HALF = ("directions", "means", "top_norms")
 # In place of means that lie along the directions: their lengths.
 _MEAN_SIZES = "mean_sizes"
@@ -79,8 +77,7 @@ def to_tensors(arrays: LayerArrays, layer: int, half: bool = False) -> LayerTens
     """As they are stored; the same arrays give the same tensors. `half`: in float16."""
     neurons = {}
     for name in _NEURON_TENSORS:
-        value = narrow(getattr(arrays, name), half and name in _STORED_HALF)
-        neurons[_IN_FILES.get(name, name)] = value
+        neurons[name] = narrow(getattr(arrays, name), half and name in _STORED_HALF)
     if half and (sizes := along(arrays.means, arrays.directions)) is not None:
         del neurons["means"]
         neurons[_MEAN_SIZES] = sizes.half()
@@ -101,11 +98,7 @@ def from_tensors(
     neurons: Mapping[str, Tensor], decomposition: Mapping[str, Tensor], layer: int
 ) -> LayerArrays:
     """The inverse of `to_tensors`; `KeyError` names a tensor that is missing."""
-    arrays = {
-        name: neurons[f"layer{layer}.{_IN_FILES.get(name, name)}"]
-        for name in _NEURON_TENSORS
-        if name != "means"
-    }
+    arrays = {name: neurons[f"layer{layer}.{name}"] for name in _NEURON_TENSORS if name != "means"}
     if (sizes := neurons.get(f"layer{layer}.{_MEAN_SIZES}")) is not None:
         arrays["means"] = wide(sizes)[:, None] * wide(arrays["directions"])
     else:

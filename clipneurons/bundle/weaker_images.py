@@ -1,7 +1,7 @@
 """Pictures from the middle and the weak range of a unit's effects over the whole data set.
 
 They are places among a few pictures of the gallery, the same for all units, so that they cost a
-byte each and no thumbnail. Optional; older bundles have none.
+byte each and no thumbnail. A bundle with the shared bias has none.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from clipneurons.adversarial.image_generator import picture_seeds
 from clipneurons.adversarial.methods import INDIRECT, METHODS, RECORDED, TESTED_LABELS
 from clipneurons.adversarial.pictogram_generator import Composer
 from clipneurons.adversarial.zero_shot import ZeroShotClassifier
-from clipneurons.former_names import current
 from export.attack.components import (
     Components,
     all_cues,
@@ -179,7 +178,7 @@ def _read_pairs(file: Path) -> Iterator[tuple[str, str]]:
 def _methods(text: str) -> list[str]:
     if text == ALL:
         return list(METHODS)
-    chosen = [current(method) for method in _list(text)]
+    chosen = _list(text)
     unknown = [method for method in chosen if method not in METHODS]
     if unknown or not chosen:
         raise UserError(f"--methods {text!r}: expected some of {', '.join(METHODS)}")

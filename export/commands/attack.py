@@ -11,7 +11,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from clipneurons.adversarial.methods import INDIRECT, METHODS, TESTED_LABELS
-from clipneurons.former_names import current
 from export.attack.options import SHOWN, AttackOptions
 from export.common.errors import UserError
 
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--words", type=int, help="cues of a pair")
     add("--cues-each", type=int, help="cues in one description (templates)")
     add("--block", help="comma-separated words that no cue may contain")
-    add("--similarity", type=current, choices=("auto", "sentence", "clip", "none"),
+    add("--similarity", choices=("auto", "sentence", "clip", "none"),
         help="how synonyms of the target class are found")  # fmt: skip
     add("--describer", help="`templates`, or a chat model's id or folder")
     add("--painter", help="`composer`, `photographs` (the shipped ones, pasted, beside pictograms),"

@@ -100,7 +100,7 @@ def _fidelity(figures: Mapping | None) -> str:
         return "Not measured; `python -m export evaluate --bundle FOLDER` does."
     known = "accuracy" in figures["baseline"]
     choice = f"{figures['classes']:,} classes" if known else "a choice among the bundle's texts"
-    if known and figures.get("templates"):  # figures of older bundles do not say
+    if known:
         choice += f", prompts `{figures['templates']}`"
     lines = [
         f"{figures['count']:,} images of {figures['images']}, {choice}; 95 % intervals.",

@@ -21,7 +21,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.former_names import current
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.preprocess import whole
 from clipneurons.segmentation.masks import binary_masks, min_max, upsample
@@ -91,7 +90,7 @@ def pick(clip: ClipModel, known: dict[str, Segmenter], names: str | None) -> lis
     """The methods that the user names, in the order of the table."""
     if names is None:
         return list(known.values())
-    wanted = [current(name.strip()) for name in names.split(",")]
+    wanted = [name.strip() for name in names.split(",")]
     unknown = [name for name in wanted if name not in known]
     if unknown:
         if clip.kind == "vit":

@@ -11,7 +11,6 @@ from tabs.segmentation.found import methods_of
 from tabs.segmentation.pictures import BLANK
 from tabs.server.registry import BundleRegistry
 from tabs.ui import plots
-from tabs.ui.former_choices import take_former_names
 from tabs.ui.image_input import ImageInput
 
 HINT = "Click on the heat map to read what the neurons say at that place."
@@ -114,7 +113,6 @@ def _question(names: list[str]) -> Question:
             names, value=BEST, label="Method", allow_custom_value=True,
             elem_id="segmentation-method",
         )  # fmt: skip
-        take_former_names(method)
         method.api_info = lambda: {"type": "string", "enum": _EVERY}
         finer = gr.Checkbox(label="Look in windows (finer, slower)", elem_id="segmentation-finer")
         refine = gr.Checkbox(label="Follow the edges", elem_id="segmentation-refine")
@@ -170,7 +168,6 @@ def _comparison(names: list[str]) -> Comparison:
         names, value=names[:4], label="Methods", multiselect=True, allow_custom_value=True,
         elem_id="segmentation-compared",
     )  # fmt: skip
-    take_former_names(methods)
     methods.api_info = lambda: {"type": "array", "items": {"type": "string", "enum": _EVERY}}
     go = gr.Button("Compare", elem_id="segmentation-compare")
     gallery = gr.Gallery(
