@@ -32,7 +32,7 @@ from clipneurons.text.similarity import ClipSimilarity, SentenceSimilarity, best
 from export.attack.options import COMPOSER, PHOTOGRAPHS, TEMPLATES, AttackOptions
 from export.attack.results import AttackFolder, Cell
 from export.common.errors import UserError
-from export.pipeline.inputs import open_clip_model
+from export.common.models import open_clip_model
 from export.pipeline.update_bundle import open_bundle
 
 

@@ -25,8 +25,10 @@ def run(args: argparse.Namespace) -> int:
     """Decompose, and write; figures that depend on the texts are dropped."""
     from clipneurons.bundle.bundle import load_bundle
     from clipneurons.bundle.config import Pool
-    from export.pipeline.inputs import check_centring, check_device, open_texts
-    from export.pipeline.phrases import embed_pool, pursue, rounded, unit_rows
+    from export.common.models import check_device
+    from export.common.pursuit import pursue, rounded, unit_rows
+    from export.pipeline.decomposition import embed_pool
+    from export.pipeline.inputs import check_centring, open_texts
     from export.pipeline.update_bundle import local_folder, open_model, rewrite
 
     check_device(args.device)

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask for every class, then write all distinct descriptions."""
-    from export.pipeline.inputs import check_device
+    from export.common.models import check_device
 
     check_device(args.device)
     names = class_names(args.classes)

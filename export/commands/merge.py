@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge what the shards have done so far; says what comes next."""
-    from export.make_bundle import merge_shards
+    from export.pipeline.run import merge_shards
 
     merge_shards(args.out, args.device, args.workers)
     return 0

@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     if not REPOSITORY.fullmatch(args.repo):
         raise UserError(f"--repo {args.repo!r}: expected user/name")
     from export.pipeline.plan import size
+    from export.pipeline.publish import pack, send
     from export.pipeline.update_bundle import local_folder
-    from export.publish_bundle import pack, send
 
     folder = local_folder(args.bundle)
     parcel = pack(folder, args.repo)

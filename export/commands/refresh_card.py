@@ -6,7 +6,6 @@ Everything else must be as exported, and the model the one the bundle was made w
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from clipneurons.bundle.config import CARD, MODEL_FILES
 from export.common.settings import DEFAULT_MODEL
@@ -26,17 +25,14 @@ def run(args: argparse.Namespace) -> int:
     """Check the rest, render, save."""
     from clipneurons.bundle.bundle import read_bundle
     from clipneurons.lens.make import make_lens
-    from export.pipeline.opening import opening
+    from export.pipeline.opening import with_opening
     from export.pipeline.update_bundle import local_folder, open_model, rewrite
-    from export.pipeline.weaker_images import with_weaker_images
 
     folder = local_folder(args.bundle)
     bundle = read_bundle(folder, (CARD, *MODEL_FILES))
     clip = open_model(bundle, folder, args.device)
     if args.opening:
-        lens = make_lens(clip, bundle.config.layers)
-        bundle = with_weaker_images(bundle, lens)
-        bundle = replace(bundle, opening=opening(bundle, lens))
+        bundle = with_opening(bundle, make_lens(clip, bundle.config.layers))
     rewrite(bundle, folder)
     print(f"{folder}: card and checksums renewed")
     return 0

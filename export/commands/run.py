@@ -16,12 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run to the end, or to the end of this shard; 0 when the bundle or the shard is done."""
-    from export.make_bundle import make_bundle
+    from export.pipeline import run as pipeline
 
-    settings = Settings(**_given(args, Settings) | {"layers": tuple(args.layers)})
-    make_bundle(settings, RunOptions(**_given(args, RunOptions)))
+    settings = Settings(**_chosen(args, Settings) | {"layers": tuple(args.layers)})
+    pipeline.run(settings, RunOptions(**_chosen(args, RunOptions)))
     return 0
 
 
-def _given(args: argparse.Namespace, options: type) -> dict:
+def _chosen(args: argparse.Namespace, options: type) -> dict:
     return {field.name: getattr(args, field.name) for field in fields(options)}

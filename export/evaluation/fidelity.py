@@ -22,11 +22,11 @@ from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.statistics.ablation import ablate
 from export.common.errors import UserError
+from export.common.pursuit import Pursuit, figure_sizes, pursue, unit_rows
 from export.common.settings import SIZES
 from export.data.dataset import Source
 from export.data.loader import batches
 from export.evaluation.tally import Tally
-from export.pipeline.phrases import Pursuit, figure_sizes, pursue, unit_rows
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from clipneurons.edit.find_options import FindOptions
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
+from export.common.kept_batches import KeptBatches
 from export.common.numbers import percent, spread
 from export.common.settings import read_text
 from export.data.grouped import GroupedImages, grouped_folder, split_in_half
@@ -38,7 +39,6 @@ from export.mend.mender import (
     group_numbers,
     measured,
 )
-from export.pipeline.kept_batches import KeptBatches
 from export.pipeline.model_folder import save_model_folder
 from export.pipeline.plan import duration, size
 from export.pipeline.update_bundle import open_model

@@ -29,8 +29,8 @@ from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.stats.intervals import wilson
+from export.common.kept_batches import KeptBatches
 from export.data.grouped import GroupedImages, chunks
-from export.pipeline.kept_batches import KeptBatches
 
 OURS, REAL = "ours", "ours, for real"
 

@@ -1,10 +1,9 @@
-"""From statistics of the effects to a bundle: phrases, thumbnails, figures and card."""
+"""From statistics of the effects to a bundle, without figures and card."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib.metadata import version
 
 from jaxtyping import Float
@@ -15,11 +14,10 @@ from clipneurons.bundle.config import BundleConfig, DataSet, Pool
 from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.statistics.effect_statistics import UnitStatistics
 from clipneurons.statistics.streaming.norm_histogram import NORM_BINS
-from export.pipeline.checkpoints import State
+from export.common.pursuit import Pursuit, rounded
+from export.pipeline.gallery import choose, make_gallery
 from export.pipeline.inputs import Inputs, weights_sha256
 from export.pipeline.passes import MeanPass
-from export.pipeline.phrases import Pursuit, rounded
-from export.pipeline.thumbnails import choose, gallery
 
 PACKAGES = ("torch", "open_clip_torch", "numpy", "pillow", "safetensors")
 
@@ -27,14 +25,14 @@ PACKAGES = ("torch", "open_clip_torch", "numpy", "pillow", "safetensors")
 def assemble(
     inputs: Inputs,
     model: str,
-    merged: State,
+    means: MeanPass,
     statistics: Mapping[int, UnitStatistics],
     embeddings: Float[Tensor, "text embed"],
     pursuits: Mapping[int, Pursuit],
 ) -> Bundle:
     """The bundle, with neither figures nor card; `model` is what `config.json` calls the model."""
     settings, source, pool = inputs.settings, inputs.source, inputs.pool
-    clip, whole = inputs.clip, MeanPass.from_state(merged)
+    clip = inputs.clip
     top = next(iter(statistics.values())).top_norms.shape[1]
     config = BundleConfig(
         kind=clip.kind,
@@ -57,7 +55,7 @@ def assemble(
         norm_edges=tuple(float(edge) for edge in NORM_BINS),
         pool=Pool(pool.name, pool.source, pool.licence, len(pool), pool.sha256),
         data=DataSet(
-            source.name, whole.count, len(whole.skipped), whole.fingerprint, source.class_names
+            source.name, means.count, len(means.skipped), means.fingerprint, source.class_names
         ),
         storage=settings.storage,
         pooling=clip.anatomy.pooling.kind if clip.kind == "vit" else "attention",
@@ -65,10 +63,11 @@ def assemble(
         versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
     )
     layers = {
-        layer: layer_arrays(mine, pursuits[layer], config) for layer, mine in statistics.items()
+        layer: layer_arrays(layer_statistics, pursuits[layer], config)
+        for layer, layer_statistics in statistics.items()
     }
     ranked = choose(statistics, settings.gallery)
-    examples = gallery(clip, source, ranked, int(settings.gallery_mb * 1e6))
+    examples = make_gallery(clip, source, ranked, int(settings.gallery_mb * 1e6))
     return Bundle(config, layers, list(pool.texts), embeddings, examples, metrics={})
 
 
@@ -89,8 +88,3 @@ def layer_arrays(statistics: UnitStatistics, pursuit: Pursuit, config: BundleCon
         indices=indices,
         coefficients=coefficients,
     )
-
-
-def with_results(bundle: Bundle, metrics: dict, card: str) -> Bundle:
-    """The bundle with its figures and card."""
-    return replace(bundle, metrics=metrics, card=card)

@@ -1,4 +1,4 @@
-"""Ranks of one run: bytes are gathered at rank 0 and handed out again (gloo, no pickles)."""
+"""Ranks of one run: states are gathered at rank 0 and handed out again (gloo, no pickles)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from export.common.settings import Shard
+from export.common.settings import SINGLE, Shard
+from export.common.state import State
 
 # A rank may wait this long for a slower one, and for rank 0 to load the text pool.
 PATIENCE = timedelta(hours=12)
@@ -17,7 +18,7 @@ PATIENCE = timedelta(hours=12)
 def start() -> Shard:
     """Join the process group that `torchrun` announces; a single process without one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Shard()
+        return SINGLE
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=PATIENCE)
     return Shard(dist.get_rank(), dist.get_world_size())
@@ -30,43 +31,49 @@ def local_device(device: str | None) -> str | None:
     return device
 
 
-def gather(data: bytes) -> list[bytes]:
-    """Every rank's bytes, in rank order, on rank 0; an empty list elsewhere."""
-    if not dist.is_initialized():
-        return [data]
+def gather(state: State, device: torch.device) -> list[State]:
+    """Every rank's state, in rank order, on rank 0; an empty list elsewhere."""
     if dist.get_rank() != 0:
-        _send(data, 0)
+        _send(state.to_bytes(), 0)
         return []
-    return [data, *(_receive(rank) for rank in range(1, dist.get_world_size()))]
+    received = (_receive(rank) for rank in range(1, dist.get_world_size()))
+    return [state, *(State.from_bytes(data, device) for data in received)]
 
 
-def share(data: bytes | None) -> bytes:
-    """Rank 0's bytes, on every rank."""
+def share(state: State | None, device: torch.device) -> State:
+    """Rank 0's state, on every rank; the others pass None."""
+    if state is None:
+        return State.from_bytes(_receive(0), device)
+    data = state.to_bytes()
+    for rank in range(1, dist.get_world_size()):
+        _send(data, rank)
+    return state
+
+
+def agree(answer: bool) -> bool:
+    """Rank 0's answer, on every rank."""
     if not dist.is_initialized():
-        return data or b""
-    if dist.get_rank() == 0:
-        for rank in range(1, dist.get_world_size()):
-            _send(data or b"", rank)
-        return data or b""
-    return _receive(0)
+        return answer
+    flag = torch.tensor([answer], dtype=torch.uint8)
+    dist.broadcast(flag, 0)
+    return bool(flag)
 
 
 def stop() -> None:
-    """Leave the process group."""
+    """Leave the process group, once every rank is done."""
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 
 def _send(data: bytes, rank: int) -> None:
     dist.send(torch.tensor([len(data)]), rank)
-    if data:
-        dist.send(torch.frombuffer(bytearray(data), dtype=torch.uint8), rank)
+    dist.send(torch.frombuffer(bytearray(data), dtype=torch.uint8), rank)
 
 
 def _receive(rank: int) -> bytes:
     size = torch.zeros(1, dtype=torch.int64)
     dist.recv(size, rank)
     data = torch.empty(int(size), dtype=torch.uint8)
-    if data.numel():
-        dist.recv(data, rank)
+    dist.recv(data, rank)
     return data.numpy().tobytes()

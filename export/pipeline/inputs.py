@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
 
 from clipneurons.bundle.config import BUNDLE_FILES, CHECKPOINT, CHECKPOINT_FILES, MODEL_FILES
 from clipneurons.bundle.folders import CHECKSUMS
 from clipneurons.lens.make import Lens, make_lens
 from clipneurons.lens.second_order import SecondOrderLens
-from clipneurons.models.clip import ClipModel, load_clip
+from clipneurons.models.clip import ClipModel
 from clipneurons.models.open_clip_folder import WEIGHTS_FILE, whole_file
 from clipneurons.shipped import ARTIFACTS
 from clipneurons.text.pools import VOCABULARY, TextPool, text_pool
 from export.common.errors import UserError
+from export.common.models import open_clip_model
 from export.common.settings import Settings
 from export.data.dataset import Source
 from export.data.open_source import SCENES, is_scenes, open_source, ships
@@ -88,32 +86,6 @@ def default_texts(model: str, images: str) -> str:
     """Common words, but not for a bundled model: it was taught its captions' words alone."""
     bundled = Path(model).resolve().is_relative_to(ARTIFACTS)
     return VOCABULARY if bundled or is_scenes(images) else "common-30k"
-
-
-def open_clip_model(
-    model: str,
-    pretrained: str | None = None,
-    device: str | None = None,
-    precision: str = "fp32",
-) -> ClipModel:
-    """`load_clip`, with the user's mistakes as `UserError`."""
-    if device and device.partition(":")[0] == "mps":
-        raise UserError(f"--device {device} has no float64, which sums need: expected cpu or cuda")
-    check_device(device)
-    try:
-        return load_clip(model, pretrained, device, precision)
-    except (KeyError, ValueError) as error:
-        raise UserError(error.args[0] if isinstance(error, KeyError) else str(error)) from None
-
-
-def check_device(name: str | None) -> None:
-    """Raise `UserError` unless tensors can be put on the device that `--device` names."""
-    known = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
-    here = [kind for kind, is_here in known.items() if is_here]
-    with suppress(RuntimeError):  # no such kind of device, or none of that number
-        if not name or (torch.device(name).type in here and len(torch.zeros(1, device=name))):
-            return
-    raise UserError(f"--device {name} is not on this machine: expected {' or '.join(here)}")
 
 
 def weights_sha256(clip: ClipModel, settings: Settings) -> str:

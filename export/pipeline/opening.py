@@ -1,84 +1,115 @@
-"""What the page opens with, made once and shipped: a picture read, two sets compared, class pairs.
+"""What the page shows before its model is loaded, made once and shipped with the bundle.
 
-A visitor sees results before the model is loaded, and without asking. The pictures are the
-gallery's own; those are chosen in which the neurons find what the caption says.
+An image read, two sets of images compared, class pairs to confuse, and each unit's weaker images.
+The images are those of the gallery, decoded once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
+from dataclasses import replace
+from typing import Any
 
-from PIL import Image
-
+from clipneurons.adversarial.cue_filter import CueFilter
+from clipneurons.adversarial.cue_request import CueRequest
+from clipneurons.adversarial.cues import find_cues
+from clipneurons.adversarial.methods import FEW_CUES, strongest
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.unit_words import plain
 from clipneurons.concepts.concepts import DENSE, WAYS, ConceptReader, top_concepts
 from clipneurons.concepts.image_reading import read_image
 from clipneurons.lens.make import Lens
+from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import EmbeddedTextPool
 from clipneurons.shift.planted import IMAGES, marks, planted_mark
 from clipneurons.shift.profile import Profiler
 from clipneurons.shift.reading import LEVEL, read_shift
 from clipneurons.text.class_names import names
-from export.pipeline.misleading_pairs import misleading_pairs
+from clipneurons.text.similarity import ClipSimilarity
+from export.pipeline.gallery import DecodedGallery
+from export.pipeline.weaker_images import with_weaker_images
 
 TRIED, SHOWN, _TOP, _DIGITS = 64, 6, 10, 5
+# Everyday things that there are pictograms of.
+CLASS_PAIRS = (
+    ("cat", "dog"), ("horse", "automobile"), ("ship", "truck"), ("bird", "frog"),
+    ("duck", "rabbit"), ("airplane", "deer"), ("bicycle", "motorcycle"), ("apple", "flower"),
+)  # fmt: skip
 
 
-def opening(bundle: Bundle, lens: Lens) -> dict:
-    """The examples of `examples/opening.json`, as far as the bundle has what they need."""
-    if bundle.config.shared_bias or len(bundle.examples) < SHOWN:
+def with_opening(bundle: Bundle, lens: Lens) -> Bundle:
+    """The bundle with its units' weaker images and with `examples/opening.json`.
+
+    As far as it has what they need: a bundle with the shared bias has neither, since its effects
+    cannot be centred.
+    """
+    if bundle.config.shared_bias or not bundle.examples:
+        return replace(bundle, opening={})
+    reader, gallery = ConceptReader(lens, bundle), DecodedGallery(bundle.examples)
+    return replace(with_weaker_images(bundle, reader, gallery), opening=opening(reader, gallery))
+
+
+def opening(reader: ConceptReader, gallery: DecodedGallery) -> dict:
+    """The parts of `examples/opening.json`; none where the gallery is too small."""
+    if len(gallery.examples) < SHOWN:
         return {}
-    found = {
-        "concepts": _concepts(bundle, lens), "shift": _shift(bundle, lens),
-        "pairs": misleading_pairs(bundle, lens.clip),
-    }  # fmt: skip
-    return {name: _rounded(one) for name, one in found.items() if one}
+    parts = {
+        "concepts": _concepts(reader, gallery),
+        "shift": planted_shift(reader, gallery),
+        "pairs": class_pairs(reader.bundle, reader.lens.clip),
+    }
+    return {name: _rounded(part) for name, part in parts.items() if part}
 
 
-def _concepts(bundle: Bundle, lens: Lens) -> dict:
-    """Pictures to try, the best first, and the reading of that one."""
+def _concepts(reader: ConceptReader, gallery: DecodedGallery) -> dict:
+    """Images to try, the best first, and the reading of that one."""
+    bundle = reader.bundle
     recall = bundle.metrics.get("concepts", {}).get("recall_at_10", {})
-    way = max((DENSE, *WAYS), key=lambda one: recall.get(one, 0))
-    reader = ConceptReader(lens, bundle)
-    order = best_read(reader, way, bundle.examples.spread(TRIED))
+    way = max((DENSE, *WAYS), key=lambda name: recall.get(name, 0))
+    order = best_read(reader, way, gallery, bundle.examples.spread(TRIED))
     best = varied(order, bundle.examples.caption)[:SHOWN]
-    return {"pictures": best, "reading": read_image(reader, picture(bundle, best[0]), way)}
+    return {"pictures": best, "reading": read_image(reader, gallery[best[0]], way)}
 
 
-def best_read(reader: ConceptReader, way: str, images: list[int]) -> list[int]:
-    """Pictures of the gallery by the rank of the first concept that their caption names."""
+def best_read(
+    reader: ConceptReader, way: str, gallery: DecodedGallery, numbers: list[int]
+) -> list[int]:
+    """Images of the gallery by the rank of the first concept that their caption names."""
     bundle = reader.bundle
     order = []
-    for number in images:
-        pixels = reader.lens.clip.preprocess(picture(bundle, number))[None]
+    for number in numbers:
+        pixels = reader.lens.clip.preprocess(gallery[number])[None]
         weights = reader.weights(reader(pixels)[1], way)[0]
-        said, caption = top_concepts(weights, bundle.texts, _TOP), bundle.examples.caption(number)
-        hits = [rank for rank, (text, _) in enumerate(said) if names(caption, text)]
+        concepts, caption = (
+            top_concepts(weights, bundle.texts, _TOP),
+            bundle.examples.caption(number),
+        )
+        hits = [rank for rank, (text, _) in enumerate(concepts) if names(caption, text)]
         # Of two that are found as early, the one of which more is found, then the clearer one.
-        clear = said[0][1] / max(float(weights.std()), 1e-12) if said else 0.0
+        clear = concepts[0][1] / max(float(weights.std()), 1e-12) if concepts else 0.0
         order.append((hits[0] if hits else _TOP, -len(hits), -clear, number))
     return [number for *_, number in sorted(order)]
 
 
 def varied(order: list[int], caption: Callable[[int], str]) -> list[int]:
-    """The same pictures, those last whose caption one before them has."""
+    """The same images, those last whose caption one before them has."""
     first = list({caption(number): number for number in reversed(order)}.values())
     return sorted(order, key=lambda number: number not in first)
 
 
-def _shift(bundle: Bundle, lens: Lens) -> dict:
-    """The comparison with a drawing stuck on some of the pictures; none without pictograms.
+def planted_shift(reader: ConceptReader, gallery: DecodedGallery) -> dict:
+    """The comparison with a drawing stuck on some of the images; none without pictograms.
 
     Of a few drawings the first that makes a difference, else the one that comes nearest.
     """
+    bundle = reader.bundle
     numbers = bundle.examples.spread(2 * IMAGES)
-    pictures = [picture(bundle, one) for one in numbers]
-    profiler, pool = Profiler(lens, bundle), EmbeddedTextPool.of(bundle)
+    images = [gallery[number] for number in numbers]
+    profiler, pool = Profiler(reader.lens, bundle), EmbeddedTextPool.of(bundle)
     best: dict = {}
     try:
         for word in marks(bundle.texts):
-            old, new, _ = planted_mark(pictures, bundle.texts, word)
+            old, new, _ = planted_mark(images, bundle.texts, word)
             reading = read_shift(profiler, pool, old, new)
             if not best or reading["p"] < best["reading"]["p"]:
                 best = {"pictures": numbers, "word": word, "reading": reading}
@@ -89,16 +120,24 @@ def _shift(bundle: Bundle, lens: Lens) -> dict:
     return best
 
 
-def picture(bundle: Bundle, number: int) -> Image.Image:
-    """A picture of the gallery."""
-    with Image.open(BytesIO(bundle.examples[number])) as image:
-        return image.convert("RGB")
+def class_pairs(bundle: Bundle, clip: ClipModel) -> list[tuple[str, str]]:
+    """The class pairs that the bundle's texts name, those first whose cues score highest."""
+    known = {plain(text) for text in bundle.texts}
+    pairs = [pair for pair in CLASS_PAIRS if known.issuperset(pair)]
+    rules = CueFilter(ClipSimilarity(clip, bundle.text_embeddings))
+    return sorted(pairs, key=lambda pair: -cue_score(bundle, clip, rules, pair))
 
 
-def _rounded(value):
+def cue_score(bundle: Bundle, clip: ClipModel, rules: CueFilter, pair: tuple[str, str]) -> float:
+    """How far the cues of a pair push toward its target class, all together."""
+    request = CueRequest(*pair, words=FEW_CUES, method=strongest(bundle), rules=rules)
+    return sum(cue.score for cue in find_cues(bundle, clip, request).positive)
+
+
+def _rounded(value: Any) -> Any:
     """Numbers as short as a page shows them, so that small differences of a sum change no byte."""
     if isinstance(value, dict):
-        return {name: _rounded(one) for name, one in value.items()}
+        return {name: _rounded(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
+        return [_rounded(item) for item in value]
     return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value

@@ -23,12 +23,14 @@ from clipneurons.statistics.effect_statistics import EffectStatistics, UnitStati
 from clipneurons.statistics.streaming.running_mean import RunningMean
 from export.common.errors import UserError
 from export.common.settings import SINGLE, Settings, Shard
+from export.common.state import State, by_layer
 from export.data.dataset import Source
 from export.data.loader import Batch, batches
-from export.pipeline.checkpoints import ScoreCache, State, by_layer
+from export.pipeline.score_cache import ScoreCache
 
 # Seconds between two checkpoints: what a kill can cost.
 EVERY = 30.0
+PASS_1, PASS_2 = "pass1.safetensors", "pass2.safetensors"
 
 
 @dataclass(frozen=True)
@@ -61,53 +63,46 @@ class Passes:
     def _device(self) -> torch.device:
         return self.lens.clip.device
 
-    def means(self) -> State:
+    def means(self) -> MeanPass:
         """Pass 1 over this shard: sums of scores, images read and skipped, their digests."""
-        path = self.folder / "pass1.safetensors"
-        progress = MeanPass.from_state(State.load(path, self._device()))
-        for batch in self._timed(progress.done, path, progress, "pass 1"):
+        progress = MeanPass.from_state(State.load(self.folder / PASS_1, self._device()))
+        fresh = self._batches(self.numbers[progress.done :])
+        for _ in self._checkpointed(progress, PASS_1):
+            batch = next(fresh)
             layers = self._read(batch)
             if self.cache:
                 layers = {layer: effects.scored() for layer, effects in layers.items()}
                 self._scores.put(batch.number, batch.ids, layers)
             progress.add(batch, layers)
             del layers  # before those of the next batch are made
-        return progress.state()
+        return progress
 
-    def effects(self, merged: State) -> State:
+    def effects(self, means: MeanPass) -> EffectPass:
         """Pass 2 over this shard: the largest effects around the mean of the whole data set."""
-        path = self.folder / "pass2.safetensors"
-        progress = EffectPass(self.lens, merged, self.settings, State.load(path, self._device()))
-        cached = [n for n in self.numbers[progress.done :] if self.cache and self._scores.has(n)]
-        fresh = self._batches(sorted(set(self.numbers[progress.done :]) - set(cached)))
-        cached = set(cached)
-        with self._bar(progress.done, "pass 2") as bar:
-            saved = time.monotonic()
-            for number in self.numbers[progress.done :]:
-                if number in cached:
-                    ids, layers = self._scores.get(number, self.lens.directions)
-                else:
-                    batch = next(fresh)
-                    ids = batch.ids
-                    layers = self._read(batch)
-                progress.add(ids, layers)
-                del layers
-                bar.update(self._size(number))
-                self.reached("pass 2")
-                if time.monotonic() - saved >= EVERY:
-                    progress.state().save(path)
-                    saved = time.monotonic()
-        progress.state().save(path)
-        return progress.state()
+        state = State.load(self.folder / PASS_2, self._device())
+        progress = EffectPass(self.lens, means, self.settings, state)
+        numbers = self.numbers[progress.done :]
+        cached = {n for n in numbers if self.cache and self._scores.has(n)}
+        fresh = self._batches([n for n in numbers if n not in cached])
+        for number in self._checkpointed(progress, PASS_2):
+            if number in cached:
+                ids, layers = self._scores.get(number, self.lens.directions)
+            else:
+                batch = next(fresh)
+                ids, layers = batch.ids, self._read(batch)
+            progress.add(ids, layers)
+            del layers
+        return progress
 
-    def _timed(self, done: int, path: Path, progress: MeanPass, name: str) -> Iterator:
-        """Fresh batches of this shard, with progress shown and the state saved in between."""
-        saved = time.monotonic()
-        with self._bar(done, name) as bar:
-            for batch in self._batches(self.numbers[done:]):
-                yield batch
-                bar.update(self._size(batch.number))
-                self.reached(name)
+    def _checkpointed(self, progress: MeanPass | EffectPass, file: str) -> Iterator[int]:
+        """Numbers of the batches that are left, with a progress bar; `progress` is saved every
+        `EVERY` seconds and at the end."""
+        path, saved = self.folder / file, time.monotonic()
+        with self._bar(progress.done, path.stem) as bar:
+            for number in self.numbers[progress.done :]:
+                yield number
+                bar.update(self._size(number))
+                self.reached(path.stem)
                 if time.monotonic() - saved >= EVERY:
                     progress.state().save(path)
                     saved = time.monotonic()
@@ -135,7 +130,7 @@ class Passes:
 class MeanPass:
     """Progress of pass 1: `done` batches of the shard, in order."""
 
-    means: dict[int, RunningMean] = field(default_factory=dict)
+    layers: dict[int, RunningMean] = field(default_factory=dict)
     done: int = 0
     count: int = 0
     digests: dict[int, str] = field(default_factory=dict)
@@ -143,24 +138,33 @@ class MeanPass:
 
     def add(self, batch, layers: dict[int, Contributions]) -> None:
         """Add a batch of images."""
-        for layer, mine in layers.items():
-            self.means.setdefault(layer, RunningMean()).update(mine)
+        for layer, contributions in layers.items():
+            self.layers.setdefault(layer, RunningMean()).update(contributions)
         self.done += 1
         self.count += len(batch.ids)
         self.digests[batch.number] = batch.digest.hex()
         self.skipped += [list(entry) for entry in batch.skipped]
 
+    def merge(self, other: MeanPass) -> None:
+        """Add what another shard saw."""
+        for layer, mean in other.layers.items():
+            self.layers.setdefault(layer, RunningMean()).merge(mean)
+        self.done += other.done
+        self.count += other.count
+        self.digests |= other.digests
+        self.skipped += other.skipped
+
     def state(self) -> State:
-        """For a checkpoint, another process or the second pass."""
+        """For a checkpoint or another process."""
         digests = {str(number): digest for number, digest in self.digests.items()}
         return State(
-            by_layer({layer: mean.state_dict() for layer, mean in self.means.items()}),
+            by_layer({layer: mean.state_dict() for layer, mean in self.layers.items()}),
             {
                 "done": self.done,
                 "count": self.count,
                 "digests": digests,
                 "skipped": self.skipped,
-                "layers": list(self.means),
+                "layers": list(self.layers),
             },
         )
 
@@ -170,12 +174,11 @@ class MeanPass:
         if state is None:
             return cls()
         note = state.note
-        means = {}
-        for layer in note["layers"]:
-            means[layer] = RunningMean()
-            means[layer].load_state_dict(state.of(layer))
+        layers = {layer: RunningMean() for layer in note["layers"]}
+        for layer, mean in layers.items():
+            mean.load_state_dict(state.of(layer))
         digests = {int(number): digest for number, digest in note["digests"].items()}
-        return cls(means, note["done"], note["count"], digests, note["skipped"])
+        return cls(layers, note["done"], note["count"], digests, note["skipped"])
 
     @property
     def fingerprint(self) -> str:
@@ -184,49 +187,45 @@ class MeanPass:
         return hashlib.sha256(ordered.encode()).hexdigest()
 
 
-def merge_means(states: Sequence[State], total: int) -> State:
-    """Pass 1 of the whole data set from that of every shard, in the order given.
+def merge_means(parts: Sequence[MeanPass], total: int) -> MeanPass:
+    """Pass 1 of the whole data set of `total` batches from that of every shard.
 
     Raises `UserError` when batches are missing or more than half of the images were skipped.
     """
-    merged = MeanPass()
-    for state in states:
-        part = MeanPass.from_state(state)
-        for layer, mean in part.means.items():
-            merged.means.setdefault(layer, RunningMean()).merge(mean)
-        merged.done += part.done
-        merged.count += part.count
-        merged.digests |= part.digests
-        merged.skipped += part.skipped
-    merged.skipped.sort()
-    if len(merged.digests) != total:
-        raise UserError(f"{len(merged.digests)} of {total} batches are done: run every shard first")
-    images = merged.count + len(merged.skipped)
-    if len(merged.skipped) * 2 > images:
-        first = "; ".join(f"{name}: {reason}" for _, name, reason in merged.skipped[:3])
+    whole = MeanPass()
+    for part in parts:
+        whole.merge(part)
+    whole.skipped.sort()
+    if len(whole.digests) != total:
+        raise UserError(f"{len(whole.digests)} of {total} batches are done: run every shard first")
+    images = whole.count + len(whole.skipped)
+    if len(whole.skipped) * 2 > images:
+        first = "; ".join(f"{name}: {reason}" for _, name, reason in whole.skipped[:3])
         raise UserError(
-            f"{len(merged.skipped)} of {images} images cannot be read, more than half: {first}"
+            f"{len(whole.skipped)} of {images} images cannot be read, more than half: {first}"
         )
-    return merged.state()
+    return whole
 
 
 class EffectPass:
-    """Progress of pass 2 around the mean that `merged` holds."""
+    """Progress of pass 2: the statistics of every layer around the means of the whole data set.
+
+    It goes on from `state`, where there is one.
+    """
 
     def __init__(
-        self, lens: Lens, merged: State, settings: Settings, state: State | None = None
+        self, lens: Lens, means: MeanPass, settings: Settings, state: State | None = None
     ) -> None:
-        whole = MeanPass.from_state(merged)
         self.done = 0
         self.layers = {
             layer: EffectStatistics(
                 mean.mean(),
                 lens.directions[layer],
-                whole.count,
+                means.count,
                 settings.top_k,
                 settings.percentile,
             )
-            for layer, mean in sorted(whole.means.items())
+            for layer, mean in sorted(means.layers.items())
         }
         if state is not None:
             self.done = state.note["done"]
@@ -235,8 +234,8 @@ class EffectPass:
 
     def add(self, ids: Tensor, layers: dict[int, Contributions]) -> None:
         """Add a batch of images."""
-        for layer, mine in layers.items():
-            self.layers[layer].update(mine, ids)
+        for layer, contributions in layers.items():
+            self.layers[layer].update(contributions, ids)
         self.done += 1
 
     def merge(self, other: EffectPass) -> None:
@@ -247,15 +246,13 @@ class EffectPass:
 
     def state(self) -> State:
         """For a checkpoint or another process."""
-        layers = {layer: mine.state_dict() for layer, mine in self.layers.items()}
+        layers = {layer: statistics.state_dict() for layer, statistics in self.layers.items()}
         return State(by_layer(layers), {"done": self.done})
 
 
-def merge_effects(
-    lens: Lens, merged: State, settings: Settings, states: Sequence[State]
-) -> dict[int, UnitStatistics]:
-    """Statistics of all units from pass 2 of every shard."""
-    whole = EffectPass(lens, merged, settings, states[0])
-    for state in states[1:]:
-        whole.merge(EffectPass(lens, merged, settings, state))
-    return {layer: mine.finish() for layer, mine in whole.layers.items()}
+def merge_effects(parts: Sequence[EffectPass]) -> dict[int, UnitStatistics]:
+    """Statistics of all units from pass 2 of every shard; the first part takes up the others."""
+    whole, *others = parts
+    for other in others:
+        whole.merge(other)
+    return {layer: statistics.finish() for layer, statistics in whole.layers.items()}

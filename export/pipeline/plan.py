@@ -17,11 +17,11 @@ from clipneurons.statistics.streaming.norm_histogram import NORM_BINS
 from clipneurons.statistics.streaming.running_mean import RunningMean
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
+from export.common.pursuit import figure_sizes
 from export.common.settings import Shard
 from export.data.dataset import Source
 from export.data.loader import batches
 from export.pipeline.inputs import Inputs
-from export.pipeline.phrases import figure_sizes
 
 # Share of the free disk that cached scores may take.
 _CACHE_SHARE = 0.5

@@ -10,8 +10,8 @@ from clipneurons.bundle.config import MODEL_CARD, check_clip
 from clipneurons.bundle.hub import resolve
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
+from export.common.models import open_clip_model
 from export.pipeline.card import local_name, render_card
-from export.pipeline.inputs import open_clip_model
 
 SKIPPED = "skipped.csv"
 

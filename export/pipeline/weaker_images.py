@@ -1,7 +1,7 @@
-"""Pictures to which a unit reacts as to most of the data set, and hardly at all, for its card.
+"""Images with a middling and with a weak effect of each unit, for its dashboard.
 
-The strongest pictures alone make a unit look purer than it is. A few pictures of the gallery, the
-same for all units, are read once; where each lies in a unit's range, its histogram tells.
+The top-activating images alone make a unit look purer than it is. A few images of the gallery, the
+same for all units, are read once; the unit's histogram says where each lies in its range.
 """
 
 from __future__ import annotations
@@ -16,29 +16,22 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.weaker_images import FEW, MIDDLE, PAD, sampled
 from clipneurons.concepts.concepts import ConceptReader
-from clipneurons.lens.make import Lens
-from export.pipeline.opening import picture
+from export.pipeline.gallery import DecodedGallery
 
 _BATCH = 16
 
 
-def with_weaker_images(bundle: Bundle, lens: Lens) -> Bundle:
-    """The bundle with its layers' `middle_images` and `weak_images`.
-
-    As it is where effects cannot be centred (the shared bias) or no picture is kept.
-    """
-    images = sampled(bundle.examples)
-    if bundle.config.shared_bias or not images:
-        return bundle
-    reader, edges = ConceptReader(lens, bundle), torch.tensor(bundle.config.norm_edges)
-    read: dict[int, list[Tensor]] = {layer: [] for layer in bundle.layers}
+def with_weaker_images(bundle: Bundle, reader: ConceptReader, gallery: DecodedGallery) -> Bundle:
+    """The bundle with its layers' `middle_images` and `weak_images`."""
+    images, edges = sampled(bundle.examples), torch.tensor(bundle.config.norm_edges)
+    norms: dict[int, list[Tensor]] = {layer: [] for layer in bundle.layers}
     for first in range(0, len(images), _BATCH):
-        some = [picture(bundle, image) for image in images[first : first + _BATCH]]
-        pixels = torch.stack([lens.clip.preprocess(one) for one in some])
+        batch = [gallery[image] for image in images[first : first + _BATCH]]
+        pixels = torch.stack([reader.lens.clip.preprocess(image) for image in batch])
         for layer, effects in reader(pixels)[1].items():
-            read[layer].append(effects.norms.cpu())
+            norms[layer].append(effects.norms.cpu())
     layers = {
-        layer: _with_images(arrays, torch.cat(read[layer]), edges)
+        layer: _with_images(arrays, torch.cat(norms[layer]), edges)
         for layer, arrays in bundle.layers.items()
     }
     return replace(bundle, layers=layers)
@@ -76,9 +69,9 @@ def least(
     """The images of least finite `order` of each unit, the largest norm first; −1 pads."""
     count = min(FEW, len(order))
     values, images = order.T.topk(count, dim=1, largest=False)
-    found = torch.full((order.shape[1], FEW), PAD)
+    chosen = torch.full((order.shape[1], FEW), PAD)
     kept = values.isfinite()
     sizes = torch.where(kept, norms.T.gather(1, images), -torch.inf)
     ranks = sizes.argsort(dim=1, descending=True, stable=True)
-    found[:, :count] = torch.where(kept, images, PAD).gather(1, ranks)
-    return found
+    chosen[:, :count] = torch.where(kept, images, PAD).gather(1, ranks)
+    return chosen

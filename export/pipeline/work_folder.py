@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clipneurons.bundle.bundle import Bundle, bundle_files, load_bundle
-from clipneurons.bundle.config import NEURONS, BundleError
+from clipneurons.bundle.bundle import Bundle, bundle_files
+from clipneurons.bundle.config import NEURONS
 from clipneurons.bundle.folders import file_sha256, write_atomic
 from export.common.errors import UserError
 from export.common.settings import Settings, Shard
@@ -108,23 +108,19 @@ class Work:
         raise UserError(f"no unfinished run for --out {self.out}: start with `export run`")
 
     def finishing(self, settings: Settings, bundle: Bundle) -> None:
-        """Note what is about to be saved, so that a kill right after it is not done again."""
+        """Note what is about to be saved, so that a run killed right after it is not repeated."""
         digest = hashlib.sha256(bundle_files(bundle)[NEURONS]).hexdigest()
         note = {"settings": json.loads(settings.to_json()), "neurons": digest}
         write_atomic(self.folder / _FINISHING, json.dumps(note).encode())
 
     def finished(self, settings: Settings) -> bool:
-        """Whether the bundle of this very run is in place already, only the clearing was left."""
-        path = self.folder / _FINISHING
-        if not path.is_file():
-            return False
-        note = json.loads(path.read_text())
+        """Whether the bundle of this very run is in its place and only clearing up is left."""
         try:
-            load_bundle(self.out)
-            same = file_sha256(self.out / NEURONS) == note["neurons"]
-        except BundleError:
+            note = json.loads((self.folder / _FINISHING).read_text())
+            digest = file_sha256(self.out / NEURONS)
+        except FileNotFoundError:
             return False
-        return same and note["settings"] == json.loads(settings.to_json())
+        return note == {"settings": json.loads(settings.to_json()), "neurons": digest}
 
     def remove(self) -> None:
         """Clear up; the note that lets the next run clear up after a kill goes last."""

@@ -37,7 +37,7 @@ from clipneurons.bundle.thumbnails import Examples
 from clipneurons.lens.make import Lens, make_lens
 from clipneurons.models.clip import load_clip
 from clipneurons.synthetic.photographs import load_photographs
-from export.pipeline.opening import opening
+from export.pipeline.opening import with_opening
 from research.benchmarks.timing import alternate, measure
 
 ROOT = Path(__file__).parent.parent
@@ -139,7 +139,7 @@ def save_random(folder: Path, model: str, layers: tuple[int, ...], texts: int, i
     captions = {number: pack.name(number) for number in pictures}
     examples = Examples.build(pictures, captions)
     bundle = replace(bundle, config=config, examples=examples)
-    save_bundle(replace(bundle, opening=opening(bundle, lens)), folder)
+    save_bundle(with_opening(bundle, lens), folder)
 
 
 def ask_twice(address: str, picture: Path) -> None:

@@ -142,8 +142,8 @@ def _folders(args: argparse.Namespace) -> list[str]:
         if twice:
             raise UserError(f"the report names bundles by their folders: two are {twice[0]!r}")
         return found
-    from export.make_bundle import make_bundle
     from export.pipeline.inputs import default_out
+    from export.pipeline.run import run as export_bundle
 
     folder = Path(args.bundle[0] if args.bundle else default_out(args.model))
     if not (folder / CHECKSUMS).exists():
@@ -153,7 +153,7 @@ def _folders(args: argparse.Namespace) -> list[str]:
             model=args.model, pretrained=args.pretrained, device=args.device, images=args.images,
             split=args.split, limit=5000, evaluate=False,
         )  # fmt: skip
-        make_bundle(settings, RunOptions(folder))
+        export_bundle(settings, RunOptions(folder))
     return [str(folder)]
 
 

@@ -43,7 +43,7 @@ _KEPT_PAIRS = 32
 
 
 def pairs_of(session: BundleSession) -> list[tuple[str, str]]:
-    """Class pairs to try: those that mislead the model most, where the bundle says which."""
+    """Class pairs to try: those whose cues score highest, where the bundle says which."""
     shipped = session.bundle.opening.get("pairs")
     rows = shipped if isinstance(shipped, list) else []
     pairs = [tuple(row) for row in rows if isinstance(row, list) and _is_pair(row)]

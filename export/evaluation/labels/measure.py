@@ -22,6 +22,8 @@ from clipneurons.labels.assess import LEAST_IMAGES, Assessment, Parts, assess, s
 from clipneurons.labels.simulation import Labels
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
+from export.common.kept_batches import KeptBatches
+from export.common.models import open_clip_model
 from export.data.open_source import HELD_OUT, open_source, shipped_spec
 from export.evaluation.fidelity import check_bias
 from export.evaluation.flags import LABEL_SCENES
@@ -29,8 +31,6 @@ from export.evaluation.labels.columns import by_layer
 from export.evaluation.labels.cost import in_advance
 from export.evaluation.labels.figures import figures
 from export.evaluation.labels.recordings import TRUTH, ClipJudge, Judge, TruthJudge, record
-from export.pipeline.inputs import open_clip_model
-from export.pipeline.kept_batches import KeptBatches
 
 # Composed scenes of a seed of their own: no other command has seen them.
 _SEED = 40_000

@@ -25,9 +25,9 @@ from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import embed_texts
 from clipneurons.text.untrained_words import untrained_words
 from export.common.errors import UserError
+from export.common.kept_batches import KeptBatches
 from export.data.dataset import Source
 from export.data.loader import batches
-from export.pipeline.kept_batches import KeptBatches
 
 TRUTH = "truth"
 

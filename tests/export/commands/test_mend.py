@@ -12,8 +12,8 @@ from clipneurons.bundle.unit_words import signed_words
 from clipneurons.edit.edit import Edit, UnitFactor
 from clipneurons.models.clip import load_clip
 from export.__main__ import main
+from export.common.kept_batches import KeptBatches
 from export.mend.mender import Mender
-from export.pipeline.kept_batches import KeptBatches
 from tests.helpers.tiny import tiny_bundle_folder, tiny_labels
 
 

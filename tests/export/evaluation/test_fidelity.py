@@ -17,9 +17,9 @@ from export.data.loader import batches
 from export.evaluation.fidelity import fidelity
 from export.evaluation.fidelity_words import in_words
 from export.evaluation.tally import Tally
-from export.make_bundle import summary
 from export.pipeline.card import render_card
-from export.pipeline.thumbnails import choose, encode, gallery
+from export.pipeline.gallery import choose, encode, make_gallery
+from export.pipeline.run import summary
 from tests.helpers.tiny import WORDS, tiny_bundle, tiny_clip
 
 
@@ -220,13 +220,13 @@ def test_every_units_first_image_comes_before_any_second():
 
 
 def test_thumbnails_show_what_the_model_sees_within_the_budget(clip, source):
-    examples = gallery(clip, source, [4, 2, 9, 0], 10**6)
+    examples = make_gallery(clip, source, [4, 2, 9, 0], 10**6)
     assert sorted(examples) == [0, 2, 4, 9]
     pixels = torch.zeros(3, 300, 200)
     assert 0 < len(encode(clip, pixels)) < 3000
-    small = gallery(clip, source, [4, 2, 9, 0], len(examples[4]) + len(examples[2]))
+    small = make_gallery(clip, source, [4, 2, 9, 0], len(examples[4]) + len(examples[2]))
     assert sorted(small) == [2, 4]
-    assert len(gallery(clip, source, [], 100)) == 0
+    assert len(make_gallery(clip, source, [], 100)) == 0
 
 
 def test_the_card_says_what_the_bundle_holds():

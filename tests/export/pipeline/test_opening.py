@@ -6,15 +6,29 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from clipneurons.adversarial.cue_filter import CueFilter
+from clipneurons.adversarial.cue_request import CueRequest
+from clipneurons.adversarial.cues import find_cues
+from clipneurons.adversarial.methods import strongest
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import OPENING
 from clipneurons.concepts.concepts import ConceptReader
 from clipneurons.concepts.image_reading import read_image
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
+from clipneurons.shift.comparison import EmbeddedTextPool
 from clipneurons.shift.planted import marks, planted_mark
-from export.pipeline import opening as module
-from export.pipeline.opening import best_read, opening, picture, varied
+from clipneurons.shift.profile import Profiler
+from clipneurons.shift.reading import LEVEL, read_shift
+from clipneurons.text.similarity import ClipSimilarity
+from export.pipeline.gallery import DecodedGallery
+from export.pipeline.opening import (
+    best_read,
+    class_pairs,
+    planted_shift,
+    varied,
+    with_opening,
+)
 from tabs.image_reading import example_numbers
 from tabs.opening import opening_concepts, opening_shift
 from tabs.server.registry import BundleRegistry
@@ -31,8 +45,7 @@ def made(request, tmp_path_factory):
     for arrays in bundle.layers.values():
         arrays.percentile.zero_()
     lens = make_lens(load_clip(folder, device="cpu"), bundle.config.layers)
-    bundle = replace(bundle, opening=opening(bundle, lens))
-    save_bundle(bundle, folder)
+    save_bundle(with_opening(bundle, lens), folder)
     return folder, lens
 
 
@@ -56,7 +69,7 @@ def test_the_reading_is_the_models_own(made):
     bundle = load_bundle(folder)
     shipped = bundle.opening["concepts"]
     reader = ConceptReader(lens, bundle)
-    image = picture(bundle, shipped["pictures"][0])
+    image = DecodedGallery(bundle.examples)[shipped["pictures"][0]]
     close(shipped["reading"], read_image(reader, image, shipped["reading"]["way"]))
 
 
@@ -77,15 +90,34 @@ def test_the_page_shows_it_without_a_model(made, monkeypatch):
     assert compared.data["counts"] == [len(compared.reference), len(compared.new)] == [10, 10]
 
 
-@pytest.mark.parametrize(("ps", "chosen"), [((0.6, 0.05), 1), ((0.6, 0.5, 0.2, 0.4), 2)])
-def test_the_first_drawing_that_makes_a_difference_is_planted(made, monkeypatch, ps, chosen):
-    bundle = replace(load_bundle(made[0]), texts=["nothing drawn"] * 8)
-    words, left = marks(bundle.texts), list(ps)
-    assert len(set(words)) == 4
-    monkeypatch.setattr(module, "read_shift", lambda *sets: {"p": left.pop(0)})
-    shipped = module._shift(bundle, made[1])
-    assert (shipped["word"], shipped["reading"]) == (words[chosen], {"p": ps[chosen]})
-    assert not left
+def test_the_first_drawing_that_makes_a_difference_is_planted_else_the_nearest(made):
+    bundle, lens = load_bundle(made[0]), made[1]
+    bundle = replace(bundle, texts=["nothing drawn"] * 8)
+    gallery = DecodedGallery(bundle.examples)
+    images = [gallery[number] for number in bundle.examples]
+    profiler, pool = Profiler(lens, bundle), EmbeddedTextPool.of(bundle)
+    p_values = {}
+    for word in marks(bundle.texts):
+        reference, new, _ = planted_mark(images, bundle.texts, word)
+        p_values[word] = read_shift(profiler, pool, reference, new)["p"]
+    significant = [word for word, p in p_values.items() if p <= LEVEL]
+    shipped = planted_shift(ConceptReader(lens, bundle), gallery)
+    assert shipped["word"] == (significant or [min(p_values, key=p_values.get)])[0]
+    assert shipped["reading"]["p"] == p_values[shipped["word"]]
+
+
+def test_class_pairs_come_in_the_order_of_their_cue_scores(made):
+    bundle, lens = load_bundle(made[0]), made[1]
+    clip, named = lens.clip, ["a cat", "dog", "a horse", "an automobile", "ship", "truck"]
+    bundle = replace(bundle, texts=[*named, *bundle.texts[len(named) :]])
+    known = [("cat", "dog"), ("horse", "automobile"), ("ship", "truck")]
+    rules = CueFilter(ClipSimilarity(clip, bundle.text_embeddings))
+    scores = {}
+    for pair in known:
+        request = CueRequest(*pair, words=8, method=strongest(bundle), rules=rules)
+        scores[pair] = sum(cue.score for cue in find_cues(bundle, clip, request).positive)
+    assert class_pairs(bundle, clip) == sorted(known, key=scores.get, reverse=True)
+    assert class_pairs(replace(bundle, texts=["red"] * 8), clip) == []
 
 
 def test_a_word_without_a_drawing_is_refused():
@@ -115,7 +147,8 @@ def test_what_has_not_the_form_of_an_example_is_left_out(made, wrong):
 def test_bundles_without_examples_open_without_them(made):
     folder, lens = made
     bundle = load_bundle(folder)
-    assert opening(replace(bundle, config=replace(bundle.config, shared_bias=True)), lens) == {}
+    shared = replace(bundle, config=replace(bundle.config, shared_bias=True))
+    assert with_opening(shared, lens).opening == {}
     session = BundleSession("tiny", folder, replace(bundle, opening={}))
     assert opening_concepts(session) is None
     assert opening_shift(session) is None
@@ -140,11 +173,12 @@ def test_pictures_in_which_the_caption_is_found_come_first(made):
     folder, lens = made
     bundle = load_bundle(folder)
     reader = ConceptReader(lens, bundle)
-    order = best_read(reader, "dense", list(bundle.examples))
-    said = read_image(reader, picture(bundle, order[-1]), "dense")["concepts"][0]["text"]
+    gallery = DecodedGallery(bundle.examples)
+    order = best_read(reader, "dense", gallery, list(bundle.examples))
+    said = read_image(reader, gallery[order[-1]], "dense")["concepts"][0]["text"]
     captions = [""] * len(bundle.examples)
     captions[list(bundle.examples).index(order[-1])] = f"a picture of {said}"
     known = replace(bundle, examples=replace(bundle.examples, captions=tuple(captions)))
-    again = best_read(ConceptReader(lens, known), "dense", list(bundle.examples))
+    again = best_read(ConceptReader(lens, known), "dense", gallery, list(bundle.examples))
     assert again[0] == order[-1]
     assert again[1:] == order[:-1]

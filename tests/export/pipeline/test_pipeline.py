@@ -26,19 +26,21 @@ from clipneurons.bundle.folders import CHECKSUMS
 from clipneurons.lens.make import make_lens
 from clipneurons.statistics.effect_statistics import collect_statistics
 from clipneurons.text.pools import VOCABULARY
-from export import make_bundle
 from export.__main__ import main
+from export.common import pursuit
 from export.common.errors import UserError
 from export.common.settings import Settings, Shard
+from export.common.state import State
 from export.data.file_sources import FolderSource
 from export.data.loader import batches
 from export.evaluation import fidelity as fidelity_module
 from export.evaluation.zero_shot import class_embeddings
+from export.pipeline import decomposition
 from export.pipeline import passes as pipeline
-from export.pipeline import phrases
-from export.pipeline.checkpoints import ScoreCache, State
+from export.pipeline import run as run_module
 from export.pipeline.inputs import default_texts
 from export.pipeline.passes import Passes, merge_effects, merge_means
+from export.pipeline.score_cache import ScoreCache
 from tests.helpers.tiny import RESNET, VIT, WORDS, tiny_clip, tiny_model_folder
 
 ROOT = Path(__file__).parents[3]
@@ -138,11 +140,11 @@ def test_directions_are_pursued_once_for_phrases_and_figures(place, tmp_path, mo
     out = tmp_path / "b"
     line = [*figured(place, out), "--quiet"]
     with monkeypatch.context() as killed:
-        killed.setattr(make_bundle, "fidelity", lambda *_, **__: 1 / 0)
+        killed.setattr(run_module, "fidelity", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             main(line)
     with monkeypatch.context() as kept:
-        for module in (phrases, fidelity_module):
+        for module in (decomposition, fidelity_module):
             kept.setattr(module, "pursue", lambda *_: pytest.fail("pursued again"))
         assert main(line) == 0
     bundle, clip = load_bundle(out), tiny_clip(tmp_path / "model")
@@ -151,8 +153,8 @@ def test_directions_are_pursued_once_for_phrases_and_figures(place, tmp_path, mo
     figures = fidelity_module.fidelity(bundle, clip, source, classifier, batch=4)
     assert bundle.metrics["fidelity"] == bundle.metrics["fidelity"] | figures
     for layer, arrays in bundle.layers.items():
-        texts = phrases.unit_rows(bundle.text_embeddings, False)
-        alone = phrases.pursue(arrays.directions, texts, (3,), "").strongest_first(3)
+        texts = pursuit.unit_rows(bundle.text_embeddings, False)
+        alone = pursuit.pursue(arrays.directions, texts, (3,), "").strongest_first(3)
         assert torch.equal(arrays.indices, alone[0]), layer
         torch.testing.assert_close(arrays.coefficients, alone[1], rtol=1e-6, atol=1e-7)
 
@@ -225,8 +227,8 @@ def test_stopped_after_any_batch_it_ends_the_same(place, tmp_path, cache, monkey
         return Passes(lens, source, settings, folder, cache=cache, **options)
 
     def whole(run):
-        merged = merge_means([run.means()], run.total)
-        return merged.to_bytes(), run.effects(merged).to_bytes()
+        means = merge_means([run.means()], run.total)
+        return means.state().to_bytes(), run.effects(means).state().to_bytes()
 
     expected = whole(passes(tmp_path / "straight"))
     for stop in range(1, 7):
@@ -569,7 +571,7 @@ def test_a_changed_model_card_is_taken_in_but_not_changed_weights(place, tmp_pat
     assert "Tiny, again" in load_bundle(out).card
     tiny_model_folder(out, VIT, seed=5)
     capsys.readouterr()
-    assert main(["reseal", "--bundle", str(out), "--device", "cpu"]) == 2
+    assert main(["refresh-card", "--bundle", str(out), "--device", "cpu"]) == 2
     assert "weights" in capsys.readouterr().err
 
 
@@ -611,9 +613,9 @@ def test_merging_wants_every_batch_once(place, tmp_path):
         Passes(lens, source, settings, tmp_path / str(i), Shard(i, 2), cache=False)
         for i in range(2)
     ]
-    states = [part.means() for part in parts]
+    first = [part.means() for part in parts]
     with pytest.raises(UserError, match="2 of 3 batches"):
-        merge_means(states[:1], 3)
-    merged = merge_means(states, 3)
-    statistics = merge_effects(lens, merged, settings, [p.effects(merged) for p in parts])
+        merge_means(first[:1], 3)
+    means = merge_means(first, 3)
+    statistics = merge_effects([part.effects(means) for part in parts])
     assert statistics[1].count == 40

@@ -10,7 +10,7 @@ from clipneurons.bundle.weaker_images import FEW, MIDDLE, PAD, sampled
 from clipneurons.concepts.concepts import ConceptReader
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
-from export.pipeline.opening import picture
+from export.pipeline.gallery import DecodedGallery
 from export.pipeline.weaker_images import least, shares_below, with_weaker_images
 from tests.helpers.tiny import tiny_bundle_folder
 
@@ -68,9 +68,10 @@ def made(request, tmp_path_factory):
     folder = tiny_bundle_folder(tmp_path_factory.mktemp("weaker") / "tiny", kind=request.param)
     bundle = load_bundle(folder)
     lens = make_lens(load_clip(folder, device="cpu"), bundle.config.layers)
-    reader, norms = ConceptReader(lens, bundle), {layer: [] for layer in bundle.layers}
+    reader, gallery = ConceptReader(lens, bundle), DecodedGallery(bundle.examples)
+    norms = {layer: [] for layer in bundle.layers}
     for image in sampled(bundle.examples):
-        pixels = lens.clip.preprocess(picture(bundle, image))[None]
+        pixels = lens.clip.preprocess(gallery[image])[None]
         for layer, effects in reader(pixels)[1].items():
             norms[layer].append(effects.norms[0])
     norms = {layer: torch.stack(rows) for layer, rows in norms.items()}
@@ -84,7 +85,7 @@ def made(request, tmp_path_factory):
     bundle = replace(
         bundle, layers=layers, config=replace(bundle.config, norm_edges=tuple(edges.tolist()))
     )
-    return with_weaker_images(bundle, lens), norms
+    return with_weaker_images(bundle, reader, gallery), norms
 
 
 def test_images_are_chosen_by_the_models_own_effects(made):

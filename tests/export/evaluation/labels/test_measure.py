@@ -10,9 +10,9 @@ import torch
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.labels.assess import DECOMPOSITION
 from export.__main__ import main
+from export.common.kept_batches import KeptBatches
+from export.common.state import State
 from export.evaluation.labels import figures, recordings
-from export.pipeline.checkpoints import State
-from export.pipeline.kept_batches import KeptBatches
 from research.papers import command as papers
 from research.papers.experiments import labels as experiment
 from tests.helpers.tiny import tiny_bundle_folder, tiny_model_folder

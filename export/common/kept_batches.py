@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import Tensor
 
-from export.pipeline.checkpoints import State
+from export.common.state import State
 
 
 @dataclass(frozen=True)

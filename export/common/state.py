@@ -6,19 +6,16 @@ Safetensors with a JSON note; written in one step, so that a kill leaves the las
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
 from clipneurons.bundle.folders import write_atomic
-from clipneurons.lens.contributions import Contributions, ScoredContributions
 
 
 @dataclass(frozen=True)
@@ -58,47 +55,3 @@ class State:
 def by_layer(states: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors of all layers under `layer{l}.` names."""
     return {f"layer{layer}.{k}": v for layer, state in states.items() for k, v in state.items()}
-
-
-class ScoreCache:
-    """Scores of every batch on disk, so that the second pass needs neither images nor model.
-
-    A file that a kill or a full disk left unusable counts as absent.
-    """
-
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        self.folder, self.device = folder, device
-
-    def put(self, number: int, ids: Tensor, layers: Mapping[int, Contributions]) -> None:
-        """Keep the scores (and shared bias) of batch `number`."""
-        tensors = {"ids": ids}
-        for layer, mine in layers.items():
-            tensors[f"layer{layer}.scores"] = mine.scores
-            if mine.bias is not None:
-                tensors[f"layer{layer}.bias"] = mine.bias
-        path = self._path(number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")  # not flushed: a lost batch is computed again
-        temporary.write_bytes(State(tensors).to_bytes())
-        os.replace(temporary, path)
-
-    def has(self, number: int) -> bool:
-        """Whether `get` will succeed."""
-        try:
-            with safe_open(self._path(number), "pt") as file:
-                return "ids" in file.keys()  # noqa: SIM118 (no mapping)
-        except (OSError, SafetensorError):
-            return False
-
-    def get(self, number: int, directions: Mapping[int, Any]) -> tuple[Tensor, dict]:
-        """Image ids and contributions of batch `number`."""
-        state = State.load(self._path(number), self.device)
-        layers = {
-            layer: ScoredContributions(state.of(layer)["scores"], d, state.of(layer).get("bias"))
-            for layer, d in directions.items()
-            if state.of(layer)
-        }
-        return state.tensors["ids"].cpu(), layers
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:07d}.safetensors"

@@ -1,8 +1,9 @@
-"""Thumbnails of the images that units respond to most, as the model sees them."""
+"""The gallery: thumbnails of the images that units respond to most, as the model sees them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from io import BytesIO
 
 import torch
@@ -39,32 +40,32 @@ def choose(statistics: Mapping[int, UnitStatistics], per_unit: int) -> list[int]
     return list(chosen)
 
 
-def gallery(clip: ClipModel, source: Source, ranked: list[int], budget: int) -> Examples:
+def make_gallery(clip: ClipModel, source: Source, ranked: list[int], budget: int) -> Examples:
     """Thumbnails of the first images of `ranked` that fit into `budget` bytes."""
     if not ranked:
         return Examples.build({}, {})
     trial = _thumbnails(clip, source, ranked[:16])
     mean = sum(len(webp) for webp, _ in trial.values()) / max(len(trial), 1)
-    found = trial | _thumbnails(clip, source, ranked[16 : int(1.25 * budget / max(mean, 1))])
-    pictures, captions, used = {}, {}, 0
+    thumbnails = trial | _thumbnails(clip, source, ranked[16 : int(1.25 * budget / max(mean, 1))])
+    kept, captions, used = {}, {}, 0
     for image in ranked:
-        webp, caption = found.get(image, (b"", ""))
+        webp, caption = thumbnails.get(image, (b"", ""))
         used += len(webp)
         if used > budget:
             break
         if webp:
-            pictures[image], captions[image] = webp, caption
-    return Examples.build(pictures, captions)
+            kept[image], captions[image] = webp, caption
+    return Examples.build(kept, captions)
 
 
 def _thumbnails(clip: ClipModel, source: Source, ids: list[int]) -> dict[int, tuple[bytes, str]]:
-    found = {}
+    thumbnails = {}
     for raw in source.raws(sorted(ids)):
-        picture = read(raw)
-        if picture.image is not None:
-            webp = encode(clip, clip.preprocess(picture.image))
-            found[picture.index] = (webp, picture.caption)
-    return found
+        entry = read(raw)
+        if entry.image is not None:
+            webp = encode(clip, clip.preprocess(entry.image))
+            thumbnails[entry.index] = (webp, entry.caption)
+    return thumbnails
 
 
 def encode(clip: ClipModel, pixels: Tensor) -> bytes:
@@ -77,3 +78,18 @@ def encode(clip: ClipModel, pixels: Tensor) -> bytes:
     buffer = BytesIO()
     image.save(buffer, "WEBP", quality=QUALITY, method=4)
     return buffer.getvalue()
+
+
+class DecodedGallery:
+    """A bundle's thumbnails as RGB images by their numbers; each is decoded once."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+        self._decode = cache(self._read)
+
+    def __getitem__(self, number: int) -> Image.Image:
+        return self._decode(number)
+
+    def _read(self, number: int) -> Image.Image:
+        with Image.open(BytesIO(self.examples[number])) as image:
+            return image.convert("RGB")
