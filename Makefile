@@ -33,7 +33,8 @@ bundles: $(VENV)/.app
 	  --storage float16 --gallery-mb 1.4 --top-k 50
 	$(VENV)/bin/python -m research segmentation objects --refined
 	for bundle in mini-vit mini-rn; do \
-	  $(VENV)/bin/python -m export evaluate --bundle artifacts/$$bundle --no-fidelity --labels --cues \
+	  $(VENV)/bin/python -m export evaluate labels --bundle artifacts/$$bundle \
+	  && $(VENV)/bin/python -m export evaluate cues --bundle artifacts/$$bundle \
 	  && $(VENV)/bin/python -m research concepts --bundle artifacts/$$bundle \
 	  && $(VENV)/bin/python -m export refresh-card --bundle artifacts/$$bundle --opening || exit 1; \
 	done

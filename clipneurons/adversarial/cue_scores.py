@@ -150,7 +150,7 @@ def _by_labels(bundle: Bundle, request: CueRequest, difference: Tensor) -> Phras
     if not bundle.labels:
         raise ValueError(
             f"the method {TESTED_LABELS!r} needs a bundle whose labels were tested "
-            "(python -m export evaluate --labels): use another method"
+            "(python -m export evaluate labels): use another method"
         )
     every = dense_effects(bundle, request.layers)
     labels = [bundle.labels[layer] for layer in request.layers]
@@ -200,7 +200,7 @@ def _recordings(bundle: Bundle, request: CueRequest) -> CueRecordings:
     if bundle.cues is None:
         raise ValueError(
             f"the method {request.method!r} needs a bundle with pictures of its phrases read "
-            "(python -m export evaluate --cues): use another method"
+            "(python -m export evaluate cues): use another method"
         )
     return bundle.cues
 

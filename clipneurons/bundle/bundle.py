@@ -51,8 +51,8 @@ from clipneurons.bundle.weaker_images import sampled
 class Bundle:
     """A whole artifact in memory, float32 on the CPU; change one with `dataclasses.replace`.
 
-    `labels` is empty where they were not tested (`python -m export evaluate --labels`), `cues` is
-    None where no pictures of them were read (`--cues`); `opening` holds what a page can show
+    `labels` is empty where they were not tested (`python -m export evaluate labels`), `cues` is
+    None where no pictures of them were read (`evaluate cues`); `opening` holds what a page can show
     before the model is loaded (`export.pipeline.opening`).
     """
 

@@ -1,4 +1,7 @@
-"""`python -m export evaluate`: what a bundle keeps of its model, into `metrics.json`."""
+"""`python -m export evaluate fidelity|labels|cues`: what a bundle keeps of its model, measured.
+
+The figures go into `metrics.json` and the model card; labels and cues also into the bundle.
+"""
 
 from __future__ import annotations
 
@@ -10,82 +13,90 @@ from dataclasses import replace
 from clipneurons.text.templates import TEMPLATES
 from export.common.errors import UserError
 from export.common.flags import positive
-from export.common.settings import DEFAULT_MODEL, Settings
-from export.evaluation import flags
+from export.common.settings import DEFAULT_MODEL, LABEL_SCENES, Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of `evaluate`."""
-    add = parser.add_argument
-    add("--bundle", default=DEFAULT_MODEL, help="the bundle's folder (default: %(default)s)")
-    add("--images", help="images to classify, as in `run` (default: held-out scenes)")
-    add("--split", help="of a data set that has splits; of a folder, its subfolder")
-    add("--limit", type=positive, help="use the first LIMIT images (default: all)")
-    add("--templates", choices=tuple(TEMPLATES), help="prompts of the classes; simple has 7,"
-        " openai 80 (default: photo for a bundled model and for segmentation, siglip for a"
-        " SigLIP, else simple)"
-    )  # fmt: skip
-    add("--batch", type=positive, default=64, help="images a batch (default: %(default)s)")
-    add("--workers", type=positive, default=2, help="decoding threads (default: %(default)s)")
-    add("--device", help="default: cuda where there is one, else cpu")
-    add(
-        "--no-fidelity",
-        dest="fidelity",
-        action="store_false",
-        help="leave these figures as they are",
-    )
-    add(
-        "--labels", action="store_true", help="also test the words of every unit, and keep the best"
-    )
-    flags.labels(parser)
-    add("--cues", action="store_true", help="also read pictures of every phrase that can be drawn,"
-        " and keep what the units do: cues for adversarial pictures"
-    )  # fmt: skip
+    """The three parts of `evaluate`, each with its own flags."""
+    parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
+    for name, about, add_flags, measure in (
+        ("fidelity", "classify images with the effects of each layer replaced", _fidelity_flags,
+         _fidelity),
+        ("labels", "test the label of every unit, and keep the best", _label_flags, _labels),
+        ("cues", "read images of every text that can be drawn, and keep the effects", None, _cues),
+    ):  # fmt: skip
+        part = parts.add_parser(name, help=about, description=about)
+        add = part.add_argument
+        add("--bundle", default=DEFAULT_MODEL, help="the bundle's folder (default: %(default)s)")
+        add("--device", help="default: cuda where there is one, else cpu")
+        if add_flags:
+            add_flags(part)
+        part.set_defaults(measure=measure)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, and write."""
+    """Measure one part, print it, and write it into the bundle."""
     from clipneurons.bundle.bundle import load_bundle
     from clipneurons.bundle.config import METRICS
-    from export.evaluation import cues
-    from export.evaluation.fidelity import check_bias, fidelity
-    from export.evaluation.fidelity_words import in_words
-    from export.evaluation.labels import figures as label_figures
-    from export.evaluation.labels import measure as labels
-    from export.evaluation.zero_shot import class_embeddings, templates_of
-    from export.pipeline.update_bundle import local_folder, open_model, rewrite
+    from export.pipeline.update_bundle import local_folder, rewrite
 
     folder = local_folder(args.bundle)
-    bundle = load_bundle(folder)
-    if args.fidelity:
-        check_bias(bundle)
-    clip = open_model(bundle, folder, args.device)
-    metrics = dict(bundle.metrics)
+    bundle, figures, lines = args.measure(load_bundle(folder), folder, args)
     command = f"python -m export {shlex.join(sys.argv[1:])}"
-    if args.fidelity:
-        source = _images(args, bundle, clip)
-        templates = templates_of(source.class_names, clip, bundle, args.templates)
-        classifier = class_embeddings(source.class_names, clip, bundle, templates)
-        metrics["fidelity"] = {"command": command, "templates": templates} | fidelity(
-            bundle, clip, source, classifier, batch=args.batch, workers=args.workers
-        )
-        print(in_words(metrics["fidelity"]))
-    if args.labels:
-        found, tested = labels.measure(bundle, clip, folder, args)
-        bundle = replace(bundle, labels=tested)
-        metrics["labels"] = {"command": command} | found
-        print(label_figures.in_words(metrics["labels"]))
-    if args.cues:
-        found, recordings = cues.measure(bundle, clip)
-        bundle = replace(bundle, cues=recordings)
-        metrics["cues"] = {"command": command} | found
-        print(cues.in_words(metrics["cues"]))
+    metrics = dict(bundle.metrics) | {args.part: {"command": command} | figures}
+    print(lines)
     rewrite(replace(bundle, metrics=metrics), folder)
     print(f"written to {folder / METRICS} and the card")
     return 0
 
 
-def _images(args, bundle, clip):
+def _image_flags(parser: argparse.ArgumentParser, images: str, limit: str) -> None:
+    add = parser.add_argument
+    add("--images", help=f"as in `run` (default: {images})")
+    add("--split", help="of a data set that has splits; of a folder, its subfolder")
+    add("--limit", type=positive, help=limit)
+    add("--batch", type=positive, default=64, help="images a batch (default: %(default)s)")
+    add("--workers", type=positive, default=2, help="decoding threads (default: %(default)s)")
+
+
+def _fidelity_flags(parser: argparse.ArgumentParser) -> None:
+    _image_flags(parser, "held-out scenes", "use the first LIMIT images (default: all)")
+    parser.add_argument("--templates", choices=tuple(TEMPLATES), help="prompts of the classes;"
+        " simple has 7, openai 80 (default: photo for a bundled model, siglip for a SigLIP, else"
+        " simple)")  # fmt: skip
+
+
+def _label_flags(parser: argparse.ArgumentParser) -> None:
+    _image_flags(
+        parser, "scenes and photographs that the bundle did not see",
+        f"images, at least 100 (default: all; of scenes {LABEL_SCENES})",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--judge", help="who says what an image shows: truth (default for what ships), a folder"
+        " with another CLIP, or an open_clip name with --judge-pretrained")  # fmt: skip
+    add("--judge-pretrained", metavar="TAG", help="weights of a judge that is an open_clip name")
+    add("--allow-circular", action="store_true", help="let a model judge its own labels")
+
+
+def _fidelity(bundle, folder, args: argparse.Namespace) -> tuple:
+    """The bundle as it is, its figures, and these in words."""
+    from export.evaluation.fidelity import check_bias, fidelity
+    from export.evaluation.fidelity_words import in_words
+    from export.evaluation.zero_shot import class_embeddings, templates_of
+    from export.pipeline.update_bundle import open_model
+
+    check_bias(bundle)
+    clip = open_model(bundle, folder, args.device)
+    source = _heldout(bundle, clip, args)
+    templates = templates_of(source.class_names, clip, bundle, args.templates)
+    classifier = class_embeddings(source.class_names, clip, bundle, templates)
+    figures = {"templates": templates} | fidelity(
+        bundle, clip, source, classifier, batch=args.batch, workers=args.workers
+    )
+    return bundle, figures, in_words(figures)
+
+
+def _heldout(bundle, clip, args: argparse.Namespace):
     from export.data.dataset import Limited
     from export.data.open_source import shipped_spec
     from export.pipeline.inputs import heldout_images
@@ -93,7 +104,24 @@ def _images(args, bundle, clip):
     images = args.images or shipped_spec(bundle.config.data.name)
     if not images:
         raise UserError("--images is needed: which images should be classified?")
-    settings = Settings(images=images, split=args.split, limit=args.limit)
-    source = heldout_images(settings, clip)
-    small = args.limit and args.limit < len(source)
-    return Limited(source, args.limit) if small else source
+    source = heldout_images(Settings(images=images, split=args.split, limit=args.limit), clip)
+    return Limited(source, args.limit) if args.limit and args.limit < len(source) else source
+
+
+def _labels(bundle, folder, args: argparse.Namespace) -> tuple:
+    """The bundle with tested labels, their figures, and these in words."""
+    from export.evaluation.labels.figures import in_words
+    from export.evaluation.labels.measure import measure
+    from export.pipeline.update_bundle import open_model
+
+    figures, labels = measure(bundle, open_model(bundle, folder, args.device), folder, args)
+    return replace(bundle, labels=labels), figures, in_words(figures)
+
+
+def _cues(bundle, folder, args: argparse.Namespace) -> tuple:
+    """The bundle with recorded cues, how many, and this in words."""
+    from export.evaluation.cues import in_words, measure
+    from export.pipeline.update_bundle import open_model
+
+    figures, recordings = measure(bundle, open_model(bundle, folder, args.device))
+    return replace(bundle, cues=recordings), figures, in_words(figures)

@@ -24,10 +24,10 @@ def measure(bundle: Bundle, clip: ClipModel) -> tuple[dict[str, Any], CueRecordi
     try:
         painter = pictogram_composer(max(clip.image_size))
     except FileNotFoundError as error:
-        raise UserError(f"--cues needs pictograms to draw: {error}") from None
+        raise UserError(f"cues need pictograms to draw: {error}") from None
     drawn = {painter.concept(text) for text in bundle.texts} - {None}
     if not drawn:
-        raise UserError("--cues: there is a pictogram of none of the bundle's texts")
+        raise UserError("there is a pictogram of none of the bundle's texts")
     print(f"cues     {len(drawn):,} of the texts are drawn, {PICTURES * len(drawn):,} pictures")
     lens = make_lens(clip, bundle.config.layers)
     with tqdm(total=len(drawn), desc="pictures", unit="cues", leave=False, disable=None) as bar:

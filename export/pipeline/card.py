@@ -97,7 +97,7 @@ def _phrases(bundle: Bundle, layer: int, unit: int, count: int) -> str:
 
 def _fidelity(figures: Mapping | None) -> str:
     if not figures:
-        return "Not measured; `python -m export evaluate --bundle FOLDER` does."
+        return "Not measured; `python -m export evaluate fidelity --bundle FOLDER` does."
     known = "accuracy" in figures["baseline"]
     choice = f"{figures['classes']:,} classes" if known else "a choice among the bundle's texts"
     if known:
@@ -137,7 +137,7 @@ def labels_tested(found: Mapping | None) -> bool:
 def _labels(found: Mapping | None) -> str:
     """How well labels predict units, every method beside its rivals."""
     if not labels_tested(found):
-        return "Not tested; `python -m export evaluate --bundle FOLDER --labels` does."
+        return "Not tested; `python -m export evaluate labels --bundle FOLDER` does."
     lines = [
         f"From what {found['judge']} says of an image, a unit's words predict its effect there; the"
         f" correlation over {found['tested_on']:,} images ({found['images']}) that neither the"

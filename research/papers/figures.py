@@ -235,7 +235,7 @@ ROWS = (
     Row("share of that lost without the second-order effects of the later half of the layers, "
         "which the training asked for: Caltech-101, openmoji", _lost),
     Row("how well a unit's words predict its effect (correlation, mean over units)", _labels,
-        "export evaluate --no-fidelity --labels --bundle ..."),
+        "export evaluate labels --bundle ..."),
     Row("concepts of scenes and photographs by what neurons write from each place, recall@10, %",
         _concepts, "research concepts --bundle ..."),
     Row("segmentation of scenes, mIoU", _segmentation, "research papers --only segmentation"),

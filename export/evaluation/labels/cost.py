@@ -1,4 +1,4 @@
-"""What `evaluate --labels` will need, said before it begins."""
+"""What `evaluate labels` will need, said before it begins."""
 
 from __future__ import annotations
 

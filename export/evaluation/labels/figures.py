@@ -1,4 +1,4 @@
-"""Figures of `evaluate --labels` over all units together, and these in words."""
+"""Figures of `evaluate labels` over all units together, and these in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m export evaluate --labels`: how far the words of every unit can be trusted.
+"""`python -m export evaluate labels`: how far the words of every unit can be trusted.
 
 Labels are written in several ways on some images, the best way is chosen on others, and all are
 tested on the rest: by how well a judge's view of the images, put through the words, predicts what
@@ -24,9 +24,9 @@ from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.common.kept_batches import KeptBatches
 from export.common.models import open_clip_model
+from export.common.settings import LABEL_SCENES
 from export.data.open_source import HELD_OUT, open_source, shipped_spec
 from export.evaluation.fidelity import check_bias
-from export.evaluation.flags import LABEL_SCENES
 from export.evaluation.labels.columns import by_layer
 from export.evaluation.labels.cost import in_advance
 from export.evaluation.labels.figures import figures
@@ -97,14 +97,14 @@ def _assessed(bundle: Bundle, parts: Parts) -> Assessment:
 
 def _source(bundle: Bundle, clip: ClipModel, args: argparse.Namespace):
     # Of what ships it is known what it shows, and no judge is better.
-    scenes = args.label_images or LABEL_SCENES
+    scenes = args.limit or LABEL_SCENES
     usual = shipped_spec(bundle.config.data.name, scenes, HELD_OUT)
     if not (args.images or usual):
         raise UserError("--images is needed: on which images should the labels be tested?")
     return open_source(
         args.images or usual,
         split=args.split,
-        limit=(args.label_images or args.limit) if args.images else None,
+        limit=args.limit if args.images else None,
         seed=_SEED,
         image_size=max(clip.image_size),
     )

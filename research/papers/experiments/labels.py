@@ -19,7 +19,7 @@ _COMPARED = (DECOMPOSITION, DISSECT, NEAREST, SHUFFLED)
 
 
 def measure(context: EvaluationContext) -> dict:
-    """The figures that `export evaluate --labels` left in the bundle; it takes minutes itself."""
+    """The figures that `export evaluate labels` left in the bundle; it takes minutes itself."""
     return {
         "kind": context.bundle.config.kind,
         "found": context.bundle.metrics.get("labels"),
@@ -31,7 +31,7 @@ def report(result: Mapping) -> Section:
     found = result["found"]
     title, source = "How far a label can be trusted", "Linear Explanations (ICML 2024), 2506.05774"
     if not labels_tested(found):
-        words = "Not tested; python -m export evaluate --bundle FOLDER --labels does."
+        words = "Not tested; python -m export evaluate labels --bundle FOLDER does."
         return Section(title, source, words, [])
     low, high = _PUBLISHED[result["kind"]]
     rivals = [name for name in _COMPARED if name != found["method"]]

@@ -1,4 +1,4 @@
-"""`evaluate --cues`: what is kept is what the recorder sees, and it says what it will draw."""
+"""`evaluate cues`: what is kept is what the recorder sees, and it says what it will draw."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 
 def test_what_the_units_do_in_pictures_is_kept(folder, capsys):
-    assert main(["evaluate", "--bundle", str(folder), "--no-fidelity", "--cues"]) == 0
+    assert main(["evaluate", "cues", "--bundle", str(folder)]) == 0
     bundle = load_bundle(folder)
     said = capsys.readouterr().out
     assert f"3 of the texts are drawn, {3 * PICTURES} pictures" in said

@@ -543,7 +543,7 @@ def test_decompose_and_evaluate_change_only_their_part(place, straight, tmp_path
     assert "fidelity" not in after.metrics
     capsys.readouterr()
     images = ["--images", str(place / "pictures"), "--limit", "20", "--device", "cpu"]
-    assert main(["evaluate", "--bundle", str(other), *images]) == 0
+    assert main(["evaluate", "fidelity", "--bundle", str(other), *images]) == 0
     assert load_bundle(other).metrics["fidelity"]["count"] == 20
     said = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in said[:2]] == ["layer 1", "layer 2"]

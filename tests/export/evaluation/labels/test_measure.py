@@ -1,4 +1,4 @@
-"""`export evaluate --labels`: refusals, what it leaves in the bundle, killing and going on."""
+"""`export evaluate labels`: refusals, what it leaves in the bundle, killing and going on."""
 
 import shutil
 from dataclasses import replace
@@ -17,7 +17,7 @@ from research.papers import command as papers
 from research.papers.experiments import labels as experiment
 from tests.helpers.tiny import tiny_bundle_folder, tiny_model_folder
 
-SCENES = ["--no-fidelity", "--labels", "--images", "scenes:120", "--batch", "40"]
+SCENES = ["--images", "scenes:120", "--batch", "40"]
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,12 @@ def folder(fresh, tmp_path):
 @pytest.fixture(scope="module")
 def tested(fresh, tmp_path_factory):
     folder = shutil.copytree(fresh, tmp_path_factory.mktemp("tested") / "tiny")
-    assert main(["evaluate", "--bundle", str(folder), *SCENES]) == 0
+    assert main(["evaluate", "labels", "--bundle", str(folder), *SCENES]) == 0
     return folder
 
 
 def evaluate(folder, *more):
-    return main(["evaluate", "--bundle", str(folder), *SCENES, *more])
+    return main(["evaluate", "labels", "--bundle", str(folder), *SCENES, *more])
 
 
 def test_every_unit_has_a_label_and_its_scores(tested):
@@ -152,7 +152,7 @@ def test_another_clip_judges_and_the_same_weights_are_refused(folder, fresh, cap
 
 
 def test_too_few_images_and_images_without_truth_are_refused(folder, capsys):
-    assert evaluate(folder, "--label-images", "99") == 2
+    assert evaluate(folder, "--limit", "99") == 2
     assert "at least 100" in capsys.readouterr().err
     for number in range(100):
         (folder.parent / "pictures").mkdir(exist_ok=True)
@@ -174,8 +174,8 @@ def test_a_bundle_is_tested_on_scenes_and_photographs_it_has_not_seen(
     bundle = load_bundle(folder)
     config = replace(bundle.config, data=replace(bundle.config.data, name=data))
     save_bundle(replace(bundle, config=config), folder)
-    command = ["evaluate", "--bundle", str(folder), "--no-fidelity", "--labels"]
-    assert main([*command, "--label-images", "120"]) == 0
+    command = ["evaluate", "labels", "--bundle", str(folder)]
+    assert main([*command, "--limit", "120"]) == 0
     assert load_bundle(folder).metrics["labels"]["images"] == tested_on
     config = replace(config, data=replace(config.data, name="ImageNet"))
     save_bundle(replace(load_bundle(folder), config=config), folder)
