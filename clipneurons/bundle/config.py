@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 SCHEMA_VERSION = 1
 CONFIG, NEURONS, DECOMPOSITION = "config.json", "neurons.safetensors", "decomposition.safetensors"
@@ -28,6 +31,7 @@ CHECKPOINT_FILES = tuple(
         "vocab.json", "merges.txt", "spiece.model",
     )
 )  # fmt: skip
+_LAYERS, LARGEST_SIDE = 256, 1024
 OPTIONAL_FILES = (*MODEL_FILES, *CHECKPOINT_FILES, "skipped.csv", *ADDED_FILES)
 
 
@@ -136,7 +140,35 @@ class BundleConfig:
             )
         values["pool"] = _typed(Pool, values.get("pool"), "pool")
         values["data"] = _typed(DataSet, values.get("data"), "data")
-        return _typed(cls, values, CONFIG)
+        config = _typed(cls, values, CONFIG)
+        if wrong := config._problems():
+            raise BundleDamaged(f"{CONFIG}: {'; '.join(wrong)}. Export the bundle again")
+        return config
+
+    def _problems(self) -> list[str]:
+        """What is wrong with its values, in words."""
+        layers, edges, sides = self.layers, self.norm_edges, self.image_size
+        least_one = (self.embed_dim, self.heads, self.units_per_neuron, self.top_k, self.components)
+        rules = {
+            f"kind is {self.kind!r}": self.kind in ("vit", "resnet"),
+            f"storage is {self.storage!r}": self.storage in ("float32", "float16"),
+            f"{len(layers)} layers: expected different ones from 0 to {_LAYERS - 1}": (
+                0 < len(layers) == len(set(layers)) and all(0 <= n < _LAYERS for n in layers)
+            ),
+            f"image_size is {sides}: expected 1 to {LARGEST_SIDE} pixels": (
+                all(0 < side <= LARGEST_SIDE for side in sides)
+            ),
+            f"image_std is {self.image_std}": all(value > 0 for value in self.image_std),
+            "embed_dim, heads, units_per_neuron, top_k and components are not all 1 or more": (
+                min(least_one) >= 1
+            ),
+            f"percentile is {self.percentile}": 0 <= self.percentile <= 100,
+            "norm_edges do not rise": len(edges) > 1 and all(a < b for a, b in pairwise(edges)),
+            "counts of images and texts below 0": (
+                min(self.data.count, self.data.skipped, self.pool.count) >= 0
+            ),
+        }
+        return [wrong for wrong, holds in rules.items() if not holds]
 
 
 def check_clip(config: BundleConfig, clip: Any) -> None:
@@ -170,21 +202,58 @@ def write_json(value: Any) -> str:
 
 
 def parse_json(text: str, name: str) -> dict[str, Any]:
-    """The object in a file's text; `BundleDamaged` for anything else."""
+    """The object in a file's text; `BundleDamaged` for anything else, or numbers out of bounds."""
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BundleDamaged(f"{name} is not JSON: {error}") from None
+        value = json.loads(
+            text, parse_int=_moderate, parse_float=_moderate, parse_constant=_moderate
+        )
+    except (ValueError, RecursionError) as error:
+        reason = "its parts lie too deep" if isinstance(error, RecursionError) else error
+        raise BundleDamaged(f"{name} is not JSON: {reason}") from None
     if not isinstance(value, dict):
         raise BundleDamaged(f"{name} should hold an object, holds {type(value).__name__}")
     return value
 
 
+def _moderate(text: str) -> int | float:
+    """A number that Python's floats can hold; tokenizers write 10^30 for no limit."""
+    if len(text) > 40 or not math.isfinite(float(text)):
+        raise ValueError(f"the number {text[:20]} is out of bounds")
+    return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
 def _typed(cls: type, values: Any, where: str) -> Any:
-    """A dataclass from a JSON object; lists become tuples, names must fit exactly."""
-    names = {f.name for f in fields(cls)}
-    if not isinstance(values, dict) or set(values) != names:
+    """A dataclass from a JSON object; lists become tuples, names and types must fit exactly."""
+    hints = get_type_hints(cls)
+    if not isinstance(values, dict) or set(values) != set(hints):
         found = set(values) if isinstance(values, dict) else set()
-        missing, unknown = sorted(names - found), sorted(found - names)
+        missing, unknown = sorted(hints.keys() - found), sorted(found - hints.keys())
         raise BundleDamaged(f"{where} in {CONFIG}: missing {missing}, unknown {unknown}")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    for name, hint in hints.items():
+        if not _is(values[name], hint):
+            shown = json.dumps(values[name], default=str)
+            raise BundleDamaged(
+                f"{name} in {CONFIG} is {shown if len(shown) <= 60 else shown[:60] + '…'}: expected"
+                f" {getattr(hint, '__name__', hint) if isinstance(hint, type) else hint}"
+            )
+    return cls(**values)
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON is of the type that a dataclass names."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        parts = parts[:1] * len(value) if isinstance(value, tuple) and parts[1:] == (...,) else parts
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(parts)
+            and all(map(_is, value, parts))
+        )
+    if origin is Mapping:
+        return isinstance(value, dict) and all(_is(v, parts[1]) for v in value.values())
+    if origin is UnionType:
+        return any(_is(value, part) for part in parts)
+    if hint in (int, float):
+        return type(value) in (int, hint) and abs(value) < 2**53
+    return isinstance(value, hint)

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import open_clip
 import torch
 from jaxtyping import Int
+from open_clip.pretrained import download_pretrained_from_hf
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from clipneurons.bundle.hub import REPOSITORY
 from clipneurons.models.adapters.common import Refused
+from clipneurons.models.allowed import check_open_clip, check_tokenizer, fitting, read_json
 from clipneurons.models.anatomy import UnsupportedModel
 from clipneurons.models.configurations import anatomy_of_configuration
 from clipneurons.models.open_clip_folder import (
@@ -24,11 +27,11 @@ from clipneurons.models.open_clip_folder import (
 from clipneurons.models.transformers_clip import (
     fetch,
     is_checkpoint,
-    is_repository,
     load_checkpoint,
 )
 
 RANDOM = "random"
+_ON_HUB = "hf-hub:"  # before the name of a repository in open_clip's form
 _THAT_WORK = (
     "ViT-B-32, ViT-B-16, ViT-L-14 (openai, laion*, datacomp*, metaclip*), ViT-*-SigLIP*, "
     "PE-Core-*, EVA02-*, RN50, RN101"
@@ -44,7 +47,9 @@ class Tokenizer:
     @cached_property
     def open_clip(self) -> Callable:
         """The tokenizer itself."""
-        return open_clip.get_tokenizer(self.name)
+        from_transformers = "hf_tokenizer_name" in open_clip.get_model_config(self.name)["text_cfg"]
+        options = {"trust_remote_code": False} if from_transformers else {}
+        return open_clip.get_tokenizer(self.name, **options)
 
     def __call__(self, texts: Sequence[str]) -> Int[Tensor, "text context"]:
         """Token numbers, cleaned, cut and padded as the model was trained with."""
@@ -64,15 +69,15 @@ def open_network(model: str | Path, pretrained: str | None) -> tuple[nn.Module, 
     name = str(model)
     if name in open_clip.list_models():
         return _create_named(name, pretrained), name, Tokenizer(name)
-    if name.startswith("hf-hub:"):
-        return _create(name), name, Tokenizer(name)
+    if name.startswith(_ON_HUB):
+        return _create_from_hub(name), name, Tokenizer(name)
     if Path(name).is_dir() and is_checkpoint(Path(name)):
         network, tokenizer = load_checkpoint(Path(name))
         return network, name, tokenizer
     if Path(name).is_dir():
         name = _folder(Path(name))
-        return _create_from(Path(model), name), name, Tokenizer(name)
-    if is_repository(name):
+        return _create_from_folder(Path(model), name), name, Tokenizer(name)
+    if REPOSITORY.fullmatch(name):
         network, tokenizer = load_checkpoint(fetch(name))
         return network, name, tokenizer
     raise KeyError(
@@ -85,23 +90,48 @@ def _create(name: str, pretrained: str | None = None, **options) -> nn.Module:
     try:
         return open_clip.create_model(name, pretrained, require_pretrained=True, **options)
     except Exception as error:  # unpickling a file that holds no weights may raise anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0]
-        raise ValueError(
-            f"the weights {f'{pretrained} ' if pretrained else ''}of {name!r} could not be loaded"
-            f" ({reason}). Expected a model that is in the local cache or reachable on the Hub, or"
-            " a file or folder with its weights"
-        ) from error
+        raise _not_loaded(name, error, pretrained) from error
 
 
-def _create_from(folder: Path, name: str) -> nn.Module:
+def _create_from_hub(name: str) -> nn.Module:
+    repository = name.removeprefix(_ON_HUB)
     try:
-        if not text_owner(folder):
+        config = download_pretrained_from_hf(repository, CONFIG_FILE)
+        check_open_clip(read_json(Path(config)), name, from_hub=True)
+        weights = download_pretrained_from_hf(repository)
+    except FileNotFoundError as error:
+        raise _not_loaded(name, error) from None
+    fitting(partial(_empty, name), [Path(weights)], name)
+    return _create(name)
+
+
+def _create_from_folder(folder: Path, name: str) -> nn.Module:
+    check_open_clip(read_json(folder / CONFIG_FILE), str(folder))
+    check_tokenizer(folder)
+    try:
+        owner = text_owner(folder)
+        files = [part / WEIGHTS_FILE for part in (folder, owner) if part]
+        fitting(partial(_empty, name), files, str(folder))
+        if not owner:
             return _create(name)
         with TemporaryDirectory() as whole:
             complete(folder, Path(whole))
             return _create(f"local-dir:{whole}")
     except (OSError, SafetensorError) as error:
         raise ValueError(f"the weights of {name!r} could not be loaded ({error})") from error
+
+
+def _empty(name: str) -> nn.Module:
+    return open_clip.create_model(name, load_weights=False, pretrained_text=False, device="meta")
+
+
+def _not_loaded(name: str, error: Exception, pretrained: str | None = None) -> ValueError:
+    reason = f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0]
+    return ValueError(
+        f"the weights {f'{pretrained} ' if pretrained else ''}of {name!r} could not be loaded"
+        f" ({reason}). Expected a model that is in the local cache or reachable on the Hub, or"
+        " a file or folder with its weights"
+    )
 
 
 def _create_named(name: str, pretrained: str | None) -> nn.Module:

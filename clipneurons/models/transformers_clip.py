@@ -1,11 +1,12 @@
 """CLIP and SigLIP checkpoints of transformers, with their tokenizer and preprocessing."""
 
-import json
-import re
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import snapshot_download
@@ -14,6 +15,17 @@ from jaxtyping import Float, Int
 from open_clip.model import set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
+
+from clipneurons.models.allowed import (
+    check_colours,
+    check_tokenizer,
+    fitting,
+    plain_config,
+    read_json,
+)
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 # Of transformers, which is imported only where a checkpoint of it is opened.
 _CLASSES = ("CLIPModel", "CLIPVisionModelWithProjection", "SiglipModel", "Siglip2Model")
@@ -101,6 +113,7 @@ class TransformersTokenizer:
     """The tokenizer saved with a checkpoint; SigLIP's texts are lower-cased, all are padded."""
 
     folder: Path
+    config: PretrainedConfig
     context_length: int
     lower: bool
 
@@ -108,7 +121,9 @@ class TransformersTokenizer:
     def _own(self):
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(
+            self.folder, config=self.config, local_files_only=True, trust_remote_code=False
+        )
 
     def __call__(self, texts: Sequence[str]) -> Int[Tensor, "text context"]:
         """Token numbers, cut and padded to the length that the model was trained with."""
@@ -122,12 +137,7 @@ class TransformersTokenizer:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder holds a model saved by transformers."""
-    return (folder / "config.json").is_file() and "architectures" in _json(folder / "config.json")
-
-
-def is_repository(name: str) -> bool:
-    """Whether a name looks like ``owner/name`` on the Hub."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+    return (folder / "config.json").is_file() and "architectures" in read_json(folder / "config.json")
 
 
 def fetch(name: str) -> Path:
@@ -160,16 +170,27 @@ def load_checkpoint(folder: Path) -> tuple[TransformersClip, TransformersTokeniz
             f"{folder} holds no config.json of transformers: expected a saved CLIPModel or "
             "SiglipModel; an open_clip model on the Hub is 'hf-hub:owner/name'"
         )
-    architecture = (_json(folder / "config.json")["architectures"] or ["nothing"])[0]
+    saved = read_json(folder / "config.json")
+    named = saved["architectures"]
+    architecture = named[0] if isinstance(named, list) and named else "nothing"
     if architecture not in _CLASSES:
         raise ValueError(f"{folder} is a {architecture}: expected one of {', '.join(_CLASSES)}")
-    if not list(folder.glob("model*.safetensors")):
+    if not (weights := list(folder.glob("model*.safetensors"))):
         raise ValueError(f"{folder} holds no model.safetensors; other weights are not opened")
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(
+            f"{folder} holds an adapter beside its weights, which would not be read: merge it "
+            "first (merge_and_unload() of peft), and save the whole model"
+        )
+    check_tokenizer(folder)
+    config = plain_config(saved, architecture, str(folder))
     import transformers
 
-    model, report = getattr(transformers, architecture).from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, output_loading_info=True,
-        dtype=torch.float32,
+    kind = getattr(transformers, architecture)
+    fitting(partial(kind, config), weights, str(folder))
+    model, report = kind.from_pretrained(
+        folder, config=config, local_files_only=True, use_safetensors=True,
+        output_loading_info=True, dtype=torch.float32,
     )  # fmt: skip
     missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
     if missing:
@@ -179,20 +200,22 @@ def load_checkpoint(folder: Path) -> tuple[TransformersClip, TransformersTokeniz
     set_model_preprocess_cfg(network, asdict(preprocess))
     text = getattr(model.config, "text_config", None)
     length = 77 if text is None else text.max_position_embeddings
-    return network, TransformersTokenizer(folder, length, "Siglip" in architecture)
+    return network, TransformersTokenizer(folder, config, length, "Siglip" in architecture)
 
 
 def _preprocessing(folder: Path, size: tuple[int, int]) -> PreprocessCfg:
     """What the saved image processor does, in open_clip's words."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            saved = _json(folder / name)
-            saved = saved.get("image_processor", saved)
+            saved = read_json(folder / name)
+            saved = saved.get("image_processor") or saved
             break
     else:
         raise ValueError(
             f"{folder} holds no preprocessor_config.json: save the processor there too"
         )
+    for key in ("image_mean", "image_std"):
+        check_colours(saved.get(key), key, str(folder))
     return PreprocessCfg(
         size=size,
         mean=tuple(saved["image_mean"]),
@@ -200,10 +223,3 @@ def _preprocessing(folder: Path, size: tuple[int, int]) -> PreprocessCfg:
         interpolation=_INTERPOLATIONS.get(saved.get("resample"), "bicubic"),
         resize_mode="shortest" if saved.get("do_center_crop") else "squash",
     )
-
-
-def _json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error})") from None
