@@ -1,4 +1,4 @@
-"""The page: `python app.py [--bundle FOLDER|USER/NAME ...] [--port 7860] [--hub] [--mcp]`."""
+"""The page: `python app.py [--bundle FOLDER|USER/NAME ...] [--port 7860] [--mcp]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import importlib  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
 from contextlib import suppress  # noqa: E402
-from pathlib import Path  # noqa: E402
 from urllib.parse import parse_qs  # noqa: E402
 
 with suppress(ImportError):
@@ -22,9 +21,8 @@ with suppress(ImportError):
 
 import gradio as gr  # noqa: E402
 
-from clipneurons.bundle.bundle import load_bundle  # noqa: E402
 from clipneurons.bundle.config import BundleError  # noqa: E402
-from clipneurons.bundle.hub import NAME, resolve  # noqa: E402
+from clipneurons.bundle.hub import NAME  # noqa: E402
 from clipneurons.shipped import ARTIFACTS, TOWERS  # noqa: E402
 from tabs import (  # noqa: E402
     bundle_chooser,
@@ -37,7 +35,6 @@ from tabs import (  # noqa: E402
 )
 from tabs.edit.example import example as edit_example  # noqa: E402
 from tabs.server.events import LATEST, PRIVATE  # noqa: E402
-from tabs.server.hub_bundles import HubBundleCache  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
 from tabs.server.registry import BundleRegistry  # noqa: E402
@@ -117,7 +114,7 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
             gr.Warning(error.message)
             session, given = registry.first, {"tab": given.get("tab"), "bundle": given["bundle"]}
         asked = given.get("bundle", "")
-        named = bool(registry.hub_cache and NAME.fullmatch(asked))
+        named = bool(registry.hub and NAME.fullmatch(asked))
         layer, unit = neuron_page.start_of(session)
         layers = search.dictionary_of(session).layers
         way = given.get("by", search.DIRECTION)
@@ -169,7 +166,7 @@ def _number(text: str | None, default: int, allowed=None) -> int:
 def open_library(sources: list[str], hub: bool = False) -> BundleRegistry:
     """Sessions on the given folders and Hub repositories, or of the project's own bundles.
 
-    With `hub`, visitors may open more from the Hub.
+    With `hub`, more can be opened from the Hub on the page.
     """
     sources = sources or [
         str(ARTIFACTS / tower) for tower in TOWERS if (ARTIFACTS / tower / "config.json").is_file()
@@ -179,28 +176,16 @@ def open_library(sources: list[str], hub: bool = False) -> BundleRegistry:
             "there is no bundle to show: make one with `python -m export run`, then pass it with "
             "--bundle FOLDER"
         )
-    return BundleRegistry(
-        [open_bundle(source) for source in sources], HubBundleCache() if hub else None
-    )
+    return BundleRegistry([BundleSession.open(source) for source in sources], hub)
 
 
-def open_bundle(source: str) -> BundleSession:
-    """A bundle that the owner named: a folder, "user/name" or "user/name@revision"."""
-    folder = resolve(source)
-    bundle = load_bundle(folder)
-    if not Path(source).exists() and bundle.config.carries_model:
-        folder = resolve(source, weights=True)
-    return BundleSession(folder.resolve().name if Path(source).exists() else source, folder, bundle)
+def for_this_machine(host: str | None) -> bool:
+    """Whether nobody else is served, so that the page may open bundles from the Hub by name."""
+    return _address(host) in ("127.0.0.1", "localhost", "::1") and "SPACE_ID" not in os.environ
 
 
-def hub_allowed(asked: bool | None, host: str | None) -> bool:
-    """Whether visitors may open bundles from the Hub: on one's own machine, or if one says so."""
-    if asked is not None:
-        return asked
-    if "CLIPNEURONS_HUB" in os.environ:
-        return os.environ["CLIPNEURONS_HUB"] == "1"
-    host = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
-    return host in ("127.0.0.1", "localhost", "::1") and "SPACE_ID" not in os.environ
+def _address(host: str | None) -> str:
+    return host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
 
 
 def check_address(host: str | None, port: int | None) -> None:
@@ -208,7 +193,7 @@ def check_address(host: str | None, port: int | None) -> None:
 
     Raises `OSError` with a message for the owner.
     """
-    host = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    host = _address(host)
     try:
         family, *_, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
         socket.create_server(address[:2], family=family).close()
@@ -235,7 +220,7 @@ def serve(registry: BundleRegistry, *, block: bool = True, **options) -> gr.Bloc
             fn.concurrency_limit = AT_ONCE
     page.launch(
         theme=theme(), css=css() + edit.CSS, head=HEAD + edit.HEAD,
-        max_file_size=image_input.MAX_BYTES, ssr_mode=False, enable_monitoring=False,
+        max_file_size=image_input.MAX_BYTES, ssr_mode=False, enable_monitoring=False, share=False,
         run_history=False, footer_links=["api"], show_error=False,
         prevent_thread_lock=not block, **options,
     )  # fmt: skip
@@ -264,10 +249,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--bundle", action="append", default=[], metavar="FOLDER|USER/NAME",
         help="a bundle to show, a folder or on the Hub, may be repeated (default: the bundled "
         "ones)")  # fmt: skip
-    parser.add_argument("--hub", action=argparse.BooleanOptionalAction, default=None,
-        help="whether visitors may open bundles from the Hub by name (default: only if the page "
-        "is for this machine alone; a Space says CLIPNEURONS_HUB=1)")  # fmt: skip
-    parser.add_argument("--host", default=None, help="address to listen on (default: this machine)")
+    parser.add_argument("--host", default=None,
+        help="address to listen on (default: this machine alone, where the page also opens "
+        "bundles from the Hub by name)")  # fmt: skip
     parser.add_argument(
         "--port", type=_port, default=None, help="default: the first free from 7860"
     )
@@ -277,7 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
     say("imports")
     try:
         check_address(args.host, args.port)
-        registry = open_library(args.bundle, hub_allowed(args.hub, args.host))
+        registry = open_library(args.bundle, for_this_machine(args.host))
     except (BundleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

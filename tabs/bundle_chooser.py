@@ -27,7 +27,7 @@ _OWN = """
    of either. It prints what it will need before it begins, and goes on where it was stopped.
 2. **Show** the folder that it wrote. `--bundle` may be repeated: the bundles are then chosen at the
    top of the page.
-3. **Publish** it, if others should see it: the page opens a public repository by its name.
+3. **Publish** it, if others should see it: `--bundle user/name` shows it on any machine.
 """
 
 
@@ -52,7 +52,7 @@ def line_on(registry: BundleRegistry, key: str) -> str:
 
 
 def build(registry: BundleRegistry) -> Chooser:
-    """Components and, where the owner allows it, the events that open a bundle from the Hub."""
+    """Components and, on a page for this machine alone, the events that open one from the Hub."""
     several = len(registry.choices) > 1
     with gr.Row(elem_classes="cn-search"):
         source = gr.Dropdown(
@@ -68,7 +68,7 @@ def build(registry: BundleRegistry) -> Chooser:
         **PRIVATE,
     )  # fmt: skip
     source.input(None, [source], js="(bundle) => window.cnChosen(bundle)", **PRIVATE)
-    hub = registry.hub_cache is not None
+    hub = registry.hub
     with gr.Accordion("Use your own CLIP", open=False, elem_id="own-clip") as panel:
         gr.Markdown(_OWN, elem_classes="cn-text")
         options = dict(interactive=False, buttons=["copy"], lines=1, elem_classes="cn-command")
@@ -78,9 +78,8 @@ def build(registry: BundleRegistry) -> Chooser:
             name = gr.Textbox(
                 label="Open a published bundle from the Hugging Face Hub", elem_id="hub-name",
                 placeholder="user/name or user/name@revision", max_lines=1, max_length=250,
-                info="The name of a public repository that `export publish` made, not of a model: "
-                "its neurons have to be exported first. At most 2 GB; nothing is fetched before "
-                "you press Open.",
+                info="The name of a repository that `export publish` made, not of a model: its "
+                "neurons have to be exported first. Nothing is fetched before you press Open.",
                 scale=4, min_width=220,
             )  # fmt: skip
             go = gr.Button("Open", elem_id="hub-open", scale=1, min_width=90)
@@ -96,17 +95,15 @@ def _events(registry: BundleRegistry, name: gr.Textbox, go: gr.Button) -> None:
     def opened(name: str) -> str:
         if not name.strip():
             raise ValueError("Write which repository to open, such as user/name.")
-        name = name.strip()
-        return name if name in registry.sessions else registry.hub_cache.open(name).key
+        return registry.open(name.strip()).key
 
     def open_bundle(name: str) -> dict:
         """Fetch a bundle from the Hugging Face Hub, so that the other endpoints can be asked of it.
 
         Args:
-            name: "user/name" or "user/name@revision" of a public repository.
+            name: "user/name" or "user/name@revision".
 
-        Returns its key for the parameter `bundle`, its layers and how many units each has. The
-        server keeps few of these: open it again when it says that it is not open.
+        Returns its key for the parameter `bundle`, its layers and how many units each has.
         """
         key = opened(name)
         units = {str(k): len(v.directions) for k, v in registry[key].bundle.layers.items()}

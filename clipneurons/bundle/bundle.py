@@ -38,8 +38,14 @@ from clipneurons.bundle.config import (
 )
 from clipneurons.bundle.config import BundleError as BundleError
 from clipneurons.bundle.cue_recordings import CueRecordings
-from clipneurons.bundle.folders import CHECKSUMS, FolderDamaged, checked_files, replace_folder
-from clipneurons.bundle.hub import is_remote, resolve
+from clipneurons.bundle.folders import (
+    CHECKSUMS,
+    FolderDamaged,
+    checked_files,
+    is_snapshot,
+    replace_folder,
+)
+from clipneurons.bundle.hub import resolve
 from clipneurons.bundle.labels import LayerLabels
 from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.storage import narrow
@@ -108,7 +114,7 @@ def load_bundle(source: str | Path, cache_dir: str | Path | None = None) -> Bund
     """
     folder = resolve(source, cache_dir)
     # People edit cards on the Hub's page, which must not make a bundle useless.
-    return read_bundle(folder, (CARD,) if is_remote(folder) else ())
+    return read_bundle(folder, (CARD,) if is_snapshot(folder) else ())
 
 
 def read_bundle(folder: Path, editable: tuple[str, ...] = ()) -> Bundle:

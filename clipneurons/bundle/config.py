@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -31,7 +32,10 @@ CHECKPOINT_FILES = tuple(
         "vocab.json", "merges.txt", "spiece.model",
     )
 )  # fmt: skip
-_LAYERS, LARGEST_SIDE = 256, 1024
+# Neither "." nor "..", no "/": what passes is a part of no path on this machine.
+PART = r"[A-Za-z0-9_][\w.-]{0,95}"
+_MODEL = re.compile(rf"\.|\./{CHECKPOINT}|{PART}|(hf-hub:)?{PART}/{PART}", re.ASCII)
+_LAYERS, _LARGEST_SIDE = 256, 1024
 OPTIONAL_FILES = (*MODEL_FILES, *CHECKPOINT_FILES, "skipped.csv", *ADDED_FILES)
 
 
@@ -150,13 +154,16 @@ class BundleConfig:
         layers, edges, sides = self.layers, self.norm_edges, self.image_size
         least_one = (self.embed_dim, self.heads, self.units_per_neuron, self.top_k, self.components)
         rules = {
+            f"model is {self.model!r}: expected a name, or the bundle's own": (
+                _MODEL.fullmatch(self.model) is not None
+            ),
             f"kind is {self.kind!r}": self.kind in ("vit", "resnet"),
             f"storage is {self.storage!r}": self.storage in ("float32", "float16"),
             f"{len(layers)} layers: expected different ones from 0 to {_LAYERS - 1}": (
                 0 < len(layers) == len(set(layers)) and all(0 <= n < _LAYERS for n in layers)
             ),
-            f"image_size is {sides}: expected 1 to {LARGEST_SIDE} pixels": (
-                all(0 < side <= LARGEST_SIDE for side in sides)
+            f"image_size is {sides}: expected 1 to {_LARGEST_SIDE} pixels": (
+                all(0 < side <= _LARGEST_SIDE for side in sides)
             ),
             f"image_std is {self.image_std}": all(value > 0 for value in self.image_std),
             "embed_dim, heads, units_per_neuron, top_k and components are not all 1 or more": (
@@ -244,12 +251,10 @@ def _is(value: Any, hint: Any) -> bool:
     """Whether a value from JSON is of the type that a dataclass names."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is tuple:
-        parts = parts[:1] * len(value) if isinstance(value, tuple) and parts[1:] == (...,) else parts
-        return (
-            isinstance(value, tuple)
-            and len(value) == len(parts)
-            and all(map(_is, value, parts))
+        parts = (
+            parts[:1] * len(value) if isinstance(value, tuple) and parts[1:] == (...,) else parts
         )
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_is, value, parts))
     if origin is Mapping:
         return isinstance(value, dict) and all(_is(v, parts[1]) for v in value.values())
     if origin is UnionType:

@@ -7,11 +7,13 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 CHECKSUMS = "SHA256SUMS"
+_MOST_BYTES = 4 * 2**30  # of a file that is read whole; weights are not
 
 
 class FolderDamaged(ValueError):
@@ -25,46 +27,89 @@ def checked_files(
     editable: Iterable[str] = (),
     read: Iterable[str] = (),
 ) -> dict[str, bytes]:
-    """Bytes of the required files, after comparing every listed file with `SHA256SUMS`.
+    """Bytes of the required files, after comparing every file with `SHA256SUMS`.
 
     And of those optional ones in `read` that are there.
 
     A listed optional file may be absent (weights are not needed for browsing), but if it is there
-    it must be the one that was listed. Files that are not listed are not read. Those in `editable`
-    need not be as they were.
-    Raises `FolderDamaged` naming the first file that is wrong.
+    it must be the one that was listed. Files that are not listed are refused, hidden ones at the
+    top aside. Those in `editable` need be neither listed nor as they were.
+    Raises `FolderDamaged` naming the first file that is wrong; no other is opened.
     """
     required, editable, read = tuple(required), tuple(editable), tuple(read)
     known = {*required, *optional}
-    if not folder.is_dir():
-        raise FolderDamaged(f"{folder} is not a folder")
-    try:
-        listing = (folder / CHECKSUMS).read_bytes()
-    except FileNotFoundError:
-        raise FolderDamaged(f"{folder} holds no {CHECKSUMS}: this is no exported bundle") from None
-    sums = _parse(listing, folder)
+    files = regular_files(folder)
+    if CHECKSUMS not in files:
+        raise FolderDamaged(f"{folder} holds no {CHECKSUMS}: this is no exported bundle")
+    sums = _parse(_bounded_bytes(files.pop(CHECKSUMS)), folder)
     for name in required:
         if name not in sums:
             raise FolderDamaged(f"{folder}/{CHECKSUMS} does not list {name}: download it again")
+    for name in sums.keys() - known:
+        raise FolderDamaged(f"{folder}/{CHECKSUMS} lists {name!r}, which no bundle has")
+    for name in files.keys() - sums.keys() - {*editable}:
+        raise FolderDamaged(
+            f"{folder} holds {name}, which {CHECKSUMS} does not list: remove it, or download the "
+            "bundle again"
+        )
     contents = {}
     for name, expected in sums.items():
-        if name not in known:
-            raise FolderDamaged(f"{folder}/{CHECKSUMS} lists {name!r}, which no bundle has")
-        try:
-            data = (folder / name).read_bytes()
-        except FileNotFoundError:
+        if name not in files:
             if name in required:
-                raise FolderDamaged(f"{folder}/{name} is missing: download it again") from None
+                raise FolderDamaged(f"{folder}/{name} is missing: download it again")
             continue
-        found = hashlib.sha256(data).hexdigest()
+        wanted = name in required or name in read
+        data = _bounded_bytes(files[name]) if wanted else b""
+        found = hashlib.sha256(data).hexdigest() if wanted else file_sha256(files[name])
         if found != expected and name not in editable:
             raise FolderDamaged(
                 f"{folder}/{name} has SHA-256 {found[:12]}, {CHECKSUMS} says {expected[:12]}:"
                 " the file was changed or damaged, export or download it again"
             )
-        if name in required or name in read:
+        if wanted:
             contents[name] = data
     return contents
+
+
+def regular_files(folder: Path) -> dict[str, Path]:
+    """Every file in a folder by its name there, hidden ones at the top (.git, .cache) left out.
+
+    Raises `FolderDamaged` for links, pipes and devices, before anything is opened. The Hub's cache
+    is made of links: those of a snapshot may lead to the blobs beside it.
+    """
+    if not folder.is_dir():
+        raise FolderDamaged(f"{folder} is not a folder")
+    blobs = folder.resolve().parent.parent / "blobs"
+    files = {}
+    for place, folders, names in os.walk(folder):
+        if Path(place) == folder:
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            names = [name for name in names if not name.startswith(".")]
+        for path in (Path(place, name) for name in (*folders, *names)):
+            target = path
+            if path.is_symlink() and is_snapshot(folder) and path.resolve().parent == blobs:
+                target = path.resolve()
+            mode = target.lstat().st_mode
+            if stat.S_ISREG(mode):
+                files[path.relative_to(folder).as_posix()] = path
+            elif not stat.S_ISDIR(mode):
+                raise FolderDamaged(
+                    f"{path} is {'a link' if stat.S_ISLNK(mode) else 'no file'}: a bundle is made "
+                    "of plain files and folders"
+                )
+    return files
+
+
+def is_snapshot(folder: Path) -> bool:
+    """Whether a folder is a snapshot in the Hub's cache."""
+    return folder.resolve().parent.name == "snapshots"
+
+
+def _bounded_bytes(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise FolderDamaged(f"{path} has {size:,} bytes: expected at most {_MOST_BYTES:,}")
+    return path.read_bytes()
 
 
 def checksum_lines(sums: Mapping[str, str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,15 +12,14 @@ from clipneurons.bundle.config import (
     BUNDLE_FILES,
     CHECKPOINT_FILES,
     MODEL_FILES,
+    PART,
     BundleDamaged,
     BundleError,
 )
 from clipneurons.bundle.folders import CHECKSUMS
 
-# Neither "." nor "..", no further "/": a name that passes is a part of no path on this machine.
-_PART = r"[A-Za-z0-9_][\w.-]{0,95}"
-REPOSITORY = re.compile(rf"{_PART}/{_PART}", re.ASCII)
-NAME = re.compile(rf"{_PART}/{_PART}(@[A-Za-z0-9][\w./-]{{0,95}})?", re.ASCII)
+REPOSITORY = re.compile(rf"{PART}/{PART}", re.ASCII)
+NAME = re.compile(rf"{PART}/{PART}(@[A-Za-z0-9][\w./-]{{0,95}})?", re.ASCII)
 EXPECTED = "'user/name' or 'user/name@revision'"
 
 
@@ -57,81 +55,22 @@ def resolve(source: str | Path, cache_dir: str | Path | None = None, weights: bo
             f"{source} does not exist. Expected a bundle's folder, or {EXPECTED}"
             " on the Hugging Face Hub"
         )
-    return download(str(source), cache_dir, weights)
-
-
-def download(
-    name: str,
-    cache_dir: str | Path | None = None,
-    weights: bool = False,
-    most_bytes: int | None = None,
-    anonymous: bool = False,
-) -> Path:
-    """The folder of a bundle on the Hub; unlike `resolve`, it never looks for a local folder.
-
-    Args:
-        name: "user/name" or "user/name@revision".
-        cache_dir: where to keep it; by default the Hub's own cache.
-        weights: whether the model's files come too.
-        most_bytes: refuse before anything is fetched what is larger.
-        anonymous: do not use the token of who runs this, so that only public ones are seen.
-
-    Raises what `resolve` raises.
-    """
-    if not NAME.fullmatch(name):
-        raise BundleError(f"{name!r} is no name of a repository: expected {EXPECTED}")
-    repository, _, revision = name.partition("@")
+    repository, _, revision = str(source).partition("@")
     wanted = [*BUNDLE_FILES, CHECKSUMS, "skipped.csv", *ADDED_FILES]
     if weights:
         wanted += [*MODEL_FILES, *CHECKPOINT_FILES]
     with _explained(repository, revision):
-        folder = _fetch(repository, revision or None, wanted, cache_dir, most_bytes, anonymous)
+        from huggingface_hub import HfApi
+
+        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+        folder = Path(
+            api.snapshot_download(
+                repository, revision=revision or None, cache_dir=cache_dir, allow_patterns=wanted
+            )
+        )
     if not (folder / CHECKSUMS).is_file():
         raise BundleDamaged(f"the repository {repository} holds no {CHECKSUMS}: it is no bundle")
     return folder
-
-
-def download_model(
-    repository: str, files: Sequence[str], cache_dir: str | Path, most_bytes: int
-) -> Path:
-    """The named files of a public repository "user/name" that holds a model, not a bundle.
-
-    Raises what `resolve` raises for a repository that cannot be had.
-    """
-    if not REPOSITORY.fullmatch(repository):
-        raise BundleError(f"{repository!r} is no name of a repository: expected 'user/name'")
-    with _explained(repository, ""):
-        return _fetch(repository, None, list(files), cache_dir, most_bytes, anonymous=True)
-
-
-def is_remote(folder: Path) -> bool:
-    """Whether a folder is a snapshot in the Hub's cache, whose card a person may have edited."""
-    return folder.parent.name == "snapshots"
-
-
-def _fetch(
-    repository: str, revision: str | None, wanted: list[str], cache_dir, most_bytes,
-    anonymous: bool,
-) -> Path:  # fmt: skip
-    from huggingface_hub import HfApi
-
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=False if anonymous else None)
-    if most_bytes is not None:
-        # What is counted is what is fetched: the same commit.
-        revision = api.model_info(repository, revision=revision).sha
-        tree = api.list_repo_tree(repository, revision=revision, recursive=True)
-        # A folder has no size, whatever its name.
-        size = sum(getattr(entry, "size", 0) for entry in tree if entry.path in wanted)
-        if size > most_bytes:
-            raise BundleError(
-                f"{repository} holds {size / 2**20:,.0f} MB; expected at most"
-                f" {most_bytes / 2**20:,.0f} MB"
-            )
-    return Path(
-        api.snapshot_download(
-            repository, revision=revision, cache_dir=cache_dir, allow_patterns=wanted
-        )
-    )
 
 
 @contextmanager

@@ -95,8 +95,10 @@ def check_open_clip(config: dict, name: str, from_hub: bool = False) -> None:
     for place, key, value in (*_entries(settings), *_entries(preprocessing)):
         words, text = known.get((place, key)), isinstance(value, str)
         fits = words is not None and (value in words if text else _bounded(key, value))
-        if text and (key == "hf_tokenizer_name" or (key == "hf_model_name" and from_hub)):
+        if text and key in ("hf_tokenizer_name", "hf_model_name") and from_hub:
             fits = fits or REPOSITORY.fullmatch(value) is not None
+        elif text and key == "hf_tokenizer_name":
+            fits = True  # a folder's tokenizer is read from the folder, whatever its name
         elif text and key == "timm_model_name":
             fits = timm.is_model(value)
         if not fits:

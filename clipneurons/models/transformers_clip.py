@@ -137,7 +137,9 @@ class TransformersTokenizer:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder holds a model saved by transformers."""
-    return (folder / "config.json").is_file() and "architectures" in read_json(folder / "config.json")
+    return (folder / "config.json").is_file() and "architectures" in read_json(
+        folder / "config.json"
+    )
 
 
 def fetch(name: str) -> Path:

@@ -100,12 +100,10 @@ def _check_model(bundle: Bundle, folder: Path) -> None:
         if missing:
             raise UserError(f"{folder} should hold its model, but {missing[0]} is missing")
         open_model(bundle, folder, "cpu")
-    elif Path(model).exists() or (
-        bundle.config.pretrained and Path(bundle.config.pretrained).exists()
-    ):
+    elif bundle.config.pretrained and Path(bundle.config.pretrained).exists():
         raise UserError(
-            f"{folder} was made with the local file {model}, which nobody else has:"
-            " export with a named model, or with a folder that holds its weights"
+            f"{folder} was made with the local file {bundle.config.pretrained}, which nobody else "
+            "has: export with a named model, or with a folder that holds its weights"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from urllib.parse import parse_qs
 
 import gradio as gr
@@ -131,7 +132,7 @@ class Handlers:
         try:
             found = for_real(self.registry[old.bundle], old, edit_of_text(text) or old.edit)
         except ValueError as error:  # of a model whose weights cannot hold it
-            gr.Info(str(error))
+            gr.Info(escape(str(error)))
             return {"edit": text, "shares": None}
         return {"edit": text, "shares": found}
 

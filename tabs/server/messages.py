@@ -5,8 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import wraps
+from html import escape
 
 import gradio as gr
+
+
+def page_error(text: str) -> gr.Error:
+    """A message of the page, which reads messages as HTML: what a link or a bundle says is text."""
+    return gr.Error(escape(text, quote=False), print_exception=False)
 
 
 def user_errors(handler: Callable) -> Callable:
@@ -14,7 +20,7 @@ def user_errors(handler: Callable) -> Callable:
 
     def message(error: Exception) -> gr.Error:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        return gr.Error(text, print_exception=False)
+        return page_error(text)
 
     if inspect.isgeneratorfunction(handler):
 

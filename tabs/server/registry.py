@@ -4,38 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Thread
-from typing import TYPE_CHECKING
 
 import gradio as gr
 
-if TYPE_CHECKING:  # open_clip takes seconds to import: never before the page is served
-    from tabs.server.hub_bundles import HubBundleCache
+from clipneurons.bundle.config import BundleError
+from clipneurons.bundle.hub import EXPECTED, NAME
+from tabs.server.messages import page_error
 from tabs.server.session import BundleSession
 
 
 class BundleRegistry:
-    """The sessions a visitor can choose: what the server's owner named and, where the owner
-    allows it with a cache for the Hub, what visitors have opened from the Hub."""
+    """The sessions that can be chosen: what the page was started with.
 
-    def __init__(
-        self, sessions: list[BundleSession], hub_cache: HubBundleCache | None = None
-    ) -> None:
+    With `hub`, on a page for this machine alone, also what its owner opens from the Hub.
+    """
+
+    def __init__(self, sessions: list[BundleSession], hub: bool = False) -> None:
         if not sessions:
             raise ValueError("expected at least one bundle to show")
         self.sessions: dict[str, BundleSession] = {}
         for session in sessions:
             self._add(session)
-        self.hub_cache = hub_cache
+        self.hub = hub
 
-    def _add(self, session: BundleSession) -> None:
+    def open(self, name: str) -> BundleSession:
+        """The bundle "user/name" or "user/name@revision" on the Hub, opened as `--bundle` does.
+
+        Raises `BundleError` for any other name, and what `BundleSession.open` raises.
+        """
+        if not NAME.fullmatch(name):
+            raise BundleError(f"{name!r} is no name of a repository: expected {EXPECTED}")
+        return self.sessions.get(name) or self._add(BundleSession.open(name))
+
+    def _add(self, session: BundleSession) -> BundleSession:
         """A bundle named twice is there once; another of the same name is called "name (2)"."""
         name, number = session.key, 1
         while other := self.sessions.get(session.key):
             if other.folder.resolve() == session.folder.resolve():
-                return
+                return other
             number += 1
             session.key = f"{name} ({number})"
         self.sessions[session.key] = session
+        return session
 
     @property
     def first(self) -> BundleSession:
@@ -45,8 +55,7 @@ class BundleRegistry:
     @property
     def choices(self) -> list[tuple[str, str]]:
         """(title, key) of each session; the key is in titles that would be the same."""
-        opened = self.hub_cache.sessions if self.hub_cache else []
-        sessions = [*self.sessions.values(), *opened]
+        sessions = list(self.sessions.values())
         titles = [session.title for session in sessions]
         return [
             (title if titles.count(title) == 1 else f"{title} · {session.key}", session.key)
@@ -56,17 +65,11 @@ class BundleRegistry:
     def __getitem__(self, key: str | None) -> BundleSession:
         if not key:
             return self.first
-        found = self.sessions.get(key) or (self.hub_cache.get(key) if self.hub_cache else None)
-        if found is None:
-            known = ", ".join(value for _, value in self.choices)
-            more = (
-                " (or open it from the Hub first, at the top of the page)" if self.hub_cache else ""
-            )
-            raise gr.Error(
-                f"There is no bundle {key!r} here. Choose one of: {known}{more}",
-                print_exception=False,
-            )
-        return found
+        if key not in self.sessions:
+            known = ", ".join(self.sessions)
+            more = " (or open it from the Hub first, at the top of the page)" if self.hub else ""
+            raise page_error(f"There is no bundle {key!r} here. Choose one of: {known}{more}")
+        return self.sessions[key]
 
     def unasked(self, key: str | None) -> BundleSession | None:
         """A session whose model may run before a visitor asks for anything; None otherwise.

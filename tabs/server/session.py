@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from clipneurons.bundle.bundle import Bundle, read_bundle
+from clipneurons.bundle.bundle import Bundle, load_bundle
 from clipneurons.bundle.config import check_clip
+from clipneurons.bundle.hub import resolve
 from tabs.server.uploads import open_image
 
 if TYPE_CHECKING:  # open_clip takes seconds to import: never before the page is served
@@ -34,18 +35,25 @@ class BundleSession:
     with `cached`.
     """
 
-    def __init__(
-        self, key: str, folder: Path, bundle: Bundle | None = None, model: Path | None = None
-    ) -> None:
-        """`model` is where the weights lie, if not where the bundle's configuration says."""
+    def __init__(self, key: str, folder: Path, bundle: Bundle | None = None) -> None:
         self.key, self.folder = key, folder
-        self.bundle = read_bundle(folder) if bundle is None else bundle
-        self._model = model
+        self.bundle = load_bundle(folder) if bundle is None else bundle
         self._lock = RLock()
         self._locks: dict[str, RLock] = defaultdict(RLock)
         self._cached: dict[str, object] = {}
         self._thumbnails: dict[int, Tensor] = {}
         self._texts: dict[str, Tensor] = {}
+
+    @classmethod
+    def open(cls, source: str) -> BundleSession:
+        """A bundle in a folder, or "user/name" or "user/name@revision" on the Hub."""
+        folder = resolve(source)
+        bundle = load_bundle(folder)
+        if Path(source).exists():
+            return cls(folder.resolve().name, folder, bundle)
+        if bundle.config.carries_model:
+            folder = resolve(source, weights=True)
+        return cls(source, folder, bundle)
 
     @property
     def title(self) -> str:
@@ -118,7 +126,7 @@ class BundleSession:
         from clipneurons.models.clip import load_clip
 
         config = self.bundle.config
-        clip = load_clip(self._model or config.model_of(self.folder), config.pretrained)
+        clip = load_clip(config.model_of(self.folder), config.pretrained)
         check_clip(config, clip)
         return clip
 

@@ -12,6 +12,7 @@ from gradio.data_classes import ImageData
 from PIL import Image
 
 from clipneurons.images.convert import webp_uri
+from tabs.server.messages import page_error
 from tabs.server.uploads import MAX_BYTES, open_image
 
 
@@ -39,7 +40,7 @@ def _preprocess(payload: ImageData | None) -> Image.Image | None:
         # Gradio has checked that the path is one of its own uploads.
         return open_image(Path(payload.path))
     except ValueError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+        raise page_error(str(error)) from None
 
 
 # A subclass and no attribute of the instance: after an update, Gradio makes a visitor's component

@@ -8,18 +8,24 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
-from huggingface_hub.hf_api import RepoFolder
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import httpx
 
 from clipneurons.bundle.bundle import load_bundle, save_bundle
-from clipneurons.bundle.config import BUNDLE_FILES, CARD, MODEL_FILES, BundleDamaged, BundleError
+from clipneurons.bundle.config import (
+    BUNDLE_FILES,
+    CARD,
+    CONFIG,
+    MODEL_FILES,
+    BundleDamaged,
+    BundleError,
+)
 from clipneurons.bundle.folders import CHECKSUMS
 from clipneurons.bundle.hub import (
     GatedRepository,
     HubError,
     NoNetwork,
     NoSuchRepository,
-    download,
     resolve,
 )
 from export.__main__ import main
@@ -155,6 +161,10 @@ def test_the_reasons_are_told_apart(hub, folder, tmp_path, monkeypatch):
         (httpx.ConnectTimeout(""), "did not answer in time"),
         (httpx.ConnectError("[Errno -2] Name or service not known"), "is this machine connected"),
         (ConnectionRefusedError(111, "Connection refused"), "is this machine connected"),
+        (
+            HfHubHTTPError("", response=httpx.Response(500, request=httpx.Request("GET", "/"))),
+            r"trouble of its own \(status 500\)",
+        ),
         (OSError(28, "No space left on device"), "cannot be kept on this machine: no space left"),
     ],
 )
@@ -167,25 +177,6 @@ def test_failures_are_sentences(monkeypatch, error, sentence):
         resolve(REPO)
     assert REPO in str(raised.value)
     assert not any(part in str(raised.value) for part in ("Errno", "Error", "HTTP"))
-
-
-def test_trouble_of_the_hub_is_said_to_be_its_own(hub, folder, tmp_path):
-    publish(folder)
-    hub.broken = True
-    with pytest.raises(NoNetwork, match=r"trouble of its own \(status 500\)"):
-        download(REPO, tmp_path / "cache", most_bytes=2**20)
-
-
-def test_a_folder_named_like_a_file_has_no_size(hub, folder, tmp_path, monkeypatch):
-    publish(folder)
-    whole = huggingface_hub.HfApi.list_repo_tree
-
-    def with_folder(*args, **kwargs):
-        yield RepoFolder(path="skipped.csv", oid="0")
-        yield from whole(*args, **kwargs)
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_tree", with_folder)
-    assert download(REPO, tmp_path / "cache", most_bytes=2**20).is_dir()
 
 
 def test_damage_on_the_hub_is_refused(hub, folder, tmp_path):
@@ -250,7 +241,9 @@ def test_everything_is_checked_before_the_first_byte(hub, folder, capsys):
 
 def test_a_model_nobody_else_has_is_refused(hub, folder, tmp_path, capsys):
     bundle = load_bundle(folder)
-    local = replace(bundle, config=replace(bundle.config, model=str(folder)))
+    local = replace(
+        bundle, config=replace(bundle.config, model="ViT-B-32", pretrained=str(folder / CONFIG))
+    )
     save_bundle(local, tmp_path / "other")
     assert publish(tmp_path / "other") == 2
     assert "nobody else has" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from clipneurons.segmentation.segmenters import segment, segmenters
 from export.__main__ import main
 from export.common.errors import UserError
 from research.segmentation.objects import pick
-from tabs.server.hub_bundles import HubBundleCache
+from tabs.server.session import BundleSession
 from tests.clipneurons.models.test_transformers_clip import saved
 from tests.helpers.hub_standin import TOKEN, serve
 from tests.helpers.models import images
@@ -129,7 +129,7 @@ def test_the_checkpoint_travels_with_its_bundle(place, monkeypatch, tmp_path):
         }  # fmt: skip
         assert json.loads(files["config.json"])["model"] == "./model", "no path of ours"
         assert main(["verify", "user/siglip", "--device", "cpu"]) == 0
-        session = HubBundleCache().open("user/siglip")
+        session = BundleSession.open("user/siglip")
     expected = load_clip(place / "model", device="cpu")
     batch = images(2, expected)
     assert torch.equal(session.clip.encode_image(batch), expected.encode_image(batch))

@@ -1,11 +1,15 @@
-"""Which bundles a visitor is shown something of without asking."""
+"""Which bundles can be chosen, and of which something is shown without asking."""
 
 from dataclasses import replace
 
+import gradio as gr
 import pytest
+from huggingface_hub import constants
 
+from clipneurons.bundle.config import BundleError
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
+from tests.helpers.hub_standin import Repository, serve
 from tests.helpers.tiny import tiny_bundle, tiny_bundle_folder
 
 
@@ -39,3 +43,39 @@ def test_a_first_model_that_cannot_be_loaded_gives_no_example(tmp_path):
     broken = named(tmp_path, "broken", "no such architecture", "none")
     assert BundleRegistry([broken]).unasked("") is None
     assert BundleRegistry([broken]).unasked("elsewhere") is None
+
+
+def test_a_bundle_of_the_hub_can_be_chosen_once_it_was_opened(local, tmp_path, monkeypatch):
+    files = {
+        path.relative_to(local.folder).as_posix(): path.read_bytes()
+        for path in local.folder.rglob("*")
+        if path.is_file()
+    }
+    registry = BundleRegistry([local], hub=True)
+    with serve() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        hub.repositories["user/neurons"] = Repository()
+        hub.repositories["user/neurons"].commit(files)
+        with pytest.raises(gr.Error, match="open it from the Hub"):
+            registry["user/neurons"]
+        session = registry.open("user/neurons")
+        hub.log.clear()
+        assert registry.open("user/neurons") is registry["user/neurons"] is session
+        assert hub.log == [], "what is open is not asked for again"
+        assert session.clip.sha256() == local.bundle.config.weights_sha256
+        assert [key for _, key in registry.choices] == ["local", "user/neurons"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "/etc", "../x", "~/bundle", "a/b/c", "hf-hub:user/x", "user/x@../y", "u/x\n"]
+)
+def test_only_names_of_repositories_are_opened_by_name(local, name):
+    with pytest.raises(BundleError, match="expected 'user/name'"):
+        BundleRegistry([local], hub=True).open(name)
+
+
+def test_a_message_shows_what_a_link_says_as_text(local):
+    with pytest.raises(gr.Error, match="&lt;img src=x&gt;"):
+        BundleRegistry([local])["<img src=x>"]
