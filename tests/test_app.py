@@ -516,6 +516,24 @@ def test_a_port_that_is_none_is_one_line(port, capsys):
     assert "expected a port from 1 to 65535" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("host", "environment", "alone"),
+    [
+        (None, {}, True),
+        ("localhost", {}, True),
+        ("0.0.0.0", {}, False),
+        (None, {"GRADIO_SERVER_NAME": "0.0.0.0"}, False),
+        (None, {"SPACE_ID": "user/space"}, False),
+    ],
+)
+def test_a_page_served_to_others_opens_nothing_from_the_hub(monkeypatch, host, environment, alone):
+    for name in ("GRADIO_SERVER_NAME", "SPACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert app.for_this_machine(host) is alone
+
+
 def test_an_address_that_cannot_be_had_is_one_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -1001,7 +1001,7 @@ def test_a_bundle_from_the_hub_is_opened_by_its_name(visit, tmp_path):
             {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*.*")}
             | {"SHA256SUMS": (folder / "SHA256SUMS").read_bytes()}
         )
-        more = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "TMPDIR": str(tmp_path)}
+        more = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path)}
         with running_app([folder], tmp_path / "log.txt", more=more) as (address, _):
             page = visit("?bundle=user/neurons&tab=dictionary", address=address)
             page.wait_for_selector("text=open it from the Hub first")
@@ -1009,7 +1009,7 @@ def test_a_bundle_from_the_hub_is_opened_by_its_name(visit, tmp_path):
             assert page.input_value("#hub-name input, #hub-name textarea") == "user/neurons"
             page.fill("#hub-name input, #hub-name textarea", "user/nothing")
             page.click("#hub-open")
-            page.wait_for_selector("text=no public repository user/nothing")
+            page.wait_for_selector("text=nor a repository user/nothing that you can see")
             shoot(page, "hub-refused-1440")
             page.fill("#hub-name input, #hub-name textarea", "user/neurons")
             page.click("#hub-open")
