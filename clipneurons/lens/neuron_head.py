@@ -61,8 +61,17 @@ class NeuronHeadLens(RecordingLens):
     @cached_property
     def neurons(self) -> HeadDirections:
         """d: what each neuron writes to the embedding through each head."""
+        return self.written_through()
+
+    def written_through(
+        self, vectors: Float[Tensor, "unit neuron"] | None = None
+    ) -> HeadDirections:
+        """What vectors in the last stage write through each head; of each neuron by default."""
         pool, heads = self.clip.visual.attnpool, self.clip.heads
-        inner = pool.v_proj.weight.float().T.unflatten(-1, (heads, -1))  # [neuron, head, rank]
+        values = pool.v_proj.weight.float().T  # [neuron, head · rank]
+        if vectors is not None:
+            values = vectors @ values
+        inner = values.unflatten(-1, (heads, -1))  # [unit, head, rank]
         outer = pool.c_proj.weight.float().T.unflatten(0, (heads, -1))  # [head, rank, embed]
         return HeadDirections.of(inner.transpose(0, 1).contiguous(), outer)
 

@@ -84,54 +84,24 @@ class SecondOrderLens(RecordingLens):
     @cached_property
     def directions(self) -> dict[int, HeadDirections]:
         """By layer, d: what each neuron writes to the embedding through each head."""
-        return {layer: self._directions_of(layer) for layer in self.layers}
-
-    def _directions_of(self, layer: int) -> HeadDirections:
         anatomy = self.clip.anatomy
-        w_out = anatomy.mlp(layer).gained  # [neuron, width]
-        if layer == anatomy.pooling_layer:
-            return HeadDirections.of(w_out[None], anatomy.pooling.readout[None])
-        heads = anatomy.readers(layer)
-        w_value, w_output = (weight[-heads:] for weight in self._head_weights)
-
-        def values(neurons: Int[Tensor, " chosen"] | slice) -> Float[Tensor, "head chosen rank"]:
-            return torch.matmul(w_out[neurons], w_value.mT)
-
-        return HeadDirections(values, w_output, len(w_out))
+        return {
+            layer: HeadDirections.of(anatomy.mlp(layer).gained[None], anatomy.pooling.readout[None])
+            if layer == anatomy.pooling_layer
+            else self._heads.directions(anatomy.mlp(layer).gained, anatomy.readers(layer))
+            for layer in self.layers
+        }
 
     @cached_property
-    def _head_weights(
-        self,
-    ) -> tuple[Float[Tensor, "head rank width"], Float[Tensor, "head rank embed"]]:
-        """W_V diag(γ), and W_O on to the embedding, of all heads that read the neurons."""
-        anatomy = self.clip.anatomy
-        if anatomy.pooling.kind == "probe":
-            readers = [(anatomy.pooling.norm, anatomy.pooling.attention)]
-            to_embedding = after_pooling(anatomy)  # [width, embed]
-        else:
-            readers = [(block.norm, block.attention) for block in self._later_blocks]
-            to_embedding = carry(anatomy)[0]  # [width, embed]
-        w_value = [
-            attention.values if norm is None else attention.values * norm.weight
-            for norm, attention in readers
-        ]
-        w_output = [attention.written @ to_embedding for _, attention in readers]
-        return torch.cat(w_value), torch.cat(w_output)
-
-    @property
-    def _later_blocks(self) -> tuple[Block, ...]:
-        return self.clip.anatomy.blocks[self.layers[0] + 1 :]
+    def _heads(self) -> "ReadingHeads":
+        return ReadingHeads(self.clip.anatomy, self.layers[0] + 1)
 
     @property
     def recorded(self) -> list[str]:
         """Names of the tensors that :meth:`read` needs."""
-        anatomy = self.clip.anatomy
-        names = pooling_names(anatomy)
-        for mlp in map(anatomy.mlp, self.layers):
+        names = self._heads.recorded
+        for mlp in map(self.clip.anatomy.mlp, self.layers):
             names += [mlp.path, *(f"{norm.path}:input" for norm in mlp.norms)]
-        if anatomy.pooling.kind != "probe":
-            for block in self._later_blocks:
-                names += attention_names(block)
         return names
 
     def read(
@@ -141,7 +111,7 @@ class SecondOrderLens(RecordingLens):
         check_finite(representation)
         anatomy = self.clip.anatomy
         scale = SCALE / representation.norm(dim=-1)  # [image]
-        attention = self._attention_by_sigma(tensors)  # of each block [image, head, token]
+        attention = self._heads.attention_by_sigma(tensors)  # of each block [image, head, token]
         weights = torch.cat(attention, 1) * scale[:, None, None]  # [image, head, token]
         contributions = {}
         for layer in self.layers:
@@ -163,21 +133,6 @@ class SecondOrderLens(RecordingLens):
                     activations, read, directions, bias, anatomy.prefix
                 )
         return contributions
-
-    def _attention_by_sigma(
-        self, tensors: dict[str, Tensor]
-    ) -> list[Float[Tensor, "image head token"]]:
-        """a / (σ · σ_post) of each later block, or of the probe."""
-        pooled = pooling_weights(self.clip.anatomy, tensors)  # [image, reader, query]
-        if self.clip.anatomy.pooling.kind == "probe":
-            return [pooled]
-        by_block = []
-        for block in self._later_blocks:
-            attention = attention_to_values(block, tensors, pooled)[:, 0]  # [image, head, token]
-            if block.norm is not None:
-                attention = attention / block.norm.sigma(tensors[block.inputs])[:, None]
-            by_block.append(attention)
-        return by_block
 
     def _shared_bias(
         self,
@@ -220,6 +175,79 @@ class SecondOrderLens(RecordingLens):
             c = post.weight * (o - mu_post / nt_post) / sigma_post + post.bias / nt_post
             total = total + c.sum(1) @ anatomy.pooling.readout  # [image, embed]
         return total
+
+
+@dataclass(frozen=True)
+class ReadingHeads:
+    """The heads that carry what stands in the stream to the embedding.
+
+    Those of the blocks from ``first`` on, ordered by block, then head; where a probe pools the
+    final tokens, the probe's heads.
+    """
+
+    anatomy: Anatomy
+    first: int
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks whose attention reads; none where a probe does."""
+        return () if self.anatomy.pooling.kind == "probe" else self.anatomy.blocks[self.first :]
+
+    @property
+    def recorded(self) -> list[str]:
+        """Names of the tensors that :meth:`attention_by_sigma` needs."""
+        names = pooling_names(self.anatomy)
+        for block in self.blocks:
+            names += attention_names(block)
+        return names
+
+    @cached_property
+    def weights(
+        self,
+    ) -> tuple[Float[Tensor, "head rank width"], Float[Tensor, "head rank embed"]]:
+        """W_V diag(γ), and W_O on to the embedding, of all heads."""
+        anatomy = self.anatomy
+        if anatomy.pooling.kind == "probe":
+            readers = [(anatomy.pooling.norm, anatomy.pooling.attention)]
+            to_embedding = after_pooling(anatomy)  # [width, embed]
+        else:
+            readers = [(block.norm, block.attention) for block in self.blocks]
+            to_embedding = carry(anatomy)[0]  # [width, embed]
+        w_value = [
+            attention.values if norm is None else attention.values * norm.weight
+            for norm, attention in readers
+        ]
+        w_output = [attention.written @ to_embedding for _, attention in readers]
+        return torch.cat(w_value), torch.cat(w_output)
+
+    def directions(
+        self, w_out: Float[Tensor, "unit width"], heads: int | None = None
+    ) -> HeadDirections:
+        """What units that write ``w_out`` to the stream write to the embedding.
+
+        ``heads``: the last so many of them, where later blocks alone read the units.
+        """
+        w_value, w_output = (weight[-(heads or 0) :] for weight in self.weights)
+
+        def values(units: Int[Tensor, " chosen"] | slice) -> Float[Tensor, "head chosen rank"]:
+            return torch.matmul(w_out[units], w_value.mT)
+
+        return HeadDirections(values, w_output, len(w_out))
+
+    def attention_by_sigma(
+        self, tensors: dict[str, Tensor]
+    ) -> list[Float[Tensor, "image head token"]]:
+        """a / (σ · σ_post) of each block, or of the probe."""
+        pooled = pooling_weights(self.anatomy, tensors)  # [image, reader, query]
+        if self.anatomy.pooling.kind == "probe":
+            return [pooled]
+        by_block = []
+        for block in self.blocks:
+            attention = attention_to_values(block, tensors, pooled)[:, 0]  # [image, head, token]
+            if block.norm is not None:
+                attention = attention / block.norm.sigma(tensors[block.inputs])[:, None]
+            by_block.append(attention)
+        return by_block
 
 
 def _check_published(clip: ClipModel) -> None:
