@@ -209,7 +209,7 @@ class NaiveTower:
             vector = vector + fc2(self.pool_hidden)
         self.representation = self.projection(vector)
 
-    def _to_embedding(self, vector):
+    def to_embedding(self, vector):
         """A part of the pooled vector, before the norm after the pooling, in the embedding."""
         return self.projection.weight @ (self.post.gain(vector) / self.post_sigma)
 
@@ -235,7 +235,7 @@ class NaiveTower:
                 for i, a in enumerate(self.probe[head], start=first):
                     x = self.norm.gain(self._stream(layer, i, neuron))
                     x = x / self.norm.sigma(self.final[i])
-                    total = total + a * self._to_embedding(
+                    total = total + a * self.to_embedding(
                         out.weight[:, at] @ (value.weight[at] @ x)
                     )
         else:
@@ -254,7 +254,7 @@ class NaiveTower:
                     gain = 1.0 if part.inner.none else part.inner.weight[at]
                     written = part.scales[0] * (part.out.weight[:, at] @ (gain * value))
                     written = part.outer.gain(written)
-                    total = total + self._to_embedding(self.norm.gain(written))
+                    total = total + self.to_embedding(self.norm.gain(written))
         return 100 / self.representation.norm() * total
 
     def remainder(self):

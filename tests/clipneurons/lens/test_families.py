@@ -29,6 +29,7 @@ def test_effects_are_those_of_the_loops(clip):
     loops = naive(clip, batch[1])
     assert relative(representation[1], loops.representation) < 1e-5
     for layer, mine in contributions.items():
+        assert isinstance(mine, SpatialContributions) == (layer != clip.anatomy.pooling_layer)
         neurons = torch.tensor([0, 5, mine.directions.units - 1])
         found = mine.dense(neurons)[1]
         expected = torch.stack([loops.effect(layer, int(n)) for n in neurons])
@@ -51,7 +52,7 @@ def test_first_order_parts_are_the_embedding(clip):
             total = total + weight * loops.norm.gain(centred)
         if not loops.post.none:
             total = total - total.mean()
-        assert relative(effects.mlps[1, layer], loops._to_embedding(total)) < 1e-5
+        assert relative(effects.mlps[1, layer], loops.to_embedding(total)) < 1e-5
 
 
 def test_neurons_and_remainder_of_a_probe_are_the_embedding(clip):
@@ -78,15 +79,6 @@ def test_patches_add_up_to_the_first_order_parts(clip):
     patches = PatchAttribution(clip)(batch)
     assert patches.shape[1] == clip.prefix + clip.grid[0] * clip.grid[1]
     assert relative(patches.sum(1), expected.double()) < 1e-5
-
-
-def test_scores_are_the_weighted_sums_of_the_activations_they_carry(clip):
-    _, contributions = make_lens(clip, tuple(clip.anatomy.readable))(images(2, clip))
-    for layer, mine in contributions.items():
-        assert isinstance(mine, SpatialContributions) == (layer != clip.anatomy.pooling_layer)
-        if isinstance(mine, SpatialContributions):
-            scores = torch.einsum("bkt,btn->bnk", mine.weights, mine.activations)
-            assert relative(mine.scores, scores.double()) < 1e-5
 
 
 def test_an_enlarged_tower_is_read_exactly(clip):

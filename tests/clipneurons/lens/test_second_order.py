@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.second_order import SecondOrderLens, class_attention
 from clipneurons.models.hooks import record_activations
 from tests.helpers.models import images, official_clip, official_numbers, tiny_resnet, tiny_vit
@@ -50,78 +49,6 @@ def test_effects_are_those_of_the_published_code(layer):
     assert relative(effects, numbers[f"layer{layer}.phi"]) < 1e-5
 
 
-@pytest.mark.parametrize("shared_bias", [False, True])
-def test_norms_projections_and_sums_are_those_of_the_dense_effects(shared_bias):
-    clip = tiny_vit()
-    _, contributions = SecondOrderLens(clip, (0, 2), shared_bias)(images(5, clip))
-    for mine in contributions.values():
-        dense = mine.dense(torch.arange(clip.neurons))
-        vectors = torch.randn(clip.neurons, clip.embed_dim)
-        keep = torch.rand(5, clip.neurons)
-        assert relative(mine.norms(), dense.norm(dim=-1)) < 1e-5
-        assert relative(mine.project(vectors), (dense * vectors).sum(-1)) < 1e-5
-        assert relative(mine.sum(), dense.sum(1)) < 1e-5
-        assert relative(mine.sum(keep), (dense * keep[..., None]).sum(1)) < 1e-5
-        along = mine.directions.dense() @ vectors[..., None]
-        assert relative(mine.directions.along(vectors), along[..., 0]) < 1e-5
-        mean = MeanEffect(mine.scores.mean(0), mine.bias.mean(0) if mine.bias is not None else None)
-        centred = dense - dense.mean(0)
-        assert relative(mean.dense(mine.directions), dense.mean(0)) < 1e-5
-        assert relative(mine.norms(mean), centred.norm(dim=-1)) < 1e-5
-        assert relative(mine.project(vectors, mean), (centred * vectors).sum(-1)) < 1e-5
-        assert relative(mine.sum(keep, mean), (centred * keep[..., None]).sum(1)) < 1e-5
-
-
-@pytest.mark.parametrize("shared_bias", [False, True])
-@pytest.mark.parametrize("asked_for", [False, True], ids=["scores in pieces", "scores kept"])
-def test_sums_and_norms_in_pieces_are_the_loops_of_their_definitions(
-    monkeypatch, shared_bias, asked_for
-):
-    # 6 heads in two groups; pieces of at most 7 of 64 neurons.
-    monkeypatch.setattr("clipneurons.lens.directions._HEADS", 4)
-    monkeypatch.setattr("clipneurons.lens.contributions._BLOCK", {"cpu": 7 * 5 * 6})
-    clip = tiny_vit(width=16)
-    mine = SecondOrderLens(clip, (0,), shared_bias)(images(5, clip))[1][0]
-    if asked_for:
-        assert mine.scores.shape == (5, clip.neurons, mine.directions.heads)
-    weights, activations = mine.weights.double(), mine.activations.double()
-    scores = torch.zeros(5, clip.neurons, mine.directions.heads, dtype=torch.float64)
-    for image in range(5):
-        for token in range(activations.shape[1]):
-            scores[image] += activations[image, token, :, None] * weights[image, None, :, token]
-    assert relative(mine.score_sum().double(), scores.sum(0)) < 1e-6
-    mean = MeanEffect(mine.score_sum() / 5, mine.bias.mean(0) if shared_bias else None)
-    directions = mine.directions.dense().double()
-    centre = torch.einsum("nk,nkd->nd", scores.mean(0), directions)
-    sizes, seen = [], []
-    for units, piece, norms in mine.blocks(mean):
-        sizes.append(len(piece))
-        for unit, row, norm in zip(range(clip.neurons)[units], piece, norms, strict=True):
-            seen.append(unit)
-            assert relative(row.double(), scores[:, unit] - scores[:, unit].mean(0)) < 1e-5
-            for image in range(5):
-                effect = sum(
-                    scores[image, unit, head] * directions[unit, head]
-                    for head in range(mine.directions.heads)
-                )
-                bias = (mine.bias[image] - mean.bias).double() if shared_bias else 0.0
-                expected = (effect - centre[unit] + bias).norm()
-                assert abs(norm[image] - expected) < 1e-5 * max(1, expected)
-    assert seen == list(range(clip.neurons))
-    assert sizes == [7] * 9 + [1]
-    assert [group.shape for group in mine.directions.gram] == [(64, 3, 3), (64, 6, 3)]
-
-
-def test_bias_is_the_same_for_all_neurons():
-    clip = tiny_vit()
-    batch, everyone = images(3, clip), torch.arange(clip.neurons)
-    _, plain = SecondOrderLens(clip, (1,))(batch)
-    _, biased = SecondOrderLens(clip, (1,), shared_bias=True)(batch)
-    difference = biased[1].dense(everyone) - plain[1].dense(everyone)
-    assert difference[:, 0].norm() > 0.01
-    assert torch.allclose(difference, difference[:, :1].expand_as(difference), atol=1e-5)
-
-
 def test_one_pass_over_all_layers_gives_what_single_layers_give():
     clip = tiny_vit()
     batch = images(3, clip)
@@ -141,14 +68,6 @@ def test_effects_do_not_depend_on_the_batch():
     whole = lens(batch)[1][1].scores
     parts = torch.cat([lens(part)[1][1].scores for part in batch.split(4)])
     assert torch.allclose(whole, parts, rtol=1e-5, atol=1e-6)
-
-
-def test_scores_are_the_weighted_sums_of_the_activations_they_carry():
-    clip = tiny_vit()
-    _, contributions = SecondOrderLens(clip, (0, 1))(images(2, clip))
-    for mine in contributions.values():
-        scores = torch.einsum("bkt,btn->bnk", mine.weights, mine.activations)
-        assert relative(scores, mine.scores) < 1e-5
 
 
 def test_class_attention_is_that_of_the_model():

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from clipneurons.lens.contributions import ScoredContributions
+from clipneurons.lens.contributions import (
+    MeanEffect,
+    ScoredContributions,
+    SpatialContributions,
+)
+from clipneurons.lens.directions import HeadDirections
 from clipneurons.lens.make import make_lens
 from clipneurons.statistics.effect_statistics import EffectStatistics, collect_statistics
 from clipneurons.statistics.streaming.norm_histogram import NORM_BINS
@@ -123,15 +128,25 @@ def test_batches_passes_order_and_merging_do_not_matter(shared_bias):
         assert_same(shards[0].finish(), reference[2])
 
 
-def test_pieces_of_scores_do_not_matter(monkeypatch):
-    clip = tiny_vit()
-    data = images(COUNT, clip)
-    lens = make_lens(clip, (1,))
-    whole = collect_statistics(lens, batches_of(data, 8), COUNT, top_k=TOP_K, memory_budget=0)
-    monkeypatch.setattr("clipneurons.lens.contributions._BLOCK", {"cpu": 500})
-    parts = collect_statistics(lens, batches_of(data, 8), COUNT, top_k=TOP_K, memory_budget=0)
-    for layer in whole:
-        assert_same(parts[layer], whole[layer])
+def test_blocks_of_scores_do_not_matter():
+    count, neurons, heads = 48, 3000, 8
+    activations, weights = torch.randn(count, 3, neurons), torch.rand(count, heads, 3)
+    directions = HeadDirections.of(torch.randn(heads, neurons, 2), torch.randn(heads, 2, 4))
+    mean = MeanEffect(torch.randn(neurons, heads) / 8)
+
+    def statistics(batch):
+        result = EffectStatistics(mean, directions, count, TOP_K)
+        blocks = 0
+        for ids in torch.arange(count).split(batch):
+            contributions = SpatialContributions(activations[ids], weights[ids], directions)
+            result.update(contributions, ids)
+            blocks = max(blocks, len(list(contributions.blocks())))
+        return result.finish(), blocks
+
+    whole, several = statistics(count)
+    parts, one = statistics(8)
+    assert one == 1 < several
+    assert_same(parts, whole)
 
 
 def test_state_goes_on_where_it_was_left_bit_for_bit():

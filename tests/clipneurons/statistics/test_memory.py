@@ -1,11 +1,14 @@
 """No tensor of the size [image, unit, embed] or [image, token, neuron, ...] is ever made."""
 
+import pickle
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from clipneurons.lens.contributions import MeanEffect, ScoredContributions
 from clipneurons.lens.make import make_lens
-from clipneurons.statistics.effect_statistics import collect_statistics
+from clipneurons.statistics.effect_statistics import EffectStatistics, collect_statistics
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 
 
@@ -60,3 +63,18 @@ def test_resnet_never_holds_directions_times_images():
 def test_memory_does_not_grow_with_the_number_of_images():
     clip = tiny_vit()
     assert watermark(clip, (0, 1), 200, 10) == watermark(clip, (0, 1), 50, 10)
+
+
+def test_what_is_kept_between_batches_does_not_grow():
+    clip, count, batch = tiny_resnet(width=2), 160, 4
+    lens = make_lens(clip)
+    units = lens.directions[4].units
+    mean = MeanEffect(torch.zeros(units, 1))
+    statistics = EffectStatistics(mean, lens.directions[4], count, top_k=10)
+    sizes = []
+    for ids in torch.arange(count).split(batch):
+        scores = torch.randn(batch, units, 1)
+        statistics.update(ScoredContributions(scores, lens.directions[4]), ids)
+        kept = statistics.top, statistics.quantile, statistics.histogram, statistics.moments
+        sizes.append(len(pickle.dumps(kept)))
+    assert max(sizes[20:]) <= 1.1 * max(sizes[:20])
