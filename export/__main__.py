@@ -17,7 +17,7 @@ COMMANDS = {
     "refresh-card": "render a bundle's card again, after MODEL.md has changed",
     "publish": "upload a bundle to the Hugging Face Hub",
     "describe-classes": "ask a chat model for descriptions of classes (a text pool)",
-    "attack": "make adversarial images from a bundle's phrases",
+    "attack": "make adversarial images from a bundle's texts",
     "shift": "compare two sets of images unit by unit",
     "mend": "find the neurons that confuse a classifier, and take them out",
 }

@@ -71,10 +71,10 @@ def describe(
                 answers[name] = lines_of(generate(PROMPT.format(count=count, name=name)), name)
                 file.write(json.dumps({"class": name, "texts": answers[name]}) + "\n")
                 file.flush()
-    found = [text for name in names for text in answers[name]]
-    if not found:
+    texts = [text for name in names for text in answers[name]]
+    if not texts:
         raise UserError("the chat model gave no usable description: try another --model")
-    return clean_texts(found)
+    return clean_texts(texts)
 
 
 def lines_of(answer: str, name: str) -> list[str]:
@@ -120,12 +120,12 @@ def chat(model: str, device: str | None) -> Callable[[str], str]:
 
 def _answers(part: Path) -> dict[str, list[str]]:
     """What a stopped run has; a last line that was cut off is asked for again."""
-    found = {}
+    answers = {}
     if part.is_file():
         for line in part.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            found[entry["class"]] = entry["texts"]
-    return found
+            answers[entry["class"]] = entry["texts"]
+    return answers

@@ -80,8 +80,7 @@ def _label_flags(parser: argparse.ArgumentParser) -> None:
 
 def _fidelity(bundle, folder, args: argparse.Namespace) -> tuple:
     """The bundle as it is, its figures, and these in words."""
-    from export.evaluation.fidelity import check_bias, fidelity
-    from export.evaluation.fidelity_words import in_words
+    from export.evaluation.fidelity import check_bias, fidelity, in_words
     from export.evaluation.zero_shot import class_embeddings, templates_of
     from export.pipeline.update_bundle import open_model
 

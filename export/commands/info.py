@@ -1,4 +1,4 @@
-"""`python -m export info`: what a bundle holds, and what a unit says."""
+"""`python -m export info`: what a bundle holds, and the texts of a unit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import argparse
 from export.common.errors import UserError
 from export.common.flags import natural
 from export.common.settings import DEFAULT_MODEL
-from export.evaluation.fidelity_words import in_words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("bundle", nargs="?", default=DEFAULT_MODEL,
         help="folder, or user/name[@revision] on the Hub (default: %(default)s)")  # fmt: skip
     add("--layer", type=int, help="the layer of --unit (default: the last)")
-    add("--unit", type=natural, help="show this unit's phrases and norms")
+    add("--unit", type=natural, help="show this unit's texts and norms")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,9 +30,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _whole(bundle) -> list[str]:
+    from export.evaluation.fidelity import in_words
+
     config = bundle.config
-    own = "in the bundle's folder" if config.carries_model else ""
-    model = own or f"{config.model} {config.pretrained or ''}".rstrip()
+    named = f"{config.model} {config.pretrained or ''}".rstrip()
+    model = "in the bundle's folder" if config.carries_model else named
     lines = [
         f"model    {model}, weights {config.weights_sha256[:12]}",
         f"input    {config.image_size[0]} x {config.image_size[1]} pixels, {config.activation}",

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bundle", default=DEFAULT_MODEL, help="the bundle's folder (default: %(default)s)")
     add("--opening", action="store_true",
         help="also compute anew what the page shows before its model is loaded: its examples, and "
-        "each unit's weaker pictures")  # fmt: skip
+        "each unit's weaker images")  # fmt: skip
     add("--device", help="default: cuda where there is one, else cpu")
 
 

@@ -32,7 +32,7 @@ def read_text(path: Path) -> str:
 class Settings:
     """Arguments of a run that change its result; kept in the work folder and compared there.
 
-    The order of the fields is that of `--help`; units and meanings are in `export.common.flags`.
+    The order of the fields is that of `--help`; units and meanings are in `export.commands.run`.
     """
 
     model: str = DEFAULT_MODEL
@@ -124,7 +124,7 @@ SINGLE = Shard()
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Arguments of a run that do not change its result; meanings are in `export.common.flags`."""
+    """Arguments of a run that do not change its result; meanings are in `export.commands.run`."""
 
     out: Path | None = None
     overwrite: bool = False

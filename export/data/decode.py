@@ -1,4 +1,4 @@
-"""Any image a person may have -> an upright 8-bit RGB picture, or the reason why not."""
+"""From the bytes of an image file to an upright 8-bit RGB image, or the reason why not."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # damaged metadata: the picture itself is fine
+    except Exception:  # damaged metadata: the pixels are fine
         return image
 
 

@@ -17,7 +17,7 @@ from export.data.decode import Unreadable, decode, to_rgb
 
 
 @dataclass(frozen=True)
-class Picture:
+class LoadedImage:
     """One entry after reading: an upright RGB image, or the reason why there is none."""
 
     index: int
@@ -29,8 +29,8 @@ class Picture:
     caption: str
 
 
-def read(raw: Raw) -> Picture:
-    """Load and decode one entry; whatever goes wrong becomes the picture's `reason`."""
+def read(raw: Raw) -> LoadedImage:
+    """Load and decode one entry; whatever goes wrong becomes the image's `reason`."""
     image, reason, label, caption = None, None, None, ""
     digest = hashlib.sha256(raw.name.encode(errors="surrogateescape"))
     try:
@@ -44,7 +44,7 @@ def read(raw: Raw) -> Picture:
         reason = "a folder, not a file"
     except OSError as error:
         reason = f"cannot be read: {error.strerror or error}"
-    return Picture(raw.index, raw.name, image, reason, digest.digest(), label, caption)
+    return LoadedImage(raw.index, raw.name, image, reason, digest.digest(), label, caption)
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def batches(
     Threads decode `workers` images at a time, one batch ahead of the model.
     """
 
-    def prepare(raw: Raw) -> tuple[Picture, Tensor | None]:
-        picture = read(raw)
-        return picture, None if picture.image is None else preprocess(picture.image)
+    def prepare(raw: Raw) -> tuple[LoadedImage, Tensor | None]:
+        loaded = read(raw)
+        return loaded, None if loaded.image is None else preprocess(loaded.image)
 
     with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
 
@@ -92,7 +92,7 @@ def batches(
                 yield _collate(now[0], [f.result() for f in now[1]], len(source.class_names))
 
 
-def _collate(number: int, prepared: list[tuple[Picture, Tensor | None]], classes: int) -> Batch:
+def _collate(number: int, prepared: list[tuple[LoadedImage, Tensor | None]], classes: int) -> Batch:
     good = [(p, t) for p, t in prepared if t is not None]
     return Batch(
         number=number,

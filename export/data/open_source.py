@@ -76,9 +76,9 @@ def open_source(
         root = Path(spec) / split if split else Path(spec)
         source = FolderSource(root)
     else:
-        found = "is a file" if Path(spec).exists() else "does not exist"
+        state = "is a file" if Path(spec).exists() else "does not exist"
         raise SourceError(
-            f"--images {spec!r} {found}. Expected a folder, tar files, 'scenes:COUNT',"
+            f"--images {spec!r} {state}. Expected a folder, tar files, 'scenes:COUNT',"
             " 'photographs', 'cifar10:FOLDER' or 'hf:owner/name'"
         )
     return Limited(source, limit) if limit and limit < len(source) else source

@@ -77,9 +77,9 @@ class Joined:
 
     def raws(self, indices: Sequence[int]) -> Iterator[Raw]:
         for i in indices:
-            which, own = self._place(i)
+            which, number = self._place(i)
             source: Any = self.sources[which]
-            (raw,) = source.raws([own])
+            (raw,) = source.raws([number])
             yield Raw(i, raw.name, partial(self._load, source, raw))
 
     def truth(self, texts: Sequence[str]) -> Truth:
@@ -87,7 +87,7 @@ class Joined:
 
         def rows(indices: Sequence[int]) -> np.ndarray:
             places = map(self._place, indices)
-            return np.concatenate([truths[which].rows([own]) for which, own in places])
+            return np.concatenate([truths[which].rows([number]) for which, number in places])
 
         return Truth(np.any([truth.known for truth in truths], axis=0), rows)
 

@@ -27,7 +27,7 @@ def _library() -> str:
     """
     package = Path(PIL.__file__).parent
     beside = [*package.parent.glob("[Pp]illow.libs/libtiff*"), *package.glob(".dylibs/libtiff*")]
-    found = str(beside[0]) if beside else find_library("tiff")
-    if found is None:
+    path = str(beside[0]) if beside else find_library("tiff")
+    if path is None:
         raise OSError("no libtiff")
-    return found
+    return path

@@ -1,4 +1,4 @@
-"""What a bundle's units do in pictures of its phrases: cues for adversarial pictures, kept."""
+"""Effects of a bundle's units in images of its texts, recorded as cues for adversarial images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from export.common.errors import UserError
 
 
 def measure(bundle: Bundle, clip: ClipModel) -> tuple[dict[str, Any], CueRecordings]:
-    """How many cues were drawn how often, and what was seen in the pictures.
+    """How many cues were drawn how often, and the recorded effects.
 
     Raises:
-        UserError: none of the bundle's phrases can be drawn, or there are no pictograms.
+        UserError: none of the bundle's texts can be drawn, or there are no pictograms.
     """
     try:
         painter = pictogram_composer(max(clip.image_size))
@@ -28,9 +28,9 @@ def measure(bundle: Bundle, clip: ClipModel) -> tuple[dict[str, Any], CueRecordi
     drawn = {painter.concept(text) for text in bundle.texts} - {None}
     if not drawn:
         raise UserError("there is a pictogram of none of the bundle's texts")
-    print(f"cues     {len(drawn):,} of the texts are drawn, {PICTURES * len(drawn):,} pictures")
+    print(f"cues     {len(drawn):,} of the texts are drawn, {PICTURES * len(drawn):,} images")
     lens = make_lens(clip, bundle.config.layers)
-    with tqdm(total=len(drawn), desc="pictures", unit="cues", leave=False, disable=None) as bar:
+    with tqdm(total=len(drawn), desc="images", unit="cues", leave=False, disable=None) as bar:
         recordings = record_cues(
             bundle, lens, painter, painter.concept, painter.concepts,
             progress=lambda share: bar.update(round(share * len(drawn)) - bar.n),
@@ -40,4 +40,4 @@ def measure(bundle: Bundle, clip: ClipModel) -> tuple[dict[str, Any], CueRecordi
 
 def in_words(figures: dict[str, Any]) -> str:
     """One line for the terminal."""
-    return f"cues     {figures['cues']:,} recorded, in {figures['pictures']} pictures each"
+    return f"cues     {figures['cues']:,} recorded, in {figures['pictures']} images each"

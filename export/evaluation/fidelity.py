@@ -88,10 +88,10 @@ def fidelity(
     """Figures of every layer and condition on the source's images.
 
     `classifier` has a unit row a class (labels index them); without labels only agreement with
-    the unchanged model's choice and cosines are given. `pursuits` are the phrases of each layer
-    at all `sizes`, where they are known. A pool smaller than all `sizes` is taken whole. Raises
-    `UserError` for a bundle with the shared bias, whose mean cannot be told apart from the
-    neurons' own, and for images of which none can be read.
+    the unchanged model's choice and cosines are given. `pursuits` are the decompositions of each
+    layer at all `sizes`, where they are known. A pool smaller than all `sizes` is taken whole.
+    Raises `UserError` for a bundle with the shared bias, whose means include it, and for images of
+    which none can be read.
     """
     check_bias(bundle)
     lens, device = make_lens(clip, bundle.config.layers), clip.device
@@ -100,7 +100,7 @@ def fidelity(
     layers = {}
     for layer, arrays in bundle.layers.items():
         known = pursuits[layer] if pursuits else None
-        pursuit = known or pursue(arrays.directions, texts, sizes, f"phrases of layer {layer}")
+        pursuit = known or pursue(arrays.directions, texts, sizes, f"texts of layer {layer}")
         layers[layer] = Replacements.of(arrays, lens.directions[layer], pursuit, texts, sizes)
     baseline, tallies = Tally(), {f"layer {layer}": defaultdict(Tally) for layer in layers}
     for images, labels in _labelled(clip, source, batch, workers):
@@ -132,6 +132,27 @@ def _figures(source: Source, baseline: Tally, tallies: Mapping[str, Mapping[str,
             for place, conditions in tallies.items()
         },
     }
+
+
+def in_words(figures: Mapping) -> str:
+    """A line a layer: accuracy where classes are known, else agreement, in every condition."""
+    lines = []
+    for layer, conditions in figures.get("layers", {}).items():
+        kind = "accuracy" if "accuracy" in figures["baseline"] else "agreement"
+        whole = figures["baseline"].get("accuracy", 1.0)
+        kept = ", ".join(f"{name} {values[kind]:.1%}" for name, values in conditions.items())
+        lines.append(f"{layer}  {kind} {whole:.1%} unchanged; {kept}")
+    return "\n".join(lines + left_out(figures))
+
+
+def left_out(figures: Mapping) -> list[str]:
+    """A line on images without a class, or with one beyond the names; none where all have one."""
+    if not figures.get("without_class"):
+        return []
+    return [
+        f"labels   {figures['without_class']:,} of {figures['count']:,} images have no class,"
+        f" or one beyond the {figures['classes']:,} names: left out of accuracy"
+    ]
 
 
 def check_bias(bundle: Bundle) -> None:

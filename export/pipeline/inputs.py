@@ -83,13 +83,13 @@ def default_layers(clip: ClipModel) -> tuple[int, ...]:
 
 
 def default_texts(model: str, images: str) -> str:
-    """Common words, but not for a bundled model: it was taught its captions' words alone."""
+    """Common words; for a bundled model its captions' words, the only ones it was trained on."""
     bundled = Path(model).resolve().is_relative_to(ARTIFACTS)
     return VOCABULARY if bundled or is_scenes(images) else "common-30k"
 
 
 def weights_sha256(clip: ClipModel, settings: Settings) -> str:
-    """Digest by which readers know the model; they load it in fp32, whatever made the bundle."""
+    """Digest of the model in fp32, in which readers load it, whatever precision made the bundle."""
     if settings.precision != "fp32":
         clip = open_clip_model(settings.model, settings.pretrained, "cpu")
     return clip.sha256()
@@ -122,11 +122,11 @@ def heldout_images(settings: Settings, clip: ClipModel) -> Source:
     if not settings.heldout and ships(spec):
         parts = spec.split("+")
         spec = "+".join(HELDOUT_SCENES if is_scenes(part) else part for part in parts)
-    own = spec == settings.images
+    same = spec == settings.images
     return open_source(
         spec,
-        split=settings.split if own else None,
-        limit=settings.limit if own else None,
+        split=settings.split if same else None,
+        limit=settings.limit if same else None,
         seed=settings.seed + 1,
         image_size=max(clip.image_size),
         heldout=ships(spec),
@@ -148,7 +148,7 @@ def check_centring(centred: bool, texts: int) -> None:
 
 
 def default_out(model: str) -> str:
-    """Where a bundle goes when nobody says."""
+    """Where a bundle goes without `--out`."""
     if Path(model).is_dir():
         # Beside a checkpoint of transformers two files would be called config.json.
         beside = (Path(model) / MODEL_FILES[0]).exists()
@@ -189,7 +189,7 @@ def checkpoint_files(folder: Path) -> dict[str, Path]:
 def model_files(model: str, out: Path) -> tuple[str, dict[str, Path | bytes]]:
     """What `config.json` calls the model, and the weights to put beside the bundle.
 
-    A model that is a folder travels with its bundle, since nobody else can find it.
+    A model that is a folder travels with its bundle, which nobody else could find.
     """
     folder = Path(model)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""What a run is about to do, said before it starts, from a short measured warm-up."""
+"""The plan of a run, printed before it starts: sizes, and times from a short measured warm-up."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Plan:
     figure_seconds: float
 
     def lines(self, inputs: Inputs, out: Path) -> list[str]:
-        """The plan in words."""
+        """The plan, a line a topic."""
         settings, source, pool = inputs.settings, inputs.source, inputs.pool
         layers = ", ".join(
             f"{layer} ({self.units[layer]:,} units x {self.heads[layer]} numbers)"
@@ -89,8 +89,8 @@ def make_plan(
     units = {layer: d.units for layer, d in lens.directions.items()}
     heads = {layer: d.heads for layer, d in lens.directions.items()}
     numbers = sum(units[layer] * heads[layer] for layer in units)
-    mine = -(-len(source) // shard.count)
-    cache_bytes = 4 * numbers * mine
+    shard_images = -(-len(source) // shard.count)
+    cache_bytes = 4 * numbers * shard_images
     free = shutil.disk_usage(_existing(out)).free
     if cache is None:
         cache = cache_bytes < _CACHE_SHARE * free
@@ -123,7 +123,7 @@ def make_plan(
         disk_free=free,
         memory_bytes=kept + 4 * numbers * settings.batch * 4 + bundle,
         rate=1 / each,
-        image_seconds=mine * (each + again + (0 if cache else each)),
+        image_seconds=shard_images * (each + again + (0 if cache else each)),
         text_seconds=_measure_texts(inputs, sum(units.values()), most, clock),
         # Every image again, ablated in several ways, which costs as much once more.
         figure_seconds=2 * each * held,
@@ -148,13 +148,13 @@ def _measure(inputs: Inputs, clock: Callable[[], float]) -> tuple[float, float]:
     each = (clock() - start) / seen
     layers, ids = last
     start = clock()
-    for layer, mine in layers.items():
+    for layer, contributions in layers.items():
         mean = RunningMean()
-        mean.update(mine)
+        mean.update(contributions)
         statistics = EffectStatistics(
             mean.mean(), lens.directions[layer], max(len(ids), len(source)), settings.top_k
         )
-        statistics.update(mine, ids)
+        statistics.update(contributions, ids)
     return each, (clock() - start) / len(ids)
 
 
@@ -176,7 +176,7 @@ def _measure_texts(inputs: Inputs, units: int, most: int, clock: Callable[[], fl
 
 
 def classes(source: Source) -> str:
-    """How many classes were found and the first of them, so that the wrong folder shows."""
+    """How many classes there are, and the first of them, so that the wrong folder shows."""
     names = source.class_names
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     doubled = [name for name, count in Counter(names).items() if count > 1]
@@ -185,7 +185,7 @@ def classes(source: Source) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in words."""
+    """Bytes in a readable unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -194,7 +194,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words."""
+    """Seconds in a readable unit."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     if seconds < 5400:

@@ -42,7 +42,7 @@ def pack(folder: Path, repository: str) -> Parcel:
     if WEIGHTS_FILE in files:
         files[WEIGHTS_FILE] = whole_file(folder)
     rendered = files | {CARD: card_of(bundle, folder, repository).encode()}
-    # Always the sum of the card that was rendered: by it an edited card is told, then as now.
+    # The checksum is always that of the rendered card: an edited card differs from it.
     files = (files if edited else rendered) | {CHECKSUMS: _checksums(rendered)}
     return Parcel(files, edited)
 
@@ -125,7 +125,7 @@ def _reason(error: Exception) -> str:
         401: "not logged in, or the token is not valid (`hf auth login`)",
         403: "the token may not write there",
         404: "no such repository, or the token may not see it",
-        409: "somebody else changed it meanwhile, run again",
-        412: "somebody else changed it meanwhile, run again",
+        409: "it was changed meanwhile, run again",
+        412: "it was changed meanwhile, run again",
     }
     return known.get(status) or str(error).strip().splitlines()[0]

@@ -24,8 +24,7 @@ from export.common.models import open_clip_model
 from export.common.pursuit import Pursuit, rounded
 from export.common.settings import RunOptions, Settings, Shard
 from export.common.state import State
-from export.evaluation.fidelity import fidelity
-from export.evaluation.fidelity_words import left_out
+from export.evaluation.fidelity import fidelity, left_out
 from export.evaluation.zero_shot import class_embeddings, templates_of
 from export.pipeline import distributed
 from export.pipeline.assemble import assemble
@@ -279,4 +278,4 @@ def summary(bundle: Bundle, out: Path, skipped: list, notes: list, say: Say) -> 
 
 
 def _silent(text: str) -> None:
-    """Takes the place of `print` where nobody listens."""
+    """What `--quiet`, and every rank but the first, prints with."""

@@ -52,7 +52,7 @@ def model_card(folder: str | Path) -> str:
 
 
 def local_folder(text: str) -> Path:
-    """A bundle's folder that is to be changed, as against one on the Hub."""
+    """The folder of a bundle that is to be changed; one on the Hub cannot be."""
     folder = Path(text)
     if not folder.is_dir():
         raise UserError(f"--bundle {text} is no folder; download it first to change it")

@@ -134,19 +134,19 @@ class Work:
     @staticmethod
     def _difference(old: dict, new: dict) -> str:
         before, after = (Settings.from_json(json.dumps(x["settings"])) for x in (old, new))
-        words = before.differences(after)
+        differences = before.differences(after)
         if old["weights"] != new["weights"]:
-            words.append(f"weights {old['weights'][:12]} and {new['weights'][:12]}")
+            differences.append(f"weights {old['weights'][:12]} and {new['weights'][:12]}")
         if old["images"] != new["images"]:
-            words.append(f"{old['images']} and {new['images']} images")
+            differences.append(f"{old['images']} and {new['images']} images")
         if old.get("checkpoints") != new["checkpoints"]:
-            words.append("checkpoints that another version of this program wrote")
+            differences.append("checkpoints that another version of this program wrote")
         if old.get("shards") != new.get("shards"):
             parts = (
                 f"--shard i/{x['shards']}" if "shards" in x else "no --shard" for x in (old, new)
             )
-            words.append(" and ".join(parts))
-        return "; ".join(words)
+            differences.append(" and ".join(parts))
+        return "; ".join(differences)
 
 
 def _delete(path: Path) -> None:

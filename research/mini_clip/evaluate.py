@@ -22,9 +22,9 @@ from clipneurons.synthetic.pictograms import Pictograms, load_pictograms
 from clipneurons.synthetic.scenes import Placed, SceneConfig, Scenes, compose, relation
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
-from export.common.marked import renewed
 from research.mini_clip.class_names import plain
 from research.mini_clip.late_effects import later_layers, lost_accuracy
+from research.mini_clip.marked import renewed
 from research.mini_clip.photographs import kept_out, open_packs
 from research.mini_clip.recipe import VALIDATION_STYLE
 

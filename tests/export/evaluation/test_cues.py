@@ -30,8 +30,8 @@ def test_what_the_units_do_in_pictures_is_kept(folder, capsys):
     assert main(["evaluate", "cues", "--bundle", str(folder)]) == 0
     bundle = load_bundle(folder)
     said = capsys.readouterr().out
-    assert f"3 of the texts are drawn, {3 * PICTURES} pictures" in said
-    assert "3 recorded, in 8 pictures each" in said
+    assert f"3 of the texts are drawn, {3 * PICTURES} images" in said
+    assert "3 recorded, in 8 images each" in said
     assert bundle.metrics["cues"]["cues"] == 3
     assert strongest(bundle) == RECORDED_EFFECTS
     assert "`cues.safetensors`" in (folder / CARD).read_text()

@@ -14,8 +14,7 @@ from export.common.errors import UserError
 from export.data.dataset_sources import SequenceSource
 from export.data.file_sources import FolderSource
 from export.data.loader import batches
-from export.evaluation.fidelity import fidelity
-from export.evaluation.fidelity_words import in_words
+from export.evaluation.fidelity import fidelity, in_words
 from export.evaluation.tally import Tally
 from export.pipeline.card import render_card
 from export.pipeline.gallery import choose, encode, make_gallery

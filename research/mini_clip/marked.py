@@ -1,4 +1,4 @@
-"""A part of a page that a command writes, between marks that a person has put there."""
+"""A part of a page that a command writes, between marks that its author has put there."""
 
 
 def renewed(page: str, begin: str, end: str, text: str) -> str:
