@@ -172,6 +172,22 @@ VALUES = {
     "large number": config("count", data__count=10**18),
     "model elsewhere": config("model", model="/etc"),
     "model above": config("model", model="../other"),
+    "one axis": tensors("directions is", NEURONS, directions=lambda value: value.flatten()),
+    "complex": tensors("top_norms", NEURONS, top_norms=lambda value: value.to(torch.complex64)),
+    "whole": tensors("directions", NEURONS, directions=lambda value: value.int()),
+    "no such image": tensors("top_activating_images", NEURONS, top_activating_images=first(100)),
+    "image below": tensors("top_activating_images", NEURONS, top_activating_images=first(-2)),
+    "counts below 0": tensors("norm_histogram", NEURONS, norm_histogram=first(-1)),
+    "NaN share": tensors("explained_variance", NEURONS, explained_variance=first(torch.nan)),
+    "no such text": tensors("indices", DECOMPOSITION, indices=first(99)),
+    "NaN text": tensors("text_embeddings", DECOMPOSITION, text_embeddings=first(torch.nan)),
+    "infinite text": tensors("text_embeddings", DECOMPOSITION, text_embeddings=first(torch.inf)),
+    "zero text": tensors("text_embeddings", DECOMPOSITION, text_embeddings=torch.zeros_like),
+    "thumbnail below": tensors("offsets", GALLERY, offsets=first(-5)),
+    "thumbnail outside": tensors("offsets", GALLERY, offsets=lambda value: value + 10**6),
+    "thumbnails twice": tensors("ids", GALLERY, ids=torch.zeros_like),
+    "captions": tensors("captions", GALLERY, captions=first(255)),
+    "few captions": tensors("captions", GALLERY, captions=lambda value: value[:12]),
 }
 # Refused when the model is opened.
 _OPEN_CLIP = "open_clip_config.json"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from safetensors.torch import load, save
 from torch import Tensor
@@ -48,7 +47,7 @@ from clipneurons.bundle.folders import (
 from clipneurons.bundle.hub import resolve
 from clipneurons.bundle.labels import LayerLabels
 from clipneurons.bundle.layer_arrays import LayerArrays
-from clipneurons.bundle.storage import narrow
+from clipneurons.bundle.storage import narrow, read_tensor
 from clipneurons.bundle.thumbnails import Examples
 from clipneurons.bundle.weaker_images import sampled
 
@@ -123,7 +122,6 @@ def read_bundle(folder: Path, editable: tuple[str, ...] = ()) -> Bundle:
     config = BundleConfig.from_json(_text(files, CONFIG))
     neurons, decomposition = _tensors(files, NEURONS), _tensors(files, DECOMPOSITION)
     pictures = _tensors(files, EXAMPLES)
-    captions = bytes(pictures.get("captions", torch.zeros(0).byte()).tolist()).decode()
     try:
         layers = {
             layer: layer_arrays.from_tensors(neurons, decomposition, layer)
@@ -133,13 +131,10 @@ def read_bundle(folder: Path, editable: tuple[str, ...] = ()) -> Bundle:
             config=config,
             layers=layers,
             texts=_text(files, TEXTS).split("\n")[:-1],
-            text_embeddings=decomposition["text_embeddings"].float(),
-            examples=Examples(
-                pictures["ids"],
-                pictures["offsets"],
-                pictures["webp"],
-                tuple(captions.split("\n")[:-1]),
+            text_embeddings=read_tensor(
+                decomposition, "text_embeddings", Float[Tensor, "text embed"]
             ),
+            examples=Examples.from_tensors(pictures),
             metrics=parse_json(_text(files, METRICS), METRICS),
             card=_text(files, CARD),
             labels=labels.from_tensors(_tensors(files, LABELS), config.layers)
@@ -189,13 +184,6 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         neurons |= mine.neurons
         decomposition |= mine.decomposition
     decomposition["text_embeddings"] = narrow(bundle.text_embeddings, half).contiguous()
-    captions = "".join(f"{line}\n" for line in bundle.examples.captions).encode()
-    pictures = {
-        "ids": bundle.examples.ids,
-        "offsets": bundle.examples.offsets,
-        "webp": bundle.examples.webp,
-        "captions": torch.tensor(list(captions), dtype=torch.uint8),
-    }
     header = {"schema_version": str(config.schema_version)}
     more = {}
     if bundle.labels:
@@ -209,7 +197,7 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         NEURONS: save(neurons, header),
         DECOMPOSITION: save(decomposition, header),
         TEXTS: "".join(f"{text}\n" for text in bundle.texts).encode(),
-        EXAMPLES: save(pictures, header),
+        EXAMPLES: save(bundle.examples.tensors(), header),
         METRICS: write_json(bundle.metrics).encode(),
         CARD: bundle.card.encode(),
     }
@@ -224,6 +212,8 @@ def _check(bundle: Bundle, folder: Path) -> None:
     if texts != pool or bundle.text_embeddings.shape != (texts, config.embed_dim):
         shape = tuple(bundle.text_embeddings.shape)
         wrong.append(f"{pool} texts in the config, {texts} lines, embeddings {shape}")
+    elif not bool(((norms := bundle.text_embeddings.norm(dim=1)).isfinite() & (norms > 0)).all()):
+        wrong.append("text_embeddings that are zero or not finite")
     if any("\n" in text or not text for text in bundle.texts):
         wrong.append("a text that is empty or holds a line break")
     if set(bundle.layers) != set(config.layers):
@@ -240,8 +230,7 @@ def _check(bundle: Bundle, folder: Path) -> None:
     if bundle.cues:
         units = {layer: len(a.directions) for layer, a in bundle.layers.items()}
         wrong += cue_recordings.problems(bundle.cues, units, texts, config.embed_dim)
-    if len(bundle.examples.offsets) != len(bundle.examples) + 1:
-        wrong.append("thumbnail offsets do not fit the ids")
+    wrong += bundle.examples.problems()
     if wrong:
         raise BundleDamaged(f"{folder}: {'; '.join(wrong)}. Export the bundle again")
 

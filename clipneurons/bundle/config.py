@@ -171,8 +171,8 @@ class BundleConfig:
             ),
             f"percentile is {self.percentile}": 0 <= self.percentile <= 100,
             "norm_edges do not rise": len(edges) > 1 and all(a < b for a, b in pairwise(edges)),
-            "counts of images and texts below 0": (
-                min(self.data.count, self.data.skipped, self.pool.count) >= 0
+            "counts of images and texts are below 1": (
+                min(self.data.count, self.data.skipped + 1, self.pool.count) >= 1
             ),
         }
         return [wrong for wrong, holds in rules.items() if not holds]

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import save
 from torch import Tensor
 
-from clipneurons.bundle.storage import narrow, wide
+from clipneurons.bundle.storage import narrow, read_fields, read_tensor
 
 # Units that are kept of each cue in a layer.
 LOUDEST = 64
@@ -63,14 +63,12 @@ def to_bytes(recordings: CueRecordings, schema: int, half: bool = False) -> byte
 def from_tensors(tensors: Mapping[str, Tensor], layers: tuple[int, ...]) -> CueRecordings:
     """The inverse of `to_bytes`; `KeyError` names a tensor that is missing."""
     return CueRecordings(
-        row=wide(tensors["row"]),
+        row=read_tensor(tensors, "row", Int[Tensor, " text"]),
         layers={
-            layer: LayerRecordings(
-                **{name: wide(tensors[f"layer{layer}.{name}"]) for name in _COLUMNS}
-            )
+            layer: LayerRecordings(**read_fields(LayerRecordings, tensors, f"layer{layer}."))
             for layer in layers
         },
-        embeddings=wide(tensors["embeddings"]),
+        embeddings=read_tensor(tensors, "embeddings", Float[Tensor, "cue embed"]),
     )
 
 
@@ -100,6 +98,6 @@ def problems(
         elif value.is_floating_point() and not bool(value.isfinite().all()):
             wrong.append(f"cues' {name} holds values that are not finite")
     for name, (value, first, end) in within.items():
-        if value.numel() and not first <= int(value.min()) <= int(value.max()) < end:
+        if not within(value, first, end):
             wrong.append(f"cues' {name} is not all from {first} to below {end}")
     return wrong

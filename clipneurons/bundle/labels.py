@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save
 from torch import Tensor
 
-from clipneurons.bundle.storage import narrow, wide
+from clipneurons.bundle.storage import narrow, read_fields, wide, within
 
 # A label is told from other units' labels where its q-value is at most this, and reliable where it
 # also explains this share of the variance of its unit's effect.
@@ -81,6 +81,7 @@ def level(told_apart: bool, reliable: bool) -> str:
 
 NAMES = tuple(field.name for field in fields(LayerLabels))
 _WHOLE = ("indices", "concept")
+_MEASURED = ("coefficients", "simulation", "shuffled_line", "q_value")  # never NaN
 
 
 def to_bytes(labels: Mapping[int, LayerLabels], schema: int, half: bool = False) -> bytes:
@@ -96,9 +97,7 @@ def to_bytes(labels: Mapping[int, LayerLabels], schema: int, half: bool = False)
 def from_tensors(tensors: Mapping[str, Tensor], layers: tuple[int, ...]) -> dict[int, LayerLabels]:
     """The inverse of `to_bytes`; `KeyError` names a tensor that is missing."""
     return {
-        layer: LayerLabels(
-            **{name: wide(tensors[f"layer{layer}.{name}"]) for name in NAMES},
-        )
+        layer: LayerLabels(**read_fields(LayerLabels, tensors, f"layer{layer}."))
         for layer in layers
     }
 
@@ -113,10 +112,10 @@ def problems(labels: LayerLabels, units: int, texts: int) -> list[str]:
             found = tuple(getattr(labels, name).shape)
             wrong.append(f"labels' {name} is {found}, expected {shape}")
     for name in _WHOLE:
-        value = getattr(labels, name)
-        if value.numel() and not 0 <= int(value.min()) <= int(value.max()) < texts:
+        if not within(getattr(labels, name), 0, texts):
             wrong.append(f"labels' {name} points outside the {texts} texts")
-    for name in ("coefficients", "simulation", "shuffled_line", "q_value"):
-        if not bool(getattr(labels, name).isfinite().all()):
+    for name in NAMES:
+        value, measured = getattr(labels, name), name in _MEASURED
+        if bool(value.isinf().any()) or (measured and bool(value.isnan().any())):
             wrong.append(f"labels' {name} holds values that are not finite")
     return wrong

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipneurons.bundle.config import BundleConfig
-from clipneurons.bundle.storage import along, narrow, wide
+from clipneurons.bundle.config import BundleConfig, BundleDamaged
+from clipneurons.bundle.storage import along, narrow, read_fields, read_tensor, within
 from clipneurons.bundle.weaker_images import weaker_problems
 
 _NEURON_TENSORS = (
@@ -98,17 +98,15 @@ def from_tensors(
     neurons: Mapping[str, Tensor], decomposition: Mapping[str, Tensor], layer: int
 ) -> LayerArrays:
     """The inverse of `to_tensors`; `KeyError` names a tensor that is missing."""
-    arrays = {name: neurons[f"layer{layer}.{name}"] for name in _NEURON_TENSORS if name != "means"}
-    if (sizes := neurons.get(f"layer{layer}.{_MEAN_SIZES}")) is not None:
-        arrays["means"] = wide(sizes)[:, None] * wide(arrays["directions"])
-    else:
-        arrays["means"] = neurons[f"layer{layer}.means"]
-    for name in WEAKER:
-        if f"layer{layer}.{name}" in neurons:
-            arrays[name] = neurons[f"layer{layer}.{name}"]
-    for name in ("indices", "coefficients"):
-        arrays[name] = decomposition[f"layer{layer}.{name}"]
-    return LayerArrays(**{name: wide(value) for name, value in arrays.items()})
+    prefix, sizes = f"layer{layer}.", f"layer{layer}.{_MEAN_SIZES}"
+    stored = {**neurons, **decomposition}
+    if sizes in stored:
+        directions = read_tensor(stored, f"{prefix}directions", Float[Tensor, "unit embed"])
+        lengths = read_tensor(stored, sizes, Float[Tensor, " unit"])
+        if len(lengths) != len(directions):
+            raise BundleDamaged(f"{sizes} has {len(lengths)} values for {len(directions)} units")
+        stored[f"{prefix}means"] = lengths[:, None] * directions
+    return LayerArrays(**read_fields(LayerArrays, stored, prefix))
 
 
 def problems(arrays: LayerArrays, config: BundleConfig, texts: int, pictures: int) -> list[str]:
@@ -130,10 +128,13 @@ def problems(arrays: LayerArrays, config: BundleConfig, texts: int, pictures: in
             wrong.append(f"{name} is {tuple(value.shape)}, expected {shape}")
         elif value.is_floating_point() and not bool(value.isfinite().all()):
             wrong.append(f"{name} holds values that are not finite")
-    if units % config.units_per_neuron:
+    if not units or units % config.units_per_neuron:
         wrong.append(f"has {units} units, {config.units_per_neuron} a neuron")
-    found = arrays.indices
-    if found.numel() and not 0 <= int(found.min()) <= int(found.max()) < texts:
+    if not within(arrays.top_activating_images, -1, config.data.count):
+        wrong.append(f"top_activating_images point outside the {config.data.count} images")
+    if not within(arrays.norm_histogram, 0, 2**31):
+        wrong.append("norm_histogram counts below 0")
+    if not within(arrays.indices, 0, texts):
         wrong.append(f"indices point outside the {texts} texts")
     norms = arrays.directions.norm(dim=1)
     if bool((((norms - 1).abs() > 1e-3) & (norms > 0)).any()):

@@ -1,8 +1,13 @@
 """How tensors lie in a bundle's files: no wider than they need."""
 
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from clipneurons.bundle.config import BundleDamaged
 
 
 def narrow(value: Tensor, half: bool = False) -> Tensor:
@@ -21,6 +26,37 @@ def narrow(value: Tensor, half: bool = False) -> Tensor:
 def wide(value: Tensor) -> Tensor:
     """A stored tensor as it is worked with: float32 or int32."""
     return value.float() if value.is_floating_point() else value.int()
+
+
+def read_fields(cls: type, tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """The stored tensors that are fields of a dataclass, `wide`, by the fields' names.
+
+    Raises `BundleDamaged` for one of another kind or other axes than the field's annotation, and
+    `KeyError` for one that is missing, unless the field may be None.
+    """
+    columns = {}
+    for name, hint in get_type_hints(cls).items():
+        stored = prefix + name
+        if stored in tensors or not isinstance(None, hint):
+            columns[name] = read_tensor(tensors, stored, hint)
+    return columns
+
+
+def read_tensor(tensors: Mapping[str, Tensor], name: str, hint: Any) -> Tensor:
+    """A stored tensor, `wide`; raises as `read_fields` does."""
+    value = tensors[name]
+    value = value if value.is_complex() else wide(value)
+    if not isinstance(value, hint):
+        shape = tuple(value.shape)
+        raise BundleDamaged(
+            f"{name} is {value.dtype} of shape {shape}: expected {getattr(hint, '__name__', hint)}"
+        )
+    return value
+
+
+def within(value: Tensor, low: int, end: int) -> bool:
+    """Whether all values are from `low` to below `end`."""
+    return not value.numel() or low <= int(value.min()) <= int(value.max()) < end
 
 
 def along(

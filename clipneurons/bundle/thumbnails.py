@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from clipneurons.bundle.config import BundleDamaged
+
 # Top-activating images of a unit that are shown.
 SHOWN = 24
 
@@ -42,6 +44,47 @@ class Examples(Mapping[int, bytes]):
         webp = torch.frombuffer(blob, dtype=torch.uint8) if blob else torch.zeros(0).byte()
         lines = tuple(" ".join(captions.get(i, "").split()) for i in ids)
         return cls(torch.tensor(ids, dtype=torch.int32), ends, webp, lines)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Examples:
+        """The inverse of `tensors`; raises `BundleDamaged`, and `KeyError` names a missing one."""
+        kinds = {
+            "ids": Int[Tensor, " example"], "offsets": Int[Tensor, " edges"],
+            "webp": UInt8[Tensor, " byte"], "captions": UInt8[Tensor, " character"],
+        }  # fmt: skip
+        for name, kind in kinds.items():
+            if not isinstance(tensors[name], kind):
+                shape = tuple(tensors[name].shape)
+                raise BundleDamaged(f"thumbnails' {name} are {tensors[name].dtype} of {shape}")
+        try:
+            captions = bytes(tensors["captions"].tolist()).decode()
+        except UnicodeDecodeError as error:
+            raise BundleDamaged(f"thumbnails' captions are not UTF-8 text: {error}") from None
+        lines = tuple(captions.split("\n")[:-1])
+        return cls(tensors["ids"], tensors["offsets"], tensors["webp"], lines)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As they are stored, by name."""
+        captions = "".join(f"{line}\n" for line in self.captions).encode()
+        return {
+            "ids": self.ids,
+            "offsets": self.offsets,
+            "webp": self.webp,
+            "captions": torch.tensor(list(captions), dtype=torch.uint8),
+        }
+
+    def problems(self) -> list[str]:
+        """What is wrong with the thumbnails, in words: numbers, places and captions."""
+        wrong, count = [], len(self.ids)
+        if not bool((self.ids.long().diff(prepend=torch.tensor([-1])) > 0).all()):
+            wrong.append("thumbnails' ids do not rise from 0")
+        steps = self.offsets.long().diff(prepend=torch.tensor([0]))
+        ends = bool((steps >= 0).all()) and self.offsets[-1:].tolist() == [len(self.webp)]
+        if len(self.offsets) != count + 1 or not ends or int(self.offsets[0]) != 0:
+            wrong.append(f"thumbnails' offsets do not cut the file into {count}")
+        if len(self.captions) not in (0, count):
+            wrong.append(f"{len(self.captions)} captions of {count} thumbnails")
+        return wrong
 
     def __getitem__(self, image: int) -> bytes:
         start, end = self.offsets[self._row(image) :][:2].tolist()

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from jaxtyping import Int
 from torch import Tensor
 
+from clipneurons.bundle.storage import within
 from clipneurons.bundle.thumbnails import Examples
 
 FEW, SAMPLED, PAD = 4, 64, -1
@@ -33,6 +34,6 @@ def weaker_problems(
             continue
         if tuple(places.shape) != (units, FEW):
             wrong.append(f"weaker images are {tuple(places.shape)}, expected {(units, FEW)}")
-        elif units and not PAD <= int(places.min()) <= int(places.max()) < pictures:
+        elif not within(places, PAD, pictures):
             wrong.append(f"weaker images are not all among {pictures} pictures")
     return wrong

@@ -243,12 +243,12 @@ _MOVES = """async (count) => {
 
 def edit(args: argparse.Namespace) -> None:
     """Time the edit tab on a bundle: on the server, and in Chromium where it is installed."""
-    from app import open_bundle
     from tabs.edit.edits import for_real, with_units
     from tabs.edit.example import example, gallery_image
     from tabs.edit.reading import read
+    from tabs.server.session import BundleSession
 
-    session = open_bundle((args.bundle or [str(ROOT / "artifacts" / "mini-vit")])[0])
+    session = BundleSession.open((args.bundle or [str(ROOT / "artifacts" / "mini-vit")])[0])
     picture, names, wanted = example(session)
     image = gallery_image(session, picture)
     reading = read(session, [image], names, wanted)
