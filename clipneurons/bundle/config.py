@@ -21,15 +21,20 @@ BUNDLE_FILES = (CONFIG, NEURONS, DECOMPOSITION, TEXTS, EXAMPLES, METRICS, CARD)
 # What later commands add; a bundle is whole without them.
 ADDED_FILES = (LABELS, CUES, OPENING)
 MODEL_CARD = "MODEL.md"
-MODEL_FILES = ("open_clip_config.json", "open_clip_model.safetensors", MODEL_CARD)
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "spiece.model",
+)  # fmt: skip
+MODEL_FILES = (
+    "open_clip_config.json", "open_clip_model.safetensors", MODEL_CARD, *_TOKENIZER_FILES,
+)  # fmt: skip
 # A checkpoint of transformers lies in a folder of its own: it has a config.json too.
 CHECKPOINT = "model"
 CHECKPOINT_FILES = tuple(
     f"{CHECKPOINT}/{name}"
     for name in (
         "config.json", "model.safetensors", "preprocessor_config.json", "processor_config.json",
-        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-        "vocab.json", "merges.txt", "spiece.model",
+        *_TOKENIZER_FILES,
     )
 )  # fmt: skip
 # Neither "." nor "..", no "/": what passes is a part of no path on this machine.

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import save
 from torch import Tensor
 
-from clipneurons.bundle.storage import narrow, read_fields, read_tensor
+from clipneurons.bundle.storage import narrow, read_fields, read_tensor, within
 
 # Units that are kept of each cue in a layer.
 LOUDEST = 64
@@ -83,7 +83,7 @@ def problems(
         "row": (recordings.row, (texts,)),
         "embeddings": (recordings.embeddings, (cues, embed)),
     }
-    within = {"row": (recordings.row, -1, cues)}
+    bounds = {"row": (recordings.row, -1, cues)}
     for layer, mine in recordings.layers.items():
         loudest = min(LOUDEST, units[layer])
         expected |= {
@@ -91,13 +91,13 @@ def problems(
             f"layer {layer} units": (mine.units, (cues, loudest)),
             f"layer {layer} effects": (mine.effects, (cues, loudest)),
         }
-        within[f"layer {layer} units"] = mine.units, 0, units[layer]
+        bounds[f"layer {layer} units"] = mine.units, 0, units[layer]
     for name, (value, shape) in expected.items():
         if tuple(value.shape) != shape:
             wrong.append(f"cues' {name} is {tuple(value.shape)}, expected {shape}")
         elif value.is_floating_point() and not bool(value.isfinite().all()):
             wrong.append(f"cues' {name} holds values that are not finite")
-    for name, (value, first, end) in within.items():
+    for name, (value, first, end) in bounds.items():
         if not within(value, first, end):
             wrong.append(f"cues' {name} is not all from {first} to below {end}")
     return wrong

@@ -96,22 +96,23 @@ def _create(name: str, pretrained: str | None = None, **options) -> nn.Module:
 def _create_from_hub(name: str) -> nn.Module:
     repository = name.removeprefix(_ON_HUB)
     try:
-        config = download_pretrained_from_hf(repository, CONFIG_FILE)
-        check_open_clip(read_json(Path(config)), name, from_hub=True)
+        config = read_json(Path(download_pretrained_from_hf(repository, CONFIG_FILE)))
+        check_open_clip(config, name, from_hub=True)
         weights = download_pretrained_from_hf(repository)
     except FileNotFoundError as error:
         raise _not_loaded(name, error) from None
-    fitting(partial(_empty, name), [Path(weights)], name)
+    fitting(partial(_empty, config), [Path(weights)], name)
     return _create(name)
 
 
 def _create_from_folder(folder: Path, name: str) -> nn.Module:
-    check_open_clip(read_json(folder / CONFIG_FILE), str(folder))
+    config = read_json(folder / CONFIG_FILE)
+    check_open_clip(config, str(folder))
     check_tokenizer(folder)
     try:
         owner = text_owner(folder)
         files = [part / WEIGHTS_FILE for part in (folder, owner) if part]
-        fitting(partial(_empty, name), files, str(folder))
+        fitting(partial(_empty, config), files, str(folder))
         if not owner:
             return _create(name)
         with TemporaryDirectory() as whole:
@@ -121,8 +122,16 @@ def _create_from_folder(folder: Path, name: str) -> nn.Module:
         raise ValueError(f"the weights of {name!r} could not be loaded ({error})") from error
 
 
-def _empty(name: str) -> nn.Module:
-    return open_clip.create_model(name, load_weights=False, pretrained_text=False, device="meta")
+def _empty(config: dict) -> nn.Module:
+    """The network of an `open_clip_config.json` as open_clip makes it, before its weights."""
+    settings = dict(config["model_cfg"])
+    own_text = settings.pop("custom_text", False) or "hf_model_name" in settings["text_cfg"]
+    settings["vision_cfg"] = settings["vision_cfg"] | {"timm_model_pretrained": False}
+    settings["text_cfg"] = settings["text_cfg"] | {"hf_model_pretrained": False}
+    if not own_text:
+        return open_clip.CLIP(**settings)
+    captions = "multimodal_cfg" in settings
+    return (open_clip.CoCa if captions else open_clip.CustomTextCLIP)(**settings)
 
 
 def _not_loaded(name: str, error: Exception, pretrained: str | None = None) -> ValueError:

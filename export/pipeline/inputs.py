@@ -167,9 +167,10 @@ def check_out(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file, expected a folder")
     known = {*MODEL_FILES, *BUNDLE_FILES, "examples"}
-    foreign = [p.name for p in out.iterdir() if p.name not in known] if out.exists() else []
-    if foreign and not (out / MODEL_FILES[0]).exists():
-        raise UserError(f"--out {out} holds other files ({foreign[0]}): choose a folder of its own")
+    names = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    for name in names:
+        if name not in known and not name.startswith("."):
+            raise UserError(f"--out {out} holds other files ({name}): choose a folder of its own")
 
 
 def checkpoint_files(folder: Path) -> dict[str, Path]:

@@ -30,9 +30,9 @@ from tests.helpers.tiny import MEAN, STD, tiny_bundle, tiny_labels, tiny_webp
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = save_bundle(tiny_bundle(), tmp_path / "bundle", {"skipped.csv": b"index,reason\n"})
-    (folder / "MODEL.md").write_text("# Model\n")
-    return save_bundle(load_bundle(folder), folder, {"skipped.csv": b"index,reason\n"})
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "MODEL.md").write_text("# Model\n")
+    return save_bundle(tiny_bundle(), tmp_path / "bundle", {"skipped.csv": b"index,reason\n"})
 
 
 def assert_same(a, b):
@@ -161,7 +161,8 @@ def test_files_that_are_not_the_bundles_stay(folder):
     assert (folder / "MODEL.md").exists()
     assert not (folder / "skipped.csv").exists(), "belongs to the old bundle"
     assert "notes.txt" not in (folder / CHECKSUMS).read_text()
-    load_bundle(folder)
+    with pytest.raises(BundleDamaged, match=r"holds notes\.txt, which SHA256SUMS does not list"):
+        load_bundle(folder)
 
 
 def test_a_failed_save_leaves_the_old_bundle(folder, monkeypatch):
