@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 
 from clipneurons.models.clip import ClipModel, _describe
 
-OFFICIAL = Path(__file__).parent / "official_second_order_vit.safetensors"
+OFFICIAL = Path(__file__).parents[1] / "fixtures" / "official_second_order_vit.safetensors"
 
 
 def official_numbers() -> tuple[dict, dict]:
-    """Tensors that the authors' published code computed, and how (fixtures' README)."""
+    """Tensors that the authors' published code computed, and how (`tests/fixtures/README.md`)."""
     with safe_open(OFFICIAL, "pt") as file:
         meta = json.loads(file.metadata()["meta"])
     return load_file(OFFICIAL), meta
