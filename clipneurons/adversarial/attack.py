@@ -1,35 +1,44 @@
-"""Paint, judge and count: from descriptions to success rates (2406.04341, section 5.1)."""
+"""Draw, judge and count: from descriptions to success rates (2406.04341, section 5.1)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from clipneurons.adversarial.descriptions import Description
-from clipneurons.adversarial.duplicates import Duplicates
-from clipneurons.adversarial.image_generator import GeneratedImage, ImageGenerator
-from clipneurons.adversarial.outcomes import PRESENT, UNCHECKED
+from clipneurons.adversarial.image_generator import (
+    PRESENT,
+    UNCHECKED,
+    GeneratedImage,
+    ImageGenerator,
+)
 from clipneurons.adversarial.zero_shot import ZeroShotClassifier
 from clipneurons.stats.intervals import Rate, wilson
 
 Check = Callable[[Sequence[GeneratedImage]], list[str]]
 
+# A hash of 64 bits: photographs of different things differ in about half of them.
+NEAR_DUPLICATE_BITS = 2
+NEAR_DUPLICATE_PIXELS = 4.0
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """One picture and what became of it.
+    """One image and the model's verdict on it.
 
     Attributes:
-        description: what was painted.
-        seed: the painter's seed.
-        objects: what the picture shows, where that is known.
-        presence: one of the findings of `clipneurons.adversarial.outcomes`: what it shows.
-        duplicate: a near copy of an earlier picture.
-        fooled: read as the target rather than the true class.
+        description: what was drawn.
+        seed: the generator's seed.
+        objects: what the image shows, where that is known.
+        presence: `PRESENT`, `MISSING`, `TARGET_SHOWN` or `UNCHECKED`.
+        duplicate: a near copy of an earlier image.
+        fooled: read as the target class rather than the true one.
         margin: cosine with the target class minus that with the true one.
         predicted: most probable of all classes.
         transfer: by name of another model, whether it is fooled too.
-        image: the picture, unless it was not kept.
+        image: the image, unless it was not kept.
     """
 
     description: Description
@@ -45,23 +54,55 @@ class Outcome:
 
     @property
     def valid(self) -> bool:
-        """Whether the picture counts: shows what it should (or nobody looked) and is new."""
+        """Whether the image counts: it shows what it should (or was not checked) and is new."""
         return self.presence in (PRESENT, UNCHECKED) and not self.duplicate
 
     @property
     def success(self) -> bool:
-        """A picture that counts and is read wrongly."""
+        """An image that counts and is read as the target class."""
         return self.valid and self.fooled
 
 
-def unchecked(paintings: Sequence[GeneratedImage]) -> list[str]:
-    """Nobody looked."""
-    return [UNCHECKED] * len(paintings)
+class Duplicates:
+    """Remembers images and recognises near copies of them, which count once."""
+
+    def __init__(self) -> None:
+        self._bits = np.empty((0, 64), np.uint8)
+        self._small = np.empty((0, 16 * 16 * 3), np.int16)
+
+    def seen(self, image: Image.Image) -> bool:
+        """Whether an image like this was seen before; remembers it if not.
+
+        Two images are near copies when both their difference hashes and their colours at
+        16 × 16 pixels agree: flat grounds make the hash alone too coarse.
+        """
+        bits = _difference_hash(image)
+        small = image.convert("RGB").resize((16, 16), Image.Resampling.BOX)
+        small = np.asarray(small, dtype=np.int16).ravel()
+        alike = (self._bits != bits).sum(1) <= NEAR_DUPLICATE_BITS
+        if alike.any() and (
+            np.abs(self._small[alike] - small).mean(1).min() < NEAR_DUPLICATE_PIXELS
+        ):
+            return True
+        self._bits = np.vstack([self._bits, bits])
+        self._small = np.vstack([self._small, small])
+        return False
+
+
+def _difference_hash(image: Image.Image) -> UInt8[np.ndarray, " bit"]:
+    """Whether brightness grows from each of 8 × 8 cells to the next."""
+    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
+    return (grey[:, 1:] > grey[:, :-1]).astype(np.uint8).ravel()
+
+
+def unchecked(images: Sequence[GeneratedImage]) -> list[str]:
+    """The check that looks at nothing."""
+    return [UNCHECKED] * len(images)
 
 
 def attack(
     classifier: ZeroShotClassifier,
-    painter: ImageGenerator,
+    generator: ImageGenerator,
     descriptions: Sequence[Description],
     seeds: Sequence[int],
     *,
@@ -70,58 +111,58 @@ def attack(
     duplicates: Duplicates | None = None,
     batch_size: int = 50,
 ) -> Iterator[list[Outcome]]:
-    """Paint each description and judge it; yields the outcomes of a batch at a time.
+    """Draw each description and judge it; yields the outcomes of a batch at a time.
 
     Args:
         classifier: the model under attack with its classes, the true one first.
-        painter: paints the descriptions.
-        descriptions: what to paint.
+        generator: draws the descriptions.
+        descriptions: what to draw.
         seeds: one for each.
-        check: says what is in the pictures.
-        transfer: other models that judge the same pictures.
-        duplicates: pictures to compare with besides those of this call.
-        batch_size: pictures judged together.
+        check: says what is in the images.
+        transfer: other models that judge the same images.
+        duplicates: images to compare with besides those of this call.
+        batch_size: images judged together.
     """
     duplicates = duplicates or Duplicates()
     waiting: list[GeneratedImage] = []
-    paintings = painter(classifier.classes[0], descriptions, seeds)
-    for number, painting in enumerate(paintings, start=1):
-        waiting.append(painting)
+    images = generator(classifier.classes[0], descriptions, seeds)
+    for number, image in enumerate(images, start=1):
+        waiting.append(image)
         if len(waiting) == batch_size or number == len(descriptions):
             yield _judge(classifier, waiting, check, transfer or {}, duplicates)
             waiting = []
 
 
-def _judge(classifier, paintings, check, transfer, duplicates) -> list[Outcome]:
-    images = [painting.image for painting in paintings]
+def _judge(classifier, generated, check, transfer, duplicates) -> list[Outcome]:
+    images = [one.image for one in generated]
     verdicts = classifier(images)
     others = {name: other(images).fooled.tolist() for name, other in transfer.items()}
     return [
         Outcome(
-            description=painting.description,
-            seed=painting.seed,
-            objects=painting.objects,
-            image=painting.image,
+            description=drawn.description,
+            seed=drawn.seed,
+            objects=drawn.objects,
+            image=drawn.image,
             presence=presence,
-            duplicate=duplicates.seen(painting.image),
+            duplicate=duplicates.seen(drawn.image),
             fooled=bool(verdicts.fooled[i]),
             margin=float(verdicts.margin[i]),
             predicted=verdicts.predicted[i],
             transfer={name: fooled[i] for name, fooled in others.items()},
         )
-        for i, (painting, presence) in enumerate(zip(paintings, check(paintings), strict=True))
+        for i, (drawn, presence) in enumerate(zip(generated, check(generated), strict=True))
     ]
 
 
 def success_rate(outcomes: Sequence[Outcome]) -> Rate:
-    """Share of successes among the pictures that count."""
+    """Share of images read as the target class, among those that count."""
     valid = [outcome for outcome in outcomes if outcome.valid]
     return wilson(sum(outcome.fooled for outcome in valid), len(valid))
 
 
 @dataclass(frozen=True)
 class SpuriousCue:
-    """How often pictures that hold a cue are misread, beside those that do not."""
+    """How often images with a cue are misread, beside those without it."""
 
     text: str
     with_cue: Rate
@@ -129,7 +170,7 @@ class SpuriousCue:
 
 
 def spurious_cues(outcomes: Sequence[Outcome]) -> list[SpuriousCue]:
-    """Cues by how much more often pictures with them are misread, strongest first.
+    """Cues by how much more often images with them are misread, strongest first.
 
     For a defender: what the true class must also be trained with.
     """
@@ -137,12 +178,12 @@ def spurious_cues(outcomes: Sequence[Outcome]) -> list[SpuriousCue]:
     texts = {cue for outcome in valid for cue in outcome.description.cues}
 
     def rate(text: str, present: bool) -> Rate:
-        mine = [o for o in valid if (text in o.description.cues) == present]
-        return wilson(sum(o.fooled for o in mine), len(mine))
+        chosen = [o for o in valid if (text in o.description.cues) == present]
+        return wilson(sum(o.fooled for o in chosen), len(chosen))
 
-    found = [SpuriousCue(text, rate(text, True), rate(text, False)) for text in sorted(texts)]
-    # A cue that is in every picture is compared with nothing, that is with no misreading.
+    cues = [SpuriousCue(text, rate(text, True), rate(text, False)) for text in sorted(texts)]
+    # A cue that is in every image is compared with nothing, that is with no misreading.
     return sorted(
-        found,
+        cues,
         key=lambda c: (c.without_cue.value if c.without_cue.count else 0.0) - c.with_cue.value,
     )

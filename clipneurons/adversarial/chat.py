@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from clipneurons.adversarial.default_models import CHAT_MODEL
 from clipneurons.adversarial.descriptions import (
+    CHAT_MODEL,
     MAX_DESCRIPTION,
     Attempts,
     Description,
     check_count,
     check_description,
-    checked_words,
+    checked_cues,
     collect,
 )
 from clipneurons.text.class_names import Similarity, names
@@ -82,7 +82,7 @@ class ChatDescriber:
             DescriberError: the model gave too few usable lines.
         """
         check_count(count)
-        cues = checked_words(cues)
+        cues = checked_cues(cues)
         lines = min(self._lines, count)
         data = {"object": true_class, "avoid": target_class, "words": cues, "wanted": lines}
         messages = [

@@ -1,4 +1,4 @@
-"""What the units of a model do when a cue is put beside an object, measured on pictures of it."""
+"""Δ_j^n: what the units of a model do when a cue is drawn beside an object, measured on images."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -14,60 +14,60 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.cue_recordings import LOUDEST, CueRecordings, LayerRecordings
 from clipneurons.lens.make import Lens
 
-# Pictures of each cue, every one beside another object.
-PICTURES = 8
+# Images of each cue, every one beside another object.
+IMAGES = 8
 _BATCH = 64
 
 
 def record_cues(
     bundle: Bundle,
     lens: Lens,
-    painter: ImageGenerator,
+    generator: ImageGenerator,
     drawn: Callable[[str], str | None],
     companions: Sequence[str],
     seed: int = 0,
-    pictures: int = PICTURES,
+    count: int = IMAGES,
     progress: Callable[[float], object] = lambda share: None,
 ) -> CueRecordings:
-    """Paint every phrase that can be drawn beside the same few objects and read the model.
+    """Draw every text that can be drawn beside the same few objects and read the model.
 
-    Any cue draws the model from what it stands beside, so that pictures without one would say
+    Any cue draws the model from what it stands beside, so that images without one would say
     little: a cue is compared with the mean of all cues.
 
     Args:
-        bundle: its phrases are the cues, its directions what effects are measured along.
+        bundle: its texts are the cues, its directions what effects are measured along.
         lens: reads the bundle's layers.
-        painter: paints the objects, and the cues beside them.
-        drawn: the name of what the painter draws for a phrase, None where it cannot.
+        generator: draws the objects, and the cues beside them.
+        drawn: the name of what the generator draws for a text, None where it cannot.
         companions: names of what may stand beside a cue, drawn by chance.
-        seed: of the choice of companions and of the pictures.
-        pictures: number of pictures of a cue.
+        seed: of the choice of companions and of the images.
+        count: number of images of a cue.
         progress: called with the share that is done.
 
     Raises:
-        ValueError: nothing can be drawn, or no pictures are asked for.
+        ValueError: nothing can be drawn, or no images are asked for.
     """
     names = [drawn(text) for text in bundle.texts]
     cues = list(dict.fromkeys(name for name in names if name is not None))
-    if not cues or not companions or pictures < 1:
+    if not cues or not companions or count < 1:
         raise ValueError(
-            "expected phrases that can be drawn, objects beside them and at least one picture, "
-            f"got {len(cues)}, {len(companions)} and {pictures}"
+            "expected texts that can be drawn, objects beside them and at least one image, "
+            f"got {len(cues)}, {len(companions)} and {count}"
         )
     rng = random.Random(f"cue recordings {seed}")
-    beside = rng.choices(list(companions), k=pictures)
+    beside = rng.choices(list(companions), k=count)
     seeds = [rng.getrandbits(31) for _ in beside]
 
-    def paint(cue: str) -> Iterator[Image.Image]:
-        for companion, number in zip(beside, seeds, strict=True):
-            for painting in painter(companion, [Description("", (cue,))], [number]):
-                yield painting.image
+    def images_of(cue: str) -> Iterator[Image.Image]:
+        for companion, image_seed in zip(beside, seeds, strict=True):
+            for drawn_image in generator(companion, [Description("", (cue,))], [image_seed]):
+                yield drawn_image.image
 
     means: list[list[Tensor]] = []
-    per_batch = max(1, _BATCH // pictures)
+    per_batch = max(1, _BATCH // count)
     for start in range(0, len(cues), per_batch):
         part = cues[start : start + per_batch]
-        read = _read(bundle, lens, [image for cue in part for image in paint(cue)])
+        read = _read(bundle, lens, [image for cue in part for image in images_of(cue)])
         means.append([x.unflatten(0, (len(part), -1)).mean(1) for x in read])
         progress((start + len(part)) / len(cues))
     every = [torch.cat(parts) for parts in zip(*means, strict=True)]
@@ -76,8 +76,8 @@ def record_cues(
     return CueRecordings(
         row=torch.tensor([-1 if name is None else number[name] for name in names]),
         layers={
-            layer: _summary(mine, arrays.directions.cpu())
-            for mine, (layer, arrays) in zip(effects, bundle.layers.items(), strict=True)
+            layer: _summary(layer_effects, arrays.directions.cpu())
+            for layer_effects, (layer, arrays) in zip(effects, bundle.layers.items(), strict=True)
         },
         embeddings=embeddings,
     )

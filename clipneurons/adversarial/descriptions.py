@@ -1,4 +1,4 @@
-"""From cue words to descriptions of pictures that name the true class and not the target one."""
+"""From cues to descriptions of images that name the true class and not the target class."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 from clipneurons.adversarial.cue_request import check_name
 from clipneurons.text.class_names import Similarity, names
 
+# Apache-2.0, 3 GB, runs on a laptop: describes unless another chat model is named.
+CHAT_MODEL = "Qwen/Qwen2.5-1.5B-Instruct"
 MAX_DESCRIPTION = 300
 MAX_COUNT = 10_000
 MAX_CUES_EACH = 6
@@ -15,7 +17,7 @@ MAX_CUES_EACH = 6
 
 @dataclass(frozen=True)
 class Description:
-    """What a picture shall show, and the cues among it."""
+    """What an image should show, and the cues among it."""
 
     text: str
     cues: tuple[str, ...]
@@ -42,7 +44,7 @@ def check_description(
     cues: Sequence[str],
     similarity: Similarity | None = None,
 ) -> str | None:
-    """Why a description may not be painted, or None when it may.
+    """Why a description may not be drawn, or None when it may.
 
     It must name the true class, must not name the target one (as it is, in plural, in a compound
     or, where ``similarity`` is given, by a synonym) and must name at least one cue, if there
@@ -65,9 +67,9 @@ def check_description(
 
 
 def check_count(count: int) -> int:
-    """The number of pictures, refused where it is not 1 to ``MAX_COUNT``."""
+    """The number of images, refused where it is not 1 to ``MAX_COUNT``."""
     if not 1 <= count <= MAX_COUNT:
-        raise ValueError(f"expected 1 to {MAX_COUNT} pictures, not {count}")
+        raise ValueError(f"expected 1 to {MAX_COUNT} images, not {count}")
     return count
 
 
@@ -96,7 +98,7 @@ class TemplateDescriber:
 
     def __init__(self, cues_each: int = 3):
         if not 0 <= cues_each <= MAX_CUES_EACH:
-            raise ValueError(f"expected 0 to {MAX_CUES_EACH} cues a picture, not {cues_each}")
+            raise ValueError(f"expected 0 to {MAX_CUES_EACH} cues an image, not {cues_each}")
         self.cues_each = cues_each
 
     def __call__(
@@ -149,10 +151,10 @@ def collect(
     example = f"; for example {refused[0][0][:80]!r} {refused[0][1]}" if refused else ""
     raise DescriberError(
         f"the chat model gave {len(accepted)} of {count} usable descriptions in {rounds} rounds"
-        f"{example}. Use a larger model, fewer pictures, or the offline templates"
+        f"{example}. Use a larger model, fewer images, or the offline templates"
     )
 
 
-def checked_words(words: Sequence[str]) -> list[str]:
-    """Cue words as they may be used: short, one line each."""
-    return [check_name(word, "cue") for word in words]
+def checked_cues(cues: Sequence[str]) -> list[str]:
+    """Cues as they may be used: short, one line each."""
+    return [check_name(cue, "cue") for cue in cues]

@@ -1,4 +1,4 @@
-"""Is the picture read as the class it does not show? Zero-shot verdicts and what to count."""
+"""Zero-shot verdicts: is an image read as the class that it does not show?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipneurons.adversarial.cues import CLASS_TEMPLATES
-from clipneurons.adversarial.outcomes import MISSING, PRESENT, TARGET_SHOWN
+from clipneurons.adversarial.image_generator import MISSING, PRESENT, TARGET_SHOWN
 from clipneurons.lens.make import Lens
 from clipneurons.lens.token_contributions import additive_maps
 from clipneurons.models.clip import ClipModel
@@ -62,7 +62,7 @@ class ZeroShotClassifier:
         return self.texts[1] - self.texts[0]
 
     def __call__(self, images: Sequence[Image.Image]) -> Verdicts:
-        """Verdicts on a batch of pictures."""
+        """Verdicts on a batch of images."""
         batch = torch.stack([self.clip.preprocess(image.convert("RGB")) for image in images])
         embedded = torch.nn.functional.normalize(self.clip.encode_image(batch), dim=-1)
         cosines = embedded @ self.texts.T
@@ -74,7 +74,7 @@ class ZeroShotClassifier:
 
 
 class SecondOpinion:
-    """Another CLIP that says whether a painted picture shows the true class and not the target.
+    """Another CLIP that says whether a generated image shows the true class and not the target.
 
     A class counts as shown when the model prefers it to every neutral text. That is weaker than
     looking: another CLIP can be fooled in the same way.
@@ -92,7 +92,7 @@ class SecondOpinion:
         self._texts = torch.cat([classes, embed_texts(clip, neutral)])
 
     def __call__(self, images: Sequence[Image.Image]) -> list[str]:
-        """For each picture ``PRESENT``, ``MISSING`` or ``TARGET_SHOWN``."""
+        """For each image ``PRESENT``, ``MISSING`` or ``TARGET_SHOWN``."""
         batch = torch.stack([self._clip.preprocess(image.convert("RGB")) for image in images])
         embedded = torch.nn.functional.normalize(self._clip.encode_image(batch), dim=-1)
         cosines = embedded @ self._texts.T

@@ -42,3 +42,7 @@ class StackedUnits:
             indices=torch.cat([a.indices.long().cpu() for a in arrays]),
             coefficients=torch.cat([a.coefficients.float().cpu() for a in arrays]),
         )
+
+    def take(self, rows: Int[Tensor, " row"]) -> StackedUnits:
+        """The units of these rows."""
+        return StackedUnits(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))

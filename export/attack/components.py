@@ -1,39 +1,39 @@
-"""What an attack works with: the model, the painter and the others, loaded before it begins."""
+"""What an attack works with: the model, the generator and the others, loaded before it begins."""
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
 from clipneurons.adversarial.attack import Check, unchecked
-from clipneurons.adversarial.cue_filter import CueFilter
+from clipneurons.adversarial.composer import Composer, photograph_composer, pictogram_composer
 from clipneurons.adversarial.cue_recorder import record_cues
-from clipneurons.adversarial.cue_request import CueRequest
-from clipneurons.adversarial.cues import Cues, chosen_layers, find_cues
+from clipneurons.adversarial.cue_request import RECORDED, CueFilter, CueRequest
+from clipneurons.adversarial.cues import Cues, Scorer, chosen_layers, find_cues
 from clipneurons.adversarial.descriptions import Describer, TemplateDescriber
 from clipneurons.adversarial.image_generator import ImageGenerator
-from clipneurons.adversarial.methods import INDIRECT, RANDOM_NEURONS, RANDOM_WORDS, RECORDED
-from clipneurons.adversarial.photograph_generator import photograph_composer
-from clipneurons.adversarial.pictogram_generator import Composer, pictogram_composer
 from clipneurons.adversarial.zero_shot import SecondOpinion
 from clipneurons.bundle import cue_recordings
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.bundle.cue_recordings import CueRecordings
+from clipneurons.bundle.folders import write_atomic
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.text.class_names import Similarity
 from clipneurons.text.similarity import ClipSimilarity, SentenceSimilarity, best_similarity
 from export.attack.options import COMPOSER, PHOTOGRAPHS, TEMPLATES, AttackOptions
-from export.attack.results import AttackFolder, Cell
+from export.attack.results import Cell
 from export.common.errors import UserError
 from export.common.models import open_clip_model
 from export.pipeline.update_bundle import open_bundle
+
+# Further methods by name, each a function of the seed: how `research` adds its baselines.
+Baselines = Mapping[str, Callable[[int], Scorer]]
 
 
 @dataclass(frozen=True)
@@ -44,33 +44,49 @@ class Components:
     clip: ClipModel
     similarity: Similarity | None
     describer: Describer
-    painter: ImageGenerator
+    generator: ImageGenerator
     transfer: Mapping[str, ClipModel]
     opinion: ClipModel | None
 
     def check(self, true_class: str, target_class: str) -> Check:
-        """What is known about a picture's objects."""
-        if isinstance(self.painter, Composer):
-            return lambda paintings: [
-                self.painter.check(painting, true_class, target_class) for painting in paintings
+        """What is known about an image's objects."""
+        if isinstance(self.generator, Composer):
+            return lambda images: [
+                self.generator.check(image, true_class, target_class) for image in images
             ]
         if self.opinion is None:
             return unchecked
         opinion = SecondOpinion(self.opinion, true_class, target_class)
-        return lambda paintings: opinion([painting.image for painting in paintings])
+        return lambda images: opinion([image.image for image in images])
 
     @property
     def draws_cues(self) -> bool:
-        """Whether the painter says which phrases of the bundle it can draw, and can some."""
-        painter = self.painter
-        return isinstance(painter, Composer) and any(map(painter.concept, self.bundle.texts))
+        """Whether the generator says which texts of the bundle it can draw, and can some."""
+        generator = self.generator
+        return isinstance(generator, Composer) and any(map(generator.concept, self.bundle.texts))
 
     def rules(self, target_class: str, blocked: tuple[str, ...]) -> CueFilter:
-        """The same for every method; with the composer only phrases that can be drawn."""
+        """The same for every method; with the composer only texts that can be drawn."""
         drawable = None
-        if isinstance(self.painter, Composer):
-            drawable = self.painter.drawable(target_class)
+        if isinstance(self.generator, Composer):
+            drawable = self.generator.drawable(target_class)
         return CueFilter(self.similarity, blocked, drawable)
+
+    def identity(self) -> dict[str, str]:
+        """What tells these models and this bundle from others of the same names."""
+        config, units = self.bundle.config, hashlib.sha256()
+        for arrays in self.bundle.layers.values():
+            for tensor in (arrays.directions, arrays.indices, arrays.coefficients):
+                units.update(tensor.cpu().contiguous().numpy().tobytes())
+        units.update("\n".join(self.bundle.texts).encode())
+        others = dict(self.transfer)
+        if self.opinion is not None:
+            others["second opinion"] = self.opinion
+        weights = {name: clip.sha256()[:16] for name, clip in others.items()}
+        return {
+            "model weights": config.weights_sha256[:16],
+            "units": units.hexdigest()[:16],
+        } | {f"weights of {name}": digest for name, digest in weights.items()}
 
 
 def open_components(options: AttackOptions) -> Components:
@@ -78,20 +94,20 @@ def open_components(options: AttackOptions) -> Components:
     device = options.device
     bundle, clip = open_bundle(options.bundle, device)
     side = options.size or max(clip.image_size)
-    if options.painter == COMPOSER:
-        painter: ImageGenerator = _composer(side, options.pack, options.heldout)
-    elif options.painter == PHOTOGRAPHS:
-        painter = photograph_composer(side, options.heldout)
+    if options.generator == COMPOSER:
+        generator: ImageGenerator = _composer(side, options.pack, options.heldout)
+    elif options.generator == PHOTOGRAPHS:
+        generator = photograph_composer(side, options.heldout)
     else:
         from clipneurons.adversarial.image_generator import DiffusersGenerator
 
-        painter = DiffusersGenerator(
-            options.painter, device=device, steps=options.steps, guidance=options.guidance,
+        generator = DiffusersGenerator(
+            options.generator, device=device, steps=options.steps, guidance=options.guidance,
             size=options.size, offload=options.offload,
         )  # fmt: skip
     similarity = _similarity(options.similarity, clip, bundle)
     if options.describer == TEMPLATES:
-        describer: Describer = TemplateDescriber(options.cues_each)
+        describer: Describer = TemplateDescriber(options.cues_per_image)
     else:
         from clipneurons.adversarial.chat import ChatDescriber
 
@@ -101,7 +117,7 @@ def open_components(options: AttackOptions) -> Components:
         clip=clip,
         similarity=similarity,
         describer=describer,
-        painter=painter,
+        generator=generator,
         transfer={name: _other_clip(name, device) for name in options.transfer},
         opinion=_other_clip(options.second_opinion, device) if options.second_opinion else None,
     )
@@ -132,109 +148,56 @@ def _similarity(choice: str, clip: ClipModel, bundle: Bundle) -> Similarity | No
     return best_similarity(clip, bundle.text_embeddings)
 
 
-def all_cues(
+def cues_of_cells(
     options: AttackOptions,
     components: Components,
-    folder: AttackFolder,
     cells: Sequence[Cell],
     blocked: tuple[str, ...],
+    baselines: Baselines,
 ) -> dict[Cell, Cues]:
-    """The cues of every cell: whatever is wrong with a name or layer shows before any picture."""
+    """The cues of every cell: whatever is wrong with a name or layer shows before any image."""
     bundle = components.bundle
     layers = chosen_layers(bundle, _layers(options.layers))
-    found: dict[tuple, Cues] = {}
-    decompositions: dict = {}
+    by_question: dict[tuple, Cues] = {}
 
     def cues_of(cell: Cell) -> Cues:
-        # Only the random methods depend on the seed.
-        seed = cell.seed if cell.method in (RANDOM_NEURONS, RANDOM_WORDS) else 0
-        key = (cell.pair, cell.method, seed)
-        if key not in found:
+        # The product's own methods know no seed.
+        question = (cell.pair, cell.method, cell.seed if cell.method in baselines else 0)
+        if question not in by_question:
             request = CueRequest(
-                *cell.pair, layers, options.neurons, options.words, cell.method,
-                components.rules(cell.pair[1], blocked), seed=seed,
-                decompositions=decompositions if cell.method == INDIRECT else None,
+                *cell.pair, layers=layers, neurons=options.neurons, count=options.cues,
+                method=cell.method, rules=components.rules(cell.pair[1], blocked),
             )  # fmt: skip
-            found[key] = find_cues(bundle, components.clip, request)
-        return found[key]
+            scorer = baselines[cell.method](cell.seed) if cell.method in baselines else None
+            by_question[question] = find_cues(bundle, components.clip, request, scorer=scorer)
+        return by_question[question]
 
-    # The indirect effects and the recordings take a minute: a mistake in a name shows before.
-    for cell in cells:
-        if cell.method not in (INDIRECT, *RECORDED):
-            cues_of(cell)
-    if any(cell.method == INDIRECT for cell in cells):
-        decompositions.update(_indirect(options, components, folder, layers))
-    if any(cell.method in RECORDED for cell in cells):
-        bundle = replace(bundle, cues=_recordings(components, folder))
     return {cell: cues_of(cell) for cell in cells}
 
 
-def _indirect(options: AttackOptions, components: Components, folder: AttackFolder, layers) -> dict:
-    """The indirect-effect reading of the model, computed once for a folder."""
-    from clipneurons.statistics.indirect_decomposition import (
-        IndirectDecomposition,
-        indirect_decompositions,
-    )
-
-    names = tuple(IndirectDecomposition.__dataclass_fields__)
-    file = folder.folder / "indirect.safetensors"
-    if not file.exists():
-        found = indirect_decompositions(
-            components.clip, _images(options.data, components.clip), layers,
-            components.bundle.text_embeddings, components.bundle.config.components,
-            progress=lambda share: progress(f"indirect effects {100 * share:.0f} %"),
-        )  # fmt: skip
-        tensors = {f"layer{n}.{x}": getattr(found[n], x) for n in layers for x in names}
-        _save(folder, file, save({name: value.contiguous() for name, value in tensors.items()}))
-    tensors = load_file(file)
-    return {
-        layer: IndirectDecomposition(*(tensors[f"layer{layer}.{name}"] for name in names))
-        for layer in layers
-    }
-
-
-def _recordings(components: Components, folder: AttackFolder) -> CueRecordings:
-    """What the model does in pictures of the cues, painted once for a folder.
-
-    Raises:
-        UserError: the painter draws none of the bundle's phrases, or does not say which.
-    """
-    painter, bundle, clip = components.painter, components.bundle, components.clip
-    if not components.draws_cues:
+def check_recordable(components: Components, methods: Sequence[str]) -> None:
+    """Raise `UserError` where cues must be recorded and the generator draws none of the texts."""
+    recorded = [method for method in methods if method in RECORDED]
+    if recorded and not components.draws_cues:
         raise UserError(
-            f"the methods {' and '.join(RECORDED)} need pictures of the bundle's phrases: use the "
-            f"painter {COMPOSER} or {PHOTOGRAPHS} and a bundle whose phrases it can draw"
+            f"{' and '.join(recorded)} need images of the bundle's texts: use the generator "
+            f"{COMPOSER} or {PHOTOGRAPHS} and a bundle whose texts it can draw"
         )
-    file = folder.folder / "recordings.safetensors"
+
+
+def with_recordings(components: Components, file: Path) -> Components:
+    """The same with what the model does in images of the cues, drawn once for a folder."""
+    generator, bundle, clip = components.generator, components.bundle, components.clip
     if not file.exists():
         lens = make_lens(clip, bundle.config.layers)
-        found = record_cues(
-            bundle, lens, painter, painter.concept, painter.concepts,
-            progress=lambda share: progress(f"pictures of cues {100 * share:.0f} %"),
+        recordings = record_cues(
+            bundle, lens, generator, generator.concept, generator.concepts,
+            progress=lambda share: progress(f"images of cues {100 * share:.0f} %"),
         )  # fmt: skip
-        _save(folder, file, cue_recordings.to_bytes(found, bundle.config.schema_version))
-    return cue_recordings.from_tensors(load_file(file), tuple(bundle.layers))
-
-
-def _save(folder: AttackFolder, file: Path, content: bytes) -> None:
-    """A file that is either whole or not there."""
-    folder.begin()
-    part = file.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(file)
-
-
-def _images(spec: str, clip: ClipModel) -> torch.Tensor:
-    from export.data.loader import batches
-    from export.data.open_source import open_source
-
-    source = open_source(spec, limit=1024, image_size=max(clip.image_size))
-    numbers = range(-(-len(source) // 64))
-    found = [b.images for b in batches(source, clip.preprocess, numbers, 64)]
-    found = [images for images in found if images is not None]
-    if not found:
-        raise UserError(f"--data {spec}: none of its images can be read")
-    return torch.cat(found)
+        schema = bundle.config.schema_version
+        write_atomic(file, cue_recordings.to_bytes(recordings, schema))
+    recordings = cue_recordings.from_tensors(load_file(file), tuple(bundle.layers))
+    return replace(components, bundle=replace(bundle, cues=recordings))
 
 
 def _layers(text: str | None) -> list[int] | None:

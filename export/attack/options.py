@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clipneurons.adversarial.cue_request import NEURONS
+
 COMPOSER, PHOTOGRAPHS, TEMPLATES, ALL = "composer", "photographs", "templates", "all"
-# Pictures of a cell's first seed that are always kept, for the contact sheet.
+# Images of a cell's first seed that are always kept, for the contact sheet.
 SHOWN = 10
 
 
@@ -23,13 +25,13 @@ class AttackOptions:
     images: int = 100
     seeds: int = 3
     layers: str | None = None
-    neurons: int = 100
-    words: int = 25
-    cues_each: int = 3
+    neurons: int = NEURONS
+    cues: int = 25
+    cues_per_image: int = 3
     block: str = ""
     similarity: str = "auto"
     describer: str = TEMPLATES
-    painter: str = COMPOSER
+    generator: str = COMPOSER
     pack: str | None = None
     heldout: bool = False
     steps: int | None = None
@@ -40,5 +42,4 @@ class AttackOptions:
     others: str = ""
     transfer: list[str] = field(default_factory=list)
     second_opinion: str | None = None
-    data: str = "scenes:256"
     keep: str = "successes"

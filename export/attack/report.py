@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from clipneurons.adversarial.attack import Outcome, spurious_cues, success_rate
-from clipneurons.adversarial.methods import NO_CUES, OURS, RANDOM_WORDS, RECORDED_EMBEDDINGS
+from clipneurons.adversarial.cue_request import BY_NEURONS, NO_CUES, RECORDED_EMBEDDINGS
+from clipneurons.bundle.folders import write_atomic
 from clipneurons.stats.intervals import Rate, ratio_of_means, wilson
 from export.attack.results import Cell
 
@@ -41,9 +42,9 @@ def summarise(
 
 
 def flip_rates(done: Mapping[Cell, Sequence[Outcome]]) -> dict[Cell, Rate]:
-    """Of the pictures that are read rightly without cues, the share misread with them.
+    """Of the images that are read correctly without cues, the share misread with them.
 
-    Only for composed pictures, where the same seed gives the same true object on the same ground:
+    Only for composed images, where the same seed gives the same true object on the same ground:
     what differs then are the cues, so a weak model's own mistakes do not count.
     """
     rates = {}
@@ -52,8 +53,8 @@ def flip_rates(done: Mapping[Cell, Sequence[Outcome]]) -> dict[Cell, Rate]:
         if cell.method == NO_CUES or alone is None or any(o.objects is None for o in outcomes):
             continue
         right = {outcome.seed for outcome in alone if not outcome.fooled}
-        mine = [outcome for outcome in outcomes if outcome.valid and outcome.seed in right]
-        rates[cell] = wilson(sum(outcome.fooled for outcome in mine), len(mine))
+        counted = [outcome for outcome in outcomes if outcome.valid and outcome.seed in right]
+        rates[cell] = wilson(sum(outcome.fooled for outcome in counted), len(counted))
     return rates
 
 
@@ -74,9 +75,9 @@ def _measure(
 
 
 def _of_seeds(rates: Mapping[Cell, Rate], pair: Pair, method: str, seeds: int) -> dict:
-    mine = [rates[Cell(pair, method, seed)] for seed in range(seeds)]
-    # A cell of which no picture counts (none shows the true object) is a success rate of 0.
-    values = [rate.value if rate.count else 0.0 for rate in mine]
+    of_seeds = [rates[Cell(pair, method, seed)] for seed in range(seeds)]
+    # A cell of which no image counts (none shows the true object) is a success rate of 0.
+    values = [rate.value if rate.count else 0.0 for rate in of_seeds]
     deviation = statistics.stdev(values) if seeds > 1 else 0.0
     return {"mean": statistics.fmean(values), "sd": deviation, "seeds": values}
 
@@ -94,12 +95,11 @@ def _compare(rates, overall, pairs, methods, seeds) -> dict:
         rows = [[rates[Cell(pair, method, s)] for s in range(seeds)] for pair in pairs]
         return torch.tensor([[r.value if r.count else 0.0 for r in row] for row in rows])
 
-    ours = [method for method in OURS if method in methods]
-    others = [method for method in methods if method not in ours]
-    ratios = {o: {m: asdict(ratio_of_means(grid(o), grid(m))) for m in others} for o in ours}
-    # What has seen pictures is the control of those of ours that have, and compared with them.
-    apart = (NO_CUES, RANDOM_WORDS, RECORDED_EMBEDDINGS)
-    baselines = [method for method in others if method not in apart]
+    by_neurons = [method for method in BY_NEURONS if method in methods]
+    others = [method for method in methods if method not in by_neurons]
+    ratios = {o: {m: asdict(ratio_of_means(grid(o), grid(m))) for m in others} for o in by_neurons}
+    # Controls are no baselines: recorded embeddings have seen the images of recorded effects.
+    baselines = [method for method in others if method not in (NO_CUES, RECORDED_EMBEDDINGS)]
     best = max(baselines, key=lambda m: overall[m]["mean"], default=None)
     return {"ratios": ratios, "best baseline": best}
 
@@ -111,8 +111,8 @@ def _transfer(done, methods) -> dict:
     for name in sorted(names):
         result[name] = {}
         for method in methods:
-            mine = [o for c, outcomes in done.items() if c.method == method for o in outcomes]
-            valid = [o for o in mine if o.valid]
+            outcomes = [o for cell, row in done.items() if cell.method == method for o in row]
+            valid = [o for o in outcomes if o.valid]
             fooling = [o for o in valid if o.fooled]
             result[name][method] = {
                 "all": asdict(wilson(sum(o.transfer[name] for o in valid), len(valid))),
@@ -124,16 +124,16 @@ def _transfer(done, methods) -> dict:
 
 
 def _counted(done, methods) -> dict:
-    """Why pictures were not counted, by method."""
+    """Why images were not counted, by method."""
     result = {}
     for method in methods:
-        mine = [o for c, outcomes in done.items() if c.method == method for o in outcomes]
+        outcomes = [o for cell, row in done.items() if cell.method == method for o in row]
         presence: dict[str, int] = {}
-        for outcome in mine:
+        for outcome in outcomes:
             presence[outcome.presence] = presence.get(outcome.presence, 0) + 1
         result[method] = {
-            "pictures": len(mine),
-            "near copies": sum(o.duplicate for o in mine),
+            "images": len(outcomes),
+            "near copies": sum(o.duplicate for o in outcomes),
             "presence": presence,
         }
     return result
@@ -141,13 +141,13 @@ def _counted(done, methods) -> dict:
 
 def _defence(done, pair: Pair) -> list[dict]:
     """Cues of all methods that make the model misread the true class more often, beyond chance."""
-    mine = [o for c, outcomes in done.items() if c.pair == pair for o in outcomes]
-    found = [
+    outcomes = [o for cell, row in done.items() if cell.pair == pair for o in row]
+    cues = [
         {"cue": cue.text, "with": asdict(cue.with_cue), "without": asdict(cue.without_cue)}
-        for cue in spurious_cues(mine)
+        for cue in spurious_cues(outcomes)
         if cue.with_cue.low > cue.without_cue.high
     ]
-    return found[:SUSPICIOUS]
+    return cues[:SUSPICIOUS]
 
 
 def render(summary: Mapping, command: str, notes: Sequence[str]) -> str:
@@ -155,9 +155,9 @@ def render(summary: Mapping, command: str, notes: Sequence[str]) -> str:
     lines = [
         "# Adversarial images by class-pair cues",
         "",
-        "Share of pictures of the first class that the model reads as the second (mean ± standard "
-        "deviation over seeds, per cent). Only pictures that show the first class and not the "
-        "second, and are no near copies, count.",
+        "Share of images of the true class that the model reads as the target class (mean ± "
+        "standard deviation over seeds, per cent). Only images that show the true class, not the "
+        "target class, and are no near copies, count.",
         "",
         f"    {command}",
         "",
@@ -169,7 +169,7 @@ def render(summary: Mapping, command: str, notes: Sequence[str]) -> str:
         lines += [
             "## Caused by the cues",
             "",
-            "Of the pictures that are read rightly without cues (the same true object on the same "
+            "Of the images that are read correctly without cues (the same true object on the same "
             "ground), the share misread with them.",
             "",
             *_measured(summary["flips"]),
@@ -183,14 +183,14 @@ def render(summary: Mapping, command: str, notes: Sequence[str]) -> str:
         lines += [_row("misread, of those that fool the model", successes), ""]
     lines += ["## Not counted", ""]
     for method, counted in summary["counted"].items():
-        found = ", ".join(f"{n} {what}" for what, n in sorted(counted["presence"].items()))
+        presence = ", ".join(f"{n} {what}" for what, n in sorted(counted["presence"].items()))
         copies = counted["near copies"]
-        lines.append(f"- {method}: {counted['pictures']} pictures, {copies} near copies; {found}")
+        lines.append(f"- {method}: {counted['images']} images, {copies} near copies; {presence}")
     return "\n".join(lines) + "\n"
 
 
 def _measured(measure: Mapping) -> list[str]:
-    """One table of methods and pairs, and how second-order cues compare."""
+    """One table of methods and pairs, and how cues of neurons compare."""
     methods = list(measure["overall"])
     lines = [_row("true → target", methods), _row("---", ["---:"] * len(methods))]
     for title, row in measure["table"].items():
@@ -199,7 +199,7 @@ def _measured(measure: Mapping) -> list[str]:
     means = [f"**{100 * measure['overall'][m]['mean']:.1f}**" for m in methods]
     intervals = [_interval(measure["overall"][m]) for m in methods]
     lines += [_row("**mean over pairs**", means)]
-    lines += [_row("all pictures, Wilson 95 %", intervals), ""]
+    lines += [_row("all images, Wilson 95 %", intervals), ""]
     best = measure["comparison"].get("best baseline")
     if best:
         for ours, ratios in measure["comparison"]["ratios"].items():
@@ -220,7 +220,7 @@ def render_defence(summary: Mapping) -> str:
         "# Spurious cues",
         "",
         "Objects beside which the model misreads a class more often than without them (intervals "
-        "do not overlap). Training pictures of the class with them, and of them without the other "
+        "do not overlap). Training images of the class with them, and of them without the other "
         "class, are what removes the dependence.",
         "",
     ]
@@ -240,9 +240,13 @@ def render_defence(summary: Mapping) -> str:
 def write(folder: Path, summary: Mapping, command: str, notes: Sequence[str]) -> None:
     """Write `summary.json`, `summary.md` and `defence.md`."""
     text = json.dumps(_finite(summary), indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n")
-    (folder / "summary.md").write_text(render(summary, command, notes))
-    (folder / "defence.md").write_text(render_defence(summary))
+    files = {
+        "summary.json": text + "\n",
+        "summary.md": render(summary, command, notes),
+        "defence.md": render_defence(summary),
+    }
+    for name, content in files.items():
+        write_atomic(folder / name, content.encode())
 
 
 def _title(pair: Pair) -> str:

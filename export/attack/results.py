@@ -1,4 +1,4 @@
-"""What an attack leaves on disk: rows that a stopped run goes on from, pictures, contact sheets."""
+"""What an attack leaves on disk: rows that a stopped run goes on from, images, contact sheets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from PIL import Image, ImageDraw
 
 from clipneurons.adversarial.attack import Outcome
 from clipneurons.adversarial.descriptions import Description
+from clipneurons.bundle.folders import write_atomic
 from export.attack.options import SHOWN
 from export.common.errors import UserError
+from export.common.lock import exclusive
 
 SETTINGS, RESULTS, CUES = "settings.json", "results.csv", "cues.json"
+_LOCK = "lock"
 COLUMNS = (
-    "true", "target_class", "method", "seed", "number", "picture_seed", "description", "cues",
+    "true_class", "target_class", "method", "seed", "number", "image_seed", "description", "cues",
     "objects", "presence", "duplicate", "fooled", "margin", "predicted", "transfer", "file",
 )  # fmt: skip
 _TILE, _LABEL = 96, 150
@@ -44,34 +48,52 @@ class AttackFolder:
     def __init__(self, folder: Path, settings: Mapping[str, object]):
         self.folder = folder
         self._settings = json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        file = folder / SETTINGS
-        if file.exists():
-            _same_settings(file, json.loads(self._settings))
-        elif folder.exists() and any(folder.iterdir()):
-            raise UserError(f"--out {folder} is not empty and holds no attack: name a new folder")
+        self._check()
 
-    def begin(self) -> None:
-        """Note the settings, once what is wrong with them has shown: only their rows go on."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / SETTINGS).write_text(self._settings)
-        self._drop_cut_line()
+    @contextmanager
+    def begin(self) -> Iterator[None]:
+        """Hold the folder against other processes and note the settings.
+
+        Called once what is wrong with the settings has shown: only their own rows go on.
+
+        Raises:
+            UserError: another process is at work in the folder.
+        """
+        with exclusive(self.folder / _LOCK, self.folder):
+            self._check()  # another attack may have ended here meanwhile
+            write_atomic(self.folder / SETTINGS, self._settings.encode())
+            self._drop_cut_line()
+            yield
 
     def outcomes(self) -> dict[Cell, list[Outcome]]:
-        """What is done so far."""
-        found: dict[Cell, list[Outcome]] = {}
-        for row in self._rows():
-            cell = Cell((row["true"], row["target_class"]), row["method"], int(row["seed"]))
-            found.setdefault(cell, []).append(_outcome(row))
-        return found
+        """What is done so far.
+
+        Raises:
+            UserError: the rows are damaged.
+        """
+        outcomes: dict[Cell, list[Outcome]] = {}
+        try:
+            for row in self._rows():
+                outcomes.setdefault(_cell(row), []).append(_outcome(row))
+        except (KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
+            raise UserError(
+                f"{self.folder / RESULTS} is damaged ({type(error).__name__}: {error}): name a new "
+                "--out folder"
+            ) from None
+        return outcomes
+
+    def _check(self) -> None:
+        file = self.folder / SETTINGS
+        if file.exists():
+            _same_settings(file, json.loads(self._settings))
+        elif self.folder.exists() and any(f.name != _LOCK for f in self.folder.iterdir()):
+            raise UserError(
+                f"--out {self.folder} is not empty and holds no attack: name a new folder"
+            )
 
     def forget(self, cells: Sequence[Cell]) -> None:
         """Drop the rows of cells that have to start again."""
-        rows = [
-            row
-            for row in self._rows()
-            if Cell((row["true"], row["target_class"]), row["method"], int(row["seed"]))
-            not in cells
-        ]
+        rows = [row for row in self._rows() if _cell(row) not in cells]
         part = self.folder / f"{RESULTS}.part"
         with part.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -80,10 +102,10 @@ class AttackFolder:
         part.replace(self.folder / RESULTS)
 
     def add(self, cell: Cell, first: int, outcomes: Sequence[Outcome], keep: str) -> None:
-        """Append outcomes, the first of them number ``first`` of its cell, and their pictures."""
+        """Append outcomes, the first of them number ``first`` of its cell, and their images."""
         rows = []
         for number, outcome in enumerate(outcomes, start=first):
-            file = self.picture(cell, number)
+            file = self.image_file(cell, number)
             wanted = keep == "all" or (keep == "successes" and outcome.success)
             shown = cell.seed == 0 and number < SHOWN
             if outcome.image is not None and (wanted or shown):
@@ -100,15 +122,15 @@ class AttackFolder:
                 writer.writeheader()
             writer.writerows(rows)
 
-    def picture(self, cell: Cell, number: int) -> Path:
-        """Where a picture is kept."""
+    def image_file(self, cell: Cell, number: int) -> Path:
+        """Where an image is kept."""
         pair = f"{slug(cell.pair[0])}-as-{slug(cell.pair[1])}"
         name = f"seed{cell.seed}-{number:04d}.png"
         return self.folder / "images" / pair / slug(cell.method) / name
 
-    def pictures(self, cell: Cell, count: int) -> list[Image.Image] | None:
-        """The first pictures of a cell, or None unless all of them were kept."""
-        files = [self.picture(cell, number) for number in range(count)]
+    def images(self, cell: Cell, count: int) -> list[Image.Image] | None:
+        """The first images of a cell, or None unless all of them were kept."""
+        files = [self.image_file(cell, number) for number in range(count)]
         if not all(file.is_file() for file in files):
             return None
         return [_read(file) for file in files]
@@ -116,14 +138,14 @@ class AttackFolder:
     def contact_sheet(
         self, pair: tuple[str, str], methods: Sequence[str], done: Mapping[Cell, list[Outcome]]
     ) -> Path:
-        """A row a method, its first pictures; those that fool the model are framed in orange."""
+        """A row a method, its first images; those that fool the model are framed in orange."""
         sheet = Image.new("RGB", (_LABEL + SHOWN * _TILE, len(methods) * _TILE), "white")
         draw = ImageDraw.Draw(sheet)
         for row, method in enumerate(methods):
             cell = Cell(pair, method, 0)
             draw.text((6, row * _TILE + _TILE // 2 - 6), method, fill="black", font_size=13)
             for number, outcome in enumerate(done.get(cell, [])[:SHOWN]):
-                file = self.picture(cell, number)
+                file = self.image_file(cell, number)
                 if not file.is_file():
                     continue
                 frame = "#e66100" if outcome.success else "#d8d8d8"
@@ -157,18 +179,18 @@ def _read(file: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def check_space(folder: Path, pictures: int, side: int) -> None:
-    """Refuse to begin where the pictures would not fit.
+def check_space(folder: Path, images: int, side: int) -> None:
+    """Refuse to begin where the images would not fit.
 
     Raises:
-        UserError: less free space than the pictures may take.
+        UserError: less free space than the images may take.
     """
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
-    needed = pictures * side * side * 3 + 10_000_000  # noise, which PNG cannot compress
+    needed = images * side * side * 3 + 10_000_000  # noise, which PNG cannot compress
     if free < needed:
         raise UserError(
-            f"{pictures} pictures of {side} x {side} may take {needed / 1e6:.0f} MB, {existing} "
+            f"{images} images of {side} x {side} may take {needed / 1e6:.0f} MB, {existing} "
             f"has {free / 1e6:.0f} MB free: use --keep successes, fewer --images or another --out"
         )
 
@@ -180,27 +202,35 @@ def slug(text: str) -> str:
 
 def _same_settings(file: Path, wanted: Mapping[str, object]) -> None:
     try:
-        found = json.loads(file.read_text())
-    except json.JSONDecodeError:
-        raise UserError(f"{file} is not JSON: name a new --out folder") from None
-    names = sorted(set(found) | set(wanted))
-    changed = [n for n in names if found.get(n) != wanted.get(n)]
+        noted = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):  # empty, cut off, no UTF-8
+        noted = None
+    if not isinstance(noted, dict):
+        raise UserError(
+            f"{file} is empty or damaged: delete {file.parent}, or name a new --out folder"
+        )
+    names = sorted(set(noted) | set(wanted))
+    changed = [n for n in names if noted.get(n) != wanted.get(n)]
     if changed:
-        differences = "; ".join(f"{n}: {found.get(n)!r}, now {wanted.get(n)!r}" for n in changed)
+        differences = "; ".join(f"{n}: {noted.get(n)!r}, now {wanted.get(n)!r}" for n in changed)
         raise UserError(
             f"{file.parent} holds an attack with other settings ({differences[:300]}): name a new "
             "--out folder, or repeat the old command to go on with it"
         )
 
 
+def _cell(row: Mapping[str, str]) -> Cell:
+    return Cell((row["true_class"], row["target_class"]), row["method"], int(row["seed"]))
+
+
 def _row(cell: Cell, number: int, outcome: Outcome, file: Path | None) -> dict[str, object]:
     return {
-        "true": cell.pair[0],
+        "true_class": cell.pair[0],
         "target_class": cell.pair[1],
         "method": cell.method,
         "seed": cell.seed,
         "number": number,
-        "picture_seed": outcome.seed,
+        "image_seed": outcome.seed,
         "description": outcome.description.text,
         "cues": "|".join(outcome.description.cues),
         "objects": "" if outcome.objects is None else "|".join(outcome.objects),
@@ -218,7 +248,7 @@ def _outcome(row: Mapping[str, str]) -> Outcome:
     transfer = (part.rpartition("=") for part in _split(row["transfer"]))
     return Outcome(
         description=Description(row["description"], _split(row["cues"])),
-        seed=int(row["picture_seed"]),
+        seed=int(row["image_seed"]),
         objects=_split(row["objects"]) or None,
         presence=row["presence"],
         duplicate=row["duplicate"] == "1",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from clipneurons.adversarial.default_models import CHAT_MODEL
+from clipneurons.adversarial.descriptions import CHAT_MODEL
 from clipneurons.bundle.folders import write_atomic
 from clipneurons.text.pools import DESCRIPTIONS, clean_texts
 from export.common.errors import UserError

@@ -6,8 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from clipneurons.adversarial.cue_recorder import PICTURES, record_cues
-from clipneurons.adversarial.pictogram_generator import pictogram_composer
+from clipneurons.adversarial.composer import pictogram_composer
+from clipneurons.adversarial.cue_recorder import IMAGES, record_cues
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.cue_recordings import CueRecordings
 from clipneurons.lens.make import make_lens
@@ -22,22 +22,22 @@ def measure(bundle: Bundle, clip: ClipModel) -> tuple[dict[str, Any], CueRecordi
         UserError: none of the bundle's texts can be drawn, or there are no pictograms.
     """
     try:
-        painter = pictogram_composer(max(clip.image_size))
+        composer = pictogram_composer(max(clip.image_size))
     except FileNotFoundError as error:
         raise UserError(f"cues need pictograms to draw: {error}") from None
-    drawn = {painter.concept(text) for text in bundle.texts} - {None}
+    drawn = {composer.concept(text) for text in bundle.texts} - {None}
     if not drawn:
         raise UserError("there is a pictogram of none of the bundle's texts")
-    print(f"cues     {len(drawn):,} of the texts are drawn, {PICTURES * len(drawn):,} images")
+    print(f"cues     {len(drawn):,} of the texts are drawn, {IMAGES * len(drawn):,} images")
     lens = make_lens(clip, bundle.config.layers)
     with tqdm(total=len(drawn), desc="images", unit="cues", leave=False, disable=None) as bar:
         recordings = record_cues(
-            bundle, lens, painter, painter.concept, painter.concepts,
+            bundle, lens, composer, composer.concept, composer.concepts,
             progress=lambda share: bar.update(round(share * len(drawn)) - bar.n),
         )  # fmt: skip
-    return {"cues": len(recordings.embeddings), "pictures": PICTURES}, recordings
+    return {"cues": len(recordings.embeddings), "images": IMAGES}, recordings
 
 
 def in_words(figures: dict[str, Any]) -> str:
     """One line for the terminal."""
-    return f"cues     {figures['cues']:,} recorded, in {figures['pictures']} images each"
+    return f"cues     {figures['cues']:,} recorded, in {figures['images']} images each"

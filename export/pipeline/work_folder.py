@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -15,6 +14,7 @@ from clipneurons.bundle.bundle import Bundle, bundle_files
 from clipneurons.bundle.config import NEURONS
 from clipneurons.bundle.folders import file_sha256, write_atomic
 from export.common.errors import UserError
+from export.common.lock import exclusive
 from export.common.settings import Settings, Shard
 
 _PLAN, _FINISHING = "plan.json", "finishing.json"
@@ -54,13 +54,7 @@ class Work:
     @contextmanager
     def lock(self, shard: Shard) -> Iterator[None]:
         """Hold the shard against a second process; a kill lets go of it."""
-        folder = self.shard(shard)
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"another process is at work on {self.out} ({folder})") from None
+        with exclusive(self.shard(shard) / "lock", self.out):
             yield
 
     def goes_on(self, plan: Mapping[str, Any], restart: bool = False) -> bool:

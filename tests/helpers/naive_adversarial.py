@@ -4,7 +4,7 @@ import torch
 
 
 def cue_scores(layers, texts, v, neurons):
-    """(score by phrase, chosen (layer, unit)): dictionaries and plain Python numbers."""
+    """(score by text, chosen (layer, unit)): dictionaries and plain Python numbers."""
     v = [float(x) for x in v.double()]
     along = {}
     for layer, arrays in layers.items():
@@ -19,36 +19,6 @@ def cue_scores(layers, texts, v, neurons):
         ):
             scores[j] += gamma * along[layer, unit]
     return scores, chosen
-
-
-def whole_scores(layers, texts, v):
-    """w_j = Σ_n s_n² ⟨t_j, r_n⟩ ⟨v, r_n⟩ by phrase, unit by unit in float64."""
-    v, scores = v.double(), [0.0] * len(texts)
-    for arrays in layers.values():
-        for row, norms, ids in zip(
-            arrays.directions.double(),
-            arrays.top_norms.double(),
-            arrays.top_activating_images,
-            strict=True,
-        ):
-            real = [float(n) ** 2 for n, i in zip(norms, ids, strict=True) if i >= 0]
-            for j, text in enumerate(texts.double()):
-                part = float(row @ text / text.norm()) * float(row @ v)
-                scores[j] += part * (sum(real) / len(real) if real else 0.0)
-    return scores
-
-
-def label_scores(bundle, layer, v):
-    """w_j = Σ_n c_j^n s_n ⟨v, r_n⟩ by text, unit by unit and phrase by phrase in float64."""
-    arrays, labels, scores = bundle.layers[layer], bundle.labels[layer], {}
-    for n, row in enumerate(arrays.directions.double()):
-        shown = zip(arrays.top_norms[n], arrays.top_activating_images[n], strict=True)
-        real = [float(norm) ** 2 for norm, image in shown if image >= 0]
-        size = (sum(real) / len(real)) ** 0.5 if real else 0.0
-        for j, weight in zip(labels.indices[n], labels.coefficients[n], strict=True):
-            part = float(weight) * size * float(row @ v.double())
-            scores[int(j)] = scores.get(int(j), 0.0) + part
-    return scores
 
 
 def wilson_by_search(successes, count, z=1.959963984540054, steps=200):

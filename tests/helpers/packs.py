@@ -1,11 +1,11 @@
-"""Flat squares for pictograms: what a picture shows can be told by its colours."""
+"""Flat squares for pictograms: what an image shows can be told by its colours."""
 
 import io
 
 import numpy as np
 from PIL import Image
 
-from clipneurons.adversarial.pictogram_generator import Composer
+from clipneurons.adversarial.composer import Composer
 from clipneurons.synthetic.pictograms import save_pictograms
 
 COLOURS = {
@@ -40,5 +40,5 @@ def flat_pack_file(path):
 
 
 def share(image, name):
-    """Share of the picture's pixels that have a concept's colour."""
+    """Share of the image's pixels that have a concept's colour."""
     return float((np.asarray(image) == COLOURS[name]).all(-1).mean())

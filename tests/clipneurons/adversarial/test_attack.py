@@ -4,13 +4,12 @@ from PIL import Image
 
 from clipneurons.adversarial.attack import Outcome, attack, spurious_cues, success_rate, unchecked
 from clipneurons.adversarial.descriptions import Description
-from clipneurons.adversarial.image_generator import GeneratedImage
-from clipneurons.adversarial.outcomes import PRESENT, TARGET_SHOWN, UNCHECKED
+from clipneurons.adversarial.image_generator import PRESENT, TARGET_SHOWN, UNCHECKED, GeneratedImage
 from clipneurons.adversarial.zero_shot import ZeroShotClassifier
 from tests.helpers.models import tiny_resnet, tiny_vit
 
 
-def painter(true_class, descriptions, seeds):
+def generator(true_class, descriptions, seeds):
     """Noise, the same for the same seed."""
     for description, seed in zip(descriptions, seeds, strict=True):
         pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -31,14 +30,14 @@ def test_outcomes_are_the_judges_verdicts_in_order_whatever_the_batch():
     descriptions = [Description(f"picture {i}", ()) for i in range(7)]
     seeds = list(range(7))
     found = [
-        [o for batch in attack(classifier, painter, descriptions, seeds, transfer={"rn": second},
+        [o for batch in attack(classifier, generator, descriptions, seeds, transfer={"rn": second},
                                batch_size=size) for o in batch]
         for size in (1, 3, 7, 50)
     ]  # fmt: skip
     for outcomes in found:
         assert [o.description for o in outcomes] == descriptions
         assert [o.seed for o in outcomes] == seeds
-        images = [p.image for p in painter("zebra", descriptions, seeds)]
+        images = [p.image for p in generator("zebra", descriptions, seeds)]
         verdicts, others = classifier(images), second(images)
         assert [o.fooled for o in outcomes] == verdicts.fooled.tolist()
         assert [o.margin for o in outcomes] == pytest.approx(verdicts.margin.tolist(), abs=1e-5)
@@ -48,15 +47,15 @@ def test_outcomes_are_the_judges_verdicts_in_order_whatever_the_batch():
     assert len({round(o.margin, 5) for o in found[0]}) == 7
 
 
-def test_repeated_pictures_count_once():
+def test_repeated_images_count_once():
     classifier = ZeroShotClassifier(tiny_vit(), "zebra", "x")
     descriptions = [Description("", ())] * 4
-    (outcomes,) = attack(classifier, painter, descriptions, [1, 2, 1, 1])
+    (outcomes,) = attack(classifier, generator, descriptions, [1, 2, 1, 1])
     assert [o.duplicate for o in outcomes] == [False, False, True, True]
     assert success_rate(outcomes).count == 2
 
 
-def test_only_pictures_that_show_what_they_should_count():
+def test_only_images_that_show_what_they_should_count():
     outcomes = [
         outcome((), True), outcome((), False), outcome((), True, TARGET_SHOWN),
         outcome((), True, duplicate=True), outcome((), True, UNCHECKED),
@@ -64,18 +63,18 @@ def test_only_pictures_that_show_what_they_should_count():
     rate = success_rate(outcomes)
     assert (rate.successes, rate.count) == (2, 3)
     assert [o.success for o in outcomes] == [True, False, False, False, True]
-    assert unchecked(list(painter("x", [Description("", ())] * 2, [0, 1]))) == [UNCHECKED] * 2
+    assert unchecked(list(generator("x", [Description("", ())] * 2, [0, 1]))) == [UNCHECKED] * 2
 
 
-def test_the_check_sees_every_painting_once():
+def test_the_check_sees_every_image_once():
     classifier, seen = ZeroShotClassifier(tiny_vit(), "zebra", "x"), []
 
-    def check(paintings):
-        seen.extend(p.seed for p in paintings)
-        return [TARGET_SHOWN] * len(paintings)
+    def check(images):
+        seen.extend(p.seed for p in images)
+        return [TARGET_SHOWN] * len(images)
 
     batches = attack(
-        classifier, painter, [Description("", ())] * 5, range(5), check=check, batch_size=2
+        classifier, generator, [Description("", ())] * 5, range(5), check=check, batch_size=2
     )
     assert all(o.presence == TARGET_SHOWN for batch in batches for o in batch)
     assert seen == list(range(5))

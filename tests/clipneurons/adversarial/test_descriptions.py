@@ -67,7 +67,7 @@ def test_descriptions_are_checked(text, reason):
 
 def test_counts_are_bounded():
     for count in (0, -1, 10_001):
-        with pytest.raises(ValueError, match="1 to 10000 pictures"):
+        with pytest.raises(ValueError, match="1 to 10000 images"):
             check_count(count)
     with pytest.raises(ValueError, match="0 to 6 cues"):
         TemplateDescriber(7)

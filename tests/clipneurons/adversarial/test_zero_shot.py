@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from clipneurons.adversarial.attack import Duplicates
 from clipneurons.adversarial.cues import CLASS_TEMPLATES
-from clipneurons.adversarial.duplicates import Duplicates
-from clipneurons.adversarial.outcomes import MISSING, PRESENT, TARGET_SHOWN
+from clipneurons.adversarial.image_generator import MISSING, PRESENT, TARGET_SHOWN
 from clipneurons.adversarial.zero_shot import SecondOpinion, ZeroShotClassifier, mistake_maps
 from clipneurons.lens.make import make_lens
 from tests.helpers.models import tiny_resnet, tiny_vit

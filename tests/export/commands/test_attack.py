@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,24 +9,25 @@ from PIL import Image
 
 import export.attack.results
 from clipneurons.adversarial.attack import Outcome
+from clipneurons.adversarial.composer import Composer
+from clipneurons.adversarial.cue_request import METHODS
 from clipneurons.adversarial.descriptions import Description
-from clipneurons.adversarial.methods import INDIRECT, METHODS, TESTED_LABELS
-from clipneurons.adversarial.pictogram_generator import Composer
-from clipneurons.bundle.bundle import save_bundle
+from clipneurons.bundle.bundle import load_bundle, save_bundle
 from export.__main__ import main
 from export.attack.report import flip_rates, render, render_defence, summarise
 from export.attack.results import AttackFolder, Cell, check_space
 from export.common.errors import UserError
-from tests.helpers.packs import COLOURS, flat_pack_file
+from export.common.lock import exclusive
+from tests.helpers.packs import flat_pack_file
 from tests.helpers.pipelines import chat_folder, painter_folder
-from tests.helpers.tiny import RESNET, WORDS, tiny_bundle, tiny_clip, tiny_labels
+from tests.helpers.tiny import RESNET, WORDS, tiny_bundle, tiny_clip
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A bundle whose phrases can be drawn, a pack, and images for the indirect effects."""
+    """A bundle whose texts can be drawn, and a pack."""
     root = tmp_path_factory.mktemp("attack")
     clip = tiny_clip(root / "bundle")
     made = tiny_bundle(clip=clip)
@@ -34,13 +36,8 @@ def work(tmp_path_factory):
     made = replace(
         made, texts=texts, text_embeddings=embeddings, config=replace(made.config, model=".")
     )
-    bundle = save_bundle(replace(made, labels=tiny_labels(made)), root / "bundle")
+    bundle = save_bundle(made, root / "bundle")
     flat_pack_file(root / "pack.safetensors")
-    (root / "data").mkdir()
-    for index, colour in enumerate(list(COLOURS.values()) * 4):
-        Image.new("RGB", (32, 32), tuple(c * index // 20 for c in colour)).save(
-            root / "data" / f"{index}.png"
-        )
     return root, bundle
 
 
@@ -48,7 +45,7 @@ def attack(work, out, *more):
     root, bundle = work
     return main([
         "attack", "--bundle", str(bundle), "--pack", str(root / "pack.safetensors"), "--out",
-        str(out), "--images", "6", "--seeds", "2", "--data", str(root / "data"), *more,
+        str(out), "--images", "6", "--seeds", "2", *more,
     ])  # fmt: skip
 
 
@@ -63,12 +60,12 @@ def size(file):
 
 def test_all_methods_are_run_with_the_same_budget_and_seeds(work, tmp_path, capsys):
     out = tmp_path / "out"
-    assert attack(work, out, "--true", "cat", "--fooled", "dog", "--keep", "all") == 0
+    assert attack(work, out, "--true", "cat", "--target", "dog", "--keep", "all") == 0
     found = rows(out)
     assert len(found) == len(METHODS) * 2 * 6
     by_method = {}
     for row in found:
-        by_method.setdefault(row["method"], []).append((row["seed"], row["picture_seed"]))
+        by_method.setdefault(row["method"], []).append((row["seed"], row["image_seed"]))
         assert row["presence"] == "as wanted"
         assert "poodle" not in row["cues"]  # its keywords name the target class
         assert size(out / row["file"]) == (32, 32)
@@ -119,7 +116,7 @@ def test_pairs_come_from_a_file(work, tmp_path):
     file.write_text("true,target\n# a comment\ncat, dog\n\nbone,whale\ncat,dog\n")
     out = tmp_path / "out"
     assert attack(work, out, "--pairs", str(file), "--methods", "second-order") == 0
-    assert {(r["true"], r["target_class"]) for r in rows(out)} == {
+    assert {(r["true_class"], r["target_class"]) for r in rows(out)} == {
         ("cat", "dog"),
         ("bone", "whale"),
     }
@@ -139,11 +136,11 @@ def test_chat_model_and_text_to_image_model_do_the_same(work, tmp_path):
     _, bundle = work
     lines = ["a cat, a bone, a leash, a palm tree", "a bone, a leash and a palm tree by a cat"]
     chat = chat_folder(tmp_path / "chat", [*lines, "a dog"])
-    painter = painter_folder(tmp_path / "painter")
+    generator = painter_folder(tmp_path / "generator")
     out = tmp_path / "out"
     more = (
-        "--true", "cat", "--target", "dog", "--methods", "random words", "--images", "2",
-        "--describer", str(chat), "--painter", str(painter), "--steps", "1", "--size", "32",
+        "--true", "cat", "--target", "dog", "--methods", "similar words", "--images", "2",
+        "--describer", str(chat), "--generator", str(generator), "--steps", "1", "--size", "32",
         "--device", "cpu",
     )  # fmt: skip
     assert attack(work, out, *more) == 0
@@ -163,20 +160,19 @@ def test_chat_model_and_text_to_image_model_do_the_same(work, tmp_path):
         ((), "expected --true CLASS"),
         (("--true", "cat", "--target", "cats"), "two different classes"),
         (("--true", "sofa", "--target", "dog"), "no pictogram of 'sofa'"),
-        (("--true", "cat", "--target", "dog", "--images", "0"), "1 to 10000 pictures"),
+        (("--true", "cat", "--target", "dog", "--images", "0"), "1 to 10000 images"),
         (("--true", "cat", "--target", "dog", "--seeds", "99"), "1 to 20"),
         (("--true", "cat", "--target", "dog", "--methods", "magic"), "expected some of"),
         (("--true", "cat", "--target", "dog", "--layers", "7"), "expected layers among"),
         (("--true", "cat", "--target", "dog", "--layers", "x"), "whole numbers"),
         (("--true", "cat", "--pairs", "x"), "not both"),
         (("--pairs", "nowhere.csv"), "does not exist"),
-        (("--true", "cat", "--target", "dog", "--painter", "/nowhere"), "could not be loaded"),
+        (("--true", "cat", "--target", "dog", "--generator", "/nowhere"), "could not be loaded"),
         (("--true", "cat", "--target", "dog", "--describer", "/nowhere"), "could not be loaded"),
-        (("--true", "cat", "--target", "dog", "--cues-each", "9"), "0 to 6 cues"),
+        (("--true", "cat", "--target", "dog", "--cues-per-image", "9"), "0 to 6 cues"),
         (("--true", "cat", "--target", "dog", "--device", "gpu"), "--device gpu is not on this"),
         (("--true", "cat", "--target", "dog", "--pack", "latin.csv"), "no pack of pictograms"),
         (("--true", "cat", "--target", "dog", "--transfer", "ViT-B-32:no"), "not a set of weights"),
-        (("--true", "cat", "--target", "dog", "--data", "blank"), "none of its images can be"),
         (("--pairs", "latin.csv"), "latin.csv is not UTF-8 text"),
     ],
 )
@@ -185,8 +181,6 @@ def test_mistakes_are_one_line_and_status_2(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "latin.csv").write_bytes(b"caf\xe9,dog\n")
-    (tmp_path / "blank").mkdir()
-    (tmp_path / "blank" / "empty.png").touch()
     out = tmp_path / "out"
     assert attack(work, out, *arguments) == 2
     error = capsys.readouterr().err
@@ -210,10 +204,10 @@ def test_a_resnet_is_attacked_by_all_methods_it_has(work, tmp_path):
     out = tmp_path / "out"
     line = ("--true", "cat", "--target", "dog", "--seeds", "1", "--images", "1")
     assert attack((root, bundle), out, *line) == 0
-    assert {row["method"] for row in rows(out)} == set(METHODS) - {INDIRECT, TESTED_LABELS}
+    assert {row["method"] for row in rows(out)} == set(METHODS)
 
 
-def test_a_missing_gpu_and_a_full_disk_are_said_before_anything_is_painted(
+def test_a_missing_gpu_and_a_full_disk_are_said_before_anything_is_drawn(
     work, tmp_path, capsys, monkeypatch
 ):
     pair = ("--true", "cat", "--target", "dog")
@@ -224,15 +218,15 @@ def test_a_missing_gpu_and_a_full_disk_are_said_before_anything_is_painted(
     monkeypatch.setattr(export.attack.results.shutil, "disk_usage", lambda _: full)
     assert attack(work, tmp_path / "disk", *pair) == 2
     assert "0 MB free" in capsys.readouterr().err
-    with pytest.raises(UserError, match="pictures of 64 x 64 may take 22 MB"):
+    with pytest.raises(UserError, match="images of 64 x 64 may take 22 MB"):
         check_space(tmp_path / "not" / "yet", 1000, 64)
 
 
-def test_pictures_of_cues_need_phrases_that_can_be_drawn(work, tmp_path, capsys, monkeypatch):
+def test_images_of_cues_need_texts_that_can_be_drawn(work, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Composer, "concept", lambda self, phrase: {"cat": "cat"}.get(phrase))
     pair = ("--true", "cat", "--target", "dog", "--images", "1", "--seeds", "1")
     assert attack(work, tmp_path / "named", *pair, "--methods", "recorded effects") == 2
-    assert "need pictures of the bundle's phrases" in capsys.readouterr().err
+    assert "need images of the bundle's texts" in capsys.readouterr().err
 
 
 def test_another_attack_or_other_files_in_the_folder_are_refused(work, tmp_path, capsys):
@@ -249,6 +243,69 @@ def test_another_attack_or_other_files_in_the_folder_are_refused(work, tmp_path,
     assert (other / "thesis.txt").read_text() == "mine"
 
 
+def test_two_attacks_in_one_folder_at_once_are_refused(work, tmp_path, capsys):
+    out = tmp_path / "out"
+    pair = ("--true", "cat", "--target", "dog", "--methods", "no cues")
+    assert attack(work, out, *pair) == 0
+    whole = (out / "results.csv").read_bytes()
+    with exclusive(out / "lock", out):
+        assert attack(work, out, *pair) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "another process is at work on" in error
+    assert attack(work, out, *pair) == 0
+    assert (out / "results.csv").read_bytes() == whole
+
+
+def test_a_bundle_that_was_replaced_by_another_models_is_refused(work, tmp_path, capsys):
+    root, bundle = work
+    copied, out = tmp_path / "bundle", tmp_path / "out"
+    shutil.copytree(bundle, copied)
+    pair = ("--true", "cat", "--target", "dog", "--methods", "second-order")
+    assert attack((root, copied), out, *pair) == 0
+    before = load_bundle(copied)
+    layer, arrays = next(iter(before.layers.items()))
+    other = replace(arrays, directions=arrays.directions.flip(0))
+    save_bundle(replace(before, layers={**before.layers, layer: other}), copied)
+    assert attack((root, copied), out, *pair) == 2
+    assert "holds an attack with other settings (units: " in capsys.readouterr().err
+    shutil.rmtree(copied)
+    clip = tiny_clip(copied, seed=1)
+    save_bundle(replace(tiny_bundle(clip=clip), config=replace(before.config,
+        weights_sha256=clip.sha256())), copied)  # fmt: skip
+    assert attack((root, copied), out, *pair) == 2
+    assert "(model weights: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b'"x"', b"\xff\xfe", b"[" * 100_000])
+def test_empty_or_damaged_settings_are_one_line(work, tmp_path, capsys, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "settings.json").write_bytes(content)
+    assert attack(work, out, "--true", "cat", "--target", "dog") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "settings.json is empty or damaged: delete" in error
+
+
+def test_damaged_rows_are_one_line(work, tmp_path, capsys):
+    out = tmp_path / "out"
+    pair = ("--true", "cat", "--target", "dog", "--methods", "no cues")
+    assert attack(work, out, *pair) == 0
+    whole = (out / "results.csv").read_text()
+    for damaged in (
+        "a,b\n1,2\n",
+        whole.replace(",as wanted,", ",", 1),
+        whole.replace(",0,", ",x,"),
+    ):
+        capsys.readouterr()
+        (out / "results.csv").write_text(damaged)
+        assert attack(work, out, *pair) == 2
+        error = capsys.readouterr().err
+        assert "results.csv is damaged" in error
+        assert error.count("\n") == 1
+
+
 def outcomes(fooled, cues=("bone",)):
     return [
         Outcome(Description("", cues), i, None, "as wanted", False, f, 0.1, "x", {"rn": not f})
@@ -256,7 +313,7 @@ def outcomes(fooled, cues=("bone",)):
     ]
 
 
-def test_flips_are_those_of_pictures_that_are_read_rightly_without_cues():
+def test_flips_are_those_of_images_that_are_read_correctly_without_cues():
     pair = ("cat", "dog")
 
     def seen(fooled, valid=None):
@@ -283,12 +340,12 @@ def test_flips_are_those_of_pictures_that_are_read_rightly_without_cues():
 
 
 def test_the_table_counts_what_it_says():
-    pair, methods = ("cat", "dog"), ["second-order", "random neurons", "no cues"]
+    pair, methods = ("cat", "dog"), ["second-order", "similar words", "no cues"]
     done = {
         Cell(pair, "second-order", 0): outcomes([True] * 6 + [False] * 4),
         Cell(pair, "second-order", 1): outcomes([True] * 8 + [False] * 2),
-        Cell(pair, "random neurons", 0): outcomes([True] * 2 + [False] * 8, ("sky",)),
-        Cell(pair, "random neurons", 1): outcomes([True] * 2 + [False] * 8, ("sky",)),
+        Cell(pair, "similar words", 0): outcomes([True] * 2 + [False] * 8, ("sky",)),
+        Cell(pair, "similar words", 1): outcomes([True] * 2 + [False] * 8, ("sky",)),
         Cell(pair, "no cues", 0): outcomes([False] * 10, ()),
         Cell(pair, "no cues", 1): outcomes([False] * 10, ()),
     }
@@ -297,8 +354,8 @@ def test_the_table_counts_what_it_says():
     assert row["second-order"]["mean"] == pytest.approx(0.7)
     assert row["second-order"]["sd"] == pytest.approx(0.02**0.5)
     assert summary["success"]["overall"]["second-order"]["successes"] == 14
-    assert summary["success"]["comparison"]["best baseline"] == "random neurons"
-    assert summary["success"]["comparison"]["ratios"]["second-order"]["random neurons"][
+    assert summary["success"]["comparison"]["best baseline"] == "similar words"
+    assert summary["success"]["comparison"]["ratios"]["second-order"]["similar words"][
         "value"
     ] == pytest.approx(3.5)
     assert summary["transfer"]["rn"]["second-order"]["all"]["successes"] == 6
@@ -307,5 +364,5 @@ def test_the_table_counts_what_it_says():
     assert (cue["cue"], cue["with"]["successes"], cue["with"]["count"]) == ("bone", 14, 20)
     text = render(summary, "python -m export attack", ["note"])
     assert "| cat → dog | 70.0 ± 14.1 | 20.0 ± 0.0 | 0.0 ± 0.0 |" in text
-    assert "3.50 times random neurons (3.00 to 4.00)" in text
+    assert "3.50 times similar words (3.00 to 4.00)" in text
     assert "bone: misread in 70.0" in render_defence(summary)

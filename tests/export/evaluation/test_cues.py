@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clipneurons.adversarial.cue_recorder import PICTURES, record_cues
-from clipneurons.adversarial.methods import RECORDED_EFFECTS, strongest
-from clipneurons.adversarial.pictogram_generator import pictogram_composer
+from clipneurons.adversarial.composer import pictogram_composer
+from clipneurons.adversarial.cue_recorder import IMAGES, record_cues
+from clipneurons.adversarial.cue_request import RECORDED_EFFECTS, default_method
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import CARD
 from clipneurons.lens.make import make_lens
@@ -26,18 +26,18 @@ def folder(tmp_path):
     return save_bundle(replace(bundle, texts=TEXTS, config=config), folder)
 
 
-def test_what_the_units_do_in_pictures_is_kept(folder, capsys):
+def test_what_the_units_do_in_images_is_kept(folder, capsys):
     assert main(["evaluate", "cues", "--bundle", str(folder)]) == 0
     bundle = load_bundle(folder)
     said = capsys.readouterr().out
-    assert f"3 of the texts are drawn, {3 * PICTURES} images" in said
+    assert f"3 of the texts are drawn, {3 * IMAGES} images" in said
     assert "3 recorded, in 8 images each" in said
     assert bundle.metrics["cues"]["cues"] == 3
-    assert strongest(bundle) == RECORDED_EFFECTS
+    assert default_method(bundle) == RECORDED_EFFECTS
     assert "`cues.safetensors`" in (folder / CARD).read_text()
-    clip, painter = tiny_clip(folder), pictogram_composer(32)
+    clip, composer = tiny_clip(folder), pictogram_composer(32)
     lens = make_lens(clip, bundle.config.layers)
-    expected = record_cues(bundle, lens, painter, painter.concept, painter.concepts)
+    expected = record_cues(bundle, lens, composer, composer.concept, composer.concepts)
     assert torch.equal(bundle.cues.row, expected.row.int())
     for layer, mine in expected.layers.items():
         torch.testing.assert_close(bundle.cues.layers[layer].written, mine.written)

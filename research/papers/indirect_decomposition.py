@@ -1,4 +1,4 @@
-"""Directions and phrases of neurons by their indirect effects: the adversarial baseline.
+"""Directions and texts of neurons by their indirect effects: the adversarial baseline.
 
 The same reading as the bundle's, with second-order effects replaced by what the embedding loses
 when the neuron's activation is replaced by its mean (2406.04341, section 5.1, baselines).
@@ -19,7 +19,7 @@ from clipneurons.statistics.omp import by_magnitude, omp
 
 @dataclass(frozen=True)
 class IndirectDecomposition:
-    """One layer's neurons: first principal component of the indirect effects, and its phrases."""
+    """One layer's neurons: first principal component of the indirect effects, and its texts."""
 
     directions: Float[Tensor, "unit embed"]
     indices: Int[Tensor, "unit component"]
@@ -47,8 +47,8 @@ def indirect_decompositions(
         clip: a ViT.
         images: preprocessed images of the data set, at least ``top``.
         layers: MLP layers, each with a later block.
-        texts: unit rows of the phrases.
-        components: phrases of each neuron.
+        texts: unit rows of the texts.
+        components: texts of each neuron.
         top: images of each neuron.
         batch_size: (image, neuron) pairs in one pass.
         progress: called with the share that is done, 0 to 1.
@@ -67,7 +67,7 @@ def indirect_decompositions(
             clip, images, layer, top, batch_size,
             lambda share, done=done: progress((done + share) / len(layers)),
         )  # fmt: skip
-        directions = _first_component(effects)
+        directions = first_component(effects)
         indices, coefficients = by_magnitude(
             *omp(directions.cpu(), texts.float().cpu(), components)
         )
@@ -98,7 +98,7 @@ def _top_effects(
     return effects
 
 
-def _first_component(effects: Float[Tensor, "unit k embed"]) -> Float[Tensor, "unit embed"]:
+def first_component(effects: Float[Tensor, "unit k embed"]) -> Float[Tensor, "unit embed"]:
     """Unit-norm first component, positive for most effects; zero where all effects are."""
     rows = effects.double()
     component = torch.linalg.svd(rows, full_matrices=False).Vh[:, 0]

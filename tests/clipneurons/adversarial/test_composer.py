@@ -2,15 +2,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipneurons.adversarial.descriptions import Description
-from clipneurons.adversarial.image_generator import GeneratedImage, ImageGeneratorError
-from clipneurons.adversarial.outcomes import MISSING, PRESENT, TARGET_SHOWN
-from clipneurons.adversarial.pictogram_generator import (
+from clipneurons.adversarial.composer import (
     Composer,
     Placement,
-    _overlap,
+    overlap,
+    photograph_composer,
     pictogram_composer,
 )
+from clipneurons.adversarial.descriptions import Description
+from clipneurons.adversarial.image_generator import (
+    MISSING,
+    PRESENT,
+    TARGET_SHOWN,
+    GeneratedImage,
+    ImageGeneratorError,
+)
+from clipneurons.synthetic.pasted import PastedPhotographs
+from clipneurons.synthetic.photographs import load_photographs
 from tests.helpers.packs import COLOURS, flat, flat_composer, flat_pack_file, share
 
 
@@ -68,7 +76,7 @@ def test_cues_are_put_where_they_cover_little(composer):
     assert sum(covered) / 30 > 0.8 * (0.385**2)  # whole on average, but for a fifth
 
 
-def test_overlap_is_that_of_the_pixels():
+def testoverlap_is_that_of_the_pixels():
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:400, :400] / 400 + 1 / 800
     for _ in range(20):
@@ -81,7 +89,7 @@ def test_overlap_is_that_of_the_pixels():
         inside = [
             (abs(columns - p.x) < p.scale / 2) & (abs(rows - p.y) < p.scale / 2) for p in places
         ]
-        assert _overlap(*places) == pytest.approx((inside[0] & inside[1]).mean(), abs=5e-3)
+        assert overlap(*places) == pytest.approx((inside[0] & inside[1]).mean(), abs=5e-3)
 
 
 def test_phrases_are_drawable_by_name_and_not_when_they_show_the_target_class(composer):
@@ -127,3 +135,38 @@ def test_a_pack_gives_the_same_pictures(composer, tmp_path):
     one, other = (next(c("cat", description, [3])) for c in (composer, from_pack))
     assert np.array_equal(np.asarray(one.image), np.asarray(other.image))
     assert one.objects == other.objects
+
+
+def test_the_true_class_is_a_photograph_of_one_half_whatever_the_cues():
+    """On a ground of at least 150 the pasted square is where it differs between the halves."""
+    chosen, reported = photograph_composer(64), photograph_composer(64, heldout=True)
+    descriptions = [Description("", cues) for cues in ((), ("apple", "pizza"))]
+    for seed in range(4):
+        alone, crowded = reported("gramophone", descriptions, [seed] * 2)
+        (other,) = chosen("gramophone", descriptions[:1], [seed])
+        assert alone.objects == ("gramophone",)
+        assert crowded.objects[0] == "gramophone"
+        one, two = np.asarray(alone.image), np.asarray(other.image)
+        rows, columns = np.nonzero((one != two).any(-1))
+        square = np.ix_(range(rows.min() + 1, rows.max()), range(columns.min() + 1, columns.max()))
+        assert np.ptp(rows) >= 0.4 * 64
+        assert np.array_equal(one[square], np.asarray(crowded.image)[square])
+
+
+def test_cues_are_photographs_where_the_half_has_some():
+    photographs = PastedPhotographs(load_photographs(), 1)
+    composer = photograph_composer(64, heldout=True)
+    assert set(photographs.rows) < set(composer.concepts)
+    drawn = [d[..., :3].tolist() for d in photographs.variants("pizza", "photograph")]
+    assert composer.sprites["pizza"][0][..., :3].tolist() in drawn
+    assert len(composer.sprites["pizza"]) == len(drawn)
+    assert (composer.sprites["apple"][0][..., 3] == 0).any(), "a pictogram"
+
+
+def test_a_photograph_shows_its_kind():
+    composer = photograph_composer(64)
+    assert composer.drawable("dog")("a dalmatian") is None
+    assert composer.drawable("cat")("a dalmatian") == "dalmatian"
+    (picture,) = composer("gramophone", [Description("", ("dalmatian",))], [0])
+    assert composer.check(picture, "gramophone", "dog") == TARGET_SHOWN
+    assert composer.check(picture, "gramophone", "cat") == PRESENT
