@@ -10,10 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from clipneurons.adversarial.cue_filter import CueFilter
-from clipneurons.adversarial.cue_request import CueRequest
+from clipneurons.adversarial.cue_request import FEW_CUES, SECOND_ORDER, CueFilter, CueRequest
 from clipneurons.adversarial.cues import find_cues
-from clipneurons.adversarial.methods import FEW_CUES, strongest
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.unit_words import plain
 from clipneurons.concepts.concepts import DENSE, WAYS, ConceptReader, top_concepts
@@ -130,7 +128,7 @@ def class_pairs(bundle: Bundle, clip: ClipModel) -> list[tuple[str, str]]:
 
 def cue_score(bundle: Bundle, clip: ClipModel, rules: CueFilter, pair: tuple[str, str]) -> float:
     """How far the cues of a pair push toward its target class, all together."""
-    request = CueRequest(*pair, words=FEW_CUES, method=strongest(bundle), rules=rules)
+    request = CueRequest(*pair, count=FEW_CUES, method=SECOND_ORDER, rules=rules)
     return sum(cue.score for cue in find_cues(bundle, clip, request).positive)
 
 

@@ -1,252 +1,270 @@
-"""What happens when something in the tab is pressed, chosen or written."""
+"""What happens when something in the tab is pressed, chosen or written; and the endpoints.
+
+A handler takes the values of the components and returns the components that change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Any, get_type_hints
 
 import gradio as gr
 
 from clipneurons.bundle.unit_words import plain
-from tabs.adversarial.cues import CUES, cues_of, pairs_of, split_words
-from tabs.adversarial.layout import pair_label
-from tabs.adversarial.offers import PICTOGRAMS, TEMPLATES, similarity_of
-from tabs.adversarial.pictures import (
-    EACH,
-    PICTURES,
-    Forged,
-    controls,
+from tabs.adversarial import view
+from tabs.adversarial.attacks import (
+    Attack,
+    AttackQuery,
+    CueQuery,
+    baseline_rates,
+    cues_of,
     descriptions_of,
-    forge,
-    mistake_overlay,
-    zip_file,
+    draw,
+    method_of,
+    pairs_of,
+    similarity_of,
 )
-from tabs.adversarial.results import (
-    attack_data,
-    cues_data,
-    cues_html,
-    gallery_of,
-    map_label,
-    rates_html,
-)
+from tabs.adversarial.layout import Widgets, pair_label
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui import plots
 from tabs.ui.unknown_words import unknown_words_html, untrained
 
-_OWN = "These things are your own: no neurons were asked for them."
-_EXAMPLE = 12  # pictures of the example that stands there when the tab is opened
+_EXAMPLE = 12  # images of the example that stands there when the tab is opened
+
+Values = Mapping[gr.components.Component, Any]
+Updates = dict[gr.components.Component, Any]
+
+
+# -- endpoints
+
+
+def endpoint(function: Callable[[BundleRegistry, Any], dict]) -> Callable[..., dict]:
+    """A function of the registry and a request, with the request's fields as its parameters."""
+    request = get_type_hints(function)["request"]
+    hints = get_type_hints(request)
+
+    @wraps(function)
+    def call(registry, *values) -> dict:
+        return function(registry, request(*values))
+
+    parameters = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in signature(request).parameters.items()
+    ]
+    registry = Parameter("registry", Parameter.POSITIONAL_OR_KEYWORD)
+    call.__signature__ = Signature([registry, *parameters], return_annotation=dict)
+    call.__annotations__ = hints | {"return": dict}
+    return call
+
+
+@endpoint
+def find_cues(registry: BundleRegistry, request: CueQuery) -> dict:
+    """Texts that push an image of the true class toward the target class, and away from it.
+
+    Each has its score and the units behind it. Texts that name a class, or mean the target class,
+    are dropped, with the reason.
+
+    Args:
+        bundle: key of the bundle, or "" for the one the page opens with.
+        true_class: what the image shows, such as "cat".
+        target_class: what it should be read as, such as "dog".
+        method: "second-order" (the paper's), "recorded effects" (thousands of images are read
+            once where the bundle has none recorded), or "automatic": recorded effects where the
+            bundle has them, else second-order.
+        layers: layers to use, such as [8, 9]; by default all of the bundle.
+        neurons: number of neurons of "second-order".
+        count: number of cues, at most 50.
+        blocked: words that no cue may contain, with commas between.
+        generator: "pictograms", or the model that this server offers.
+    """
+    session = registry[request.bundle]
+    data = view.cues_data(cues_of(session, request), similarity_of(session).name)
+    return data | {"never_trained": untrained(session, request.pair)}
+
+
+@endpoint
+def attack(registry: BundleRegistry, request: AttackQuery) -> dict:
+    """Make images of the true class with cues of the target class and see how they are read.
+
+    Gives the cues, the success rate with its 95 % interval, those of the control and the
+    baselines, and each image (PNG as a data URI) with its description and verdict.
+
+    Args:
+        bundle: key of the bundle, or "" for the one the page opens with.
+        true_class: what the image shows, such as "cat".
+        target_class: what it should be read as, such as "dog".
+        method: as for `find_cues`.
+        layers: layers to use, such as [8, 9]; by default all of the bundle.
+        neurons: number of neurons of "second-order".
+        count: number of cues to find, at most 50.
+        blocked: words that no cue may contain, with commas between.
+        generator: "pictograms", or the model that this server offers.
+        cues: your own cues, with commas between; "" finds them.
+        images: number of images, at most 60.
+        cues_per_image: number of cues in an image, at most 6.
+        seed: the same seed gives the same images.
+        describer: "templates", or the model that this server offers.
+    """
+    session = registry[request.bundle]
+    cues, method = request.own_cues, ""
+    unknown = untrained(session, [*request.pair, *cues])
+    if not cues:
+        cues, method = cues_of(session, request).texts, method_of(session, request)
+    batches = draw(session, request, descriptions_of(session, request, cues))
+    outcomes = tuple(outcome for batch in batches for outcome in batch)
+    baselines = baseline_rates(session, request, method)
+    made = Attack(session.key, *request.pair, method, outcomes)
+    return view.attack_data(made, baselines, cues, unknown)
+
+
+# -- events
 
 
 def find(
-    registry: BundleRegistry, bundle: str, true: str, fooled: str, layers: list[int], neurons: int,
-    words: int, blocked: str, painter: str, way: str,
+    widgets: Widgets, registry: BundleRegistry, values: Values,
     progress=gr.Progress(),  # noqa: B008  (Gradio finds it there)
-):  # fmt: skip
-    """The cues of the pair, written into their field, and the neurons behind them."""
-    session = registry[bundle]
-    options = _options(layers, neurons, words, blocked, painter, way)
-    text, said = _found(session, true, fooled, options, progress)
-    return (
-        unknown_words_html(untrained(session, [true, fooled])), text, text,
-        gr.Accordion(visible=True, open=True), said,
-    )  # fmt: skip
-
-
-def find_cues(
-    registry: BundleRegistry, bundle: str = "", true: str = "cat", fooled: str = "dog",
-    layers: list[int] | None = None, neurons: int = 0, words: int = CUES,
-    blocked: str = "", painter: str = PICTOGRAMS, way: str = "",
-) -> dict:  # fmt: skip
-    """Phrases that push a picture of the first class toward the second, and away from it.
-
-    Each has its score and the neurons behind it; phrases that name a class, or mean the
-    second, are dropped, with the reason.
-
-    Args:
-        bundle: key of the bundle, or "" for the one the page opens with.
-        true: what the picture shows, such as "cat".
-        fooled: what it shall be read as, such as "dog".
-        layers: layers to use; all where none is given or the bundle has none of them.
-        neurons: how many neurons' phrases to take, of those that tell the two classes apart
-            most, as in the paper (100); 0 for all that all neurons do.
-        words: how many phrases to give.
-        blocked: words that no phrase may contain, with commas between.
-        painter: "pictograms", or the model that this server offers.
-        way: how the neurons are asked: "dense effects", "second-order", "tested labels" (of a
-            bundle that has some) or "recorded effects", for which thousands of pictures are read
-            once where the bundle has none; "automatic" for the best that the bundle has at hand;
-            "" for that, or for "second-order" where a number of neurons is given.
-    """
-    session = registry[bundle]
-    options = _options(layers, neurons, words, blocked, painter, way)
-    cues = cues_of(session, true, fooled, **options)
-    data = cues_data(cues, similarity_of(session).name)
-    return data | {"never_trained": untrained(session, [true, fooled])}
+) -> Updates:  # fmt: skip
+    """The cues of the pair and the units behind them."""
+    session, query = _asked(widgets, registry, values)
+    updates, _ = _cues(widgets, session, query, progress)
+    return updates | _unknown(widgets, session, query)
 
 
 def make(
-    registry: BundleRegistry, bundle: str, true: str, fooled: str, edited: str, filled_in: str,
-    count: int, each: int, seed: int, layers: list[int], neurons: int, words: int, blocked: str,
-    describer: str, painter: str, way: str,
+    widgets: Widgets, registry: BundleRegistry, values: Values,
     progress=gr.Progress(),  # noqa: B008
-) -> Iterator[tuple]:  # fmt: skip
-    """Pictures with verdicts as they are made, then the baselines' rates and a zip.
-
-    Cues that the page filled in itself are found again: the names may be others by now.
-    """
-    session = registry[bundle]
-    options = _options(layers, neurons, words, blocked, painter, way)
-    own = bool(edited.strip()) and edited != filled_in
-    if own:
-        text, said = edited, plots.empty(_OWN)
-    else:
-        text, said = _found(session, true, fooled, options, progress)
-    used = split_words(text)
-    descriptions = descriptions_of(session, true, fooled, used, int(count), seed, describer, each)
-    unknown = unknown_words_html(untrained(session, [true, fooled, *(used if own else [])]))
-    written = "\n".join(description.text for description in descriptions)
-    place = gr.Image(value=None, visible=False)
-    first = (
-        gr.Column(visible=True), unknown, written, gr.DownloadButton(interactive=False), place,
-        text, "" if own else text, gr.Accordion(visible=True, open=False), said,
-    )  # fmt: skip
-    outcomes = []
-    for batch in forge(session, true, fooled, descriptions, seed, painter):
-        outcomes += batch
-        progress(len(outcomes) / len(descriptions), desc="painting")
-        forged = Forged(session.key, true, fooled, "these cues", tuple(outcomes))
-        yield forged, gallery_of(outcomes, fooled), rates_html(forged, {}), *first
-        first = (gr.skip(),) * len(first)
-    rates = controls(
-        session, true, fooled, int(count), seed, cues_each=each,
-        progress=lambda share: progress(share, desc="baselines"), **options,
-    )  # fmt: skip
-    ready = gr.DownloadButton(value=zip_file(forged), interactive=True)
-    rest = [gr.skip()] * len(first)
-    rest[3] = ready
-    yield gr.skip(), gr.skip(), rates_html(forged, rates), *rest
+) -> Iterator[Updates]:  # fmt: skip
+    """Images with verdicts as they are made, then the baselines' rates and a zip."""
+    session, query = _asked(widgets, registry, values)
+    yield from _make(widgets, session, query, progress)
 
 
 def make_first(
-    registry: BundleRegistry, bundle: str, forged: Forged | None, offered: tuple[str, str],
-    true: str, fooled: str, edited: str, filled_in: str, count: int, *settings,
-) -> Iterator[tuple]:  # fmt: skip
-    """`make`, a few pictures, where nothing was made yet with this bundle."""
-    session = registry.unasked(bundle)
-    if session is None or (forged is not None and forged.key == session.key):
-        yield gr.skip()
+    widgets: Widgets, registry: BundleRegistry, values: Values,
+    progress=gr.Progress(),  # noqa: B008
+) -> Iterator[Updates]:  # fmt: skip
+    """A few images, where nothing was made yet with this bundle."""
+    session = registry.unasked(values[widgets.fields["bundle"]])
+    made = values[widgets.made]
+    if session is None or (made is not None and made.key == session.key):
+        yield {widgets.made: gr.skip()}
         return
-    true, fooled, offered = names_of(session, true, fooled, offered)
-    asked = (true, fooled, edited, filled_in, min(count, _EXAMPLE), *settings)
-    for made in make(registry, bundle, *asked):
-        yield true, fooled, offered, *made
-
-
-def attack(
-    registry: BundleRegistry, bundle: str = "", true: str = "cat", fooled: str = "dog",
-    edited: str = "", count: int = PICTURES, each: int = EACH, seed: int = 0,
-    layers: list[int] | None = None, neurons: int = 0, words: int = CUES,
-    blocked: str = "", describer: str = TEMPLATES, painter: str = PICTOGRAMS,
-    way: str = "",
-) -> dict:  # fmt: skip
-    """Make pictures of the first class with the given cues and see how they are read.
-
-    Gives the cues, the success rate with its 95 % interval, those of random neurons, similar
-    words, random words and no cues, and each picture (PNG as a data URI) with its description
-    and verdict. (Before, it gave what the page showed: a gallery, HTML, texts and a zip.)
-
-    Args:
-        bundle: key of the bundle, or "" for the one the page opens with.
-        true: what the picture shows, such as "cat".
-        fooled: what it shall be read as, such as "dog".
-        edited: the cues, with commas between; "" finds them.
-        count: how many pictures, at most 60.
-        each: how many cues in a picture.
-        seed: the same seed gives the same pictures.
-        layers: layers to use; all where none is given or the bundle has none of them.
-        neurons: how many neurons' phrases to take, of those that tell the two classes apart
-            most, as in the paper (100); 0 for all that all neurons do.
-        words: how many phrases to find.
-        blocked: words that no phrase may contain, with commas between.
-        describer: "templates", or the model that this server offers.
-        painter: "pictograms", or the model that this server offers.
-        way: as for `find_cues`; "recorded effects" are also compared with the same pictures read
-            without neurons.
-    """
-    session = registry[bundle]
-    options = _options(layers, neurons, words, blocked, painter, way)
-    used = split_words(edited)
-    unknown = untrained(session, [true, fooled, *used])
-    if not used:
-        used = cues_of(session, true, fooled, **options).words
-    descriptions = descriptions_of(session, true, fooled, used, int(count), seed, describer, each)
-    batches = forge(session, true, fooled, descriptions, seed, painter)
-    outcomes = tuple(outcome for batch in batches for outcome in batch)
-    rates = controls(session, true, fooled, int(count), seed, cues_each=each, **options)
-    forged = Forged(session.key, true, fooled, "these cues", outcomes)
-    return attack_data(forged, rates, used, unknown)
+    names = _names(widgets, session, values)
+    query = widgets.query({**values, **names, widgets.fields["layers"]: []})
+    query = replace(query, images=min(query.images, _EXAMPLE))
+    for updates in _make(widgets, session, query, progress):
+        yield {**names, **updates}
 
 
 def picked(registry: BundleRegistry, event: gr.SelectData) -> int:
-    """The picture that was clicked."""
+    """The image that was clicked."""
     return int(event.index)
 
 
-def explain(registry: BundleRegistry, forged: Forged | None, index: int | None):
-    """Where in the picture that was clicked the target class is spoken for."""
-    if forged is None or index is None:
+def explain(registry: BundleRegistry, made: Attack | None, index: int | None):
+    """Where in the image that was clicked the target class is spoken for."""
+    if made is None or index is None:
         return gr.skip()
-    overlay = mistake_overlay(registry[forged.key], forged, index)
-    label = map_label(forged.outcomes[index], forged.target_class)
+    overlay = view.mistake_overlay(registry[made.key], made, index)
+    label = view.map_label(made, made.outcomes[index])
     return gr.Image(overlay, label=label, visible=True)
 
 
-def change_names(registry: BundleRegistry, edited: str, filled_in: str):
-    """Another pair: results and cues of the last one go, cues that a visitor wrote stay."""
-    cues = gr.skip() if edited != filled_in else ""
-    return None, cues, "", gr.Column(visible=False), gr.Accordion(visible=False)
+def clear(widgets: Widgets, registry: BundleRegistry) -> Updates:
+    """Another pair: what the last one gave goes, cues that a visitor wrote stay."""
+    emptied = {widgets.unknown: "", widgets.cues: "", widgets.more_cues: ""}
+    return emptied | {widgets.made: None, widgets.box: gr.Column(visible=False)}
 
 
-def change_bundle(
-    registry: BundleRegistry, bundle: str, forged: Forged | None, true: str, fooled: str,
-    offered: tuple[str, str], edited: str, filled_in: str,
-):  # fmt: skip
+def change_bundle(widgets: Widgets, registry: BundleRegistry, values: Values) -> Updates:
     """Another bundle's pairs and layers, and nothing of what the last one gave."""
-    session = registry[bundle]
-    known = list(session.bundle.layers)
-    pairs = [gr.Button(pair_label(pair)) for pair in pairs_of(session)]
-    names = names_of(session, true, fooled, offered)
-    kept = forged is None or forged.key == session.key
-    emptied = (gr.skip(),) * 5 if kept else change_names(registry, edited, filled_in)
-    return *pairs, gr.Dropdown(known, value=known), *names, *emptied
+    session = registry[values[widgets.fields["bundle"]]]
+    known, made = list(session.bundle.layers), values[widgets.made]
+    labels = [gr.Button(pair_label(pair)) for pair in pairs_of(session)]
+    updates = dict(zip(widgets.pairs, labels, strict=True))
+    updates |= {widgets.fields["layers"]: gr.update(choices=known, value=known)}
+    if made is None or made.key != session.key:
+        updates |= clear(widgets, registry)
+    return updates | _names(widgets, session, values)
 
 
-def names_of(
-    session: BundleSession, true: str, fooled: str, offered: tuple[str, str]
-) -> tuple[str, str, tuple[str, str]]:
-    """The visitor's own names, or the pair this bundle opens with; and what was offered last."""
-    if (true, fooled) != tuple(offered):
-        return true, fooled, offered
+def _asked(
+    widgets: Widgets, registry: BundleRegistry, values: Values
+) -> tuple[BundleSession, AttackQuery]:
+    """The session and the request, without layers that the page still shows of another bundle."""
+    session = registry[values[widgets.fields["bundle"]]]
+    layers = widgets.fields["layers"]
+    chosen = {str(layer) for layer in values[layers] or ()}
+    own = [layer for layer in session.bundle.layers if str(layer) in chosen]
+    return session, widgets.query({**values, layers: own})
+
+
+def _names(widgets: Widgets, session: BundleSession, values: Values) -> Updates:
+    """The visitor's own class names, or the pair this bundle opens with."""
+    true, target = widgets.fields["true_class"], widgets.fields["target_class"]
+    offered = tuple(values[widgets.offered])
+    if (values[true], values[target]) != offered:
+        return {true: values[true], target: values[target], widgets.offered: offered}
     pair = pairs_of(session)[0]
-    return *pair, pair
+    return {true: pair[0], target: pair[1], widgets.offered: pair}
 
 
-def _options(
-    layers: Sequence[int] | None, neurons: int, words: int, blocked: str, painter: str, way: str
-) -> dict:  # fmt: skip
-    return {
-        "layers": layers, "neurons": neurons, "words": words, "blocked": blocked,
-        "painter": painter, "way": way,
-    }  # fmt: skip
+def _make(
+    widgets: Widgets, session: BundleSession, query: AttackQuery, progress: gr.Progress
+) -> Iterator[Updates]:
+    updates = _unknown(widgets, session, query)
+    cues, method = query.own_cues, ""
+    if cues:
+        updates |= {widgets.cues: plots.empty(view.OWN_CUES), widgets.more_cues: ""}
+    else:
+        found, cues = _cues(widgets, session, query, progress)
+        updates |= found
+        method = method_of(session, query)
+    descriptions = descriptions_of(session, query, cues)
+    updates |= {
+        widgets.box: gr.Column(visible=True),
+        widgets.described: "\n".join(description.text for description in descriptions),
+        widgets.saved: gr.DownloadButton(interactive=False),
+        widgets.place: gr.Image(value=None, visible=False),
+    }
+    outcomes: list = []
+    for batch in draw(session, query, descriptions):
+        outcomes += batch
+        progress(len(outcomes) / len(descriptions), desc="images")
+        made = Attack(session.key, *query.pair, method, tuple(outcomes))
+        yield updates | {
+            widgets.made: made,
+            widgets.gallery: view.gallery_of(made),
+            widgets.rates: view.rates_html(made, {}),
+        }
+        updates = {}
+    rates = baseline_rates(
+        session, query, method, lambda share: progress(share, desc="control and baselines")
+    )
+    yield {
+        widgets.rates: view.rates_html(made, rates),
+        widgets.saved: gr.DownloadButton(value=view.zip_file(made), interactive=True),
+    }
 
 
-def _found(
-    session: BundleSession, true: str, target: str, options: dict, progress: gr.Progress
-) -> tuple[str, str]:
-    """The cues as the field holds them, and as bars with the neurons behind them."""
+def _unknown(widgets: Widgets, session: BundleSession, query: AttackQuery) -> Updates:
+    words = untrained(session, [*query.pair, *query.own_cues])
+    return {widgets.unknown: unknown_words_html(words)}
+
+
+def _cues(
+    widgets: Widgets, session: BundleSession, query: AttackQuery, progress: gr.Progress
+) -> tuple[Updates, list[str]]:
+    """The cues on the page, and as they are drawn."""
     cues = cues_of(
-        session, true, target, **options,
-        progress=lambda share: progress(share, desc="reading pictures of the things, once"),
-    )  # fmt: skip
-    text = ", ".join(map(plain, cues.words))
-    return text, cues_html(session, cues, similarity_of(session).name)
+        session, query, progress=lambda share: progress(share, desc="recording cues, once")
+    )
+    updates = {
+        widgets.cues: view.cues_html(session, cues),
+        widgets.more_cues: view.more_cues_html(cues, similarity_of(session).name),
+    }
+    return updates, list(map(plain, cues.texts))
