@@ -261,16 +261,17 @@ def test_choices_are_those_of_the_bundle_asked_not_of_the_first(client, tmp_path
         client.predict(**ask, method=other, api_name="/segment")
 
 
-def test_layers_of_another_bundle_stand_for_all(client):
-    ask = dict(true="cat", fooled="dog", neurons=0, words=50, blocked="", painter="pictograms")
-    for bundle, own in (("tiny", [1, 2]), ("tiny-rn", [4])):
-        everything = client.predict(bundle, layers=[], **ask, api_name="/find_cues")
-        for layers in (own, [str(layer) for layer in own], [*own, 9], [9]):
-            assert client.predict(bundle, layers=layers, **ask, api_name="/find_cues") == everything
-        client.predict(bundle, count=1, api_name="/attack")  # by default, the first's
-        client.predict(bundle, count=1, layers=["4"], api_name="/attack")
-    one = client.predict("tiny", layers=["2"], **ask, api_name="/find_cues")
-    assert one == client.predict("tiny", layers=[2, 9], **ask, api_name="/find_cues") != everything
+def test_cues_are_those_of_the_layers_asked_for(client):
+    for bundle, layers in (("tiny", [1, 2]), ("tiny-rn", [4])):
+        everything = client.predict(bundle, count=50, api_name="/find_cues")
+        for given in (layers, []):
+            found = client.predict(bundle, layers=given, count=50, api_name="/find_cues")
+            assert found == everything
+        client.predict(bundle, images=1, api_name="/attack")
+        with pytest.raises(AppError, match=rf"expected layers among \[{layers[0]}"):
+            client.predict(bundle, layers=[9], api_name="/find_cues")
+    everything = client.predict("tiny", count=50, api_name="/find_cues")
+    assert client.predict("tiny", layers=[2], count=50, api_name="/find_cues") != everything
 
 
 def test_an_attack_is_data_and_needs_no_parameters(client):
@@ -279,17 +280,22 @@ def test_an_attack_is_data_and_needs_no_parameters(client):
     for name in ("/find_cues", "/attack"):
         endpoint = client.view_api(return_format="dict", print_info=False)["named_endpoints"][name]
         assert all(parameter["parameter_has_default"] for parameter in endpoint["parameters"])
-        assert endpoint["parameters"][-1]["parameter_name"] == "way", "later ones come last"
         assert len(endpoint["returns"]) == 1
-    found = client.predict(edited="bone", count=2, api_name="/attack")
-    assert (len(found["pictures"]), found["cues"]) == (2, ["bone"])
-    assert found["success"]["pictures"] <= 2
-    assert set(found["baselines"]) == {"random neurons", "similar words", "random words", "no cues"}
-    seen = client.predict(count=1, way="recorded effects", api_name="/attack")
+    found = client.predict(cues="bone", images=2, api_name="/attack")
+    assert (len(found["images"]), found["cues"]) == (2, ["bone"])
+    assert found["success"]["images"] <= 2
+    assert set(found["baselines"]) == {"second-order", "similar words", "no cues"}
+    seen = client.predict(images=1, method="recorded effects", api_name="/attack")
     assert set(seen["baselines"]) == {*found["baselines"], "recorded embeddings"}
-    with pytest.raises(AppError, match="method must be one of"):
-        client.predict(way="by chance", api_name="/find_cues")
-    image = found["pictures"][0]["image"].removeprefix("data:image/png;base64,")
+    for wrong, message in (
+        ({"method": "by chance"}, "method must be one of"),
+        ({"true_class": ["cat"]}, "class name must be a text, not list"),
+        ({"count": float("nan")}, "count must be a whole number from 1 to 50"),
+        ({"target_class": "dog " * 500_000}, "1999999 characters"),
+    ):
+        with pytest.raises(AppError, match=message):
+            client.predict(**wrong, api_name="/find_cues")
+    image = found["images"][0]["image"].removeprefix("data:image/png;base64,")
     with Image.open(io.BytesIO(base64.b64decode(image))) as opened:
         assert opened.size == (32, 32)
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle, save_bundle
-from tabs.adversarial.pictures import PICTURES
+from tabs.adversarial.attacks import IMAGES
 from tests.helpers.app_server import ROOT, running_app
 from tests.helpers.hub_standin import Repository, serve
 from tests.helpers.tiny import tiny_bundle_folder, tiny_webp
@@ -28,7 +28,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 BUNDLED = ROOT / "artifacts" / "mini-vit"
 PATIENCE = 60_000  # ms; a busy machine with two cores
-_NAMES = ("true", "fooled")  # of the adversarial tab
+_NAMES = ("true", "target")  # of the adversarial tab
 
 pytestmark = [
     pytest.mark.browser,
@@ -279,8 +279,8 @@ def test_number_fields_of_other_tabs_hold_what_counts(visit):
     page = visit("?tab=adversarial")
     page.click("#adversarial-advanced button >> nth=0")
     for name, typed, counts in (
-        ("seed", "3.7", "4"), ("seed", "", "4"), ("count", "7.6", "8"), ("count", "", "8"),
-        ("count", "900", "60"),
+        ("count", "3.7", "4"), ("count", "", "4"), ("images", "7.6", "8"), ("images", "", "8"),
+        ("images", "900", "60"),
     ):  # fmt: skip
         field = f"#adversarial-{name} input[type=number]"
         page.fill(field, typed)
@@ -749,12 +749,14 @@ def test_a_click_on_the_heat_map_is_answered_where_it_hits(visit, size):
 def test_the_adversarial_tab_opens_with_an_example(visit, width):
     page = on_tab(visit, "adversarial", width=width)
     assert page.locator("#adversarial-gallery .thumbnail-item").count() == 12
-    assert page.locator("#adversarial-rates .cn-whisker").count() == 6
-    assert not page.locator("#adversarial-said li").first.is_visible(), "long lists are folded"
-    rates = page.locator("#adversarial-rates").bounding_box()
-    button = page.locator("#adversarial-draw").bounding_box()
-    assert 0 < rates["y"] - button["y"] - button["height"] < 200, "right below the button"
-    target = page.input_value("#adversarial-fooled textarea, #adversarial-fooled input")
+    assert page.locator("#adversarial-rates .cn-whisker").count() == 5
+    assert "same cue images, no neurons (control)" in page.inner_text("#adversarial-rates")
+    assert page.locator("#adversarial-said a").first.is_visible(), "cues with the units behind them"
+    assert not page.locator("#adversarial-cues").is_visible(), "all else is folded"
+    parts = [page.locator(f"#adversarial-{part}").bounding_box()["y"]
+             for part in ("draw", "said", "gallery", "rates", "advanced")]  # fmt: skip
+    assert parts == sorted(parts)
+    target = page.input_value("#adversarial-target textarea, #adversarial-target input")
     for tile in page.locator("#adversarial-gallery .thumbnail-item").all()[:3]:
         tile.click()
         wrong = "read as" in tile.inner_text()
@@ -766,27 +768,26 @@ def test_the_adversarial_tab_opens_with_an_example(visit, width):
 
 def test_cues_and_results_follow_the_names(visit):
     page = on_tab(visit, "adversarial")
-    first = page.input_value("#adversarial-cues textarea")
+    first = page.inner_text("#adversarial-said")
     other = page.locator("#adversarial-examples button").nth(1)
     true, target = other.inner_text().split(" → ")
     other.click()
     page.wait_for_selector("#adversarial-rates", state="hidden")
-    assert page.input_value("#adversarial-cues textarea") == ""
+    assert page.inner_text("#adversarial-said") == ""
     page.click("#adversarial-draw")
-    page.wait_for_selector(
-        f"#adversarial-rates >> text=Pictures of {true} that are read as {target}"
-    )
-    assert page.input_value("#adversarial-cues textarea") not in ("", first)
+    page.wait_for_selector(f"#adversarial-rates >> text=images of {true} read as {target}")
+    assert page.inner_text("#adversarial-said") not in ("", first)
     page.wait_for_selector("#adversarial-zip:not([disabled])")
+    page.click("#adversarial-advanced button >> nth=0")
     page.fill("#adversarial-cues textarea", "bone, leash")
-    page.fill("#adversarial-fooled textarea, #adversarial-fooled input", "house")
+    page.fill("#adversarial-target textarea, #adversarial-target input", "house")
     page.wait_for_selector("#adversarial-rates", state="hidden")
     assert page.input_value("#adversarial-cues textarea") == "bone, leash"
 
 
 def test_a_link_opens_the_pair_of_its_bundle_and_own_names_stay(visit, two_bundles):
     page = visit("?tab=adversarial&bundle=two", address=two_bundles)
-    page.wait_for_selector("#adversarial-rates >> text=Pictures of ship that are read as rabbit")
+    page.wait_for_selector("#adversarial-rates >> text=images of ship read as rabbit")
     page.wait_for_selector("#adversarial-zip:not([disabled])")
     fields = [f"#adversarial-{name} textarea, #adversarial-{name} input" for name in _NAMES]
     assert [page.input_value(field) for field in fields] == ["ship", "rabbit"]
@@ -819,24 +820,24 @@ def test_what_is_called_off_before_the_server_has_named_it_is_called_off(visit):
     page.wait_for_timeout(3000)
     then = drawn.count()
     page.wait_for_timeout(3000)
-    assert drawn.count() == then < PICTURES
+    assert drawn.count() == then < IMAGES
 
 
-def test_the_neurons_are_asked_in_the_way_that_is_chosen(visit):
+def test_cues_come_from_the_method_that_is_chosen(visit):
     page = on_tab(visit, "adversarial")
     page.click("#adversarial-advanced button >> nth=0")
     neurons = page.locator("#adversarial-neurons")
     assert not neurons.is_visible()
-    page.check("#adversarial-way input[value=second-order]")
+    page.check("#adversarial-method input[value=second-order]")
     neurons.wait_for()
     page.click("#adversarial-draw")
     page.wait_for_function(
-        "document.querySelectorAll('#adversarial-rates .cn-whisker').length == 5", timeout=60_000
-    )  # the cues' own and four baselines': pictures of cues were not looked at
-    page.check("#adversarial-way input[value='recorded effects']")
+        "document.querySelectorAll('#adversarial-rates .cn-whisker').length == 3", timeout=60_000
+    )  # the cues' own, similar words and no cues
+    page.check("#adversarial-method input[value='recorded effects']")
     neurons.wait_for(state="hidden")
     page.click("#adversarial-draw")
-    page.wait_for_selector("#adversarial-rates >> text=without neurons", timeout=60_000)
+    page.wait_for_selector("#adversarial-rates >> text=no neurons (control)", timeout=60_000)
     shoot(page, "adversarial-recorded-1440")
 
 
@@ -883,6 +884,7 @@ def test_a_shift_is_compared_looked_at_closer_and_shown(visit, width):
 @pytest.mark.parametrize("width", [1440, 390])
 def test_verdicts_stand_below_the_pictures(visit, width):
     page = on_tab(visit, "adversarial", width=width)
+    page.click("#adversarial-advanced button >> nth=0")
     page.fill("#adversarial-cues textarea", "bone, leash")
     page.click("#adversarial-draw")
     page.wait_for_selector("#adversarial-gallery .thumbnail-item >> nth=12")

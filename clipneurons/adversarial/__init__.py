@@ -1,1 +1,1 @@
-"""Semantic adversarial images: cues, descriptions, pictures and verdicts."""
+"""Semantic adversarial images: cues, descriptions, images and verdicts."""

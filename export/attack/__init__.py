@@ -1,1 +1,1 @@
-"""Adversarial pictures of many class pairs: made, kept and counted."""
+"""Adversarial images of many class pairs: made, kept and counted."""

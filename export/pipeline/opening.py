@@ -119,7 +119,8 @@ def planted_shift(reader: ConceptReader, gallery: DecodedGallery) -> dict:
 
 
 def class_pairs(bundle: Bundle, clip: ClipModel) -> list[tuple[str, str]]:
-    """The class pairs that the bundle's texts name, those first whose cues score highest."""
+    """The class pairs that the bundle's texts name, those first whose cues score highest by
+    the paper's method."""
     known = {plain(text) for text in bundle.texts}
     pairs = [pair for pair in CLASS_PAIRS if known.issuperset(pair)]
     rules = CueFilter(ClipSimilarity(clip, bundle.text_embeddings))

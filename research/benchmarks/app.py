@@ -157,10 +157,9 @@ def ask_twice(address: str, picture: Path) -> None:
         "/segment": {"image": file, "words": "cat, dog"},
         "/compare_segmentations": {"image": file, "words": "cat"},
         "/find_cues": {
-            "true": "cat", "fooled": "dog", "layers": [], "neurons": 100, "words": 50,
-            "blocked": "", "painter": "pictograms",
+            "true_class": "cat", "target_class": "dog", "method": "second-order", "count": 50,
         },
-        "/attack": {"true": "cat", "fooled": "dog", "count": 1},
+        "/attack": {"true_class": "cat", "target_class": "dog", "images": 1},
         "/compare_sets": {"reference": [file] * 4, "new": [file] * 4},
         "/compare_example": {},
         "/text_span": {"image": file},

@@ -56,7 +56,12 @@ from tests.helpers.packs import flat_composer
 from tests.helpers.pipelines import chat_folder, painter_folder
 from tests.helpers.tiny import tiny_bundle, tiny_clip
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    # Gradio's own event loops, where components are built and nothing is served.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from clipneurons.adversarial.cue_filter import CueFilter
-from clipneurons.adversarial.cue_request import CueRequest
+from clipneurons.adversarial.cue_request import SECOND_ORDER, CueFilter, CueRequest
 from clipneurons.adversarial.cues import find_cues
-from clipneurons.adversarial.methods import strongest
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import OPENING
 from clipneurons.concepts.concepts import ConceptReader
@@ -114,7 +112,7 @@ def test_class_pairs_come_in_the_order_of_their_cue_scores(made):
     rules = CueFilter(ClipSimilarity(clip, bundle.text_embeddings))
     scores = {}
     for pair in known:
-        request = CueRequest(*pair, words=8, method=strongest(bundle), rules=rules)
+        request = CueRequest(*pair, count=8, method=SECOND_ORDER, rules=rules)
         scores[pair] = sum(cue.score for cue in find_cues(bundle, clip, request).positive)
     assert class_pairs(bundle, clip) == sorted(known, key=scores.get, reverse=True)
     assert class_pairs(replace(bundle, texts=["red"] * 8), clip) == []

@@ -143,7 +143,8 @@ def test_adversarial_table(context, tmp_path, folders, monkeypatch):  # noqa: F8
     (folders[0].parent / "twin").symlink_to(folders[0])
     bundle = load_bundle(folders[0])
     mine = EvaluationContext(
-        bundle, folders[0], open_model(bundle, folders[0]), SMALL, str(folders[1]),
+        bundle, folders[0], open_model(bundle, folders[0]), replace(SMALL, statistics=16),
+        str(folders[1]),
         work=tmp_path / "work",
     )  # fmt: skip
     result = adversarial.measure(mine)
@@ -156,8 +157,8 @@ def test_adversarial_table(context, tmp_path, folders, monkeypatch):  # noqa: F8
         for rates in found["transfer"]["twin"].values():
             assert rates["all"]["successes"] == rates["of successes"]["count"]
     *parts, comparison, transfer = adversarial.report(result).parts
-    assert len(comparison.rows) == 2 * 2 * (3 + 1)  # pictures, counted, ours and a control
-    assert len(transfer.rows) == 9 + 8
+    assert len(comparison.rows) == 2 * 2 * 2  # generators, counted, the paper's and recorded
+    assert len(transfer.rows) == 8 + 7
     rows = parts[1].rows
     assert rows[0][0] == "ship → truck"
     assert rows[0][1].endswith("[5.7]")
@@ -166,7 +167,9 @@ def test_adversarial_table(context, tmp_path, folders, monkeypatch):  # noqa: F8
     better = replace_rates(result, 0.5, 0.1)
     assert adversarial.report(better).claims[0].holds is True
     assert adversarial.report(replace_rates(result, 0.1, 0.5)).claims[0].holds is False
-    control = [c for c in adversarial.report(result).claims if "read without the neurons" in c.text]
+    control = [
+        c for c in adversarial.report(result).claims if "cue images without neurons" in c.text
+    ]
     assert len(control) == 2 * 2
     assert all("for recorded embeddings" in claim.evidence for claim in control)
 
