@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from clipneurons.adversarial.cue_request import FEW_CUES, SECOND_ORDER, CueFilter, CueRequest
-from clipneurons.adversarial.cues import find_cues
+from clipneurons.adversarial.cues import CLASS_TEMPLATES
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.unit_words import plain
 from clipneurons.concepts.concepts import DENSE, WAYS, ConceptReader, top_concepts
@@ -23,7 +22,7 @@ from clipneurons.shift.planted import IMAGES, marks, planted_mark
 from clipneurons.shift.profile import Profiler
 from clipneurons.shift.reading import LEVEL, read_shift
 from clipneurons.text.class_names import names
-from clipneurons.text.similarity import ClipSimilarity
+from clipneurons.text.embedding import embed_texts
 from export.pipeline.gallery import DecodedGallery
 from export.pipeline.weaker_images import with_weaker_images
 
@@ -119,18 +118,18 @@ def planted_shift(reader: ConceptReader, gallery: DecodedGallery) -> dict:
 
 
 def class_pairs(bundle: Bundle, clip: ClipModel) -> list[tuple[str, str]]:
-    """The class pairs that the bundle's texts name, those first whose cues score highest by
-    the paper's method."""
+    """The class pairs that the bundle's texts name, those first whose classes are most alike.
+
+    These are confused most often, by the paper's cues too; the cues' scores do not tell which.
+    """
     known = {plain(text) for text in bundle.texts}
     pairs = [pair for pair in CLASS_PAIRS if known.issuperset(pair)]
-    rules = CueFilter(ClipSimilarity(clip, bundle.text_embeddings))
-    return sorted(pairs, key=lambda pair: -cue_score(bundle, clip, rules, pair))
 
+    def similarity(pair: tuple[str, str]) -> float:
+        true_class, target_class = embed_texts(clip, list(pair), CLASS_TEMPLATES)
+        return float(true_class @ target_class)
 
-def cue_score(bundle: Bundle, clip: ClipModel, rules: CueFilter, pair: tuple[str, str]) -> float:
-    """How far the cues of a pair push toward its target class, all together."""
-    request = CueRequest(*pair, count=FEW_CUES, method=SECOND_ORDER, rules=rules)
-    return sum(cue.score for cue in find_cues(bundle, clip, request).positive)
+    return sorted(pairs, key=similarity, reverse=True)
 
 
 def _rounded(value: Any) -> Any:

@@ -1,9 +1,11 @@
 import base64
 import csv
+import gc
 import io
 import json
 import logging
 import re
+import warnings
 import zipfile
 from dataclasses import asdict, replace
 
@@ -82,7 +84,9 @@ def session(tmp_path_factory):
 @pytest.fixture(scope="module")
 def widgets(session):
     with gr.Blocks():
-        return layout(BundleRegistry([session]), gr.State(""))
+        yield layout(BundleRegistry([session]), gr.State(""))
+    with warnings.catch_warnings(action="ignore"):  # Gradio closes no event loop of its own
+        gc.collect()
 
 
 def made(session, count=12):

@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from clipneurons.adversarial.cue_request import SECOND_ORDER, CueFilter, CueRequest
-from clipneurons.adversarial.cues import find_cues
+from clipneurons.adversarial.cues import CLASS_TEMPLATES
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import OPENING
 from clipneurons.concepts.concepts import ConceptReader
@@ -18,7 +17,7 @@ from clipneurons.shift.comparison import EmbeddedTextPool
 from clipneurons.shift.planted import marks, planted_mark
 from clipneurons.shift.profile import Profiler
 from clipneurons.shift.reading import LEVEL, read_shift
-from clipneurons.text.similarity import ClipSimilarity
+from clipneurons.text.embedding import embed_texts
 from export.pipeline.gallery import DecodedGallery
 from export.pipeline.opening import (
     best_read,
@@ -104,17 +103,16 @@ def test_the_first_drawing_that_makes_a_difference_is_planted_else_the_nearest(m
     assert shipped["reading"]["p"] == p_values[shipped["word"]]
 
 
-def test_class_pairs_come_in_the_order_of_their_cue_scores(made):
+def test_class_pairs_come_in_the_order_of_their_similarity(made):
     bundle, lens = load_bundle(made[0]), made[1]
     clip, named = lens.clip, ["a cat", "dog", "a horse", "an automobile", "ship", "truck"]
     bundle = replace(bundle, texts=[*named, *bundle.texts[len(named) :]])
     known = [("cat", "dog"), ("horse", "automobile"), ("ship", "truck")]
-    rules = CueFilter(ClipSimilarity(clip, bundle.text_embeddings))
-    scores = {}
+    distance = {}
     for pair in known:
-        request = CueRequest(*pair, count=8, method=SECOND_ORDER, rules=rules)
-        scores[pair] = sum(cue.score for cue in find_cues(bundle, clip, request).positive)
-    assert class_pairs(bundle, clip) == sorted(known, key=scores.get, reverse=True)
+        true, target = embed_texts(clip, list(pair), CLASS_TEMPLATES)
+        distance[pair] = sum(float(a - b) ** 2 for a, b in zip(true, target, strict=True))
+    assert class_pairs(bundle, clip) == sorted(known, key=distance.get)
     assert class_pairs(replace(bundle, texts=["red"] * 8), clip) == []
 
 
