@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
 def renewed(page: str, artifacts: Path) -> str:
     """The page as it should be."""
-    from export.common import marked
+    from research.mini_clip import marked
     from research.papers import figures
     from research.papers.command import RESULTS, experiments
     from research.papers.page import verdicts
