@@ -21,8 +21,8 @@ of T tokens i, N neurons n a layer, H heads h of rank R, width W and embedding s
 How this differs from the paper and its published code:
 
 - **Factored.** The code adds up one [D] vector for each image, token, neuron, block and head. Here
-  scores depend on the image and directions on the weights alone. Neither is ever multiplied out
-  for all images: `Contributions` reads norms, sums and projections off the factors.
+  scores depend on the image and directions on the weights alone. `Contributions` computes norms,
+  sums and projections from these factors.
 - **Own part.** φ is what the neuron itself writes. The code adds c^l(I), an equal share of all
   biases and layer-norm means (appendix A.5), which is the same vector for every neuron of a layer.
   ``shared_bias=True`` adds it too: see `SecondOrderLens._shared_bias`.
@@ -78,8 +78,13 @@ class SecondOrderLens(RecordingLens):
                 f"expected a ViT, {self.clip.name} is a {self.clip.kind}: see `make_lens`"
             )
         object.__setattr__(self, "layers", check_layers(self.clip, self.layers))
-        if self.shared_bias:
-            _check_published(self.clip)
+        blocks, pooling = self.clip.anatomy.blocks, self.clip.anatomy.pooling
+        normed = any(block.attention.norms + block.mlp.norms for block in blocks)
+        if self.shared_bias and (pooling.kind != "token" or normed):
+            raise ValueError(
+                "the shared bias is defined for plain ViTs that read a class token, "
+                f"{self.clip.name} is none: leave it out"
+            )
 
     @cached_property
     def directions(self) -> dict[int, HeadDirections]:
@@ -168,10 +173,10 @@ class SecondOrderLens(RecordingLens):
             from_mlp = b_mlp / neurons * a_sigma.sum(-1, keepdim=True)  # [image, head, width]
             from_mean = (a_sigma @ mu[..., None]) / nt  # [image, head, 1]
             e = norm.weight * (from_mlp - from_mean) + norm.bias / nt  # [image, head, width]
-            v = torch.einsum("hrw,bhw->bhr", attend.values, e) + attend.value_bias / nt
-            o = torch.einsum("hrw,bhr->bhw", attend.written, v) + attend.output.offset / (
-                nt * heads
-            )
+            v = torch.einsum("hrw,bhw->bhr", attend.values, e)  # [image, head, rank]
+            v = v + attend.value_bias / nt
+            o = torch.einsum("hrw,bhr->bhw", attend.written, v)  # [image, head, width]
+            o = o + attend.output.offset / (nt * heads)
             c = post.weight * (o - mu_post / nt_post) / sigma_post + post.bias / nt_post
             total = total + c.sum(1) @ anatomy.pooling.readout  # [image, embed]
         return total
@@ -190,7 +195,7 @@ class ReadingHeads:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """The blocks whose attention reads; none where a probe does."""
+        """Blocks whose attention reads; none where a probe does."""
         return () if self.anatomy.pooling.kind == "probe" else self.anatomy.blocks[self.first :]
 
     @property
@@ -250,16 +255,6 @@ class ReadingHeads:
         return by_block
 
 
-def _check_published(clip: ClipModel) -> None:
-    anatomy = clip.anatomy
-    normed = any(block.attention.norms + block.mlp.norms for block in anatomy.blocks)
-    if anatomy.pooling.kind != "token" or normed:
-        raise ValueError(
-            f"the shared bias is defined for plain ViTs that read a class token, {clip.name} "
-            "is none: leave it out"
-        )
-
-
 # Attention: how much of the value of each token reaches what is read further on.
 
 
@@ -295,7 +290,6 @@ def class_attention(
     attention: Attention, tokens: Float[Tensor, "image token width"]
 ) -> Float[Tensor, "image head token"]:
     """The first token's attention to each of the normalised tokens."""
-    tokens = tokens.float()
     if attention.plain:
         return query_attention(attention, attention.query(tokens[:, 0]), tokens)
     queries, keys = attention.queries_keys(tokens)  # [image, head, token, rank] both
