@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -94,6 +94,8 @@ class BundleConfig:
     A unit is a neuron (ViT) or a neuron-head pair, `neuron * heads + head` (ResNet), so
     `units_per_neuron` is 1 or the number of heads. `pooling` is how a ViT's tokens become one
     vector ("token", "mean" or "probe"), `texts` what the model's tokenizer does to a text.
+    `quick_gelu`, `interpolation` and `resize_mode` are how a weights file of the user's own is read
+    again, which does not say so itself.
     `norm_edges` are the edges of the norm histogram, in units of effect norm (effects are scaled
     by 100 / ‖representation‖).
     """
@@ -121,6 +123,9 @@ class BundleConfig:
     storage: str = "float32"
     pooling: str = "token"
     texts: str = ""
+    quick_gelu: bool = False
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -132,6 +137,20 @@ class BundleConfig:
     def model_of(self, folder: Path) -> str | Path:
         """What `load_clip` takes, for a bundle in this folder."""
         return folder / self.model if self.carries_model else self.model
+
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """Further arguments of `load_clip`: those that a weights file of the user's own needs."""
+        if self.pretrained is None or not Path(self.pretrained).is_file():
+            return {}
+        return {
+            "activation": "quick_gelu" if self.quick_gelu else "gelu",
+            "preprocess": {
+                "mean": list(self.image_mean), "std": list(self.image_std),
+                "interpolation": self.interpolation, "resize_mode": self.resize_mode,
+            },
+            "image_size": self.image_size[0],
+        }  # fmt: skip
 
     def to_json(self) -> str:
         """The text of `config.json`."""
@@ -237,12 +256,13 @@ def _moderate(text: str) -> int | float:
 def _typed(cls: type, values: Any, where: str) -> Any:
     """A dataclass from a JSON object; lists become tuples, names and types must fit exactly."""
     hints = get_type_hints(cls)
-    if not isinstance(values, dict) or set(values) != set(hints):
-        found = set(values) if isinstance(values, dict) else set()
-        missing, unknown = sorted(hints.keys() - found), sorted(found - hints.keys())
+    optional = {field.name for field in fields(cls) if field.default is not MISSING}
+    found = set(values) if isinstance(values, dict) else set()
+    if not isinstance(values, dict) or not hints.keys() - optional <= found <= hints.keys():
+        missing, unknown = sorted(hints.keys() - optional - found), sorted(found - hints.keys())
         raise BundleDamaged(f"{where} in {CONFIG}: missing {missing}, unknown {unknown}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    for name, hint in hints.items():
+    for name, hint in ((name, hints[name]) for name in values):
         if not _is(values[name], hint):
             shown = json.dumps(values[name], default=str)
             raise BundleDamaged(

@@ -1,7 +1,7 @@
 """A CLIP model with what is needed to feed and to read it."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,12 +13,14 @@ import torch
 from jaxtyping import Float, Int
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from clipneurons.models.adapters.common import Refused
 from clipneurons.models.adapters.registry import anatomy_of
 from clipneurons.models.anatomy import Anatomy
-from clipneurons.models.networks import open_network, unsupported
+from clipneurons.models.networks import RANDOM, Reading, open_network, unsupported
+from clipneurons.models.weights import check_values
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CLEANED = {"canonicalize": "lower-cased, without punctuation, ", "lower": "lower-cased, "}
@@ -79,6 +81,16 @@ class ClipModel:
         return "lower" if getattr(own, "lower", False) else clean
 
     @property
+    def quick_gelu(self) -> bool:
+        """Whether a tower has OpenAI's approximation of GELU; a ResNet's text tower may."""
+        return any(isinstance(module, QuickGELU) for module in self.model.modules())
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it has a text tower; a checkpoint of an image tower alone has none."""
+        return getattr(self.model, "text", self) is not None
+
+    @property
     def siglip(self) -> bool:
         """Whether it was trained as SigLIP is: with a sigmoid, on lower-cased texts."""
         biased = getattr(self.model, "logit_bias", None) is not None
@@ -125,8 +137,12 @@ class ClipModel:
 def load_clip(
     model: str | Path,
     pretrained: str | None = None,
+    *,
     device: str | torch.device | None = None,
     precision: str = "fp32",
+    activation: str | None = None,
+    preprocess: str | Path | Mapping | None = None,
+    image_size: int | None = None,
 ) -> ClipModel:
     """Load a CLIP model whose image tower is a ViT (docs/models.md) or a ModifiedResNet.
 
@@ -140,20 +156,28 @@ def load_clip(
         device: by default CUDA where there is one, else the CPU; MPS only when asked for, to run
             and segment: it has no float64, in which statistics and means are computed.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        activation: of a weights file: ``"gelu"`` or ``"quick_gelu"``. Needed where the name's
+            weights have been published with both.
+        preprocess: of a weights file: ``"clip"``, ``"siglip"`` or a JSON file with mean, std,
+            interpolation and resize_mode. By default that of the name's published weights.
+        image_size: of a weights file: side in pixels, if positions are meant to be resampled.
 
     Raises:
         KeyError: an unknown model name or tag.
-        ValueError: missing weights, an unknown precision.
+        ValueError: missing or damaged weights, weights that do not say how they are read, a
+            tokenizer that cannot tell words apart, an unknown precision.
         UnsupportedModel: a model that would be read wrongly; the message says why.
     """
     if precision not in _DTYPES:
         raise ValueError(f"precision must be one of {', '.join(_DTYPES)}, not {precision!r}")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network, name, tokenizer = open_network(model, pretrained)
+    reading = Reading(activation, preprocess, image_size)
+    network, name, tokenizer = open_network(model, pretrained, reading)
+    check_values(network, name)
     description = _describe(network, name)
     network = network.eval().requires_grad_(False).to(device, _DTYPES[precision])
     preprocess_cfg = PreprocessCfg(**network.visual.preprocess_cfg)
-    return ClipModel(
+    clip = ClipModel(
         model=network,
         name=name.removeprefix("local-dir:"),
         pretrained=pretrained,
@@ -166,6 +190,47 @@ def load_clip(
         tokenizer=tokenizer,
         **description,
     )
+    if pretrained != RANDOM:
+        _check_texts(clip)
+    return clip
+
+
+def _check_texts(clip: ClipModel) -> None:
+    """Raise ValueError where the tokenizer or the text tower cannot tell words apart."""
+    if not clip.reads_texts:
+        return
+    words = ("a dog", "water", "a red car")
+    try:
+        tokens = clip.tokenizer(list(words))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"the tokenizer of {clip.name} cannot be had: {reason}") from None
+    if len(set(map(tuple, tokens.tolist()))) < len(words):
+        raise ValueError(
+            f"the tokenizer of {clip.name} gives different words the same tokens: its files are "
+            "missing or empty. Save the tokenizer beside the weights (tokenizer.json, or vocab.json"
+            " and merges.txt)"
+        )
+    rows = _vocabulary(clip.model)
+    if rows is not None and int(tokens.max()) >= rows:
+        raise ValueError(
+            f"the tokenizer of {clip.name} gives token {int(tokens.max())}, the text tower knows "
+            f"{rows}: the tokenizer is of another model"
+        )
+    cosines = (embedded := clip.encode_text(words)) @ embedded.T
+    if bool((cosines > 1 - 1e-6).fill_diagonal_(False).any()):
+        raise ValueError(
+            f"the text tower of {clip.name} gives different words the same embedding: its weights "
+            "or its tokenizer are not those it was trained with"
+        )
+
+
+def _vocabulary(model: nn.Module) -> int | None:
+    """Rows of the text tower's token embedding."""
+    names = ("token_embedding.weight", "text.token_embedding.weight",
+             "text.embeddings.token_embedding.weight")  # fmt: skip
+    weights = dict(model.named_parameters())
+    return next((len(weights[name]) for name in names if name in weights), None)
 
 
 def with_visual(clip: ClipModel, visual: nn.Module) -> ClipModel:

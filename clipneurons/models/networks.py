@@ -1,6 +1,7 @@
 """Networks of open_clip and transformers by name or folder, and their tokenizers."""
 
-from collections.abc import Callable, Sequence
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,11 +25,13 @@ from clipneurons.models.open_clip_folder import (
     complete,
     text_owner,
 )
+from clipneurons.models.preprocessing import preprocessing_of, quick_gelu_of
 from clipneurons.models.transformers_clip import (
     fetch,
     is_checkpoint,
     load_checkpoint,
 )
+from clipneurons.models.weights import load_weights
 
 RANDOM = "random"
 _ON_HUB = "hf-hub:"  # before the name of a repository in open_clip's form
@@ -56,7 +59,23 @@ class Tokenizer:
         return self.open_clip(list(texts))
 
 
-def open_network(model: str | Path, pretrained: str | None) -> tuple[nn.Module, str, Callable]:
+@dataclass(frozen=True)
+class Reading:
+    """How weights are to be read that do not say it themselves; None leaves it to the name.
+
+    ``activation`` is "gelu" or "quick_gelu", ``preprocess`` "clip", "siglip" or a JSON file (see
+    `clipneurons.models.preprocessing`), ``image_size`` a side in pixels, for which positions are
+    resampled.
+    """
+
+    activation: str | None = None
+    preprocess: str | Path | Mapping | None = None
+    image_size: int | None = None
+
+
+def open_network(
+    model: str | Path, pretrained: str | None, reading: Reading
+) -> tuple[nn.Module, str, Callable]:
     """The network that `clipneurons.models.clip.load_clip` is asked for, as it was saved.
 
     Returns it with its name (open_clip's, or the checkpoint's) and its tokenizer.
@@ -68,7 +87,12 @@ def open_network(model: str | Path, pretrained: str | None) -> tuple[nn.Module, 
     """
     name = str(model)
     if name in open_clip.list_models():
-        return _create_named(name, pretrained), name, Tokenizer(name)
+        return _create_named(name, pretrained, reading), name, Tokenizer(name)
+    if reading != Reading():
+        raise ValueError(
+            f"activation, preprocess and image size are those that {name} was saved with: they are "
+            "given for a named model with a weights file"
+        )
     if name.startswith(_ON_HUB):
         return _create_from_hub(name), name, Tokenizer(name)
     if Path(name).is_dir() and is_checkpoint(Path(name)):
@@ -77,9 +101,13 @@ def open_network(model: str | Path, pretrained: str | None) -> tuple[nn.Module, 
     if Path(name).is_dir():
         name = _folder(Path(name))
         return _create_from_folder(Path(model), name), name, Tokenizer(name)
-    if REPOSITORY.fullmatch(name):
+    if REPOSITORY.fullmatch(name) and name.replace("/", "-") not in open_clip.list_models():
         network, tokenizer = load_checkpoint(fetch(name))
         return network, name, tokenizer
+    if "/" in name and Path(name).parent.is_dir():
+        raise KeyError(f"there is no folder {name}")
+    if close := difflib.get_close_matches(name.replace("/", "-"), open_clip.list_models(), 1, 0.8):
+        raise KeyError(f"{name!r} is no model of open_clip: did you mean {close[0]}?")
     raise KeyError(
         f"{name!r} is neither a folder nor an open_clip model. Some that work: {_THAT_WORK}, "
         "'hf-hub:owner/name' of open_clip, 'owner/name' of transformers"
@@ -143,26 +171,40 @@ def _not_loaded(name: str, error: Exception, pretrained: str | None = None) -> V
     )
 
 
-def _create_named(name: str, pretrained: str | None) -> nn.Module:
+def _create_named(name: str, pretrained: str | None, reading: Reading) -> nn.Module:
     try:  # what the configuration alone tells is said before gigabytes are fetched
         anatomy_of_configuration(name)
     except Refused as refused:
         raise unsupported(name, str(refused)) from None
-    if pretrained == RANDOM:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return open_clip.create_model(name, pretrained_text=False)
     tags = open_clip.list_pretrained_tags_by_model(name)
     known = pretrained is not None and pretrained.lower().replace("-", "_") in tags
-    if not known and not (pretrained and Path(pretrained).is_file()):
+    is_file = not known and pretrained is not None and Path(pretrained).is_file()
+    if known:
+        if reading != Reading():
+            raise ValueError(
+                f"the activation, preprocessing and image size of {name} {pretrained} are known: "
+                "they are given for a weights file"
+            )
+        # OpenAI's weights were trained with QuickGELU in both towers; open_clip only warns.
+        quick = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu"))
+        return _create(name, pretrained, force_quick_gelu=quick)
+    if not is_file and pretrained != RANDOM:
         wrong = f"{pretrained!r} is not a set of weights of {name}"
         if not pretrained:
             wrong = f"{name} needs the name of its weights (--pretrained)"
-        raise KeyError(f"{wrong}. Expected one of {', '.join(tags)}, or a file")
-    # OpenAI's weights were trained with QuickGELU in both towers; open_clip only warns.
-    tag_config = open_clip.get_pretrained_cfg(name, pretrained) if known else {}
-    quick = bool(tag_config.get("quick_gelu"))
-    return _create(name, pretrained, force_quick_gelu=quick)
+        expected = f"Expected one of {', '.join(tags)}, or a file" if tags else "Expected a file"
+        raise KeyError(f"{wrong}. {expected}")
+    cfg = preprocessing_of(name, reading.preprocess, asking=is_file)
+    options: dict = {"force_preprocess_cfg": cfg}
+    options["force_quick_gelu"] = quick_gelu_of(name, reading.activation, asking=is_file)
+    if reading.image_size:
+        options["force_image_size"] = reading.image_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = open_clip.create_model(name, load_weights=False, pretrained_text=False, **options)
+    if is_file:
+        load_weights(network, Path(pretrained), name, resample=reading.image_size is not None)
+    return network
 
 
 def _folder(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -12,8 +13,15 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from jaxtyping import Float, Int
+from open_clip.constants import (
+    INCEPTION_MEAN,
+    INCEPTION_STD,
+    OPENAI_DATASET_MEAN,
+    OPENAI_DATASET_STD,
+)
 from open_clip.model import set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from clipneurons.models.allowed import (
@@ -23,6 +31,7 @@ from clipneurons.models.allowed import (
     plain_config,
     read_json,
 )
+from clipneurons.models.weights import read_header
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -31,6 +40,7 @@ if TYPE_CHECKING:
 _CLASSES = ("CLIPModel", "CLIPVisionModelWithProjection", "SiglipModel", "Siglip2Model")
 _FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 _INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_RESIZED = (2, 3)  # those of open_clip
 
 
 class TransformersVision(nn.Module):
@@ -45,7 +55,13 @@ class TransformersVision(nn.Module):
         self.patch_size = config.patch_size
         side = getattr(config, "image_size", None)
         if self.naflex:
-            side = round(config.num_patches**0.5) * config.patch_size
+            rows = math.isqrt(config.num_patches)
+            if rows**2 != config.num_patches:
+                raise ValueError(
+                    f"{config.num_patches} patches make no square grid: expected a square number, "
+                    "such as 256"
+                )
+            side = rows * config.patch_size
         self.native = self.image_size = (side, side)
 
     @property
@@ -189,11 +205,16 @@ def load_checkpoint(folder: Path) -> tuple[TransformersClip, TransformersTokeniz
     import transformers
 
     kind = getattr(transformers, architecture)
+    _check_shards(folder, weights)
     fitting(partial(kind, config), weights, str(folder))
-    model, report = kind.from_pretrained(
-        folder, config=config, local_files_only=True, use_safetensors=True,
-        output_loading_info=True, dtype=torch.float32,
-    )  # fmt: skip
+    try:
+        model, report = kind.from_pretrained(
+            folder, config=config, local_files_only=True, use_safetensors=True,
+            output_loading_info=True, dtype=torch.float32,
+        )  # fmt: skip
+    except (RuntimeError, OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the weights in {folder} do not fit its config.json ({reason})") from None
     missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
     if missing:
         raise ValueError(f"the weights in {folder} do not fit its config.json: {missing[0]}")
@@ -203,6 +224,19 @@ def load_checkpoint(folder: Path) -> tuple[TransformersClip, TransformersTokeniz
     text = getattr(model.config, "text_config", None)
     length = 77 if text is None else text.max_position_embeddings
     return network, TransformersTokenizer(folder, config, length, "Siglip" in architecture)
+
+
+def _check_shards(folder: Path, weights: Sequence[Path]) -> None:
+    """Raise ValueError for a damaged file of weights, a missing shard or a missing index."""
+    for file in weights:
+        read_header(file)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = set(read_json(index).get("weight_map", {}).values())
+        if absent := sorted(named - {file.name for file in weights}):
+            raise ValueError(f"{folder} lacks {absent[0]}, which its index names: fetch it again")
+    elif not (folder / "model.safetensors").is_file():
+        raise ValueError(f"{folder} holds shards of weights without {index.name}: fetch it too")
 
 
 def _preprocessing(folder: Path, size: tuple[int, int]) -> PreprocessCfg:
@@ -216,12 +250,74 @@ def _preprocessing(folder: Path, size: tuple[int, int]) -> PreprocessCfg:
         raise ValueError(
             f"{folder} holds no preprocessor_config.json: save the processor there too"
         )
+    return _open_clip_words(saved, size, _default_processor(folder, saved), folder)
+
+
+def _default_processor(folder: Path, saved: dict) -> dict:
+    """What the processor's class does where its file says nothing."""
+    kind = saved.get("image_processor_type") or saved.get("feature_extractor_type") or ""
+    if not kind:
+        kind = read_json(folder / "config.json")["architectures"][0]
+    clip = "Siglip" not in kind
+    return {
+        "image_mean": list(OPENAI_DATASET_MEAN if clip else INCEPTION_MEAN),
+        "image_std": list(OPENAI_DATASET_STD if clip else INCEPTION_STD),
+        "resample": 3 if clip else 2 if "Siglip2" in kind else 3,
+        "do_center_crop": clip,
+        "rescale_factor": 1 / 255,
+    }
+
+
+def _open_clip_words(
+    saved: dict, size: tuple[int, int], defaults: dict, folder: Path
+) -> PreprocessCfg:
+    """The same preprocessing in open_clip's words; `ValueError` names a key that has none."""
+
+    def value(key: str):
+        return defaults[key] if saved.get(key) is None else saved[key]
+
+    def refuse(key: str, expected: str) -> ValueError:
+        return ValueError(
+            f"{folder}: the image processor has {key} = {saved.get(key)!r}, expected {expected}: "
+            "images would be read otherwise than the model was trained with"
+        )
+
+    for key in ("do_resize", "do_rescale", "do_normalize"):
+        if saved.get(key) not in (None, True):
+            raise refuse(key, "true")
+    if (
+        not isinstance(value("rescale_factor"), float)
+        or abs(value("rescale_factor") * 255 - 1) > 1e-6
+    ):
+        raise refuse("rescale_factor", "1/255")
     for key in ("image_mean", "image_std"):
-        check_colours(saved.get(key), key, str(folder))
+        check_colours(value(key), key, str(folder))
+    resample = value("resample")
+    if isinstance(resample, str):
+        resample = {word: number for number, word in _INTERPOLATIONS.items()}.get(resample.lower())
+    if resample not in _RESIZED:
+        raise refuse("resample", "2 (bilinear) or 3 (bicubic)")
+    crop, told = bool(value("do_center_crop")), saved.get("size")
+    kind = "shortest_edge" if isinstance(told, int) and crop else None
+    if isinstance(told, dict):
+        kind = "shortest_edge" if "shortest_edge" in told else "height and width"
+    if kind and crop != (kind == "shortest_edge"):
+        raise refuse("size", "a shortest_edge where images are cropped, else height and width")
+    for key in ("size", "crop_size") if crop else ("size",):
+        if _sides(saved.get(key)) not in (None, size):
+            raise refuse(key, f"{size[0]} pixels, as the model reads")
     return PreprocessCfg(
         size=size,
-        mean=tuple(saved["image_mean"]),
-        std=tuple(saved["image_std"]),
-        interpolation=_INTERPOLATIONS.get(saved.get("resample"), "bicubic"),
-        resize_mode="shortest" if saved.get("do_center_crop") else "squash",
+        mean=tuple(value("image_mean")),
+        std=tuple(value("image_std")),
+        interpolation=_INTERPOLATIONS[resample],
+        resize_mode="shortest" if crop else "squash",
     )
+
+
+def _sides(told: object) -> tuple[object, object] | None:
+    """Height and width in a processor's file: a number, or one of two kinds of objects."""
+    if isinstance(told, dict) and told:
+        edge = told.get("shortest_edge")
+        return told.get("height", edge), told.get("width", edge)
+    return None if told is None or isinstance(told, dict) else (told, told)

@@ -18,6 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--model", default=d["model"], help="open_clip name, hf-hub:owner/name, or a"
         " folder with open_clip_config.json (default: %(default)s)")  # fmt: skip
     model.add_argument("--pretrained", help="open_clip tag or weights file of a named model")
+    model.add_argument("--activation", choices=("gelu", "quick_gelu"), help="of a weights file,"
+        " which does not say it: quick_gelu for OpenAI, MetaCLIP and DFN")  # fmt: skip
+    model.add_argument("--preprocess", metavar="clip|siglip|FILE.json", help="of a weights file"
+        " (default: that of the name's published weights)")  # fmt: skip
+    model.add_argument("--image-size", type=positive, metavar="PIXELS", help="of a weights file:"
+        " its positions are meant to be resampled for images of this size")  # fmt: skip
     model.add_argument("--precision", default=d["precision"], choices=("fp32", "bf16", "fp16"),
         help="of the model's weights (default: %(default)s)")  # fmt: skip
     model.add_argument("--device", help="default: cuda where there is one, else cpu")

@@ -14,14 +14,14 @@ def open_clip_model(
     model: str,
     pretrained: str | None = None,
     device: str | None = None,
-    precision: str = "fp32",
+    **options,
 ) -> ClipModel:
-    """`load_clip`, with the user's mistakes as `UserError`."""
+    """`load_clip`, with its options and the user's mistakes as `UserError`."""
     if device and device.partition(":")[0] == "mps":
         raise UserError(f"--device {device} has no float64, which sums need: expected cpu or cuda")
     check_device(device)
     try:
-        return load_clip(model, pretrained, device, precision)
+        return load_clip(model, pretrained, device=device, **options)
     except (KeyError, ValueError) as error:
         raise UserError(error.args[0] if isinstance(error, KeyError) else str(error)) from None
 

@@ -37,6 +37,9 @@ class Settings:
 
     model: str = DEFAULT_MODEL
     pretrained: str | None = None
+    activation: str | None = None
+    preprocess: str | None = None
+    image_size: int | None = None
     precision: str = "fp32"
     device: str | None = None
     images: str = "scenes:3000+photographs"

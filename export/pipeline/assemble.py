@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
@@ -37,7 +38,7 @@ def assemble(
     config = BundleConfig(
         kind=clip.kind,
         model=model,
-        pretrained=settings.pretrained,
+        pretrained=_portable(settings.pretrained),
         weights_sha256=weights_sha256(clip, settings),
         activation=clip.activation,
         image_size=tuple(clip.image_size),
@@ -60,6 +61,9 @@ def assemble(
         storage=settings.storage,
         pooling=clip.anatomy.pooling.kind if clip.kind == "vit" else "attention",
         texts=clip.tokenizer_notes,
+        quick_gelu=clip.quick_gelu,
+        interpolation=clip.visual.preprocess_cfg["interpolation"],
+        resize_mode=clip.visual.preprocess_cfg["resize_mode"],
         versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
     )
     layers = {
@@ -88,3 +92,9 @@ def layer_arrays(statistics: UnitStatistics, pursuit: Pursuit, config: BundleCon
         indices=indices,
         coefficients=coefficients,
     )
+
+
+def _portable(pretrained: str | None) -> str | None:
+    """A weights file by its whole path, so that the app finds it from any folder."""
+    is_file = pretrained is not None and Path(pretrained).is_file()
+    return str(Path(pretrained).resolve()) if is_file else pretrained

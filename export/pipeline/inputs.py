@@ -51,7 +51,7 @@ def open_inputs(settings: Settings, workers: int = 1, device: str | None = None)
     `device` is where to work instead of where the settings say.
     """
     device = distributed.local_device(device or settings.device)
-    clip = open_clip_model(settings.model, settings.pretrained, device, settings.precision)
+    clip = open_model_of(settings, device, precision=settings.precision)
     settings = with_defaults(settings, clip)
     lens, source = open_lens(clip, settings), open_images(settings, clip)
     pool = open_texts(settings.texts)
@@ -60,6 +60,15 @@ def open_inputs(settings: Settings, workers: int = 1, device: str | None = None)
     measured = settings.evaluate and not settings.shared_bias
     heldout = heldout_images(settings, clip) if measured else None
     return Inputs(settings, lens, source, pool, heldout, workers)
+
+
+def open_model_of(settings: Settings, device: str | None, precision: str = "fp32") -> ClipModel:
+    """The model that the settings name."""
+    return open_clip_model(
+        settings.model, settings.pretrained, device, precision=precision,
+        activation=settings.activation, preprocess=settings.preprocess,
+        image_size=settings.image_size,
+    )  # fmt: skip
 
 
 def with_defaults(settings: Settings, clip: ClipModel) -> Settings:
@@ -91,7 +100,7 @@ def default_texts(model: str, images: str) -> str:
 def weights_sha256(clip: ClipModel, settings: Settings) -> str:
     """Digest of the model in fp32, in which readers load it, whatever precision made the bundle."""
     if settings.precision != "fp32":
-        clip = open_clip_model(settings.model, settings.pretrained, "cpu")
+        clip = open_model_of(settings, "cpu")
     return clip.sha256()
 
 

@@ -20,7 +20,6 @@ from clipneurons.bundle.bundle import Bundle, save_bundle
 from clipneurons.bundle.config import CONFIG, METRICS, BundleConfig, parse_json
 from clipneurons.statistics.effect_statistics import UnitStatistics
 from export.common.errors import UserError
-from export.common.models import open_clip_model
 from export.common.pursuit import Pursuit, rounded
 from export.common.settings import RunOptions, Settings, Shard
 from export.common.state import State
@@ -36,6 +35,7 @@ from export.pipeline.inputs import (
     default_out,
     model_files,
     open_inputs,
+    open_model_of,
     weights_sha256,
 )
 from export.pipeline.opening import with_opening
@@ -244,7 +244,7 @@ def _check_weights(inputs: Inputs) -> None:
     """Refuse to put statistics beside weights that were replaced while they were taken."""
     settings = inputs.settings
     if Path(settings.model).is_dir():
-        now = open_clip_model(settings.model, settings.pretrained, "cpu", settings.precision)
+        now = open_model_of(settings, "cpu", settings.precision)
         if now.sha256() != inputs.clip.sha256():
             raise UserError(f"the weights in {settings.model} changed meanwhile: add --restart")
 

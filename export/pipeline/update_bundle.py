@@ -26,7 +26,9 @@ def open_model(bundle: Bundle, source: str | Path, device: str | None = None) ->
     """The model that the bundle at `source` was made with, checked against it."""
     config = bundle.config
     folder = resolve(source, weights=True) if config.carries_model else Path()
-    clip = open_clip_model(str(config.model_of(folder)), config.pretrained, device)
+    clip = open_clip_model(
+        str(config.model_of(folder)), config.pretrained, device, **config.load_options
+    )
     check_clip(config, clip)
     return clip
 

@@ -95,7 +95,9 @@ def differences(clip: ClipModel, other: ClipModel, images: Tensor) -> dict[str, 
 
 def check(name: str, precision: str, images: int, device: str) -> list[str]:
     """The readings of a model that differ by more than the limit; prints the largest."""
-    clips = [load_clip(name, "random", where, precision) for where in (device, "cpu")]
+    clips = [
+        load_clip(name, "random", device=where, precision=precision) for where in (device, "cpu")
+    ]
     found = differences(*clips, seeded(images, 3, *clips[0].image_size))
     worst = max(found, key=found.get)
     print(f"{name} {precision}: {len(found)} readings, at most {found[worst]:.1e} ({worst})")
@@ -105,7 +107,7 @@ def check(name: str, precision: str, images: int, device: str) -> list[str]:
 
 def rates(name: str, precision: str, batch: int, rounds: int, device: str) -> str:
     """Images and directions a second on one device, medians of the rounds."""
-    clip = load_clip(name, "random", device, precision)
+    clip = load_clip(name, "random", device=device, precision=precision)
     lens = make_lens(clip, last_layers(clip))
     images = seeded(batch, 3, *clip.image_size).to(device)
     texts = normalize(seeded(TEXTS, clip.embed_dim), dim=1).to(device)

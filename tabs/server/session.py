@@ -126,7 +126,7 @@ class BundleSession:
         from clipneurons.models.clip import load_clip
 
         config = self.bundle.config
-        clip = load_clip(config.model_of(self.folder), config.pretrained)
+        clip = load_clip(config.model_of(self.folder), config.pretrained, **config.load_options)
         check_clip(config, clip)
         return clip
 
