@@ -61,6 +61,13 @@ def test_the_edit_sample_runs(monkeypatch):
     assert all((factor != 1).any() for factor in names["factors"].values())
 
 
+def test_the_cues_sample_runs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(block("find_cues"), names)
+    assert capsys.readouterr().out.startswith(names["cues"].texts[0])
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_monitor_sample_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -96,7 +103,7 @@ def test_the_samples_of_a_card_run_as_the_page_prints_them(monkeypatch, name):
 def test_every_sample_is_run():
     # The endpoints that the last one calls are tested in test_app.py.
     tested = [block("make_lens", "phrases"), block("segmenters"), block("Monitor("),
-              block("gradio_client"), block("WordFactor")]  # fmt: skip
+              block("gradio_client"), block("WordFactor"), block("find_cues")]  # fmt: skip
     assert sorted(BLOCKS) == sorted(tested)
 
 

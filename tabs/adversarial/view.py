@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from clipneurons.stats.intervals import Rate
 
 PURPOSE = (
-    "They are for finding spurious correlations and training them away, not for deceiving systems "
-    "that others rely on."
+    "The images are for finding spurious correlations and training them away, not for deceiving "
+    "systems that others rely on."
 )
 OWN_CUES = "Your own cues: no units were asked."
 _UNITS_SHOWN, _AWAY_SHOWN, _DROPPED_SHOWN = 4, 10, 12
@@ -207,7 +207,7 @@ def zip_file(attack: Attack) -> str:
             ])  # fmt: skip
         archive.writestr("images.csv", lines.getvalue())
         title = f"{attack.true_class} read as {attack.target_class}: {_LABELS[attack.method]}"
-        archive.writestr("README.txt", f"{title}\n\nAdversarial images. {PURPOSE}\n")
+        archive.writestr("README.txt", f"{title}\n\n{PURPOSE}\n")
     return str(file)
 
 
