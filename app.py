@@ -27,12 +27,11 @@ from clipneurons.shipped import ARTIFACTS, TOWERS  # noqa: E402
 from tabs import (  # noqa: E402
     bundle_chooser,
     edit,
-    image_reading,
     neuron_page,
-    opening,
     search,
     shift_reading,
 )
+from tabs.concepts.examples import opening_concepts  # noqa: E402
 from tabs.edit.example import example as edit_example  # noqa: E402
 from tabs.server.events import LATEST, PRIVATE  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
@@ -153,7 +152,7 @@ def _picture(session: BundleSession, given: dict[str, str], tab: str):
     image = _number(given.get("picture"), -1, session.bundle.examples)
     if given.get("tab") != tab or image < 0:
         return gr.skip()
-    return image_reading.picture_of(session, image)
+    return session.image(image)
 
 
 def _number(text: str | None, default: int, allowed=None) -> int:
@@ -229,10 +228,10 @@ def serve(registry: BundleRegistry, *, block: bool = True, **options) -> gr.Bloc
 
 def prepare(session: BundleSession) -> None:
     """What the first visitor would wait for: examples, and what reads and compares pictures."""
-    opening.opening_concepts(session)
-    opening.opening_shift(session)
+    opening_concepts(session)
+    shift_reading.opening_shift(session)
     with suppress(ValueError):  # with the shared bias there are no concepts
-        image_reading.reader_of(session)
+        session.concept_reader  # noqa: B018  prepared here, not in front of an answer
     shift_reading.prepared(session)
     with suppress(ValueError):  # without pictures there is nothing to edit
         edit_example(session)

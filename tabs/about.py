@@ -17,14 +17,12 @@ from tabs.ui.plots import Bar, bars, empty, figures, folded, html, percent, sect
 
 TITLE = "About"
 _METHODS = {
-    "by-place": "all that neurons write, place by place",
-    "dense": "all that neurons write",
-    "sparse-projection": "neurons, signed weights",
-    "sparse-norm": "neurons, the paper’s weights",
+    "by_place": "neurons, patch by patch",
+    "paper": "neurons, the paper’s weights",
     "text_span": "attention heads (TextSpan)",
     "nearest_texts": "nearest texts",
     "nearest_texts_in_windows": "nearest texts in nine windows",
-    "all_by_place": "all that is written, place by place",
+    "all_by_place": "all that is written, patch by patch",
 }
 # Of the export's conditions, those that say most about the texts.
 _REPLACED = ("all effects mean-ablated", "first component", "32 texts", "128 texts")

@@ -53,8 +53,6 @@ COLUMNS = (
     Column("explained_variance", "one direction", "Variance of its strongest effects along one"
            " direction", lambda value: percent(value, 0)),
     Column("participation_ratio", "of images", "Share of images that carry it", percent),
-    Column("effective_concepts", "effective concepts", "Effective number of distinct phrases",
-           "{:.1f}".format),
     Column("top_norm", "strongest", "Norm of its strongest effect", "{:.2g}".format),
 )  # fmt: skip
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import gradio as gr
 
 from clipneurons.bundle.unit_words import plain
-from tabs.opening import opening_shift
 from tabs.server.events import LATEST, ON_MODEL, PRIVATE
 from tabs.server.handlers import Handles, handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.server.uploads import MOST_IMAGES, open_images
-from tabs.shift_reading import Compared, compare_images, example, pictures
+from tabs.shift_reading import Compared, compare_images, example, opening_shift, pictures
 from tabs.ui import plots
 from tabs.ui.former_result import says_whose
 from tabs.ui.shift_card import WHOLE, unit_html, unit_rows, verdict_html, words_html

@@ -11,12 +11,14 @@ from PIL import Image, ImageDraw
 
 from tabs.server.session import BundleSession
 from tabs.server.uploads import open_image
+from tabs.ui.shift_card import unit_rows, verdict_html, words_html
 
 if TYPE_CHECKING:
     from clipneurons.shift.comparison import EmbeddedTextPool
     from clipneurons.shift.profile import Profiler
 
 _FRAME = "#0072b2"
+_NO_READING = (KeyError, TypeError, ValueError, IndexError, AttributeError, FileNotFoundError)
 
 
 @dataclass(frozen=True)
@@ -86,3 +88,27 @@ def outlined(picture: Image.Image, box: list[float]) -> Image.Image:
     corners = [round(share * side) for share, side in zip(box, sides, strict=True)]
     ImageDraw.Draw(framed).rectangle(corners, outline=_FRAME, width=max(2, min(picture.size) // 48))
     return framed
+
+
+def opening_shift(session: BundleSession) -> tuple[Compared, str] | None:
+    """A comparison of the bundle's own images, and the word of the drawing on some of them.
+
+    None where the bundle, which may come from a stranger, ships none or one of another form. Made
+    once, without the model.
+    """
+    return session.cached("opening shift", lambda: _opening(session))
+
+
+def _opening(session: BundleSession) -> tuple[Compared, str] | None:
+    from clipneurons.shift.planted import planted_mark
+
+    try:
+        shipped = session.bundle.opening["shift"]
+        images = [session.image(number) for number in shipped["pictures"]]
+        old, new, word = planted_mark(images, session.bundle.texts, shipped["word"])
+        compared = Compared({"bundle": session.key} | shipped["reading"], old, new)
+        data = compared.data
+        verdict_html(data), words_html(data), unit_rows(data, session.bundle)
+    except _NO_READING:
+        return None
+    return compared, word

@@ -29,12 +29,11 @@ from PIL import Image
 import app
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.segmentation.masks import from_rle
-from tabs import image_reading, neuron_page
+from tabs import neuron_page
 from tabs.server.gpu import on_gpu
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL, BundleSession
 from tabs.server.uploads import MAX_PIXELS, open_image
-from tabs.ui.concept_card import concepts_html
 from tests.helpers.app_server import ROOT, running_app
 from tests.helpers.tiny import WORDS, tiny_bundle_folder
 
@@ -128,7 +127,7 @@ def test_the_pixel_limit_is_above_ordinary_cameras():
 def test_every_tab_has_a_described_endpoint(client):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     for name in (
-        "/neuron", "/search", "/concepts", "/text_span", "/compare", "/segment",
+        "/neuron", "/search", "/concepts", "/compare", "/segment",
         "/compare_segmentations", "/find_cues", "/attack", "/compare_sets", "/compare_example",
         "/about", "/open", "/edit", "/find_edit",
     ):  # fmt: skip
@@ -179,11 +178,11 @@ def test_concepts_are_those_of_the_library(client, folder, tmp_path):
     from clipneurons.models.clip import load_clip
 
     path = picture(tmp_path / "noise.png", 1)
-    found = client.predict("tiny", handle_file(path), "sparse-norm", api_name="/concepts")
+    found = client.predict("tiny", handle_file(path), api_name="/concepts")
     bundle, clip = load_bundle(folder), load_clip(folder, device="cpu")
     reader = ConceptReader(make_lens(clip, bundle.config.layers), bundle)
     pixels = clip.preprocess(Image.open(path))[None]
-    expected = top_concepts(reader.weights(reader(pixels)[1])[0], bundle.texts)
+    expected = top_concepts(reader.weights(reader.written(reader(pixels)[1]))[0], bundle.texts)
     assert [one["text"] for one in found["concepts"]] == [text for text, _ in expected]
     assert [one["weight"] for one in found["concepts"]] == pytest.approx(
         [weight for _, weight in expected], rel=1e-3
@@ -211,35 +210,21 @@ def test_an_edit_without_a_picture_is_of_the_example_and_goes_back_in(client, tm
 
 def test_an_empty_bundle_is_the_one_the_page_opens_with(client, tmp_path):
     image = handle_file(picture(tmp_path / "noise.png", 1))
-    named, empty = (
-        client.predict(key, image, "sparse-norm", api_name="/concepts") for key in ("tiny", "")
-    )
+    named, empty = (client.predict(key, image, api_name="/concepts") for key in ("tiny", ""))
     assert empty == named
     files = [handle_file(picture(tmp_path / f"{i}.png", i)) for i in range(2)]
-    assert client.predict("", files, "sparse-norm", api_name="/compare")["only"]
+    assert client.predict("", files, api_name="/compare")["only"]
     assert client.predict("", api_name="/about")["config"]["kind"] == "vit"
     with pytest.raises(AppError, match="no bundle 'nowhere'"):
-        client.predict("nowhere", image, "sparse-norm", api_name="/concepts")
-
-
-def test_what_the_heads_say_is_asked_for_by_itself(client, tmp_path):
-    """It takes a fit over the gallery, which must not stand in front of the concepts."""
-    image = handle_file(picture(tmp_path / "noise.png", 1))
-    found = client.predict("tiny", image, "dense", api_name="/concepts")
-    others = {"by-place", "sparse-projection", "sparse-norm", "nearest_texts"}
-    assert set(found["others"]) == others
-    spoken = client.predict("tiny", image, api_name="/text_span")
-    assert {one["text"] for one in spoken} <= set(WORDS)
-    assert [one["weight"] for one in spoken] == sorted((o["weight"] for o in spoken), reverse=True)
-    assert client.predict("tiny-rn", image, api_name="/text_span") == []
+        client.predict("nowhere", image, api_name="/concepts")
 
 
 def test_compare_takes_several_images(client, tmp_path):
     paths = [handle_file(picture(tmp_path / f"{i}.png", i)) for i in range(3)]
-    found = client.predict("tiny", paths, "sparse-norm", api_name="/compare")
+    found = client.predict("tiny", paths, api_name="/compare")
     assert len(found["only"]) == 3
     with pytest.raises(AppError, match="at least two"):
-        client.predict("tiny", paths[:1], "sparse-norm", api_name="/compare")
+        client.predict("tiny", paths[:1], api_name="/compare")
 
 
 @pytest.mark.parametrize(("bundle", "method"), [("tiny", "LeGrad"), ("tiny-rn", "GradCAM")])
@@ -358,7 +343,7 @@ def test_broken_uploads_get_messages_not_traces(client, server, tmp_path, conten
     path = tmp_path / "broken.png"
     path.write_bytes(content)
     with pytest.raises(AppError, match=message):
-        client.predict("tiny", handle_file(path), "sparse-norm", api_name="/concepts")
+        client.predict("tiny", handle_file(path), api_name="/concepts")
     assert "Traceback" not in server[2].read_text()
 
 
@@ -395,7 +380,7 @@ def test_a_path_that_a_client_names_is_not_opened(server, path):
     """What gradio_client would send for an upload, but with a path of the client's choice."""
     for url in (None, f"file://{path}"):
         data = {"path": path, "url": url, "meta": {"_type": "gradio.FileData"}}
-        body = {"data": ["tiny", data, "sparse-norm"]}
+        body = {"data": ["tiny", data]}
         post = httpx.post(f"{server[0]}/gradio_api/call/concepts", json=body, trust_env=False)
         assert post.status_code in (200, 400, 403, 422)
         if post.status_code != 200:
@@ -415,9 +400,7 @@ def test_a_path_that_a_client_names_is_not_opened(server, path):
 def test_a_link_that_a_client_names_is_not_followed(server, endpoint, link):
     """No request leaves the machine because a client sends an address instead of a file."""
     data = {"path": link, "url": link, "meta": {"_type": "gradio.FileData"}}
-    body = {
-        "data": ["tiny", data, "sparse-norm"] if endpoint == "concepts" else ["", [data], [data]]
-    }
+    body = {"data": ["tiny", data] if endpoint == "concepts" else ["", [data], [data]]}
     url = f"{server[0]}/gradio_api/call/{endpoint}"
     event = httpx.post(url, json=body, trust_env=False).json()["event_id"]
     answer = httpx.get(f"{url}/{event}", trust_env=False, timeout=60)
@@ -469,7 +452,7 @@ def test_32_clients_at_once_get_their_own_answers(server, folder, tmp_path):
                 lambda _: Client(server[0], verbose=False, httpx_kwargs={"timeout": 180}), range(32)
             )
         )
-        ask = dict(way="sparse-norm", api_name="/concepts")
+        ask = dict(api_name="/concepts")
         expected = [
             clients[0].predict("tiny", handle_file(path), **ask)["concepts"] for path in paths
         ]
@@ -553,15 +536,6 @@ def test_an_address_that_cannot_be_had_is_one_line(capsys):
             assert error == f"error: cannot listen on {reason}: choose other --host or --port\n"
 
 
-def test_concepts_say_what_counts_as_a_reaction(folder):
-    bundle = load_bundle(folder)
-    bundle = replace(bundle, config=replace(bundle.config, percentile=90.5))
-    found = image_reading.discover(
-        BundleSession("tiny", folder, bundle), Image.new("RGB", (40, 30)), "sparse-norm"
-    )
-    assert "more than to 90.5 % of the data" in concepts_html("tiny", found)
-
-
 def test_folders_of_one_name_are_all_shown(folder, tmp_path, monkeypatch):
     other = shutil.copytree(folder, tmp_path / folder.name)
     monkeypatch.chdir(other)
@@ -617,7 +591,6 @@ def test_one_lane_for_the_model(folder, monkeypatch):
     for name in (
         "search",
         "concepts",
-        "text_span",
         "compare",
         "edit",
         "find_edit",

@@ -1,4 +1,27 @@
-"""Concepts of an image: the phrases of the neurons that it activates (2406.04341, section 5)."""
+"""Concepts of an image: the texts that its units write from each patch, and where.
+
+    v_p = Σ_l Σ_n φ_n^{l,p}(I)
+    w_j = Σ_p  100 · ‖v_p‖ / Σ_q ‖v_q‖ · softmax_j(s · cos(v_p, t_j))
+
+    φ_n^{l,p}(I)  [embed]         part of the second-order effect of unit n in layer l on image I
+                                  that comes from patch p (equation 7, kept by token)
+    v_p           [patch, embed]  what all units of the bundle's layers write from a patch
+    t_j           [text, embed]   unit-norm embeddings of the text pool
+    s                             the model's logit scale, 100 where it has none
+    w_j           [text]          weights of the texts, which sum to 100 %
+
+Each patch is read as the model reads a whole image, by its softmax over the texts, and counts by
+the norm of what is written from it. So a small object is found beside a large one, and the terms
+of the sum over patches are the map of a concept.
+
+This differs from concept discovery in the paper (2406.04341, section 5), which takes the units
+that are active and the texts of their decompositions,
+
+    w_j = Σ_{n ∈ N(I)} γ_j^n ‖φ_n(I)‖,   N(I) = {n : ‖φ_n(I) − b_n‖ > its 98th percentile}.
+
+`research/concepts` has that weighting and compares both. N(I) is reported here as well, as the
+units behind an image.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +35,17 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.concepts.class_effects import softmax_scale
 from clipneurons.lens.contributions import Contributions, MeanEffect, SpatialContributions
-from clipneurons.lens.token_contributions import effects_by_patch, unit_token_effects
+from clipneurons.lens.make import Lens
+from clipneurons.lens.token_contributions import effects_by_patch
+from clipneurons.text.synonym_groups import synonym_groups
 
-# Ways to weigh texts, see `ConceptReader.weights`.
-SPARSE_NORM, SPARSE_PROJECTION, DENSE = "sparse-norm", "sparse-projection", "dense"
-BY_PLACE = "by-place"
-WAYS = (SPARSE_NORM, SPARSE_PROJECTION, DENSE, BY_PLACE)
-# What cosines are multiplied with where a model has no softmax of its own: CLIP's.
-_SHARPNESS = 100.0
+# Cosines are multiplied with this where a model has no softmax of its own: CLIP's logit scale.
+_LOGIT_SCALE = 100.0
+# Least standard deviation of an image's pixels, of 1 for white: below it is one flat colour.
+_FLAT = 0.01
+# Concepts and units in a result, groups of synonyms in its heading, texts that are grouped.
+TOP, UNITS, HEADING, _GROUPED = 10, 12, 3, 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +64,8 @@ class Effects:
 
 
 @dataclass(frozen=True)
-class Activated:
-    """One unit that an image activates; `excess` is its norm over its threshold."""
+class ActivatedUnit:
+    """A unit that an image activates; `excess` is its norm over its threshold."""
 
     layer: int
     unit: int
@@ -53,7 +77,7 @@ class Activated:
 class ConceptReader:
     """A lens and the bundle it was used for, with all that does not depend on the image."""
 
-    def __init__(self, lens, bundle: Bundle) -> None:
+    def __init__(self, lens: Lens, bundle: Bundle) -> None:
         """Prepare once: everything per image is then a few small products.
 
         Raises `ValueError` for a bundle with the shared bias, whose means cannot be told apart
@@ -63,219 +87,195 @@ class ConceptReader:
             raise ValueError("Concepts need a bundle without the shared bias: export without it.")
         self.lens, self.bundle = lens, bundle
         self.device = lens.clip.device
-        self.sharpness = softmax_scale(lens.clip) or _SHARPNESS
-        self._means, self._mean_sums, self._along = {}, {}, {}
+        self.logit_scale = lens.clip.logit_scale or _LOGIT_SCALE
+        self._means, self._along = {}, {}
         for layer, arrays in bundle.layers.items():
             directions = lens.directions[layer]
-            means = arrays.means.to(self.device)
             self._along[layer] = directions.along(arrays.directions.to(self.device))
-            self._means[layer] = MeanEffect.from_dense(means, directions)
-            self._mean_sums[layer] = means.sum(0)
+            self._means[layer] = MeanEffect.from_dense(arrays.means.to(self.device), directions)
             directions.gram  # noqa: B018  computed and cached here, not at the first request
+
+    @cached_property
+    def texts(self) -> Float[Tensor, "text embed"]:
+        """The text pool as unit rows."""
+        return normalize(self.bundle.text_embeddings, dim=1)
 
     @torch.no_grad()
     def __call__(
         self, images: Float[Tensor, "image 3 height width"]
     ) -> tuple[Float[Tensor, "image embed"], dict[int, Effects]]:
         """Image embeddings (not normalised), and the effects of all units by layer."""
-        representation, contributions = self.lens(images.to(self.device))
-        return representation, {
-            layer: self.centre(layer, mine) for layer, mine in contributions.items()
+        embeddings, contributions = self.lens(images.to(self.device))
+        return embeddings, {
+            layer: self._centred(layer, effects) for layer, effects in contributions.items()
         }
 
-    def centre(self, layer: int, contributions: Contributions) -> Effects:
-        """Norms and projections of contributions that were read elsewhere."""
-        mean = self._means[layer]
-        # The scores before the norms, which are then read off them.
-        projections = torch.einsum(
-            "bnk,nk->bn", contributions.scores - mean.scores, self._along[layer]
-        )
-        norms = contributions.norms(mean)
+    def _centred(self, layer: int, contributions: Contributions) -> Effects:
+        mean, along = self._means[layer], self._along[layer]
+        norms, projections = [], []
+        for units, scores, sizes in contributions.blocks(mean):  # [chosen, image, head]
+            norms.append(sizes)
+            projections.append((scores * along[units, None]).sum(-1))
+        norms, projections = torch.cat(norms).T, torch.cat(projections).T  # [image, unit]
         threshold = self.bundle.layers[layer].percentile.to(norms.device)
         return Effects(norms, projections, norms > threshold, contributions)
 
-    def weights(
-        self, effects: dict[int, Effects], way: str = SPARSE_NORM
-    ) -> Float[Tensor, "image text"]:
-        """How much each text of the pool is said of each image.
+    def written(self, effects: dict[int, Effects]) -> Float[Tensor, "image patch embed"]:
+        """What all units write from each patch, v_p; layers without spatial tokens have none."""
+        return effects_by_patch(layer.contributions for layer in effects.values()).cpu()
 
-        ``sparse-norm``        w_j = Σ_{n ∈ N(I)} γ_j^n ‖φ_n(I)‖ over the activated units of all
-                               layers, as in the paper;
-        ``sparse-projection``  the projection on r_n in place of the norm, so that a unit that is
-                               pushed against its direction counts for the opposite of its phrases;
-        ``dense``              Σ_n ⟨φ_n(I) − b_n, t_j⟩ over all units: what they write, exactly,
-                               and not what the few phrases of the activated ones keep of it;
-        ``by-place``           what they write from each place, read as the model reads a whole
-                               image (`read_by_place`), so that what is small is found beside what
-                               is large.
+    def patch_weights(self, written: Float[Tensor, "patch embed"]) -> Float[Tensor, "patch text"]:
+        """Each patch's term of the weights of one image; `written` need not be by units."""
+        return patch_weights(written, self.texts, self.logit_scale)
 
-        Raises `ValueError` for another way.
-        """
-        if way not in WAYS:
-            raise ValueError(
-                f"Texts are weighed in one of the ways {', '.join(WAYS)}, not {way!r}."
-            )
-        if way == DENSE:
-            written = sum(
-                mine.contributions.sum() - self._mean_sums[layer] for layer, mine in effects.items()
-            )
-            return written.cpu() @ self.unit_texts.T
-        if way == BY_PLACE:
-            return self.read_places(self._written(effects))
-        count = len(next(iter(effects.values())).norms)
-        total = torch.zeros(count, len(self.bundle.texts))
-        for layer, mine in effects.items():
-            size = (mine.projections if way == SPARSE_PROJECTION else mine.norms) * mine.activated
-            image, unit = size.cpu().nonzero(as_tuple=True)
-            arrays = self.bundle.layers[layer]
-            values = size.cpu()[image, unit][:, None] * arrays.coefficients[unit]
-            flat = image[:, None] * total.shape[1] + arrays.indices[unit].long()
-            total.view(-1).index_add_(0, flat.flatten(), values.flatten())
-        return total
+    def weights(self, written: Float[Tensor, "image patch embed"]) -> Float[Tensor, "image text"]:
+        """Weights of all texts, w_j; zero where nothing is written."""
+        return torch.stack([self.patch_weights(patches).sum(0) for patches in written])
 
-    def _written(self, effects: dict[int, Effects]) -> Float[Tensor, "image place embed"]:
-        return effects_by_patch(mine.contributions for mine in effects.values()).cpu()
-
-    def read_places(
-        self, written: Float[Tensor, "image place embed"]
-    ) -> Float[Tensor, "image text"]:
-        """Weights ``by-place`` of what is written from each place, by neurons or by anything."""
-        return torch.stack([self._read(one).sum(0) for one in written])
-
-    def _read(self, written: Float[Tensor, "place embed"]) -> Float[Tensor, "place text"]:
-        return read_by_place(written, self.unit_texts, self.sharpness)
+    def zero_shot(self, embeddings: Float[Tensor, "image embed"]) -> Float[Tensor, "image text"]:
+        """Cosine of each image's embedding with each text."""
+        return normalize(embeddings.cpu(), dim=1) @ self.texts.T
 
     def activated(
         self, effects: dict[int, Effects], image: int = 0, top: int = 50
-    ) -> list[Activated]:
+    ) -> list[ActivatedUnit]:
         """The activated units of one image, the largest norms first."""
-        found = []
-        for layer, mine in effects.items():
-            units = mine.activated[image].cpu().nonzero().flatten()
-            norms = mine.norms[image].cpu()[units].double()
-            projections = mine.projections[image].cpu()[units].double()
+        activated = []
+        for layer, of_layer in effects.items():
+            units = of_layer.activated[image].cpu().nonzero().flatten()
+            norms = of_layer.norms[image].cpu()[units].double()
+            projections = of_layer.projections[image].cpu()[units].double()
             excess = norms / self.bundle.layers[layer].percentile[units].double().clamp_min(1e-12)
-            rows = (units, norms, projections, excess)
-            found += [
-                Activated(layer, *row) for row in zip(*(r.tolist() for r in rows), strict=True)
-            ]
-        return sorted(found, key=lambda one: (-one.norm, one.layer, one.unit))[:top]
+            columns = [column.tolist() for column in (units, norms, projections, excess)]
+            activated += [ActivatedUnit(layer, *row) for row in zip(*columns, strict=True)]
+        return sorted(activated, key=lambda unit: (-unit.norm, unit.layer, unit.unit))[:top]
 
-    def patches(
-        self, effects: dict[int, Effects], text: int, image: int = 0, way: str = SPARSE_PROJECTION
-    ) -> Float[Tensor, "row column"]:
-        """Where the units that say a text fire: each patch's share of what they write.
-
-        ``dense``: of Σ_n ⟨φ_n(I), t⟩. ``sparse-projection``: Σ_n γ_t^n · (patch's share of
-        ⟨φ_n(I), r_n⟩) over the activated units; ``sparse-norm``: each unit's share in absolute
-        value, as the paper's weights have norms. ``by-place``: the patch's own part of the weight.
-        What the class token itself carries belongs to no patch.
-        """
-        return self.patch_maps(effects, [text], image, way)[0]
-
-    def patch_maps(
-        self,
-        effects: dict[int, Effects],
-        texts: Sequence[int],
-        image: int = 0,
-        way: str = SPARSE_PROJECTION,
-    ) -> Float[Tensor, "text row column"]:
-        """`patches` of several texts; what all neurons write is added up once for all of them."""
-        clip = self.lens.clip
-        if way == BY_PLACE and len(written := self._written(effects)[image]):
-            return self._read(written)[:, list(texts)].T.reshape(len(texts), *clip.grid)
-        total = torch.zeros(len(texts), clip.prefix + clip.grid[0] * clip.grid[1])
-        for layer, mine in effects.items():
-            if not isinstance(mine.contributions, SpatialContributions):
-                continue
-            if way == DENSE:
-                written = unit_token_effects(mine.contributions)[image].cpu()
-                total += self.unit_texts[list(texts)] @ written.T
-                continue
-            for row, text in enumerate(texts):
-                total[row] += self._said_at(layer, mine, text, image, way)
-        return total[:, clip.prefix :].reshape(len(texts), *clip.grid)
-
-    def _said_at(
-        self, layer: int, mine: Effects, text: int, image: int, way: str
-    ) -> Float[Tensor, " token"] | float:
-        """What the activated units of a layer that have a text among their phrases say of it."""
-        arrays = self.bundle.layers[layer]
-        on = mine.activated[image].cpu()
-        gamma = torch.where(arrays.indices == text, arrays.coefficients, 0.0).sum(1) * on
-        units = gamma.nonzero().flatten()
-        if not len(units):
-            return 0.0
-        units = units.to(self.device)
-        scores = mine.contributions.token_scores(image, units)  # [unit, token, head]
-        share = torch.einsum("utk,uk->ut", scores, self._along[layer][units])
-        share = share if way == SPARSE_PROJECTION else share.abs()
-        return (gamma.to(self.device)[units] @ share).cpu()
-
-    def unit_patches(
+    def unit_map(
         self, effects: dict[int, Effects], layer: int, unit: int, image: int = 0
     ) -> Float[Tensor, "row column"]:
-        """Where one unit fires: each patch's share of ⟨φ_n(I), r_n⟩; 0 in a layer of no place."""
-        clip, mine = self.lens.clip, effects[layer].contributions
-        if not isinstance(mine, SpatialContributions):
+        """Each patch's share of one unit's ⟨φ_n(I), r_n⟩; 0 in a layer without spatial tokens."""
+        clip, contributions = self.lens.clip, effects[layer].contributions
+        if not isinstance(contributions, SpatialContributions):
             return torch.zeros(clip.grid)
         chosen = torch.tensor([unit], device=self.device)
-        scores = mine.token_scores(image, chosen)[0]  # [token, head]
-        share = scores @ self._along[layer][unit]
-        return share[clip.prefix :].reshape(clip.grid).cpu()
-
-    @cached_property
-    def unit_texts(self) -> Float[Tensor, "text embed"]:
-        """The pool as unit rows."""
-        return normalize(self.bundle.text_embeddings, dim=1)
-
-    def nearest_texts(
-        self, representation: Float[Tensor, "image embed"]
-    ) -> Float[Tensor, "image text"]:
-        """Cosine of each image with each text: what plain CLIP retrieval says."""
-        return normalize(representation.cpu(), dim=1) @ self.unit_texts.T
+        scores = contributions.token_scores(image, chosen)[0]  # [token, head]
+        shares = scores @ self._along[layer][unit]  # [token]
+        return shares[clip.prefix :].reshape(clip.grid).cpu()
 
 
-def read_by_place(
-    written: Float[Tensor, "place embed"], texts: Float[Tensor, "text embed"], sharpness: float
-) -> Float[Tensor, "place text"]:
-    """What each place says of each text: ‖v_p‖ · softmax_j(sharpness · cos(v_p, t_j)).
+def patch_weights(
+    written: Float[Tensor, "patch embed"], texts: Float[Tensor, "text embed"], logit_scale: float
+) -> Float[Tensor, "patch text"]:
+    """100 · ‖v_p‖ / Σ_q ‖v_q‖ · softmax_j(s · cos(v_p, t_j)), for `texts` of unit norm.
 
-    ``texts`` have unit norm. In per cent of all that is written: the sum over places and texts is
-    100, or 0 where nothing is.
+    The sum over patches and texts is 100, or 0 where nothing is written.
     """
-    sizes = written.norm(dim=1, keepdim=True)
-    read = (sharpness * normalize(written, dim=1) @ texts.T).softmax(1)
-    return 100 * sizes / sizes.sum().clamp_min(1e-12) * read
+    norms = written.norm(dim=1, keepdim=True)  # [patch, 1]
+    logits = (logit_scale * normalize(written, dim=1)) @ texts.T  # [patch, text]
+    return logits.softmax(1).mul_(100 * norms / norms.sum().clamp_min(1e-12))
 
 
 def top_concepts(
-    weights: Float[Tensor, " text"], texts: Sequence[str], top: int = 10
+    weights: Float[Tensor, " text"], texts: Sequence[str], top: int = TOP
 ) -> list[tuple[str, float]]:
     """Texts with the largest positive weights."""
     values, order = weights.topk(min(top, len(texts)))
     return [(texts[i], v) for i, v in zip(order.tolist(), values.tolist(), strict=True) if v > 0]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Concepts of several images: what all share, and what sets each apart."""
-
-    common: list[tuple[str, float]]
-    only: list[list[tuple[str, float]]]
+# -- results in JSON values
 
 
-def compare(weights: Float[Tensor, "image text"], texts: Sequence[str], top: int = 8) -> Comparison:
-    """Common concepts have a large least weight; an image's own exceed the others' largest.
+@torch.no_grad()
+def read_image(
+    reader: ConceptReader, pixels: Float[Tensor, "3 height width"], top: int = TOP
+) -> dict:
+    """Concepts of one preprocessed image, in JSON values.
 
-    Weights are taken relative to each image's largest. Raises `ValueError` for one image.
+    ``concepts``         the first ``top`` texts with their weights (%) and maps in [0, 1];
+    ``heading``          the first concepts of different meanings;
+    ``zero_shot``        the texts nearest to the embedding of the whole image, synonyms together;
+    ``zero_shot_agrees`` whether the first of these is in the heading;
+    ``neurons``          the units of the largest effects, of ``activated`` in all: those whose
+                         effect exceeds its ``percentile``;
+    ``recognised``       false for an image of one flat colour, which has no concepts.
     """
-    if len(weights) < 2:
-        raise ValueError(f"Comparing takes at least two images, not {len(weights)}.")
+    bundle = reader.bundle
+    embedding, effects = reader(pixels[None])
+    recognised = not _is_flat(pixels, bundle.config.image_std)
+    by_patch = reader.patch_weights(reader.written(effects)[0])  # [patch, text]
+    weights = by_patch.sum(0) if recognised else torch.zeros(len(bundle.texts))
+    order = weights.topk(min(max(int(top), 1), 50, len(weights))).indices.tolist()
+    order = [text for text in order if weights[text] > 0]
+    maps = by_patch[:, order].T.reshape(len(order), *reader.lens.clip.grid)
+    cosines = reader.zero_shot(embedding)[0]
+    heading = _groups(reader, order)
+    nearest = _groups(reader, cosines.topk(min(_GROUPED, len(cosines))).indices.tolist())
+    return {
+        "recognised": recognised,
+        "concepts": [
+            {"text": bundle.texts[text], "weight": weights[text].item(), "map": _shares(map_)}
+            for text, map_ in zip(order, maps, strict=True)
+        ],
+        "heading": [bundle.texts[first] for first, *_ in heading],
+        "zero_shot": [
+            {"texts": [bundle.texts[text] for text in group], "cosine": cosines[group[0]].item()}
+            for group in nearest
+        ],
+        "zero_shot_agrees": any(nearest[0][0] in group for group in heading),
+        "neurons": [
+            {
+                "layer": unit.layer, "unit": unit.unit, "norm": unit.norm,
+                "projection": unit.projection, "over_threshold": unit.excess,
+            }
+            for unit in reader.activated(effects, top=UNITS)
+        ],
+        "percentile": bundle.config.percentile,
+        "activated": sum(int(layer.activated.sum()) for layer in effects.values()),
+    }  # fmt: skip
+
+
+def compare_images(
+    reader: ConceptReader, images: Float[Tensor, "image 3 height width"], top: int = 8
+) -> dict:
+    """What several images have in common, and what sets each apart, in JSON values.
+
+    Weights are relative to each image's largest. ``common`` concepts have the largest least
+    weight over the images; ``only`` holds those of each image by what they have more than in any
+    other. Raises `ValueError` for one image.
+    """
+    if len(images) < 2:
+        raise ValueError(f"Comparing takes at least two images, not {len(images)}.")
+    weights = reader.weights(reader.written(reader(images)[1]))
+    return contrast(weights, reader.bundle.texts, top)
+
+
+def contrast(
+    weights: Float[Tensor, "image text"], texts: Sequence[str], top: int = 8
+) -> dict[str, list]:
+    """`compare_images` from the weights of the texts."""
     relative = weights / weights.amax(1, keepdim=True).clamp_min(1e-12)
-    common = top_concepts(relative.amin(0), texts, top)
-    only = []
-    for i in range(len(relative)):
-        others = torch.cat([relative[:i], relative[i + 1 :]]).clamp_min(0).amax(0)
-        only.append(top_concepts(relative[i] - others, texts, top))
-    return Comparison(common, only)
+    own = []
+    for image in range(len(relative)):
+        others = torch.cat([relative[:image], relative[image + 1 :]]).clamp_min(0).amax(0)
+        own.append(_pairs(top_concepts(relative[image] - others, texts, top)))
+    return {"common": _pairs(top_concepts(relative.amin(0), texts, top)), "only": own}
+
+
+def _is_flat(pixels: Float[Tensor, "3 height width"], std: tuple[float, float, float]) -> bool:
+    deviations = pixels.flatten(1).std(dim=1).cpu() * torch.tensor(std)
+    return bool(deviations.max() < _FLAT)
+
+
+def _groups(reader: ConceptReader, order: Sequence[int]) -> list[list[int]]:
+    """The first texts of different meanings, each with its synonyms in `order`."""
+    return synonym_groups(order, reader.bundle.texts, reader.texts, HEADING)
+
+
+def _shares(map_: Float[Tensor, "row column"]) -> list[list[float]]:
+    shares = map_ / map_.amax().clamp_min(1e-12)
+    return [[round(share, 3) for share in row] for row in shares.tolist()]
+
+
+def _pairs(concepts: Sequence[tuple[str, float]]) -> list[dict]:
+    return [{"text": text, "weight": weight} for text, weight in concepts]

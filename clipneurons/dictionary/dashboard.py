@@ -49,8 +49,7 @@ class NeuronDashboard:
     `phrases` are the unit's tested label, of a bundle without such the decomposition, with their
     coefficients, largest first; `decomposition` is the paper's; `trust` is None where no label was
     tested; `images` have their centred effect norms;
-    `significant_share` is the share of images that carry the effect (participation ratio);
-    `effective_concepts` counts its distinct phrases (see `Dictionary.effective_concepts`).
+    `significant_share` is the share of images that carry the effect (participation ratio).
     """
 
     layer: int
@@ -63,7 +62,6 @@ class NeuronDashboard:
     images: list[tuple[int, float]]
     explained_variance: float
     significant_share: float
-    effective_concepts: float
     threshold: float
     mean_top_norm: float
     neighbours: list[Hit]

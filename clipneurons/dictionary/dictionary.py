@@ -21,19 +21,17 @@ from clipneurons.bundle.unit_words import neuron_and_head, signed, signed_words
 from clipneurons.dictionary.dashboard import Hit as Hit
 from clipneurons.dictionary.dashboard import LabelTrust as LabelTrust
 from clipneurons.dictionary.dashboard import NeuronDashboard as NeuronDashboard
-from clipneurons.dictionary.effective_concepts import effective_concepts
 from clipneurons.dictionary.head_groups import HeadGroup as HeadGroup
 from clipneurons.dictionary.head_groups import head_groups
 from clipneurons.dictionary.query import Embed as Embed
 from clipneurons.dictionary.query import Phrase as Phrase
 from clipneurons.dictionary.query import TextIndex
 from clipneurons.dictionary.query import parse_query as parse_query
-from clipneurons.stats.centring import without_shared
 
 # Columns of `Dictionary.table`.
 TABLE = (
     "unit", "label", "simulation", "reliable", "decomposition", "decomposition_simulation",
-    "explained_variance", "participation_ratio", "effective_concepts", "top_norm",
+    "explained_variance", "participation_ratio", "top_norm",
 )  # fmt: skip
 # Random directions behind `Dictionary.chance_line`, and the share of them below it.
 _RANDOM, _BELOW = 1000, 0.95
@@ -181,7 +179,6 @@ class Dictionary:
             images=[(i, n) for i, n in zip(images.tolist(), norms.tolist(), strict=True) if i >= 0],
             explained_variance=float(arrays.explained_variance[unit]),
             significant_share=float(arrays.participation_ratio[unit]),
-            effective_concepts=float(self.effective_concepts[row]),
             threshold=float(arrays.percentile[unit]),
             mean_top_norm=_mean_top_norm(norms, images),
             neighbours=self.neighbours(layer, unit, neighbours),
@@ -243,23 +240,12 @@ class Dictionary:
             return torch.zeros(len(self.directions), dtype=torch.bool)
         return torch.cat([self.bundle.labels[layer].reliable for layer in self.layers])
 
-    @cached_property
-    def centred_texts(self) -> Float[Tensor, "text embed"]:
-        """The pool's embeddings without what all texts share, as unit rows."""
-        return without_shared(self.bundle.text_embeddings)
-
-    @cached_property
-    def effective_concepts(self) -> Float[Tensor, " row"]:
-        """Effective number of distinct phrases of each unit; see `effective_concepts`."""
-        return effective_concepts(self.indices, self.coefficients, self.centred_texts)
-
     def table(self, layer: int, phrases: int = 4) -> list[list]:
         """A row a unit, as the columns of `TABLE`; what was not tested is None."""
         arrays, rows = self._arrays(layer), []
         figures = zip(
             arrays.explained_variance.tolist(),
             arrays.participation_ratio.tolist(),
-            self.effective_concepts[self.rows(layer)].tolist(),
             arrays.top_norms[:, 0].tolist(),
             strict=True,
         )
@@ -276,7 +262,7 @@ class Dictionary:
 
         Of a bundle with tested labels the one whose reliable label predicts it best, of those
         of which the bundle keeps a few pictures, or any, where there are such. Else one that is
-        rarely active, has one clear direction and few concepts, is strong, and whose pictures'
+        rarely active, has one clear direction, is strong, and whose pictures'
         captions, where there are any, name what it says.
         """
         trusted = self.most_trusted(len(self.reliable))
@@ -309,10 +295,9 @@ class Dictionary:
         """How clearly each unit says one thing, for want of a test."""
         arrays, rows = self._arrays(layer), self.rows(layer)
         said = self.coefficients[rows, 0].clamp_min(0)
-        clear = arrays.explained_variance / self.effective_concepts[rows].clamp_min(1)
         size = arrays.top_norms[:, 0] / arrays.top_norms[:, 0].median().clamp_min(1e-12)
-        rare = 1 - arrays.participation_ratio
-        return said * rare * clear * size.clamp_max(3).sqrt() * self._named(layer)
+        clear = arrays.explained_variance * (1 - arrays.participation_ratio)
+        return said * clear * size.clamp_max(3).sqrt() * self._named(layer)
 
     def _named(self, layer: int) -> Float[Tensor, " unit"]:
         """Of a unit's first nine pictures, those whose caption has one of its first phrases,

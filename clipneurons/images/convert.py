@@ -1,10 +1,14 @@
 """Pictures of any mode made plain RGB, and written into a page."""
 
 import base64
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -17,6 +21,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def from_pixels(
+    pixels: Float[Tensor, "3 height width"], mean: Sequence[float], std: Sequence[float]
+) -> Image.Image:
+    """A preprocessed image as the model sees it."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    values = (pixels.cpu().float() * std + mean).clamp(0, 1)  # [3, height, width]
+    return Image.fromarray((255 * values).round().byte().permute(1, 2, 0).numpy())
 
 
 def webp_uri(webp: bytes) -> str:

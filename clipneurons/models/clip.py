@@ -98,6 +98,18 @@ class ClipModel:
         return sigmoid and self._cleaning in _CLEANED
 
     @property
+    def logit_scale(self) -> float | None:
+        """What cosines are multiplied with before the softmax; None where there is no softmax.
+
+        Models trained with a sigmoid (SigLIP: those with a bias of the logits) judge each text by
+        itself, and of some checkpoints only the towers are read.
+        """
+        scale = getattr(self.model, "logit_scale", None)
+        if scale is None or getattr(self.model, "logit_bias", None) is not None:
+            return None
+        return float(scale.detach().float().exp())
+
+    @property
     def prefix(self) -> int:
         """Tokens before the patches: the class token, a ResNet's mean position, registers."""
         return self.anatomy.prefix if self.kind == "vit" else 1

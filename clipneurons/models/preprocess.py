@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import CenterCrop
 
 from clipneurons.images.convert import to_rgb
 from clipneurons.models.clip import ClipModel
@@ -31,3 +32,14 @@ def whole(clip: ClipModel, image: Image.Image) -> Float[Tensor, "1 3 height widt
     evaluations of Chefer et al. and its successors stretch likewise.
     """
     return normalise(clip, pixels(image, clip.image_size)[None])
+
+
+def share_seen(clip: ClipModel, size: tuple[int, int]) -> float:
+    """Share of an image of ``(width, height)`` pixels that `clip.preprocess` keeps.
+
+    It crops the centre unless the model was trained on stretched or padded images.
+    """
+    crops = any(isinstance(step, CenterCrop) for step in getattr(clip.preprocess, "transforms", ()))
+    height, width = clip.image_size
+    ratio = (size[0] * height) / (size[1] * width)
+    return min(ratio, 1 / ratio) if crops else 1.0

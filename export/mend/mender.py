@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.concepts.class_effects import ClassEffects, places
+from clipneurons.edit.class_effects import ClassEffects, places
 from clipneurons.edit.edit import DATA, IMAGES, Edit, apply_edit
 from clipneurons.edit.mending import (
     FindOptions,

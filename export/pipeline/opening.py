@@ -13,8 +13,7 @@ from typing import Any
 from clipneurons.adversarial.cues import CLASS_TEMPLATES
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.unit_words import plain
-from clipneurons.concepts.concepts import DENSE, WAYS, ConceptReader, top_concepts
-from clipneurons.concepts.image_reading import read_image
+from clipneurons.concepts.concepts import ConceptReader, read_image, top_concepts
 from clipneurons.lens.make import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import EmbeddedTextPool
@@ -61,22 +60,19 @@ def opening(reader: ConceptReader, gallery: DecodedGallery) -> dict:
 def _concepts(reader: ConceptReader, gallery: DecodedGallery) -> dict:
     """Images to try, the best first, and the reading of that one."""
     bundle = reader.bundle
-    recall = bundle.metrics.get("concepts", {}).get("recall_at_10", {})
-    way = max((DENSE, *WAYS), key=lambda name: recall.get(name, 0))
-    order = best_read(reader, way, gallery, bundle.examples.spread(TRIED))
+    order = best_read(reader, gallery, bundle.examples.spread(TRIED))
     best = varied(order, bundle.examples.caption)[:SHOWN]
-    return {"pictures": best, "reading": read_image(reader, gallery[best[0]], way)}
+    pixels = reader.lens.clip.preprocess(gallery[best[0]])
+    return {"pictures": best, "reading": read_image(reader, pixels)}
 
 
-def best_read(
-    reader: ConceptReader, way: str, gallery: DecodedGallery, numbers: list[int]
-) -> list[int]:
+def best_read(reader: ConceptReader, gallery: DecodedGallery, numbers: list[int]) -> list[int]:
     """Images of the gallery by the rank of the first concept that their caption names."""
     bundle = reader.bundle
     order = []
     for number in numbers:
         pixels = reader.lens.clip.preprocess(gallery[number])[None]
-        weights = reader.weights(reader(pixels)[1], way)[0]
+        weights = reader.weights(reader.written(reader(pixels)[1]))[0]
         concepts, caption = (
             top_concepts(weights, bundle.texts, _TOP),
             bundle.examples.caption(number),

@@ -150,8 +150,8 @@ def ask_twice(address: str, picture: Path) -> None:
     asked = {
         "/neuron": {"layer": layer, "unit": 0},
         "/search": {"query": "boat, -water"},
-        "/concepts": {"image": file, "way": "dense"},
-        "/compare": {"files": [file, file], "way": "dense"},
+        "/concepts": {"image": file},
+        "/compare": {"files": [file, file]},
         "/edit": {},
         "/find_edit": {},
         "/segment": {"image": file, "words": "cat, dog"},
@@ -162,7 +162,6 @@ def ask_twice(address: str, picture: Path) -> None:
         "/attack": {"true_class": "cat", "target_class": "dog", "images": 1},
         "/compare_sets": {"reference": [file] * 4, "new": [file] * 4},
         "/compare_example": {},
-        "/text_span": {"image": file},
     }  # fmt: skip
     for endpoint, arguments in asked.items():
         seconds, refused = [], ""

@@ -14,30 +14,34 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from operator import attrgetter
+from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.concepts.concepts import WAYS, ConceptReader
+from clipneurons.concepts.concepts import ConceptReader
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.token_contributions import token_effects_of
 from clipneurons.models.clip import ClipModel
-from clipneurons.statistics.textspan import TextSpanReader
 from export.common.errors import UserError
 from export.data.packed_sources import shipped_photographs
-from research.concepts.preprocessed import preprocessed
+from research.concepts.paper_weights import paper_weights
+from research.concepts.textspan import TextSpanReader
 
 TOP = 10
 _RECALL = f"recall_at_{TOP}"
-NEAREST = "nearest_texts"
+BY_PLACE, PAPER, NEAREST = "by_place", "paper", "nearest_texts"
 _SEED, _FIT_SEED = 20_000, 30_000
 _FIT_IMAGES = 500
 _BATCH = 50
 
+Item = TypeVar("Item")
 # Of embeddings, effects by layer and pixels, the weights of all texts [image, text].
 Method = Callable[[Tensor, dict, Tensor], Tensor]
 Labelled = Iterable[tuple[Float[Tensor, "image 3 height width"], list[tuple[str, ...]]]]
@@ -107,20 +111,21 @@ class Recalls:
 def _methods(
     reader: ConceptReader, fit: Iterable[Float[Tensor, "image 3 height width"]]
 ) -> dict[str, Method]:
-    """What each method says of images; TextSpan finds its texts on `fit`.
+    """How each method weighs the texts; TextSpan finds its texts on `fit`.
 
-    Beside the neurons' ways stand those without neurons: the nearest texts, of the whole image and
-    of nine windows, and of a ViT what each patch brings to the embedding, whoever wrote it.
+    Ours and the paper's, and baselines without neurons: the nearest texts of the whole image and
+    of nine windows, and of a ViT all that each patch writes to the embedding.
     """
     methods: dict[str, Method] = {
-        way: lambda rep, effects, pixels, way=way: reader.weights(effects, way) for way in WAYS
+        BY_PLACE: lambda rep, effects, pixels: reader.weights(reader.written(effects)),
+        PAPER: lambda rep, effects, pixels: paper_weights(reader.bundle, effects),
+        NEAREST: lambda rep, effects, pixels: reader.zero_shot(rep),
     }
-    methods[NEAREST] = lambda rep, effects, pixels: reader.nearest_texts(rep)
     methods["nearest_texts_in_windows"] = lambda rep, effects, pixels: _in_windows(reader, pixels)
     clip = reader.lens.clip
     if clip.kind == "vit":
         every = token_effects_of(clip)
-        methods["all_by_place"] = lambda rep, effects, pixels: reader.read_places(
+        methods["all_by_place"] = lambda rep, effects, pixels: reader.weights(
             every(pixels)[:, clip.prefix :].cpu()
         )
         span = TextSpanReader.fit(FirstOrderLens(clip), fit, reader.bundle.text_embeddings)
@@ -133,13 +138,13 @@ def _in_windows(
 ) -> Float[Tensor, "image text"]:
     """What the model says of 3 x 3 overlapping windows of half the side, each by its softmax."""
     height, width = pixels.shape[2:]
-    total = torch.zeros(len(pixels), len(reader.unit_texts))
+    total = torch.zeros(len(pixels), len(reader.texts))
     for row, column in itertools.product(range(3), repeat=2):
         top, left = row * height // 4, column * width // 4
         window = pixels[:, :, top : top + height // 2, left : left + width // 2]
         whole = F.interpolate(window, (height, width), mode="bicubic", align_corners=False)
-        cosines = reader.nearest_texts(reader.lens.clip.encode_image(whole))
-        total += (reader.sharpness * cosines).softmax(1)
+        cosines = reader.zero_shot(reader.lens.clip.encode_image(whole))
+        total += (reader.logit_scale * cosines).softmax(1)
     return total
 
 
@@ -214,11 +219,21 @@ def _scenes(
 
     pack = load_pictograms(heldout=heldout)
     scenes = Scenes(pack, SceneConfig(size=max(clip.image_size)), count, seed)
-    for pixels, some in preprocessed(clip, scenes, attrgetter("image"), _BATCH):
+    for pixels, some in _preprocessed(clip, scenes, attrgetter("image"), _BATCH):
         yield pixels, [tuple(thing.name.lower() for thing in one.objects) for one in some]
 
 
 def _photographs(clip: ClipModel) -> Iterator[tuple[Tensor, list[tuple[str, ...]]]]:
     pack = shipped_photographs(heldout=True).pack
-    for pixels, rows in preprocessed(clip, range(len(pack)), pack.image, _BATCH):
+    for pixels, rows in _preprocessed(clip, range(len(pack)), pack.image, _BATCH):
         yield pixels, [(pack.name(row),) for row in rows]
+
+
+def _preprocessed(
+    clip: ClipModel, items: Sequence[Item], pixels_of: Callable[[Item], np.ndarray], size: int
+) -> Iterator[tuple[Float[Tensor, "image 3 height width"], list[Item]]]:
+    """Preprocessed images, `size` at a time, and the items that they are of."""
+    for start in range(0, len(items), size):
+        some = [items[i] for i in range(start, min(start + size, len(items)))]
+        images = [clip.preprocess(Image.fromarray(pixels_of(one))) for one in some]
+        yield torch.stack(images), some

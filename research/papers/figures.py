@@ -17,12 +17,12 @@ from clipneurons.adversarial.cue_request import (
     SIMILAR_WORDS,
 )
 from clipneurons.bundle.config import METRICS, MODEL_CARD
-from clipneurons.concepts.concepts import BY_PLACE
 from clipneurons.labels.assess import DECOMPOSITION, DISSECT, SHUFFLED
 from clipneurons.segmentation.methods import BEST, OWN, PAIRS, PAPER
 from clipneurons.shipped import TOWERS
 from export.common.numbers import percent, spread
 from export.mend.mender import OURS, REAL
+from research.concepts.recall import BY_PLACE
 from research.mending.benchmark import UNCHANGED, rivals
 from research.papers.types import VERDICTS
 
@@ -133,7 +133,7 @@ def _labels(one: Measured) -> str:
 def _concepts(one: Measured) -> str:
     found = one.metrics["concepts"]
     names = {
-        "sparse-norm": "the paper's weights",
+        "paper": "the paper's weights",
         "text_span": "TextSpan",
         "nearest_texts": "nearest texts, without neurons",
         "nearest_texts_in_windows": "the same in nine windows",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from clipneurons.images.convert import from_pixels
 from tabs.edit.edits import for_real
 from tabs.edit.reading import Reading
 from tabs.edit.view import edit_html
@@ -72,15 +73,6 @@ def page_data(reading: Reading) -> dict:
 
 def shown(session: BundleSession, reading: Reading, note: str = "") -> str:
     """The reading as HTML."""
-    uris = [_as_seen(session, reading, i) for i in range(len(reading.images))]
-    return edit_html(reading, page_data(reading), uris, note)
-
-
-def _as_seen(session: BundleSession, reading: Reading, image: int) -> str:
-    """The square that the model sees of an image, as the source of an `<img>`."""
-    import torch
-    from torchvision.transforms.functional import to_pil_image
-
     config = session.bundle.config
-    mean, std = (torch.tensor(row)[:, None, None] for row in (config.image_mean, config.image_std))
-    return image_uri(to_pil_image((reading.pixels[image].cpu() * std + mean).clamp(0, 1)))
+    seen = [from_pixels(row, config.image_mean, config.image_std) for row in reading.pixels]
+    return edit_html(reading, page_data(reading), [image_uri(image) for image in seen], note)

@@ -42,7 +42,7 @@ def fewest(session: BundleSession, reading: Reading, wanted: str) -> tuple[Edit,
 
     Raises `ValueError` where it is read so already, or no `MOST_FOUND` units turn it.
     """
-    from clipneurons.concepts.class_effects import places
+    from clipneurons.edit.class_effects import places
     from clipneurons.edit.preview import fewest_that_turn, share_that_turn
 
     target = reading.names.index(wanted) if wanted else reading.wanted

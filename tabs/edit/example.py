@@ -11,7 +11,6 @@ from PIL import Image
 from clipneurons.synthetic.captions import COLOURS
 from tabs.edit.edits import edit_of_link, edit_of_text
 from tabs.edit.reading import TEMPLATES, Reading, read
-from tabs.image_reading import picture_of
 from tabs.neuron_page import names_of
 from tabs.server.session import BundleSession
 
@@ -53,7 +52,7 @@ def gallery_image(session: BundleSession, picture: int) -> Image.Image:
     """A picture of the bundle's gallery; `ValueError` for one that is not there."""
     if picture not in set(session.bundle.examples):
         raise ValueError(f"This bundle has no picture {picture}.")
-    return picture_of(session, picture)
+    return session.image(picture)
 
 
 def example(session: BundleSession) -> tuple[int, list[str], str]:

@@ -104,7 +104,7 @@ def read(
     """
     import torch
 
-    from clipneurons.concepts.class_effects import ClassEffects, softmax_scale
+    from clipneurons.edit.class_effects import ClassEffects
     from clipneurons.edit.edit import DATA, Edit
     from clipneurons.edit.preview import Preview
     from clipneurons.text.embedding import embed_texts
@@ -141,7 +141,7 @@ def read(
     )
     return Reading(
         session.key, tuple(images), picture, tuple(names), first, other, edit, tuple(parts),
-        previews, pixels, logits, effects[0], softmax_scale(session.clip),
+        previews, pixels, logits, effects[0], session.clip.logit_scale,
         tuple(untrained(session, names)),
     )  # fmt: skip
 

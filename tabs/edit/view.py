@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from tabs.ui.patch_mask import patch_mask
-from tabs.ui.plots import empty, link, section
+from tabs.ui.plots import empty, link, patch_mask, section
 from tabs.ui.unknown_words import unknown_words_html
 
 if TYPE_CHECKING:

@@ -19,6 +19,9 @@ from clipneurons.bundle.hub import resolve
 from tabs.server.uploads import open_image
 
 if TYPE_CHECKING:  # open_clip takes seconds to import: never before the page is served
+    from PIL import Image
+
+    from clipneurons.concepts.concepts import ConceptReader
     from clipneurons.lens.make import Lens
     from clipneurons.models.clip import ClipModel
 
@@ -73,6 +76,16 @@ class BundleSession:
         return self.cached("lens", lambda: self._lens)
 
     @property
+    def concept_reader(self) -> ConceptReader:
+        """What reads effects and concepts of images.
+
+        Raises `ValueError` for a bundle with the shared bias.
+        """
+        from clipneurons.concepts.concepts import ConceptReader
+
+        return self.cached("concepts", lambda: ConceptReader(self.lens, self.bundle))
+
+    @property
     def ready(self) -> bool:
         """Whether the model is loaded."""
         return self.has("lens")
@@ -100,9 +113,13 @@ class BundleSession:
             self._thumbnails.update(zip(part, vectors, strict=True))
         return torch.stack([self._thumbnails[image] for image in images])
 
+    def image(self, number: int) -> Image.Image:
+        """An image of the gallery."""
+        return open_image(BytesIO(self.bundle.examples[number]))
+
     def pixels(self, image: int) -> Tensor:
         """A gallery picture as the model's input [3, height, width]."""
-        return self.clip.preprocess(open_image(BytesIO(self.bundle.examples[image])))
+        return self.clip.preprocess(self.image(image))
 
     def sample(self, count: int) -> list[int]:
         """Numbers of gallery pictures, spread evenly over all."""

@@ -80,8 +80,7 @@ def card_picture(bundle: Bundle, card: NeuronDashboard) -> Image.Image:
     draw.text((48, 72), _fit(title, heading(44), 1104), ink, heading(44))
     numbers = (
         f"{percent(card.significant_share)} of images carry it    "
-        f"{percent(card.explained_variance, 0)} along one direction    "
-        f"{card.effective_concepts:.1f} effective concepts"
+        f"{percent(card.explained_variance, 0)} along one direction"
     )
     draw.text((48, 134), numbers, soft, text(22))
     most = max((abs(c) for _, c in card.phrases), default=1.0)

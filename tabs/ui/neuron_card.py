@@ -110,10 +110,6 @@ def _figures_html(card: NeuronDashboard) -> str:
                 "describe this direction",
             ),
             (
-                f"{card.effective_concepts:.1f}", "effective concepts",
-                "Effective number of distinct phrases; near 1 when all phrases say the same",
-            ),
-            (
                 f"{card.mean_top_norm:.2g}", "strength",
                 "Mean norm of its strongest effects, where a whole image embedding has norm 100",
             ),

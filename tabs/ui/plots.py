@@ -12,9 +12,15 @@ from html import escape
 from urllib.parse import urlencode
 
 import gradio as gr
+import numpy as np
+from PIL import Image
+
+from clipneurons.images.convert import png_uri
 
 # Okabe and Ito's blue and vermilion: told apart by all common kinds of colour vision.
 PLUS, MINUS = "#0072B2", "#D55E00"
+# How dark a patch with nothing gets, of 255; light alone carries a map, no hue.
+_DARK = 185
 
 
 @dataclass(frozen=True)
@@ -166,3 +172,17 @@ def figures(pairs: Sequence[tuple[str, str, str]]) -> str:
 def html(value: str = "", **options) -> gr.HTML:
     """A component for the HTML of this file."""
     return gr.HTML(value, js_on_load=None, apply_default_css=False, **options)
+
+
+def patch_mask(values: Sequence[Sequence[float]], size: int = 224) -> str:
+    """A map over patches as a transparent PNG to lay over an image, the source of an `<img>`.
+
+    `values` [row, column] are in [0, 1]; where they are low, the image goes dark. A map that is
+    zero everywhere leaves the image as it is.
+    """
+    shares = np.clip(np.asarray(values, dtype=np.float32), 0, 1)
+    # The square root keeps patches in view that carry a part of what the first one does.
+    dark = (1 - np.sqrt(shares)) * _DARK if shares.any() else np.zeros_like(shares)
+    small = Image.fromarray(dark.astype(np.uint8))
+    alpha = small.resize((size, size), Image.Resampling.BICUBIC)
+    return png_uri(Image.merge("LA", (Image.new("L", alpha.size, 12), alpha)))

@@ -11,8 +11,7 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.weaker_images import PAD, sampled
 from clipneurons.dictionary.dashboard import NeuronDashboard
 from clipneurons.images.convert import webp_uri
-from tabs.ui.patch_mask import patch_mask
-from tabs.ui.plots import empty, link
+from tabs.ui.plots import empty, link, patch_mask
 
 # Images of the middle and of the weak end of those that a unit's list holds.
 _WEAKER = 8

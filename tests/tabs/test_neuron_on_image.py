@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from tabs.neuron_on_image import _share_below, fire_maps, tried_html
+from tabs.neuron_on_image import fire_maps, share_below, tried_html
 from tabs.neuron_page import show
 from tabs.server.session import BundleSession
 from tests.helpers.tiny import tiny_bundle_folder
@@ -42,9 +42,9 @@ def test_a_picture_is_judged_by_the_units_threshold(session):
     before = float(threshold[3])
     try:
         threshold[3] = 1e9
-        assert "No reaction" in tried_html(session, layer, 3, picture)
+        assert "Not activated" in tried_html(session, layer, 3, picture)
         threshold[3] = 0
-        assert "It reacts, a" in tried_html(session, layer, 3, picture)
+        assert "Activated, a" in tried_html(session, layer, 3, picture)
     finally:
         threshold[3] = before
     with pytest.raises(ValueError, match="units 0 to"):
@@ -57,4 +57,4 @@ def test_the_share_below_counts_whole_bins(session):
     counts = session.bundle.layers[layer].norm_histogram[3].tolist()
     norm = edges[7]
     expected = sum(c for c, end in zip(counts, edges[1:], strict=True) if end <= norm) / sum(counts)
-    assert _share_below(session, layer, 3, norm) == pytest.approx(expected)
+    assert share_below(session, layer, 3, norm) == pytest.approx(expected)

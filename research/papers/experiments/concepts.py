@@ -8,36 +8,28 @@ from statistics import mean, median
 
 import torch
 
-from clipneurons.concepts.concepts import (
-    BY_PLACE,
-    DENSE,
-    SPARSE_NORM,
-    SPARSE_PROJECTION,
-    WAYS,
-    ConceptReader,
-    top_concepts,
-)
+from clipneurons.concepts.concepts import ConceptReader, top_concepts
 from clipneurons.lens.make import make_lens
 from clipneurons.stats.intervals import wilson
 from export.common.numbers import percent, spread
 from export.common.thumbnails import thumbnail
 from export.data.loader import read
+from research.concepts.paper_weights import paper_weights
+from research.concepts.recall import BY_PLACE, NEAREST, PAPER
 from research.papers import published
 from research.papers.context import EvaluationContext
 from research.papers.types import Claim, Experiment, Gallery, Picture, Section, Table
 
 _SHOWN, _NAMED = 6, 10
 WEIGHTS = {
-    SPARSE_NORM: "w_j = Σ γ ‖φ‖ (the paper's)",
-    SPARSE_PROJECTION: "signed by the projection on the direction",
-    DENSE: "all that neurons write, Σ ⟨φ − b, t⟩",
-    BY_PLACE: "the same, place by place",
-    "retrieval": "plain CLIP retrieval of texts",
+    PAPER: "w_j = Σ γ ‖φ‖ (the paper's)",
+    BY_PLACE: "all effects, patch by patch (ours)",
+    NEAREST: "nearest texts, without neurons",
 }
 
 
 def measure(context: EvaluationContext) -> dict:
-    """Activated units an image, and how often the image's class is named, by way of weighing."""
+    """Activated units an image, and how often the image's class is named, by weighting."""
     bundle = context.bundle
     reader = ConceptReader(make_lens(context.clip, bundle.config.layers), bundle)
     names = context.judged.class_names
@@ -48,8 +40,9 @@ def measure(context: EvaluationContext) -> dict:
         representation, effects = reader(images)
         activated += sum(e.activated.sum(1) for e in effects.values()).tolist()
         weights = {
-            **{way: reader.weights(effects, way) for way in WAYS},
-            "retrieval": reader.nearest_texts(representation),
+            PAPER: paper_weights(bundle, effects),
+            BY_PLACE: reader.weights(reader.written(effects)),
+            NEAREST: reader.zero_shot(representation),
         }
         top = {k: w.topk(min(_NAMED, w.shape[1])).indices.tolist() for k, w in weights.items()}
         for row, label in enumerate(labels.tolist()):
@@ -120,8 +113,7 @@ def report(result: Mapping) -> Section:
         for kind, hits in result["hits"].items()
     }
     low, high = published.ACTIVATED
-    best = max((SPARSE_NORM, SPARSE_PROJECTION), key=lambda kind: rates[kind][0])
-    ours, plain = rates[BY_PLACE], rates["retrieval"]
+    paper, ours, plain = rates[PAPER], rates[BY_PLACE], rates[NEAREST]
     apart = ours[1][0] > plain[1][1] or ours[1][1] < plain[1][0]
     return Section(
         title="Concept discovery",
@@ -152,10 +144,10 @@ def report(result: Mapping) -> Section:
         claims=[
             Claim(
                 "Activated neurons name what an image shows.",
-                None if not labelled else rates[best][1][0] > result["chance"],
-                f"The image's class is named in {percent(rates[best][0])} % ({best} weights) "
-                f"against {percent(result['chance'])} % by chance and "
-                f"{percent(rates['retrieval'][0])} % by plain retrieval.",
+                None if not labelled else paper[1][0] > result["chance"],
+                f"The image's class is named in {percent(paper[0])} % against "
+                f"{percent(result['chance'])} % by chance and {percent(plain[0])} % by the nearest "
+                "texts.",
             ),
             Claim(
                 "What neurons write from each place names more than the nearest texts do.",

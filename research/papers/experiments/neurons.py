@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.unit_words import neuron_and_head, signed, unit_name
 from clipneurons.dictionary.dictionary import Dictionary
 from clipneurons.images.convert import webp_uri
+from clipneurons.stats.centring import without_shared
 from export.common.numbers import percent
 from research.papers.charts import Bar, bar_chart
 from research.papers.context import EvaluationContext
+from research.papers.effective_concepts import effective_concepts
 from research.papers.types import Claim, Experiment, Figure, Gallery, Picture, Section
 
 _EACH, _IMAGES, _PHRASES = 5, 5, 6
@@ -28,8 +31,8 @@ def measure(context: EvaluationContext) -> dict:
     """The clearest units of the layer, others chosen by chance, and how much all say."""
     bundle, layer = context.bundle, context.layer
     book, arrays = Dictionary(bundle), bundle.layers[layer]
-    start = book.row(layer, 0)
-    concepts = book.effective_concepts[start : start + len(arrays.directions)]
+    texts = without_shared(bundle.text_embeddings)
+    concepts = effective_concepts(arrays.indices, arrays.coefficients, texts)
     alive = concepts > 0
     clear = arrays.coefficients[:, 0].clamp_min(0) * arrays.explained_variance
     clear = clear * (1 - arrays.participation_ratio) * alive
@@ -45,40 +48,36 @@ def measure(context: EvaluationContext) -> dict:
         "layer": layer,
         "heads": bundle.config.units_per_neuron,
         "units": {
-            group: [_example(context, book, unit) for unit in units]
+            group: [_example(context, book, unit, float(concepts[unit])) for unit in units]
             for group, units in groups.items()
         },
         "effective_concepts": {
             "median": float(concepts[alive].median()) if alive.any() else 0.0,
             "several": float((concepts[alive] >= _SEVERAL).float().mean()),
-            "chance": _by_chance(bundle, layer),
+            "chance": _by_chance(arrays, texts),
             "counts": counts.hist.int().tolist(),
             "units": int(alive.sum()),
         },
     }
 
 
-def _by_chance(bundle: Bundle, layer: int) -> float:
+def _by_chance(arrays: LayerArrays, texts: Float[Tensor, "text embed"]) -> float:
     """Median effective concepts when the same coefficients stand before phrases of other units."""
-    arrays = bundle.layers[layer]
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(arrays.indices.numel(), generator=generator)
-    shuffled = replace(arrays, indices=arrays.indices.flatten()[order].view_as(arrays.indices))
-    config = replace(bundle.config, layers=(layer,))
-    concepts = Dictionary(
-        replace(bundle, config=config, layers={layer: shuffled})
-    ).effective_concepts
+    shuffled = arrays.indices.flatten()[order].view_as(arrays.indices)
+    concepts = effective_concepts(shuffled, arrays.coefficients, texts)
     return float(concepts[concepts > 0].median()) if (concepts > 0).any() else 0.0
 
 
-def _example(context: EvaluationContext, book: Dictionary, unit: int) -> dict:
+def _example(context: EvaluationContext, book: Dictionary, unit: int, concepts: float) -> dict:
     card = book.card(context.layer, unit, phrases=_PHRASES)
     shown = [(i, norm) for i, norm in card.images if i in context.bundle.examples][:_IMAGES]
     return {
         "unit": unit,
         "phrases": [[text, round(value, 4)] for text, value in card.phrases],
         "explained": round(card.explained_variance, 4),
-        "effective_concepts": round(card.effective_concepts, 2),
+        "effective_concepts": round(concepts, 2),
         "images": [
             {
                 "uri": webp_uri(context.bundle.examples[i]),

@@ -6,22 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import normalize
 
 from clipneurons.concepts.concepts import (
-    BY_PLACE,
-    DENSE,
-    SPARSE_NORM,
-    SPARSE_PROJECTION,
     ConceptReader,
-    compare,
-    read_by_place,
+    compare_images,
+    contrast,
+    patch_weights,
+    read_image,
     top_concepts,
 )
-from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.token_contributions import unit_token_effects
-from clipneurons.statistics.textspan import TextSpanReader, text_span
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
 
@@ -72,80 +67,33 @@ def test_norms_and_projections_are_those_of_the_dense_effects(setting):
         assert torch.equal(mine.activated[clear], (size > arrays.percentile)[clear])
 
 
-@pytest.mark.parametrize("way", [SPARSE_NORM, SPARSE_PROJECTION])
-def test_weights_are_the_papers_sum(setting, way):
-    reader, bundle, _, effects = setting
-    got = reader.weights(effects, way)
-    expected = torch.zeros_like(got, dtype=torch.float64)
-    for layer, mine in effects.items():
-        arrays = bundle.layers[layer]
-        for image, unit in mine.activated.nonzero().tolist():
-            size = (mine.projections if way == SPARSE_PROJECTION else mine.norms)[image, unit]
-            for text, gamma in zip(
-                arrays.indices[unit].tolist(), arrays.coefficients[unit], strict=True
-            ):
-                expected[image, text] += float(gamma) * float(size)
-    assert expected.abs().max() > 0
-    torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_the_whole_is_what_all_units_write(setting):
-    reader, bundle, _, effects = setting
-    got = reader.weights(effects, DENSE)
-    texts = bundle.text_embeddings.double()
-    texts = texts / texts.norm(dim=1, keepdim=True)
-    expected = torch.zeros_like(got, dtype=torch.float64)
-    maps = torch.zeros(len(texts), dtype=torch.float64)
-    for layer, mine in effects.items():
-        means = bundle.layers[layer].means.double()
-        dense = mine.contributions.dense(torch.arange(len(means))).double()
-        for unit, mean in enumerate(means):
-            expected += (dense[:, unit] - mean) @ texts.T
-        maps += dense[2].sum(0) @ texts.T
-    torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-3)
-    # A map has all but the class token's own share, with the means in it.
-    text = int(got[2].argmax())
-    class_token = sum(
-        float(unit_token_effects(mine.contributions)[2, 0].double() @ texts[text])
-        for mine in effects.values()
-    )
-    total = float(reader.patches(effects, text, image=2, way=DENSE).double().sum())
-    assert total + class_token == pytest.approx(float(maps[text]), rel=1e-3, abs=1e-3)
-
-
-def test_by_place_is_the_models_softmax_at_each_place_by_how_much_is_written(setting):
+def test_weights_are_the_models_softmax_at_each_patch_by_how_much_is_written_there(setting):
     reader, bundle, _, effects = setting
     texts = bundle.text_embeddings.double().numpy()
     texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
-    got, prefix = reader.weights(effects, BY_PLACE), reader.lens.clip.prefix
+    written = reader.written(effects)
+    got, prefix = reader.weights(written), reader.lens.clip.prefix
     image = 2
-    written = sum(
+    by_patch = sum(
         unit_token_effects(mine.contributions)[image, prefix:].double().numpy()
         for mine in effects.values()
     )
-    whole = sum(np.linalg.norm(v) for v in written)
-    by_place = []
-    for v in written:
+    whole = sum(np.linalg.norm(v) for v in by_patch)
+    rows = []
+    for v in by_patch:
         size = np.linalg.norm(v)
-        powers = [math.exp(reader.sharpness * float(t @ v) / size) for t in texts]
-        by_place.append([100 * size / whole * power / sum(powers) for power in powers])
-    expected = np.array(by_place)
+        powers = [math.exp(reader.logit_scale * float(t @ v) / size) for t in texts]
+        rows.append([100 * size / whole * power / sum(powers) for power in powers])
+    expected = np.array(rows)
     assert got[image].numpy() == pytest.approx(expected.sum(0), rel=1e-3)
     assert got.sum(1).tolist() == pytest.approx([100.0] * len(got), rel=1e-4)
     text = int(got[image].argmax())
-    found = reader.patches(effects, text, image=image, way=BY_PLACE)
-    assert found.flatten().numpy() == pytest.approx(expected[:, text], rel=1e-3)
+    found = reader.patch_weights(written[image])[:, text]
+    assert found.numpy() == pytest.approx(expected[:, text], rel=1e-3)
 
 
 def test_where_nothing_is_written_nothing_is_said():
-    assert not read_by_place(torch.zeros(4, 6), torch.eye(6), 100.0).any()
-
-
-def test_another_way_is_refused(setting):
-    reader, _, _, effects = setting
-    ways = "sparse-norm, sparse-projection, dense, by-place"
-    with pytest.raises(ValueError, match=f"{ways}, not 'loud'"):
-        reader.weights(effects, "loud")
+    assert not patch_weights(torch.zeros(4, 6), torch.eye(6), 100.0).any()
 
 
 def test_activated_units_lead_with_the_largest_norm(setting):
@@ -156,36 +104,6 @@ def test_activated_units_lead_with_the_largest_norm(setting):
     assert all(one.excess > 1 for one in found)
 
 
-def test_patches_and_class_token_sum_to_the_units_along_their_directions(setting):
-    """With the means added back, the map's total is Σ γ ⟨φ, r⟩ less the class token's part."""
-    reader, bundle, _, effects = setting
-    text = int(reader.weights(effects)[2].abs().argmax())
-    got = reader.patches(effects, text, image=2)
-    assert tuple(got.shape) == tuple(reader.lens.clip.grid)
-    expected = 0.0
-    for layer, mine in effects.items():
-        arrays, made_of = bundle.layers[layer], mine.contributions
-        for unit in mine.activated[2].nonzero().flatten().tolist():
-            gamma = sum(
-                float(g)
-                for i, g in zip(
-                    arrays.indices[unit].tolist(), arrays.coefficients[unit], strict=True
-                )
-                if i == text
-            )
-            whole = made_of.dense(torch.tensor([unit]))[2, 0] @ arrays.directions[unit]
-            if bundle.config.kind == "resnet":
-                heads = bundle.config.units_per_neuron
-                token = made_of.activations[2, 0, unit // heads]
-                scores = (token * made_of.weights[2, unit % heads, 0])[None]
-            else:
-                scores = made_of.activations[2, 0, unit] * made_of.weights[2, :, 0]
-            dense = made_of.directions.dense(torch.tensor([unit]))[0]
-            first = scores @ dense @ arrays.directions[unit]
-            expected += gamma * float(whole - first)
-    assert float(got.sum()) == pytest.approx(expected, rel=1e-3, abs=1e-3)
-
-
 def test_a_units_map_is_each_patchs_share_of_its_projection(setting):
     reader, bundle, _, effects = setting
     heads, prefix = bundle.config.units_per_neuron, reader.lens.clip.prefix
@@ -193,7 +111,7 @@ def test_a_units_map_is_each_patchs_share_of_its_projection(setting):
         made_of = mine.contributions
         dense = made_of.directions.dense(torch.tensor([3]))[0].double()
         along = dense @ bundle.layers[layer].directions[3].double()
-        got = reader.unit_patches(effects, layer, 3, image=2)
+        got = reader.unit_map(effects, layer, 3, image=2)
         assert tuple(got.shape) == tuple(reader.lens.clip.grid)
         for patch, value in enumerate(got.flatten().tolist()):
             activation = float(made_of.activations[2, prefix + patch, 3 // heads])
@@ -205,33 +123,6 @@ def test_a_units_map_is_each_patchs_share_of_its_projection(setting):
             assert value == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def test_a_text_that_nothing_says_has_an_empty_map(setting):
-    reader, bundle, _, effects = setting
-    said = {
-        i
-        for layer, mine in effects.items()
-        for unit in mine.activated[0].nonzero().flatten().tolist()
-        for i in bundle.layers[layer].indices[unit].tolist()
-    }
-    unsaid = len(bundle.texts) + 5 if len(said) == len(bundle.texts) else min(
-        set(range(len(bundle.texts))) - said
-    )  # fmt: skip
-    assert not reader.patches(effects, unsaid).any()
-
-
-def test_unsigned_maps_are_made_of_magnitudes():
-    reader, bundle = made(tiny_vit(), (1, 2))
-    positive = {
-        layer: replace(arrays, coefficients=arrays.coefficients.abs())
-        for layer, arrays in bundle.layers.items()
-    }
-    reader.bundle = replace(bundle, layers=positive)
-    _, effects = reader(images(1, reader.lens.clip, seed=4))
-    text = int(reader.weights(effects)[0].argmax())
-    assert (reader.patches(effects, text, way=SPARSE_NORM) >= 0).all()
-    assert (reader.patches(effects, text, way=SPARSE_PROJECTION) < 0).any()
-
-
 def test_a_bundle_with_the_shared_bias_is_refused():
     reader, bundle = made(tiny_vit(), (1,))
     biased = replace(bundle, config=replace(bundle.config, shared_bias=True))
@@ -239,10 +130,10 @@ def test_a_bundle_with_the_shared_bias_is_refused():
         ConceptReader(reader.lens, biased)
 
 
-def test_nearest_texts_are_cosines(setting):
+def test_zero_shot_scores_are_cosines(setting):
     reader, bundle, batch, _ = setting
     representation = reader.lens.clip.encode_image(batch)
-    got = reader.nearest_texts(representation)
+    got = reader.zero_shot(representation)
     for i, one in enumerate(representation):
         for j, text in enumerate(bundle.text_embeddings):
             expected = float(one @ text / one.norm() / text.norm())
@@ -256,59 +147,89 @@ def test_top_concepts_are_positive_and_descending():
 
 def test_comparison_finds_what_is_shared_and_what_is_not():
     weights = torch.tensor([[4.0, 2.0, 0.0, 1.0], [8.0, -1.0, 6.0, 2.0]])
-    found = compare(weights, ["cat", "boat", "tree", "sky"])
-    assert [name for name, _ in found.common] == ["cat", "sky"]
-    assert [name for name, _ in found.only[0]] == ["boat"]
-    assert [name for name, _ in found.only[1]] == ["tree"]
+    found = contrast(weights, ["cat", "boat", "tree", "sky"])
+    assert [concept["text"] for concept in found["common"]] == ["cat", "sky"]
+    assert [[concept["text"] for concept in own] for own in found["only"]] == [["boat"], ["tree"]]
+
+
+def test_one_image_is_not_compared(setting):
+    reader, _, batch, _ = setting
     with pytest.raises(ValueError, match="at least two images"):
-        compare(weights[:1], ["cat", "boat", "tree", "sky"])
+        compare_images(reader, batch[:1])
+    assert len(compare_images(reader, batch)["only"]) == len(batch)
 
 
-def naive_text_span(outputs, texts, count):
-    """Algorithm 1 with explicit projections in the whole space."""
-    outputs = outputs - outputs.mean(0)
-    basis = torch.linalg.svd(outputs, full_matrices=False).Vh
-    rank = int(torch.linalg.matrix_rank(outputs))
-    basis = basis[:rank]
-    texts = texts @ basis.T @ basis
-    chosen = []
-    for _ in range(count):
-        products = outputs @ texts.T
-        best = int(products.square().sum(0).argmax())
-        chosen.append(best)
-        axis = texts[best] / texts[best].norm()
-        outputs = outputs - torch.outer(outputs @ axis, axis)
-        texts = texts - torch.outer(texts @ axis, axis)
-    return chosen
+def test_a_result_holds_weights_maps_and_units_of_one_reading(setting):
+    reader, bundle, batch, _ = setting
+    found = read_image(reader, batch[1], top=4)
+    _, effects = reader(batch[1:2])
+    weights = reader.weights(reader.written(effects))[0]
+    expected = top_concepts(weights, bundle.texts, 4)
+    assert [concept["text"] for concept in found["concepts"]] == [text for text, _ in expected]
+    by_patch = reader.patch_weights(reader.written(effects)[0])
+    for concept, (text, weight) in zip(found["concepts"], expected, strict=True):
+        assert concept["weight"] == pytest.approx(weight, rel=1e-4)
+        map_ = by_patch[:, bundle.texts.index(text)].reshape(reader.lens.clip.grid)
+        assert np.array(concept["map"]) == pytest.approx((map_ / map_.max()).numpy(), abs=1e-3)
+    units = reader.activated(effects, top=12)
+    assert [(row["layer"], row["unit"]) for row in found["neurons"]] == [
+        (unit.layer, unit.unit) for unit in units
+    ]
+    assert found["activated"] == len(reader.activated(effects, top=10_000))
 
 
-def test_text_span_agrees_with_explicit_projections():
-    generator = torch.Generator().manual_seed(5)
-    outputs = torch.randn(40, 6, generator=generator, dtype=torch.float64)
-    outputs = outputs @ torch.randn(6, 12, generator=generator, dtype=torch.float64)
-    texts = normalize(torch.randn(30, 12, generator=generator, dtype=torch.float64), dim=1)
-    assert text_span(outputs, texts, 5) == naive_text_span(outputs, texts, 5)
+class CountedReader(ConceptReader):
+    """A reader that counts passes of the model and products with the texts."""
+
+    passes = products = 0
+
+    def __call__(self, images):
+        self.passes += 1
+        return super().__call__(images)
+
+    def patch_weights(self, written):
+        self.products += 1
+        return super().patch_weights(written)
 
 
-def test_text_span_stops_when_everything_is_explained():
-    outputs = torch.randn(10, 1, dtype=torch.float64) @ torch.ones(1, 4, dtype=torch.float64)
-    assert len(text_span(outputs, torch.eye(4, dtype=torch.float64), 3)) == 1
+def test_an_image_is_passed_through_the_model_and_weighed_once(setting):
+    reader, bundle, batch, _ = setting
+    counted = CountedReader(reader.lens, bundle)
+    assert len(read_image(counted, batch[0])["concepts"]) > 1
+    assert (counted.passes, counted.products) == (1, 1)
 
 
-def test_text_span_reader_weighs_each_heads_own_texts():
-    clip = tiny_vit()
-    texts = normalize(torch.randn(9, 12, generator=torch.Generator().manual_seed(6)), dim=1)
-    lens = FirstOrderLens(clip)
-    reader = TextSpanReader.fit(lens, [images(8, clip)], texts, layers=2, count=3)
-    batch = images(2, clip, seed=3)
-    heads = lens(batch)[1].heads
-    expected = torch.zeros(2, 9)
-    means = lens(images(8, clip))[1].heads.mean(0)
-    for layer, by_head in reader.chosen.items():
-        for head, chosen in enumerate(by_head):
-            for image in range(2):
-                for text in chosen:
-                    effect = heads[image, layer, head] - means[layer, head]
-                    expected[image, text] += effect @ texts[text]
-    assert set(reader.chosen) == {2, 3}
-    torch.testing.assert_close(reader(batch), expected, rtol=1e-4, atol=1e-5)
+class WithoutText(ConceptReader):
+    """A reader in which no patch is about one of the texts."""
+
+    def patch_weights(self, written):
+        weights = super().patch_weights(written)
+        weights[:, self.without] = 0
+        return weights
+
+
+def test_whether_the_heading_has_the_zero_shot_text(setting):
+    reader, bundle, batch, _ = setting
+    embedding = reader.lens.clip.encode_image(batch[:1])
+    nearest = int(reader.zero_shot(embedding).argmax())
+    assert read_image(reader, batch[0])["zero_shot"][0]["texts"][0] == bundle.texts[nearest]
+    alone = replace(
+        bundle,
+        texts=[bundle.texts[nearest]] * 8,
+        text_embeddings=bundle.text_embeddings[nearest].expand(8, -1),
+    )
+    assert read_image(ConceptReader(reader.lens, alone), batch[0])["zero_shot_agrees"]
+    other = WithoutText(reader.lens, bundle)
+    other.without = nearest
+    found = read_image(other, batch[0], top=1)
+    assert found["heading"] != [bundle.texts[nearest]]
+    assert not found["zero_shot_agrees"]
+
+
+@pytest.mark.parametrize("level", [-1.9, 0.0, 2.2])
+def test_nothing_is_recognised_in_one_flat_colour(setting, level):
+    reader, _, batch, _ = setting
+    found = read_image(reader, torch.full_like(batch[0], level))
+    assert not found["recognised"]
+    assert found["concepts"] == found["heading"] == []
+    assert read_image(reader, batch[0])["recognised"]

@@ -124,7 +124,6 @@ def test_card_of_a_dead_unit_says_so():
     assert card.dead
     assert card.phrases == []
     assert card.neighbours == []
-    assert card.effective_concepts == 0
 
 
 def test_card_leaves_out_padding_and_names_the_head():
@@ -179,26 +178,6 @@ def test_effect_on_a_class_is_the_strong_effect_along_its_text(dictionary):
     size = arrays.top_norms[5].mean()
     expected = [size * (arrays.directions[5] @ c) / c.norm() for c in classes]
     torch.testing.assert_close(got, torch.stack(expected))
-
-
-def test_meanings_count_distinct_phrases():
-    bundle = tiny_bundle(embed=24)
-    texts = torch.eye(8, 24)
-    texts[1] = normalize(texts[0] + 1e-4 * texts[2], dim=0)  # the first two say the same
-    layer = bundle.layers[1]
-    indices = torch.tensor([[0, 1, 2], [3, 4, 5], [6, 7, 2]]).int()
-    coefficients = torch.tensor([[0.5, 0.5, 0.0], [1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
-    arrays = replace(
-        layer,
-        indices=torch.cat([indices, layer.indices[3:]]),
-        coefficients=torch.cat([coefficients, layer.coefficients[3:]]),
-    )
-    found = Dictionary(
-        replace(bundle, layers={1: arrays}, text_embeddings=texts)
-    ).effective_concepts
-    assert found[0].item() == pytest.approx(1, abs=1e-3)
-    assert found[1].item() == pytest.approx(3, abs=1e-3)
-    assert found[2].item() == pytest.approx(1, abs=1e-6)
 
 
 def test_table_has_every_unit_with_signed_phrases(dictionary):

@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from clipneurons.concepts.concepts import BY_PLACE, DENSE, SPARSE_PROJECTION, ConceptReader
+from clipneurons.concepts.concepts import ConceptReader
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
@@ -18,7 +18,7 @@ from clipneurons.segmentation.segmenters import segmenters
 from clipneurons.shift.profile import Profiler
 from clipneurons.statistics.effect_statistics import EffectStatistics
 from clipneurons.statistics.streaming.running_mean import RunningMean
-from clipneurons.statistics.textspan import TextSpanReader
+from research.concepts.textspan import TextSpanReader
 from tests.helpers import models
 from tests.helpers.models import images
 from tests.helpers.tiny import tiny_bundle
@@ -99,9 +99,8 @@ def test_concepts_and_profiles(make):
         lens = make_lens(clip, bundle.config.layers)
         reader = ConceptReader(lens, bundle)
         _, effects = reader(images(2, clip))
-        for way in (SPARSE_PROJECTION, DENSE, BY_PLACE):
-            assert reader.weights(effects, way).device.type == "cpu"
-            assert reader.patches(effects, 0, way=way).device.type == "cpu"
+        assert reader.weights(reader.written(effects)).device.type == "cpu"
+        assert reader.unit_map(effects, layers[0], 0).device.type == "cpu"
         assert Profiler(lens, bundle)(images(2, clip)).units.device.type == "cpu"
 
 

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle
-from clipneurons.concepts.class_effects import places
+from clipneurons.edit.class_effects import places
 from clipneurons.edit.edit import DATA, IMAGES, apply_edit
 from clipneurons.edit.find_options import FindOptions
 from clipneurons.lens.make import make_lens

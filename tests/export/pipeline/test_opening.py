@@ -9,8 +9,7 @@ from PIL import Image
 from clipneurons.adversarial.cues import CLASS_TEMPLATES
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import OPENING
-from clipneurons.concepts.concepts import ConceptReader
-from clipneurons.concepts.image_reading import read_image
+from clipneurons.concepts.concepts import ConceptReader, read_image
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
 from clipneurons.shift.comparison import EmbeddedTextPool
@@ -26,11 +25,11 @@ from export.pipeline.opening import (
     varied,
     with_opening,
 )
-from tabs.image_reading import example_numbers
-from tabs.opening import opening_concepts, opening_shift
+from tabs.concepts.examples import example_numbers, opening_concepts
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.shift import compare_example
+from tabs.shift_reading import opening_shift
 from tests.helpers.tiny import tiny_bundle_folder
 
 
@@ -67,7 +66,7 @@ def test_the_reading_is_the_models_own(made):
     shipped = bundle.opening["concepts"]
     reader = ConceptReader(lens, bundle)
     image = DecodedGallery(bundle.examples)[shipped["pictures"][0]]
-    close(shipped["reading"], read_image(reader, image, shipped["reading"]["way"]))
+    close(shipped["reading"], read_image(reader, lens.clip.preprocess(image)))
 
 
 def test_the_page_shows_it_without_a_model(made, monkeypatch):
@@ -77,7 +76,7 @@ def test_the_page_shows_it_without_a_model(made, monkeypatch):
     image, found, page = opening_concepts(session)
     assert found["concepts"][0]["text"] in page
     assert isinstance(image, Image.Image)
-    assert found["neurons"][0]["phrases"]
+    assert found["neurons"][0]["label"]
     assert example_numbers(session) == session.bundle.opening["concepts"]["pictures"]
     compared, word = opening_shift(session)
     assert isinstance(word, str)
@@ -170,11 +169,11 @@ def test_pictures_in_which_the_caption_is_found_come_first(made):
     bundle = load_bundle(folder)
     reader = ConceptReader(lens, bundle)
     gallery = DecodedGallery(bundle.examples)
-    order = best_read(reader, "dense", gallery, list(bundle.examples))
-    said = read_image(reader, gallery[order[-1]], "dense")["concepts"][0]["text"]
+    order = best_read(reader, gallery, list(bundle.examples))
+    said = read_image(reader, lens.clip.preprocess(gallery[order[-1]]))["concepts"][0]["text"]
     captions = [""] * len(bundle.examples)
     captions[list(bundle.examples).index(order[-1])] = f"a picture of {said}"
     known = replace(bundle, examples=replace(bundle.examples, captions=tuple(captions)))
-    again = best_read(ConceptReader(lens, known), "dense", gallery, list(bundle.examples))
+    again = best_read(ConceptReader(lens, known), gallery, list(bundle.examples))
     assert again[0] == order[-1]
     assert again[1:] == order[:-1]

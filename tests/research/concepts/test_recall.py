@@ -35,29 +35,29 @@ def test_chance_agrees_with_drawing_texts_at_random():
 
 
 def test_figures_a_line_a_set():
-    one = {"recall_at_10": {"sparse-norm": 0.0292, "dense": 0.274}}
-    figures = one | {"chance": 0.0151, "sets": {"photographs": {"recall_at_10": {"dense": 0.5}}}}
+    one = {"recall_at_10": {"paper": 0.0292, "by_place": 0.274}}
+    figures = one | {"chance": 0.0151, "sets": {"photographs": {"recall_at_10": {"by_place": 0.5}}}}
     assert in_words(figures).splitlines() == [
-        "concepts  all: recall at 10 sparse-norm 2.9%, dense 27.4%",
-        "concepts  photographs: recall at 10 dense 50.0%",
+        "concepts  all: recall at 10 paper 2.9%, by_place 27.4%",
+        "concepts  photographs: recall at 10 by_place 50.0%",
         "concepts  chance 1.5%",
     ]
 
 
 def test_sets_together_are_all_their_images():
-    one = Recalls({"dense": [1.0, 0.0]}, 2, 3, 1)
-    two = Recalls({"dense": [0.5], "text_span": [0.0]}, 1, 1, 0)
+    one = Recalls({"by_place": [1.0, 0.0]}, 2, 3, 1)
+    two = Recalls({"by_place": [0.5], "text_span": [0.0]}, 1, 1, 0)
     both = (Recalls() + one + two).figures()
-    assert both["recall_at_10"] == {"dense": 0.5, "text_span": 0.0}
+    assert both["recall_at_10"] == {"by_place": 0.5, "text_span": 0.0}
     assert not both["ahead_of_nearest_texts_95"]
     assert (both["images"], both["objects"], both["objects_not_in_pool"]) == (3, 4, 1)
 
 
 def test_ways_are_held_against_the_nearest_texts_of_the_same_images():
-    paired = Recalls({"by-place": [1.0, 0.5, 0.6], "nearest_texts": [0.9, 0.4, 0.5]}, 3, 3, 0)
+    paired = Recalls({"by_place": [1.0, 0.5, 0.6], "nearest_texts": [0.9, 0.4, 0.5]}, 3, 3, 0)
     lead = paired.figures()["ahead_of_nearest_texts_95"]
-    assert list(lead) == ["by-place"]
-    assert lead["by-place"] == pytest.approx([0.1, 0.1]), "however much the images differ"
+    assert list(lead) == ["by_place"]
+    assert lead["by_place"] == pytest.approx([0.1, 0.1]), "however much the images differ"
 
 
 def test_scenes_and_photographs_are_measured(tmp_path):

@@ -58,9 +58,9 @@ def test_figures_stand_beside_their_rivals():
         card={"openmoji (held out), 396 concepts: top-1 / top-5": "67.2 / 83.5",
               "openmoji (held out), 396 concepts: share of top-1 lost": "–",
               "caltech-101, photographs no training saw, 94 names: share of top-1 lost": "–"},
-        metrics={"concepts": {"recall_at_10": {"by-place": 0.5, "nearest_texts": 0.6},
-                              "interval_95": {"by-place": [0.4, 0.55]},
-                              "ahead_of_nearest_texts_95": {"by-place": [-0.2, 0.05]}},
+        metrics={"concepts": {"recall_at_10": {"by_place": 0.5, "nearest_texts": 0.6},
+                              "interval_95": {"by_place": [0.4, 0.55]},
+                              "ahead_of_nearest_texts_95": {"by_place": [-0.2, 0.05]}},
                  "shift": {"cells": {
                      name: {"ours": share, "MMD": share / 2} for name, share in {
                          "none 200": 0.04, "style 200": 0.6, "background 200": 1.0,

@@ -14,7 +14,6 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.lens.base import SCALE
 from clipneurons.lens.contributions import Contributions
 from clipneurons.lens.make import Lens
-from clipneurons.models.clip import ClipModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,23 +61,11 @@ class ClassEffects:
 def places(bundle: Bundle, units: list[int]) -> list[tuple[int, int]]:
     """(layer, unit) of numbers among the units of all layers of a bundle."""
     counts = {layer: len(arrays.directions) for layer, arrays in bundle.layers.items()}
-    found = []
+    layers_and_units = []
     for unit in units:
         for layer, count in counts.items():
             if unit < count:
-                found.append((layer, unit))
+                layers_and_units.append((layer, unit))
                 break
             unit -= count
-    return found
-
-
-def softmax_scale(clip: ClipModel) -> float | None:
-    """What cosines are multiplied with before the softmax; None where there is no softmax.
-
-    Models trained with a sigmoid (SigLIP: those with a bias of the logits) judge each text alone,
-    and of some checkpoints only the towers are read: their cosines are all there is.
-    """
-    scale = getattr(clip.model, "logit_scale", None)
-    if scale is None or getattr(clip.model, "logit_bias", None) is not None:
-        return None
-    return float(scale.detach().float().exp())
+    return layers_and_units

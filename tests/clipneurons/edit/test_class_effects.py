@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clipneurons.concepts.class_effects import ClassEffects, places, softmax_scale
 from clipneurons.dictionary.dictionary import Dictionary
+from clipneurons.edit.class_effects import ClassEffects, places
 from clipneurons.lens.make import make_lens
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
@@ -38,7 +38,7 @@ def test_effects_on_classes_are_inner_products_of_centred_effects(kind):
 
 def test_models_with_a_bias_of_logits_or_no_scale_have_no_softmax():
     clip = tiny_vit()
-    assert softmax_scale(clip) == pytest.approx(float(clip.model.logit_scale.exp()))
+    assert clip.logit_scale == pytest.approx(float(clip.model.logit_scale.exp()))
     clip.model.logit_bias = torch.nn.Parameter(torch.zeros(()))
-    assert softmax_scale(clip) is None
-    assert softmax_scale(replace(clip, model=torch.nn.Module())) is None
+    assert clip.logit_scale is None
+    assert replace(clip, model=torch.nn.Module()).logit_scale is None
