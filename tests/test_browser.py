@@ -488,7 +488,7 @@ def test_an_uploaded_picture_is_read_and_a_broken_one_explained(visit):
 
 
 FORMER = """id => document.querySelector(id).matches('[data-former]')
-  && getComputedStyle(document.querySelector(id), '::before').content.includes('previous picture')
+  && getComputedStyle(document.querySelector(id), '::before').content.includes('previous upload')
 """
 
 

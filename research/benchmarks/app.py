@@ -1,6 +1,6 @@
 """What a visitor waits for: `python -m research benchmark app concepts|first|search|start|edit`.
 
-concepts  concept discovery against one `encode_image`, ViT-B/32 with random weights
+concepts  concepts of an image against one `encode_image`, ViT-B/32 with random weights
 first     first and second answer of every endpoint on a bundle of real size, random weights
 search    a search over 9,216 neurons described with 30,000 texts
 start     phases of `python app.py` until the page answers
@@ -20,7 +20,6 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -80,27 +79,31 @@ def random_bundle(
 
 
 def concepts(args: argparse.Namespace) -> None:
-    """Time discovery (effects, concepts, activated neurons) against the forward pass alone."""
-    from clipneurons.concepts.concepts import BY_PLACE, DENSE, ConceptReader, top_concepts
+    """Time the concepts of an image against the forward pass alone."""
+    from clipneurons.concepts.concepts import ConceptReader, read_image
 
     clip = load_clip("ViT-B-32", "random", device="cpu")
     layers = tuple(args.layers)
     lens = make_lens(clip, layers)
     bundle = random_bundle(layers, clip.neurons, clip.embed_dim, percentiles(lens))
     reader = ConceptReader(lens, bundle)
-    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    pixels = torch.randn(3, 224, 224, generator=torch.Generator().manual_seed(1))
 
-    def discover(way: str) -> None:
-        _, effects = reader(image)
-        top_concepts(reader.weights(effects, way)[0], bundle.texts)
+    def at_once() -> None:
+        embedding, effects = reader(pixels[None])
         reader.activated(effects)
+        reader.zero_shot(embedding)
 
-    jobs = {way: partial(discover, way) for way in (DENSE, BY_PLACE)}
-    times = measure({"encode_image": partial(clip.encode_image, image)} | jobs, args.rounds)
-    count = int(sum(mine.activated.sum() for mine in reader(image)[1].values()))
-    print(f"layers {layers}, {args.rounds} rounds; {count} activated neurons, {TEXTS} texts")
-    for name in times.wall:
-        print(f"{name:12} {times.row(name, 'encode_image')}")
+    jobs = {
+        "encode_image": lambda: clip.encode_image(pixels[None]),
+        "effects and zero-shot texts": at_once,
+        "concepts and maps": lambda: read_image(reader, pixels),
+    }
+    times = measure(jobs, args.rounds)
+    activated = read_image(reader, pixels)["activated"]
+    print(f"layers {layers}, {args.rounds} rounds; {activated} activated neurons, {TEXTS} texts")
+    for name in jobs:
+        print(f"{name:28} {times.row(name, 'encode_image')}")
 
 
 def percentiles(lens: Lens) -> dict[int, torch.Tensor]:

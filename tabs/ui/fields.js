@@ -43,3 +43,31 @@
     field.dispatchEvent(new KeyboardEvent("keypress", { key: "Unidentified", bubbles: true }));
   });
 })();
+// A choice that is made again is unmade, and so it is by Escape: no concept need be chosen.
+(() => {
+  let chosen = null;
+  const unmake = () => {
+    if (chosen) chosen.checked = false;
+    chosen = null;
+  };
+  addEventListener("click", (event) => {
+    const choice = event.target.closest?.(".cn-choices input[type=radio]");
+    if (!choice) return;
+    if (choice === chosen) unmake();
+    else chosen = choice;
+  });
+  addEventListener("keydown", (event) => event.key === "Escape" && unmake());
+})();
+// An image that the browser cannot show says so instead of leaving a broken icon.
+(() => {
+  const inputOf = (event) => event.target.tagName === "IMG" && event.target.closest(".cn-image-input");
+  addEventListener(
+    "error",
+    (event) => {
+      const input = inputOf(event);
+      if (input) input.dataset.broken = "This file is not an image that can be read: choose a PNG, JPEG, WebP, GIF or BMP.";
+    },
+    true,
+  );
+  addEventListener("load", (event) => inputOf(event) && delete inputOf(event).dataset.broken, true);
+})();

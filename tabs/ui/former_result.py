@@ -1,7 +1,6 @@
-"""A result that is not of what was brought last says so, until there is one of it.
+"""A result is marked while it belongs to an earlier upload than the one shown beside it.
 
-What was brought may be no picture, or may wait for a button: the page must not show it beside what
-was found in another, as if the two belonged together.
+The last upload may be no image, or may wait for a button.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import gradio as gr
 
 from tabs.server.events import PRIVATE
 
-OF_THE_PICTURE = "This is of the previous picture, not of the one that you chose last."
+PREVIOUS = "Results for the previous upload."
 
 
 def says_whose(
     results: Sequence[str],
     brought: Iterable[Callable],
     found: Iterable[gr.events.Dependency],
-    words: str = OF_THE_PICTURE,
+    words: str = PREVIOUS,
 ) -> None:
     """Mark results (elements' ids) on some events, and clear them once others have succeeded.
 

@@ -27,6 +27,7 @@ def ImageInput(label: str = "Image", **options) -> gr.Image:
     """A `gr.Image` whose handler gets a checked PIL image, or whose visitor gets a message."""
     options.setdefault("sources", ["upload", "clipboard", "webcam"])
     options.setdefault("buttons", [])
+    options.setdefault("elem_classes", "cn-image-input")
     return _CheckedImage(label=label, type="pil", **options)
 
 

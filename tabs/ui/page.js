@@ -71,10 +71,14 @@
     if (card && !seen(card)) card.scrollIntoView({ block: "start" });
   };
   // What a link brings into Concepts is read at once; other tabs wait for words.
-  window.cnArrived = () => {
-    const given = new URLSearchParams(location.search);
-    if (given.get("tab") === "concepts" && given.has("picture"))
-      document.querySelector("#concepts-go")?.click();
+  window.cnArrived = async () => {
+    const address = location.search, given = new URLSearchParams(address);
+    if (given.get("tab") !== "concepts" || !given.has("picture")) return;
+    const ready = () => document.querySelector("#concepts-image img") && document.querySelector("#concepts-go");
+    // The components of a tab that was never opened are still being made.
+    for (let tries = 0; !ready() && tries < 100; tries++)
+      await new Promise((done) => setTimeout(done, 100));
+    if (location.search === address) ready()?.click();
   };
   window.cnCopyLink = (button) => {
     const say = (text) => {
