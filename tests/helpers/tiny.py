@@ -191,8 +191,10 @@ def _bundle_files(**options) -> dict[str, bytes]:
 
 
 def tiny_webp(seed: int, size: int = 16) -> bytes:
-    """A flat picture of a colour of its own."""
-    image = Image.new("RGB", (size, size), (seed * 37 % 256, seed * 91 % 256, seed * 53 % 256))
+    """An image of a colour of its own, darker towards the top."""
+    colour = Image.new("RGB", (size, size), (seed * 37 % 256, seed * 91 % 256, seed * 53 % 256))
+    shade = Image.linear_gradient("L").resize((size, size)).convert("RGB")
+    image = Image.blend(colour, shade, 0.3)
     buffer = BytesIO()
     image.save(buffer, "WEBP", quality=80)
     return buffer.getvalue()

@@ -38,8 +38,8 @@ def test_figures_a_line_a_set():
     one = {"recall_at_10": {"paper": 0.0292, "by_place": 0.274}}
     figures = one | {"chance": 0.0151, "sets": {"photographs": {"recall_at_10": {"by_place": 0.5}}}}
     assert in_words(figures).splitlines() == [
-        "concepts  all: recall at 10 paper 2.9%, by_place 27.4%",
-        "concepts  photographs: recall at 10 by_place 50.0%",
+        "concepts  all: recall at 10 paper 2.9%, by place 27.4%",
+        "concepts  photographs: recall at 10 by place 50.0%",
         "concepts  chance 1.5%",
     ]
 
