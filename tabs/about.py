@@ -63,7 +63,10 @@ def overview_html(session: BundleSession) -> str:
         ]
     )  # fmt: skip
     head = f"<header><h2>{escape(session.title)}</h2></header>"
-    measured = f'<div class="cn-columns">{_concepts(metrics)}{_fidelity(metrics)}</div>'
+    try:
+        measured = f'<div class="cn-columns">{_concepts(metrics)}{_fidelity(metrics)}</div>'
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        measured = empty("The bundle's figures do not have the form that this page reads.")
     return f'<article class="cn-card">{head}{numbers}{measured}</article>'
 
 
@@ -115,7 +118,14 @@ def _fidelity(metrics: dict) -> str:
 def card_text(session: BundleSession) -> str:
     """The model card without its YAML head, its long tables folded."""
     card = re.sub(r"\A---\n.*?\n---\n", "", session.bundle.card, flags=re.DOTALL)
+    card = _without_html(card)
     return re.sub(r"(?:^\|.*\n?)+", _folded_table, card, flags=re.MULTILINE)
+
+
+def _without_html(card: str) -> str:
+    """Markdown whose tags are text and whose images are links: nothing is fetched unasked."""
+    card = re.sub(r"<!--.*?-->\n?", "", card, flags=re.DOTALL)
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", card).replace("![", "[")
 
 
 def _folded_table(found: re.Match) -> str:
@@ -132,7 +142,9 @@ def _folded_table(found: re.Match) -> str:
 def limits_text(session: BundleSession) -> str:
     """What the bundle's card and its model's own say of what not to trust."""
     sections = re.findall(
-        r"^#+ Limits\n+(.*?)(?=^#|\Z)", session.bundle.card, flags=re.MULTILINE | re.DOTALL
+        r"^#+ Limits\n+(.*?)(?=^#|\Z)",
+        _without_html(session.bundle.card),
+        flags=re.MULTILINE | re.DOTALL,
     )
     return "\n\n".join(["### Limits", *map(str.strip, sections)]) if sections else ""
 

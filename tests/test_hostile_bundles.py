@@ -18,7 +18,10 @@ from clipneurons.bundle.bundle import load_bundle
 from clipneurons.bundle.folders import CHECKSUMS, checksum_lines, file_sha256
 from clipneurons.models.clip import load_clip
 from export.__main__ import main
+from tabs import about, bundle_chooser, neuron_page, search
+from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
+from tabs.ui.model_line import model_line
 from tests.clipneurons.models.test_transformers_clip import saved
 from tests.helpers.hub_standin import Repository, serve
 from tests.helpers.tiny import tiny_bundle_folder
@@ -334,3 +337,53 @@ def test_hidden_files_do_no_harm(folder):
     (folder / ".git" / "hook.py").write_text(CODE)
     (folder / ".gitattributes").write_text("* text\n")
     assert load_bundle(folder).texts
+
+
+# -- the page
+
+TAG = "<img src=x onerror=alert(1)>"
+
+
+def test_what_a_bundle_says_is_text_on_the_page(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"activation": TAG, "data": config["data"] | {"name": TAG, "class_names": [TAG, "b"]},
+               "pool": config["pool"] | {"name": TAG, "licence": TAG}}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    figures = {"concepts": {"recall_at_10": {TAG: 0.5}, "interval_95": {TAG: [0.1, 0.9]},
+                            "chance": 0.1, "data": TAG},
+               "fidelity": {"layers": {TAG: {"32 texts": {"agreement": 0.5}}}, "images": TAG,
+                            "baseline": {"accuracy": 0.5}, "count": 1, "classes": 2}}  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(figures))
+    texts = [f"{TAG}{i}" for i in range(config["pool"]["count"])]
+    (folder / "texts.txt").write_text("".join(f"{text}\n" for text in texts))
+    card = f"# {TAG}\n\n## Limits\n\n{TAG} <form action=x> ![a](http://x)\n\n## The model\n\n"
+    (folder / "README.md").write_text(f"{card}#### Data\n\n{TAG}\n\n#### Limits\n\n{TAG}\n")
+    captions = "".join(f"{TAG}\n" for _ in range(20)).encode()
+    put_tensors(folder, GALLERY, captions=lambda _: torch.tensor(list(captions)).byte())
+    seal(folder)
+    session = BundleSession.open(str(folder))
+    registry = BundleRegistry([session])
+    shown = [
+        about.overview_html(session), about.card_text(session), about.limits_text(session),
+        model_line(session.title, session.bundle), bundle_chooser.line_on(registry, ""),
+        str(neuron_page.show(session, 1, 3, "", model=False)),
+        search.try_html(session), search.vocabulary_html(session, "img"),
+        str(search.results_html(session, texts[0], search.DIRECTION)),
+    ]  # fmt: skip
+    for part in shown:
+        assert "img src=x" not in part.replace("&lt;img src=x", "")
+        assert "<form" not in part
+        assert "![" not in part
+    assert any("&lt;img src=x" in part for part in shown)
+
+
+@pytest.mark.parametrize("figures", [5, [], {"layers": 5}, {"layers": {"1": {"32 texts": 5}}}])
+def test_figures_of_another_form_are_said_to_be_some(folder, capsys, figures):
+    (folder / "metrics.json").write_text(json.dumps({"fidelity": figures, "concepts": figures}))
+    seal(folder)
+    session = BundleSession.open(str(folder))
+    about.overview_html(session)
+    model_line(session.title, session.bundle)
+    if figures:
+        assert main(["info", str(folder)]) == 2
+        assert "metrics.json" in capsys.readouterr().err

@@ -53,7 +53,10 @@ def _whole(bundle) -> list[str]:
     sure = sum(int(mine.reliable.sum()) for mine in labels)
     weak = sum(int(mine.told_apart.sum()) for mine in labels) - sure
     lines.append(f"labels   {sure:,} reliable, {weak:,} weak" if labels else "labels   not tested")
-    return lines + in_words(bundle.metrics.get("fidelity", {})).splitlines()
+    try:
+        return lines + in_words(bundle.metrics.get("fidelity", {})).splitlines()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError("metrics.json holds no fidelity figures of this export's form") from None
 
 
 def _unit(bundle, args) -> list[str]:
