@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import signal
+import tempfile
 import time
 
 STARTED = time.perf_counter()
 # Gradio asks two outside hosts at import unless told not to.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+if __name__ == "__main__":  # uploads and drawn images go with the page; Gradio asks at import
+    TEMPORARY = tempfile.tempdir = tempfile.mkdtemp(prefix="clipneurons-page-")
+    atexit.register(shutil.rmtree, TEMPORARY, ignore_errors=True)
 
 import argparse  # noqa: E402
 import importlib  # noqa: E402
@@ -275,5 +283,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _stop(*_) -> None:
+    """End at once on SIGTERM, and leave nothing behind."""
+    shutil.rmtree(TEMPORARY, ignore_errors=True)
+    os._exit(128 + signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

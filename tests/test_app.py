@@ -523,6 +523,15 @@ def test_a_page_served_to_others_opens_nothing_from_the_hub(monkeypatch, host, e
     assert app.for_this_machine(host) is alone
 
 
+def test_nothing_temporary_is_left_behind(folder, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    more = {"TMPDIR": str(scratch)}
+    with running_app([folder], tmp_path / "log.txt", model=False, more=more):
+        assert list(scratch.glob("clipneurons-page-*"))
+    assert not list(scratch.glob("clipneurons-*"))
+
+
 def test_an_address_that_cannot_be_had_is_one_line(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
