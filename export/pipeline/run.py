@@ -123,10 +123,12 @@ def is_bundle_of(inputs: Inputs, folder: Path) -> bool:
 
 def _finished(inputs: Inputs, work: Work, overwrite: bool) -> bool:
     """Whether a scheduler starts this run once more; clears up where it was killed at the end."""
-    if work.finished(inputs.settings):
+    finished = work.finished(inputs.settings)
+    if not finished and (overwrite or not is_bundle_of(inputs, work.out)):
+        return False
+    if finished or not work.began:
         work.remove()
-        return True
-    return not overwrite and is_bundle_of(inputs, work.out)
+    return True
 
 
 def _go_on(inputs: Inputs, work: Work, options: RunOptions, rank: Shard, say: Say) -> None:

@@ -57,6 +57,11 @@ class Work:
         with exclusive(self.shard(shard) / "lock", self.out):
             yield
 
+    @property
+    def began(self) -> bool:
+        """Whether a run has begun here and was not cleared up."""
+        return (self.folder / _PLAN).is_file()
+
     def goes_on(self, plan: Mapping[str, Any], restart: bool = False) -> bool:
         """Whether an unfinished run of the same `plan_of` is here; nothing is changed.
 
@@ -75,7 +80,7 @@ class Work:
         """Note the plan where there is none, and discard what another one left."""
         if self.goes_on(plan, restart):
             return
-        if (self.folder / _PLAN).is_file():
+        if self.began:
             for entry in self.folder.iterdir():
                 if entry.is_dir():
                     for inner in entry.iterdir():
@@ -118,7 +123,8 @@ class Work:
 
     def remove(self) -> None:
         """Clear up; the note that lets the next run clear up after a kill goes last."""
-        for entry in self.folder.iterdir():
+        entries = self.folder.iterdir() if self.folder.is_dir() else ()
+        for entry in entries:
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
             elif entry.name != _FINISHING:

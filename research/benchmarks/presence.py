@@ -16,7 +16,7 @@ from torch import Tensor
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.models.clip import ClipModel, load_clip
 from clipneurons.segmentation.presence import PRESENT, presences
-from export.data.mask_datasets import open_mask_set
+from research.segmentation.mask_datasets import open_mask_set
 
 LINES = torch.tensor([0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995])
 

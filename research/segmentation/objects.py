@@ -40,7 +40,7 @@ from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenter
 from clipneurons.segmentation.sliding_window import map_in_windows
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
-from export.data.mask_datasets import COMPOSED, MaskSet, Sample, open_mask_set
+from research.segmentation.mask_datasets import COMPOSED, MaskSet, Sample, open_mask_set
 
 # A map's own mean is the baselines' rule, half is the paper's; the others are between.
 THRESHOLDS = (None, 0.3, 0.4, 0.5)

@@ -31,9 +31,9 @@ from clipneurons.segmentation.metrics import resamples
 from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenters
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
-from export.data.mask_datasets import COMPOSED, STYLES, MaskSet, collages_of, scenes_of
 from export.data.open_source import PHOTOGRAPHS
 from export.data.packed_sources import shipped_photographs
+from research.segmentation.mask_datasets import COMPOSED, STYLES, MaskSet, collages_of, scenes_of
 from research.segmentation.objects import pick, refined
 
 IGNORED = 255

@@ -22,9 +22,9 @@ _EXAMPLES = 4
 
 def measure(context: EvaluationContext) -> dict:
     """The evaluation's figures, and some images with the maps of a few methods."""
-    from export.data.mask_datasets import COMPOSED, open_mask_set
     from export.evaluation.zero_shot import templates_of
     from research.segmentation import objects as evaluation
+    from research.segmentation.mask_datasets import COMPOSED, open_mask_set
 
     clip, options = context.clip, context.options
     size = max(clip.image_size)

@@ -1,16 +1,13 @@
-"""`evaluate cues`: what is kept is what the recorder sees, and it says what it will draw."""
+"""`evaluate cues`: effects of every text that can be drawn are kept, and it says which."""
 
 from dataclasses import replace
 
 import pytest
-import torch
 
-from clipneurons.adversarial.composer import pictogram_composer
-from clipneurons.adversarial.cue_recorder import IMAGES, record_cues
+from clipneurons.adversarial.cue_recorder import IMAGES
 from clipneurons.adversarial.cue_request import RECORDED_EFFECTS, default_method
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import CARD
-from clipneurons.lens.make import make_lens
 from export.__main__ import main
 from export.evaluation import cues
 from tests.helpers.tiny import tiny_bundle, tiny_clip
@@ -26,7 +23,7 @@ def folder(tmp_path):
     return save_bundle(replace(bundle, texts=TEXTS, config=config), folder)
 
 
-def test_what_the_units_do_in_images_is_kept(folder, capsys):
+def test_effects_of_the_texts_that_can_be_drawn_are_kept(folder, capsys):
     assert main(["evaluate", "cues", "--bundle", str(folder)]) == 0
     bundle = load_bundle(folder)
     said = capsys.readouterr().out
@@ -35,12 +32,12 @@ def test_what_the_units_do_in_images_is_kept(folder, capsys):
     assert bundle.metrics["cues"]["cues"] == 3
     assert default_method(bundle) == RECORDED_EFFECTS
     assert "`cues.safetensors`" in (folder / CARD).read_text()
-    clip, composer = tiny_clip(folder), pictogram_composer(32)
-    lens = make_lens(clip, bundle.config.layers)
-    expected = record_cues(bundle, lens, composer, composer.concept, composer.concepts)
-    assert torch.equal(bundle.cues.row, expected.row.int())
-    for layer, mine in expected.layers.items():
-        torch.testing.assert_close(bundle.cues.layers[layer].written, mine.written)
+    rows = dict(zip(TEXTS, bundle.cues.row.tolist(), strict=True))
+    drawn = {text for text, row in rows.items() if row >= 0}
+    assert drawn == {"a cat", "the violin", "a violin", "a dog"}
+    assert rows["the violin"] == rows["a violin"], "texts that are drawn alike share a row"
+    for layer in bundle.layers:
+        assert (bundle.cues.layers[layer].effects != 0).any()
 
 
 def test_texts_that_nobody_can_draw_are_refused(folder):

@@ -99,7 +99,7 @@ def test_images_are_chosen_by_the_models_own_effects(made):
         assert (arrays.middle_images >= 0).any()
 
 
-def test_they_come_back_from_disk_in_a_byte_each_and_older_bundles_have_none(made, tmp_path):
+def test_they_come_back_from_disk_in_a_byte_each(made, tmp_path):
     bundle, _ = made
     before = {
         layer: replace(arrays, middle_images=None, weak_images=None)

@@ -16,10 +16,15 @@ from clipneurons.segmentation.segmenters import Segmenter, segmenters
 from clipneurons.segmentation.sliding_window import map_in_windows
 from clipneurons.synthetic.collages import Collages
 from clipneurons.text.embedding import embed_texts
-from export.data.mask_datasets import MaskSet, Sample, SegmentationDataError, open_mask_set
 from export.data.packed_sources import shipped_photographs
 from research.__main__ import main
 from research.segmentation import objects as evaluation
+from research.segmentation.mask_datasets import (
+    MaskSet,
+    Sample,
+    SegmentationDataError,
+    open_mask_set,
+)
 from tests.helpers.models import tiny_vit
 from tests.helpers.tiny import tiny_bundle_folder
 

@@ -6,7 +6,7 @@ from PIL import Image
 from clipneurons.segmentation.methods import BEST
 from clipneurons.segmentation.metrics import resamples
 from export.common.errors import UserError
-from export.data.mask_datasets import MaskSet
+from research.segmentation.mask_datasets import MaskSet
 from research.segmentation.semantic import (
     BACKGROUND,
     IGNORED,
