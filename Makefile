@@ -31,10 +31,10 @@ bundles: $(VENV)/.app
 	  --storage float16 --gallery-mb 2.4
 	$(VENV)/bin/python -m export run --model artifacts/mini-rn --out artifacts/mini-rn --overwrite --restart \
 	  --storage float16 --gallery-mb 1.4 --top-k 50
-	$(VENV)/bin/python -m research segmentation objects --refined
 	for bundle in mini-vit mini-rn; do \
 	  $(VENV)/bin/python -m export evaluate labels --bundle artifacts/$$bundle \
 	  && $(VENV)/bin/python -m export evaluate cues --bundle artifacts/$$bundle \
+	  && $(VENV)/bin/python -m research segmentation presence --bundle artifacts/$$bundle \
 	  && $(VENV)/bin/python -m research concepts --bundle artifacts/$$bundle \
 	  && $(VENV)/bin/python -m export refresh-card --bundle artifacts/$$bundle --opening || exit 1; \
 	done

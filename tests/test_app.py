@@ -128,7 +128,7 @@ def test_every_tab_has_a_described_endpoint(client):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     for name in (
         "/neuron", "/search", "/concepts", "/compare", "/segment",
-        "/compare_segmentations", "/find_cues", "/attack", "/compare_sets", "/compare_example",
+        "/find_cues", "/attack", "/compare_sets", "/compare_example",
         "/about", "/open", "/edit", "/find_edit",
     ):  # fmt: skip
         assert name in endpoints
@@ -227,23 +227,25 @@ def test_compare_takes_several_images(client, tmp_path):
         client.predict("tiny", paths[:1], api_name="/compare")
 
 
-@pytest.mark.parametrize(("bundle", "method"), [("tiny", "LeGrad"), ("tiny-rn", "GradCAM")])
-def test_choices_are_those_of_the_bundle_asked_not_of_the_first(client, tmp_path, bundle, method):
+@pytest.mark.parametrize("bundle", ["tiny", "tiny-rn"])
+def test_words_are_found_in_an_image(client, tmp_path, bundle):
     image = handle_file(picture(tmp_path / "noise.png", 1))
-    ask = dict(bundle=bundle, image=image, words="cat, dog")
-    found = client.predict(**ask, method=method, api_name="/segment")
+    ask = dict(bundle=bundle, image=image, api_name="/segment")
+    found = client.predict(**ask, words="cat, dog; cat.", anyway=True)
     assert (found["bundle"], found["threshold"]) == (bundle, 0.5)
     assert [one["name"] for one in found["classes"]] == ["cat", "dog"]
     for one in found["classes"]:
         mask = from_rle(one["mask"])
         assert mask.shape == (30, 40)
         assert one["share"] == pytest.approx(mask.float().mean().item())
-        assert 0 <= one["texts_that_agree_more"] <= 1 >= abs(one["cosine"])
-    shown = client.predict(**ask, methods=[method], api_name="/compare_segmentations")
-    assert [one["caption"] for one in shown] == [method]
-    other = {"tiny": "neuron-head pairs", "tiny-rn": "LeGrad"}[bundle]
-    with pytest.raises(AppError, match=f"no method '{other}' here"):
-        client.predict(**ask, method=other, api_name="/segment")
+        assert one["share"] > 0
+        assert abs(one["cosine"]) <= 1
+    for one in client.predict(**ask, words="cat, dog")["classes"]:
+        assert (one["share"] > 0) == one["found"]
+    with pytest.raises(AppError, match="At most 10,000 letters"):
+        client.predict(**ask, words="a, " * 100_000)
+    with pytest.raises(AppError, match="At most 100 names"):
+        client.predict(**ask, words=", ".join(map(str, range(101))))
 
 
 def test_cues_are_those_of_the_layers_asked_for(client):

@@ -702,7 +702,7 @@ def test_every_other_tab_opens_by_link_and_by_click(visit, tab):
 def on_tab(visit, tab: str, **options):
     """A page on a tab whose example is there."""
     page = visit(f"?tab={tab}", **options)
-    shown = {"segmentation": "#segmentation-agreement li", "adversarial": "#adversarial-rates li"}
+    shown = {"segmentation": "#segmentation-presence li", "adversarial": "#adversarial-rates li"}
     page.wait_for_selector(shown[tab])
     if tab == "adversarial":
         page.wait_for_selector("#adversarial-zip:not([disabled])")
@@ -716,7 +716,6 @@ def test_segmentation_opens_with_an_example_and_no_empty_frame(visit, width):
     for part in ("image", "heat", "mask", "regions"):
         assert page.locator(f"#segmentation-{part} img").first.is_visible()
     assert page.locator("#segmentation-examples img").count() >= 2
-    assert page.locator("#segmentation-agreement .cn-line").count() >= 1
     assert not page.locator("#segmentation-voters li").first.is_visible(), "long lists are folded"
     shoot(page, f"segmentation-example-{width}")
     assert fits(page)
@@ -724,7 +723,7 @@ def test_segmentation_opens_with_an_example_and_no_empty_frame(visit, width):
 
 def test_an_example_chosen_while_an_earlier_one_is_read_is_the_one_read(visit):
     page = on_tab(visit, "segmentation")
-    read = "document.querySelector('#segmentation-agreement ol').innerText"
+    read = "document.querySelector('#segmentation-presence ol').innerText"
     first, second = (f"#segmentation-examples .thumbnail-item >> nth={i}" for i in (0, 1))
     answers = []
     for example in (first, second):
@@ -743,6 +742,25 @@ def test_an_example_chosen_while_an_earlier_one_is_read_is_the_one_read(visit):
     assert (words, page.evaluate(read)) == answers[0]
 
 
+def test_a_word_that_is_not_in_the_image_is_not_found_and_not_painted(visit):
+    page = on_tab(visit, "segmentation")
+    presence = "#segmentation-presence ol"
+    page.fill("#segmentation-words textarea", "zebra; Katze.")
+    page.click("#segmentation-go")
+    page.wait_for_selector(f"{presence} >> text=zebra")
+    listed = page.inner_text(presence)
+    assert listed.count("not found") == 2
+    assert "%" not in listed
+    page.wait_for_selector("#segmentation-unknown >> text=never saw “Katze”")
+    heat = page.locator("#segmentation-heat img").first
+    plain = heat.evaluate(_PIXELS)
+    page.check("#segmentation-anyway input")
+    page.wait_for_function(
+        "([read, plain]) => JSON.stringify(eval(read)(document.querySelector('#segmentation-heat"
+        " img'))) !== JSON.stringify(plain)", arg=[_PIXELS, plain],
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("size", [(64, 64), (300, 60), (40, 160)], ids=["small", "wide", "tall"])
 def test_a_click_on_the_heat_map_is_answered_where_it_hits(visit, size):
     page = on_tab(visit, "segmentation")
@@ -758,7 +776,7 @@ def test_a_click_on_the_heat_map_is_answered_where_it_hits(visit, size):
     ratio = size[0] / size[1]
     page.wait_for_function(
         "r => { const i = document.querySelector('#segmentation-heat img');"
-        " const names = document.querySelector('#segmentation-agreement ol').innerText;"
+        " const names = document.querySelector('#segmentation-presence ol').innerText;"
         " return /^cat/.test(names) && Math.abs(i.naturalWidth / i.naturalHeight / r - 1) < 0.05 }",
         arg=ratio,
     )
@@ -879,7 +897,7 @@ def test_cues_come_from_the_method_that_is_chosen(visit):
 @pytest.mark.parametrize("tab", ["segmentation", "adversarial"])
 def test_tabs_with_examples_in_the_dark(visit, tab):
     page = visit(f"?tab={tab}&__theme=dark")
-    page.wait_for_selector(f"#{tab}-{'agreement' if tab == 'segmentation' else 'rates'} li")
+    page.wait_for_selector(f"#{tab}-{'presence' if tab == 'segmentation' else 'rates'} li")
     page.wait_for_timeout(3000)
     shoot(page, f"{tab}-dark-1440")
 
@@ -890,7 +908,7 @@ def test_a_link_into_the_dictionary_shows_the_card_from_the_top(visit):
     page.wait_for_selector("#segmentation-image img")
     page.fill("#segmentation-words textarea", "cat")
     page.click("#segmentation-go")
-    page.wait_for_selector("#segmentation-agreement >> text=Is it in the picture?")
+    page.wait_for_selector("#segmentation-presence >> text=Is it in the image?")
     shoot(page, "segmentation-found-390")
     assert fits(page)
     page.click("#segmentation-behind button")

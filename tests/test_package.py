@@ -21,7 +21,6 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import clipneurons, clipneurons.bundle, clipneurons.lens, clipneurons.shift
 from clipneurons.adversarial.descriptions import MAX_COUNT
-from clipneurons.segmentation.methods import BEST
 from clipneurons.text.pools import clean_texts
 print(clipneurons.__file__, clean_texts([" a cat ", "A cat"]))
 """

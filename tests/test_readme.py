@@ -48,7 +48,7 @@ def test_the_five_lines_run_and_their_shapes_are_true(monkeypatch):
 def test_the_segmentation_sample_runs(monkeypatch):
     monkeypatch.chdir(ROOT)
     names = {}
-    exec(block("segmenters"), names)
+    exec(block("segmentation.segment"), names)
     with Image.open("artifacts/dictionary.webp") as image:
         assert names["found"].mask(0).shape == image.size[::-1]
 
@@ -102,7 +102,7 @@ def test_the_samples_of_a_card_run_as_the_page_prints_them(monkeypatch, name):
 
 def test_every_sample_is_run():
     # The endpoints that the last one calls are tested in test_app.py.
-    tested = [block("make_lens", "phrases"), block("segmenters"), block("Monitor("),
+    tested = [block("make_lens", "phrases"), block("segmentation.segment"), block("Monitor("),
               block("gradio_client"), block("WordFactor"), block("find_cues")]  # fmt: skip
     assert sorted(BLOCKS) == sorted(tested)
 

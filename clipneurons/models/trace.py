@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -48,7 +47,7 @@ def run_with_cache(
         ValueError: the model is no ViT.
     """
     if clip.kind != "vit":
-        raise ValueError(f"this baseline reads a ViT's attention, {clip.name} is a {clip.kind}")
+        raise ValueError(f"expected a ViT, {clip.name} is a {clip.kind}")
     with torch.set_grad_enabled(gradients):
         tokens = start = embed_patches(clip, images)
         # Weights have no gradients, so the graph starts here.
@@ -67,22 +66,6 @@ def embed_patches(
 ) -> Float[Tensor, "image token channel"]:
     """The input of the first block, tokens before the patches first."""
     return clip.anatomy.embed(images.to(clip.device, clip.dtype))
-
-
-def read_out(
-    clip: ClipModel, tokens: Float[Tensor, "*token width"]
-) -> Float[Tensor, "*token embed"]:
-    """Tokens after the last block, each taken to the joint space as if it alone was pooled."""
-    pooling = clip.anatomy.pooling
-    pooled = tokens if pooling.norm is None else pooling.norm(tokens)
-    if pooling.attention is not None:
-        pooled = pooling.attention.output(pooling.attention.value(pooled))
-    if pooling.post is not None:
-        pooled = pooling.post(pooled)
-    if pooling.mlp is not None:
-        mlp = pooling.mlp
-        pooled = pooled + mlp(mlp.activations(pooled))
-    return pooled if pooling.projection is None else pooling.projection(pooled)
 
 
 def run_block(block: Block, inputs: Float[Tensor, "image token width"]) -> BlockActivations:
@@ -112,22 +95,3 @@ def _normalise(
     if norm is None:
         return tokens, tokens.new_ones(tokens.shape[:2])
     return norm(tokens), norm.sigma(tokens).to(tokens.dtype)
-
-
-def to_grid(
-    clip: ClipModel, scores: Float[Tensor, "*map patch"]
-) -> Float[Tensor, "*map row column"]:
-    """Scores of the patches (without the class token), laid out as the image."""
-    return scores.unflatten(-1, clip.grid).float()
-
-
-def class_gradients(score: Float[Tensor, " image"], wanted: list[Tensor]) -> tuple[Tensor, ...]:
-    """Gradients of each image's score by tensors of its trace, keeping the graph."""
-    return torch.autograd.grad(score.sum(), wanted, retain_graph=True)
-
-
-def similarities(
-    embedding: Float[Tensor, "image embed"], texts: Float[Tensor, "class embed"]
-) -> Float[Tensor, "image class"]:
-    """Cosine of each image embedding with each class's direction."""
-    return F.normalize(embedding.float(), dim=-1) @ texts.T

@@ -17,8 +17,6 @@ from clipneurons.segmentation.masks import upsample
 _LONGEST = 4.0
 _BATCH = 16
 
-MapMaker = Callable[[Tensor], Tensor]
-
 
 def canvas_size(size: tuple[int, int], window: tuple[int, int], scale: float) -> tuple[int, int]:
     """Size at which an image ``(height, width)`` is cut: its shorter side is ``scale`` windows."""
@@ -65,7 +63,7 @@ def cut_windows(
 
 
 def map_in_windows(
-    make_maps: MapMaker,
+    make_maps: Callable[[Tensor], Tensor],
     clip: ClipModel,
     image: Image.Image,
     scale: float = 2.0,

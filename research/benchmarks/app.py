@@ -158,7 +158,6 @@ def ask_twice(address: str, picture: Path) -> None:
         "/edit": {},
         "/find_edit": {},
         "/segment": {"image": file, "words": "cat, dog"},
-        "/compare_segmentations": {"image": file, "words": "cat"},
         "/find_cues": {
             "true_class": "cat", "target_class": "dog", "method": "second-order", "count": 50,
         },

@@ -20,11 +20,11 @@ from clipneurons.lens.indirect import indirect_effects, mean_activations
 from clipneurons.lens.make import Lens, make_lens
 from clipneurons.lens.token_contributions import PatchAttribution
 from clipneurons.models.clip import ClipModel, load_clip
-from clipneurons.segmentation.segmenters import segmenters
 from clipneurons.statistics.effect_statistics import EffectStatistics, collect_statistics
 from clipneurons.statistics.omp import omp, reconstruct
 from clipneurons.statistics.streaming.running_mean import RunningMean
 from research.benchmarks.timing import measure
+from research.segmentation.methods import methods
 
 MODELS = ("ViT-B-32", "ViT-L-14", "RN50x16", "ViT-B-16-SigLIP")
 LIMITS = {"fp32": 1e-4, "bf16": 1e-2}
@@ -66,8 +66,8 @@ def readings(
         layer: normalize(seeded(*mine.directions.shape, seed=2), dim=1)
         for layer, mine in found.items()
     }
-    for name, method in segmenters(clip, directions).items():
-        yield f"map of {name}", method.make(images, texts[:2])
+    for name, method in methods(clip, directions).items():
+        yield f"map of {name}", method.maps(images, texts[:2])
 
 
 def _of_a_vit(clip: ClipModel, images: Tensor) -> Iterator[tuple[str, Tensor]]:

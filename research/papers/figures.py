@@ -18,13 +18,14 @@ from clipneurons.adversarial.cue_request import (
 )
 from clipneurons.bundle.config import METRICS, MODEL_CARD
 from clipneurons.labels.assess import DECOMPOSITION, DISSECT, SHUFFLED
-from clipneurons.segmentation.methods import BEST, OWN, PAIRS, PAPER
 from clipneurons.shipped import TOWERS
 from export.common.numbers import percent, spread
 from export.mend.mender import OURS, REAL
 from research.concepts.recall import BY_PLACE
 from research.mending.benchmark import UNCHANGED, rivals
 from research.papers.types import VERDICTS
+from research.segmentation.methods import BLOCKS, OWN, PAIRS, VOTES
+from research.segmentation.methods import OURS as ATTRIBUTION
 
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
@@ -146,27 +147,36 @@ def _concepts(one: Measured) -> str:
     return "<br>".join([ours, *rest])
 
 
-def _segmentation(one: Measured) -> str:
-    found = one.results["segmentation"]
-    place = found["metrics"].index("mIoU")
-    values = {name: method["values"][place] for name, method in found["methods"].items()}
-    ours = found["methods"][BEST]
-    paper = next(name for name in (PAIRS, PAPER) if name in values)
-    rival = max(values.keys() - {*OWN, PAIRS}, key=values.__getitem__)
-    return (
-        f"**{values[BEST]:.1f}** ({ours['low'][place]:.1f} to {ours['high'][place]:.1f})<br>"
-        f"{rival} {values[rival]:.1f}<br>the paper's: {paper} {values[paper]:.1f}"
-    )
+def _segmentation(block: str) -> Cell:
+    def cell(one: Measured) -> str:
+        found = one.results["segmentation"]
+        place = found["metrics"].index("mIoU")
+        entries = found["blocks"][block]
+        values = {name: method["values"][place] for name, method in entries.items()}
+        ours = entries[ATTRIBUTION]
+        paper = next(name for name in (PAIRS, VOTES) if name in values)
+        rival = max(values.keys() - {*OWN}, key=values.__getitem__)
+        return (
+            f"**{values[ATTRIBUTION]:.1f}** ({ours['low'][place]:.1f} to {ours['high'][place]:.1f})"
+            f"<br>{rival} {values[rival]:.1f}<br>the paper's: {paper} {values[paper]:.1f}"
+        )
+
+    return cell
 
 
-def _semantic(one: Measured) -> str | None:
-    if (found := one.results.get("semantic segmentation")) is None:
-        return None
-    methods = found["methods"]
-    return (
-        f"**{methods[BEST]['mIoU']:.1f}**<br>the paper's: {PAIRS}"
-        f" {methods[PAIRS]['mIoU']:.1f}<br>MaskCLIP {methods['MaskCLIP']['mIoU']:.1f}"
-    )
+def _semantic(block: str) -> Cell:
+    def cell(one: Measured) -> str | None:
+        if (found := one.results.get("semantic segmentation")) is None:
+            return None
+        entries = found["blocks"][block]
+        low, high = entries[ATTRIBUTION]["interval"]
+        return (
+            f"**{entries[ATTRIBUTION]['mIoU']:.1f}** ({low:.1f} to {high:.1f})<br>"
+            f"MaskCLIP {entries['MaskCLIP']['mIoU']:.1f}<br>the paper's: {PAIRS}"
+            f" {entries[PAIRS]['mIoU']:.1f}"
+        )
+
+    return cell
 
 
 def _success_rates(names: Mapping[str, str]) -> Cell:
@@ -236,9 +246,16 @@ ROWS = (
         "export evaluate labels --bundle ..."),
     Row("concepts of scenes and photographs by what neurons write from each place, recall@10, %",
         _concepts, "research concepts --bundle ..."),
-    Row("segmentation of scenes, mIoU", _segmentation, "research papers --only segmentation"),
-    Row("semantic segmentation of scenes, 20 classes, mIoU", _semantic,
-        "research papers --only semantic"),
+    *(
+        Row(f"segmentation of scenes {block}, mIoU", _segmentation(block),
+            "research papers --only segmentation")
+        for block in BLOCKS
+    ),
+    *(
+        Row(f"semantic segmentation of scenes {block}, 20 classes, mIoU", _semantic(block),
+            "research papers --only semantic")
+        for block in BLOCKS
+    ),
     Row("images read as the target class with the paper's cues: pictograms and photographs, %",
         _success_rates({SECOND_ORDER: "", SIMILAR_WORDS: "similar words ", NO_CUES: "no cues "}),
         "research papers --only adversarial"),

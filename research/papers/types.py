@@ -17,8 +17,8 @@ class Options:
     pools: tuple[str, ...] = ()
     masks: str = "scenes"
     semantic: str = "scenes"
-    masked_images: int = 150
-    chosen_on: int = 60
+    masked_images: int = 120
+    chosen_on: int = 30
     pictures: int = 40
     seeds: int = 2
     describer: str = "templates"

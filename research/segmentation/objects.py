@@ -1,10 +1,10 @@
-"""`python -m research segmentation objects`: every method on images whose masks are known.
+"""`python -m research segmentation objects`: one text an image, the mask of its object.
 
-Each method gets the best of four thresholds (the map's mean, as the baselines' papers have it, to
-half, as the neurons' paper) and, where it reads the text, the class alone or held against all
-names; what else it has to choose (`Segmenter.choices`) likewise. They are chosen on scenes of the
-validation style, which the figures do not come from. All look once at the whole image; with
-`--windows` once more in windows, chosen for anew.
+All methods are compared twice: as they are, and with the same edge refinement (`follow_edges`).
+Each has 48 tries on validation images (`methods.tries`): its own settings, the class alone or held
+against all names, and the threshold, of which None is the map's mean (the baselines' papers) and
+0.5 the neurons' paper's. Then it takes one look at the whole image, or windows, whichever is
+better on the same images.
 """
 
 from __future__ import annotations
@@ -12,20 +12,26 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.preprocess import whole
-from clipneurons.segmentation.masks import binary_masks, min_max, upsample
-from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, PAPER, why_not
-from clipneurons.segmentation.metrics import (
+from clipneurons.segmentation.edges import follow_edges
+from clipneurons.segmentation.masks import min_max, upsample
+from clipneurons.segmentation.segment import THRESHOLD
+from clipneurons.segmentation.sliding_window import map_in_windows
+from clipneurons.text.embedding import embed_texts
+from research.segmentation.mask_datasets import COMPOSED, MaskSet, Sample, open_mask_set
+from research.segmentation.methods import BLOCKS, OURS, PAIRS, VOTES, Method, Variant, methods, pick
+from research.segmentation.metrics import (
     METRICS,
     MaskScore,
     bootstrap,
@@ -35,169 +41,186 @@ from clipneurons.segmentation.metrics import (
     score_mask,
     summarise,
 )
-from clipneurons.segmentation.patch_similarity import follow_edges
-from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenters
-from clipneurons.segmentation.sliding_window import map_in_windows
-from clipneurons.text.embedding import embed_texts
-from export.common.errors import UserError
-from research.segmentation.mask_datasets import COMPOSED, MaskSet, Sample, open_mask_set
 
-# A map's own mean is the baselines' rule, half is the paper's; the others are between.
-THRESHOLDS = (None, 0.3, 0.4, 0.5)
+# Methods that a claim is about: held against every other one of their block, image by image.
+CLAIMANTS = (OURS, VOTES, PAIRS)
+WINDOWS = 1.5  # across an image's shorter side, as SCLIP and its successors cut them
+_THRESHOLDS = 4  # of a method with six settings of its own that reads the text
 _SAMPLES = 1000
-EDGES = " + edges"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A variant of a method and how its maps become a mask; ``windows`` None is one look."""
+
+    variant: Variant
+    edges: bool = False
+    threshold: float | None = THRESHOLD
+    windows: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The method's."""
+        return self.variant.method.name
+
+    def figures(self) -> dict:
+        """What was chosen, for a report."""
+        return {
+            "threshold": "mean" if self.threshold is None else round(self.threshold, 3),
+            "windows": self.windows,
+            **self.variant.figures(),
+        }
 
 
 @dataclass(frozen=True)
 class Result:
-    """Rows of counts ``[image, 8]`` of one method, and what an image took in seconds."""
+    """Rows of counts ``[image, 8]`` of one trial, and what an image took in seconds."""
 
-    segmenter: Segmenter
+    trial: Trial
     rows: np.ndarray
     seconds: float
+
+
+def thresholds(count: int) -> tuple[float | None, ...]:
+    """The map's mean, and values around 0.4, the more the further."""
+    reach = 0.1 if count <= _THRESHOLDS else 0.3
+    return None, *np.linspace(0.4 - reach, 0.4 + reach, count - 1).tolist()
 
 
 def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     """Figures of all methods on the data set of the arguments, for `metrics.json`."""
     templates = args.templates or "photo"
+    size = clip.image_size[0]
     data = open_mask_set(
-        args.dataset, count=args.count, styles=args.styles, seed=args.seed,
-        image_size=clip.image_size[0], images=args.pictures, masks=args.masks,
+        args.dataset, count=args.count, styles=args.styles, seed=args.seed, image_size=size,
+        images=args.pictures, masks=args.masks,
     )  # fmt: skip
-    chosen = pick(clip, segmenters(clip, bundle.directions), args.methods)
-    if args.refined:
-        chosen += [refined(clip, method) for method in chosen if method.name != BEST]
-
-    def measured(windows: float | None) -> dict:
-        methods = chosen
-        if args.choose:
-            validation = open_mask_set(
-                args.dataset if args.dataset in COMPOSED else "scenes", count=args.choose,
-                styles="validation", seed=args.seed + 1, image_size=clip.image_size[0],
-            )  # fmt: skip
-            methods = choose(clip, validation, chosen, templates, windows)
-        return report(evaluate(clip, data, methods, templates, windows), data.name)
-
-    figures = measured(None)
-    if args.windows:
-        figures["windows"] = {f"{windows:g}": measured(windows) for windows in args.windows}
+    validation = open_mask_set(
+        args.dataset if args.dataset in COMPOSED else "scenes", count=args.choose,
+        styles="validation", seed=args.seed + 1, image_size=size,
+    ) if args.choose else None  # fmt: skip
+    chosen = pick(clip, methods(clip, bundle.directions), args.methods)
+    figures = compare(clip, validation, data, chosen, templates)
     if args.report:
         Path(args.report).write_text(json.dumps(figures, indent=1) + "\n")
     return figures
 
 
-def pick(clip: ClipModel, known: dict[str, Segmenter], names: str | None) -> list[Segmenter]:
-    """The methods that the user names, in the order of the table."""
-    if names is None:
-        return list(known.values())
-    wanted = [name.strip() for name in names.split(",")]
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        if clip.kind == "vit":
-            reason = why_not(unknown[0], clip.anatomy.pooling.kind, clip.anatomy.plain)
-            if reason:
-                raise UserError(f"{reason}; expected some of: {', '.join(known)}")
-        raise UserError(f"no method {unknown[0]!r}; expected some of: {', '.join(known)}")
-    return [known[name] for name in wanted]
+def compare(
+    clip: ClipModel,
+    validation: MaskSet[Sample] | None,
+    data: MaskSet[Sample],
+    candidates: Sequence[Method],
+    templates: str,
+) -> dict:
+    """Both blocks: what is chosen on the validation data, and the figures on the data.
 
-
-def refined(clip: ClipModel, method: Segmenter) -> Segmenter:
-    """The method with its maps brought to the image's edges, as our best does."""
-
-    def make(images: Tensor, texts: Tensor, **chosen: float) -> Tensor:
-        return follow_edges(clip, images, method.make(images, texts, **chosen))
-
-    return replace(method, name=method.name + EDGES, make=make)
+    Without validation data every method keeps its defaults.
+    """
+    trials = (
+        [
+            Trial(Variant(method, method.contrast), edges)
+            for edges in BLOCKS.values()
+            for method in candidates
+        ]
+        if validation is None
+        else choose(clip, validation, candidates, templates)
+    )
+    figures = report(evaluate(clip, data, trials, templates), data.name)
+    return figures | {"validation images": validation.count if validation else 0}
 
 
 def choose(
-    clip: ClipModel,
-    validation: MaskSet,
-    methods: list[Segmenter],
-    templates: str,
-    windows: float | None = None,
-) -> list[Segmenter]:
-    """Each method with the threshold, contrast and choices that give the best mIoU + mAP."""
-    variants = [
-        replace(method, contrast=contrast, threshold=threshold)
-        for offered in methods
-        for method in offered.variants()
-        for contrast in ((method.contrast,) if _agnostic(method) else (False, True))
-        for threshold in THRESHOLDS
+    clip: ClipModel, validation: MaskSet[Sample], candidates: Sequence[Method], templates: str
+) -> list[Trial]:
+    """In each block each method's trial with the largest mIoU + mAP."""
+    tried = [
+        Trial(variant, edges, threshold)
+        for method in candidates
+        for variant in method.variants()
+        for edges in BLOCKS.values()
+        for threshold in thresholds(method.tries(_THRESHOLDS))
     ]
-    results = evaluate(clip, validation, variants, templates, windows)
-    best = {}
+    best = _best(evaluate(clip, validation, tried, templates))
+    tried = [
+        replace(trial, windows=windows, threshold=threshold)
+        for trial in best
+        for windows in (None, WINDOWS)
+        for threshold in (trial.threshold, *thresholds(_THRESHOLDS))
+    ]
+    return _best(evaluate(clip, validation, tried, templates))
+
+
+def _best(results: Iterable[Result]) -> list[Trial]:
+    """Of each block and method the best trial, in the order of the blocks."""
+    best: dict[tuple, tuple[float, Trial]] = {}
     for result in results:
-        score = summarise(result.rows)[1:].sum()
-        if score > best.get(result.segmenter.name, (-1.0,))[0]:
-            best[result.segmenter.name] = (score, result.segmenter)
-    return [best[method.name][1] for method in methods]
-
-
-def _agnostic(method: Segmenter) -> bool:
-    return method.name.removesuffix(EDGES) in CLASS_AGNOSTIC
+        score = float(summarise(result.rows)[1:].sum())
+        key = (result.trial.edges, result.trial.name)
+        if key not in best or score > best[key][0]:
+            best[key] = (score, result.trial)
+    return [trial for _, trial in sorted(best.values(), key=lambda pair: pair[1].edges)]
 
 
 def evaluate(
-    clip: ClipModel,
-    data: MaskSet,
-    methods: Iterable[Segmenter],
-    templates: str,
-    windows: float | None = None,
+    clip: ClipModel, data: MaskSet[Sample], trials: Sequence[Trial], templates: str
 ) -> list[Result]:
-    """Run every method on every image and class of a data set, in `windows` where these are given:
-    the image's shorter side is so many across."""
-    methods = list(methods)
+    """Every trial on every image and class of a data set; equal maps are made once."""
     names = list(data.class_names)
     embedded = embed_texts(clip, names, templates)
     place = {name: index for index, name in enumerate(names)}
-    scores = [[] for _ in methods]
-    seconds = np.zeros(len(methods))
-    for sample in tqdm(data, data.name, data.count, disable=None):
+    scores: list[list[list[MaskScore]]] = [[] for _ in trials]
+    seconds = np.zeros(len(trials))
+    groups: dict[tuple, list[int]] = {}  # trials that differ in edges and threshold alone
+    for index, trial in enumerate(trials):
+        groups.setdefault((trial.windows, *trial.variant.key), []).append(index)
+    for sample in tqdm(data, data.name, data.count, disable=None, leave=False):
         images = whole(clip, sample.image)
         wanted = [_row(clip, images, embedded, place, name) for name in sample.masks]
-        texts = {False: embedded[wanted], True: contrasted(embedded[wanted], embedded)}
-        made: dict[tuple[Callable, bool], Heat] = {}  # who differs in threshold alone shares a map
-        for index, method in enumerate(methods):
-            key = (method.make, method.contrast)
-            if key not in made:
-                start = time.perf_counter()
-                mine = texts[method.contrast]
-                if windows is None:
-                    maps = method.make(images, mine)[0]
-                else:
-                    maps = map_in_windows(
-                        lambda batch, method=method, mine=mine: method.make(batch, mine),
-                        clip, sample.image, windows,
-                    )  # fmt: skip
-                seconds[index] += time.perf_counter() - start
-                made[key] = _heat(maps, sample)
-            scores[index].append(_scores(made[key], method.threshold, sample))
+        texts = embedded[wanted]
+        for group in groups.values():
+            start = time.perf_counter()
+            blocks = _maps(clip, sample, images, trials[group[0]], texts, embedded)
+            seconds[group] += time.perf_counter() - start
+            for edges, maps in blocks.items():
+                block = [index for index in group if trials[index].edges == edges]
+                limits = [trials[index].threshold for index in block]
+                for index, of_image in zip(block, _scores(maps, limits, sample), strict=True):
+                    scores[index].append(of_image)
     return [
-        Result(method, by_image(mine), float(spent) / data.count)
-        for method, mine, spent in zip(methods, scores, seconds, strict=True)
+        Result(trial, by_image(images), float(spent) / data.count)
+        for trial, images, spent in zip(trials, scores, seconds, strict=True)
     ]
 
 
-Heat = tuple[Tensor, list[float | None]]
+def _maps(
+    clip: ClipModel, sample: Sample, images: Tensor, trial: Trial, texts: Tensor, others: Tensor
+) -> dict[bool, Tensor]:
+    """Maps of one image without and with edges, whichever the trial has itself."""
+
+    def both(batch: Tensor) -> Tensor:
+        plain = trial.variant.maps(batch, texts, others)
+        edges = follow_edges(clip, batch, plain)
+        return torch.cat([upsample(plain, edges.shape[-2:]), edges], 1)
+
+    if trial.windows is None:
+        maps = both(images)[0]
+    else:
+        maps = map_in_windows(both, clip, sample.image, trial.windows)
+    return dict(zip(BLOCKS.values(), maps.chunk(2), strict=True))
 
 
-def _heat(maps: Tensor, sample: Sample) -> Heat:
-    """Maps at the image's size in 0..1, and their average precisions, not yet known."""
+def _scores(maps: Tensor, limits: Sequence[float | None], sample: Sample) -> list[list[MaskScore]]:
+    """By threshold, the scores of each class of the image."""
+    if not limits:
+        return []
     size = next(iter(sample.masks.values())).shape
-    return min_max(upsample(maps.cpu(), size)), [None] * len(maps)
-
-
-def _scores(heat: Heat, threshold: float | None, sample: Sample) -> list[MaskScore]:
-    values, precisions = heat
-    masks = binary_masks(values, threshold).numpy()
-    found = []
-    for index, truth in enumerate(sample.masks.values()):
-        found.append(
-            score_mask(values[index].numpy(), masks[index], truth, sample.valid, precisions[index])
-        )
-        precisions[index] = found[-1].precision
-    return found
+    heat = min_max(upsample(maps.cpu(), size)).numpy()
+    by_class = [
+        score_mask(mine, truth, limits, sample.valid)
+        for mine, truth in zip(heat, sample.masks.values(), strict=True)
+    ]
+    return [list(scores) for scores in zip(*by_class, strict=True)]
 
 
 def _row(clip: ClipModel, images: Tensor, embedded: Tensor, place: dict, name: str | None) -> int:
@@ -206,60 +229,68 @@ def _row(clip: ClipModel, images: Tensor, embedded: Tensor, place: dict, name: s
     return place[name]
 
 
-def report(results: list[Result], data: str) -> dict:
-    """Figures of all methods with 95 % intervals, and paired differences from our best."""
+def report(results: Sequence[Result], data: str) -> dict:
+    """Figures by block and method with 95 % intervals, and how far each is behind the claimants."""
     weights = resamples(len(results[0].rows), _SAMPLES)
-    samples = {r.segmenter.name: bootstrap(r.rows, weights) for r in results}
-    figures = {"data": data, "images": len(results[0].rows), "metrics": METRICS, "methods": {}}
-    for result in results:
-        name = result.segmenter.name
-        low, high = interval(samples[name])
-        entry = {
-            "values": summarise(result.rows).round(2).tolist(),
-            "low": low.round(2).tolist(),
-            "high": high.round(2).tolist(),
-            "seconds": round(result.seconds, 4),
-            "threshold": "mean" if result.segmenter.threshold is None else
-            result.segmenter.threshold,
-            "contrast": result.segmenter.contrast,
-            **result.segmenter.chosen,
-        }  # fmt: skip
-        if BEST in samples and name != BEST:
-            behind = samples[BEST] - samples[name]
-            low, high = interval(behind)
-            entry["behind best"] = {"low": low.round(2).tolist(), "high": high.round(2).tolist()}
-        figures["methods"][name] = entry
+    figures = {"data": data, "images": len(results[0].rows), "metrics": METRICS, "blocks": {}}
+    for block, edges in BLOCKS.items():
+        mine = [result for result in results if result.trial.edges == edges]
+        samples = {result.trial.name: bootstrap(result.rows, weights) for result in mine}
+        entries = {}
+        for result in mine:
+            name = result.trial.name
+            low, high = interval(samples[name])
+            entries[name] = {
+                "values": summarise(result.rows).round(2).tolist(),
+                "low": low.round(2).tolist(),
+                "high": high.round(2).tolist(),
+                "seconds": round(result.seconds, 4),
+                **result.trial.figures(),
+            }
+            entries[name]["behind"] = {
+                claimant: dict(
+                    zip(
+                        ("low", "high"),
+                        interval(samples[claimant] - samples[name]).round(2).tolist(),
+                        strict=True,
+                    )
+                )
+                for claimant in CLAIMANTS
+                if claimant in samples and claimant != name
+            }
+        figures["blocks"][block] = entries
     return figures
 
 
 def in_words(figures: dict) -> str:
-    """The figures in Markdown; the interval is the larger side of the 95 % interval."""
-    tables = [_table(figures, "one look")]
-    for scale, mine in figures.get("windows", {}).items():
-        tables.append(_table(mine, f"windows, {scale} across"))
-    return "\n\n".join(tables)
+    """The figures in Markdown, a table a block."""
+    head = (
+        f"{figures['data']}: {figures['images']} images, settings chosen on "
+        f"{figures['validation images']}; per cent with 95 % bootstrap intervals"
+    )
+    return "\n\n".join([head, *(_table(*block) for block in figures["blocks"].items())])
 
 
-def _table(figures: dict, look: str) -> str:
+def _table(block: str, entries: dict) -> str:
     lines = [
-        f"{figures['data']}, {look}: {figures['images']} images, in percent, ± 95 % bootstrap "
-        "interval",
-        "",
-        "| method | pixel accuracy | mIoU | mAP | best leads by (mIoU, mAP) | s / image |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"| {block} | pixel accuracy | mIoU | mAP | ours ahead (mIoU) | chosen | s / image |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, entry in figures["methods"].items():
+    for name, entry in sorted(entries.items(), key=lambda item: -item[1]["values"][1]):
         cells = [
-            f"{v:.1f} ± {max(v - low, high - v):.1f}"
-            for v, low, high in zip(entry["values"], entry["low"], entry["high"], strict=True)
+            f"{value:.1f} ({low:.1f} to {high:.1f})"
+            for value, low, high in zip(entry["values"], entry["low"], entry["high"], strict=True)
         ]
-        behind = entry.get("behind best")
-        lead = "" if behind is None else ", ".join(
-            f"{behind['low'][i]:.1f} to {behind['high'][i]:.1f}" for i in (1, 2)
-        )  # fmt: skip
-        note = {BEST: " (ours)", PAPER: " (2406.04341)"}.get(name, "")
-        settings = f"threshold {entry['threshold']}{', contrast' if entry['contrast'] else ''}"
+        ahead = entry["behind"].get(OURS)
+        lead = "" if ahead is None else f"{ahead['low'][1]:.1f} to {ahead['high'][1]:.1f}"
+        known = {"values", "low", "high", "seconds", "behind"}
+        chosen = ", ".join(
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in entry.items()
+            if key not in known and value not in (None, False)
+        )
+        note = {OURS: " (ours)", VOTES: " (2406.04341)", PAIRS: " (2509.19943)"}.get(name, "")
         lines.append(
-            f"| {name}{note}, {settings} | {' | '.join(cells)} | {lead} | {entry['seconds']:.4f} |"
+            f"| {name}{note} | {' | '.join(cells)} | {lead} | {chosen} | {entry['seconds']:.4f} |"
         )
     return "\n".join(lines)

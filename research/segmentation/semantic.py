@@ -1,10 +1,9 @@
-"""`python -m research segmentation semantic`: mean IoU over classes, ours against the baselines.
+"""`python -m research segmentation semantic`: a class or the background for every pixel.
 
 Every method gives each position the class with the highest score, or the background where all
-scores stay below a bound. The bound, the scale of the image, whether texts are held against the
-mean of all class texts, and for the neuron-head pairs their number, are chosen on scenes of the
-validation style, for every method alike; so is, for ours, how much a patch's size counts and how
-sharp the fit is. "+ edges" are other methods with our edge refinement.
+scores stay below a bound. All methods are compared twice: as they are, and with the same edge
+refinement (`follow_edges`). Each has 168 tries on validation images (`methods.tries`): its own
+settings, the class alone or held against all names, the scale of the image, and the bound.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.larger_images import enlarge
 from clipneurons.models.preprocess import whole
+from clipneurons.segmentation.edges import follow_edges
 from clipneurons.segmentation.masks import upsample
-from clipneurons.segmentation.methods import BEST, CLASS_AGNOSTIC, PAIRS, PATCH_ATTRIBUTION
-from clipneurons.segmentation.metrics import resamples
-from clipneurons.segmentation.segmenters import Segmenter, contrasted, segmenters
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
 from export.data.open_source import PHOTOGRAPHS
 from export.data.packed_sources import shipped_photographs
 from research.segmentation.mask_datasets import COMPOSED, STYLES, MaskSet, collages_of, scenes_of
-from research.segmentation.objects import pick, refined
+from research.segmentation.methods import BLOCKS, OURS, Method, Variant, methods, pick
+from research.segmentation.metrics import resamples
 
 IGNORED = 255
 BACKGROUND = -1
-QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SCALES = (1.0, 1.5)
 BASELINE = "MaskCLIP"
+# Bounds of a method with six settings of its own.
+_BOUNDS = 7
 # Every so many pixels count when bounds are chosen.
 SPARSE = 7
 
@@ -147,17 +146,15 @@ def mean_iou(
 
 @dataclass(frozen=True)
 class Setting:
-    """What is chosen on the validation data; ``method`` has its own choices set."""
+    """What is chosen on the validation data."""
 
+    variant: Variant
     scale: float
-    contrast: bool
-    method: Segmenter
     bound: float = 0.0
 
     def figures(self) -> dict:
-        """What was chosen, for `metrics.json`."""
-        shared = {"scale": self.scale, "contrast": self.contrast, "bound": self.bound}
-        return shared | dict(self.method.chosen)
+        """What was chosen, for a report."""
+        return {"scale": self.scale, "bound": self.bound, **self.variant.figures()}
 
 
 @dataclass(frozen=True)
@@ -168,6 +165,12 @@ class Guess:
     label: Tensor
     truth: np.ndarray
 
+    @classmethod
+    def of(cls, maps: Float[Tensor, "class row column"], truth: np.ndarray) -> Guess:
+        """The guess that maps make."""
+        score, label = upsample(maps, truth.shape).max(0)
+        return cls(score, label.short(), truth)
+
     def counts(self, bound: float, classes: int) -> np.ndarray:
         """Confusion with the background where the score is not above the bound."""
         predicted = torch.where(self.score > bound, self.label, BACKGROUND)
@@ -175,45 +178,55 @@ class Guess:
 
 
 class ScaledMethods:
-    """The methods at every scale; scores of a data set under a setting."""
+    """The methods that read the text, at every scale; scores of a data set under settings."""
 
     def __init__(self, clip: ClipModel, bundle: Bundle | None, names: str | None, templates: str):
         self.templates = templates
         self.clips = {scale: enlarge(clip, scale) for scale in SCALES}
-        self.methods = {
-            scale: _methods(larger, bundle, names) for scale, larger in self.clips.items()
-        }
+        self.methods: dict[float, dict[str, Method]] = {}
+        for scale, larger in self.clips.items():
+            known = methods(larger, bundle.directions if bundle else None)
+            known = {name: method for name, method in known.items() if method.reads_text}
+            self.methods[scale] = {method.name: method for method in pick(larger, known, names)}
         self.names = tuple(self.methods[SCALES[0]])
 
-    def settings(self, name: str) -> list[Setting]:
-        """All there is to choose from, but for the bound."""
-        return [
-            Setting(scale, contrast, method)
-            for scale in SCALES
-            for contrast in (False, True)
-            for method in self.methods[scale][name].variants()
-        ]
-
-    def guesses(self, setting: Setting, data: MaskSet[Labelled]) -> Iterator[Guess]:
-        """What a method makes of every image."""
-        clip, method = self.clips[setting.scale], setting.method
-        texts = embed_texts(clip, data.class_names, self.templates)
-        texts = contrasted(texts, texts) if setting.contrast else texts
-        shown = f"{method.name}, {data.name}"
+    def guesses(
+        self, settings: Sequence[Setting], edges: Sequence[bool], data: MaskSet[Labelled]
+    ) -> Iterator[list[list[Guess]]]:
+        """Of every image, what each setting makes of it, without and with edges as asked."""
+        texts = embed_texts(self.clips[SCALES[0]], data.class_names, self.templates)
+        shown = f"{settings[0].variant.method.name}, {data.name}"
         for image, truth in tqdm(data, shown, data.count, leave=False, disable=None):
-            scores = method.make(whole(clip, image), texts)[0].float().cpu()
-            yield Guess(*upsample(scores, truth.shape).max(0), truth)
+            images = {scale: whole(clip, image) for scale, clip in self.clips.items()}
+            guesses = []
+            for setting in settings:
+                clip, batch = self.clips[setting.scale], images[setting.scale]
+                plain = setting.variant.maps(batch, texts, texts)
+                maps = [follow_edges(clip, batch, plain) if refined else plain for refined in edges]
+                guesses.append([Guess.of(one[0].float().cpu(), truth) for one in maps])
+            yield guesses
 
-    def choose(self, name: str, data: MaskSet[Labelled]) -> tuple[float, Setting]:
-        """The setting with the largest mean IoU, and that."""
-        found = []
-        for setting in self.settings(name):
-            guesses = list(self.guesses(setting, data))
-            scores = torch.cat([guess.score.flatten()[::SPARSE] for guess in guesses])
-            for bound in np.quantile(scores.numpy(), QUANTILES).tolist():
-                counts = sum(guess.counts(bound, len(data.class_names)) for guess in guesses)
-                found.append((float(mean_iou(counts)), replace(setting, bound=bound)))
-        return max(found, key=lambda one: one[0])
+    def choose(self, name: str, data: MaskSet[Labelled]) -> dict[str, tuple[float, Setting]]:
+        """By block the setting with the largest mean IoU, and that."""
+        bounds = self.methods[SCALES[0]][name].tries(_BOUNDS)
+        settings = [
+            Setting(variant, scale)
+            for scale in SCALES
+            for variant in self.methods[scale][name].variants()
+        ]
+        by_image = list(self.guesses(settings, tuple(BLOCKS.values()), data))
+        best: dict[str, tuple[float, Setting]] = {}
+        for number, setting in enumerate(settings):
+            for place, block in enumerate(BLOCKS):
+                guesses = [image[number][place] for image in by_image]
+                scores = torch.cat([guess.score.flatten()[::SPARSE] for guess in guesses])
+                shares = np.linspace(0.3, 0.9, bounds)
+                for bound in np.quantile(scores.numpy(), shares).tolist():
+                    counts = sum(guess.counts(bound, len(data.class_names)) for guess in guesses)
+                    reached = float(mean_iou(counts))
+                    if block not in best or reached > best[block][0]:
+                        best[block] = (reached, replace(setting, bound=bound))
+        return best
 
 
 def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
@@ -228,24 +241,10 @@ def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     else:
         data = folder(Path(args.dataset), args.images)
     templates = args.templates or "photo"
-    return {
-        "data": data.name,
-        "images": data.count,
-        "classes": len(data.class_names),
-        "methods": measure_on(clip, validation, data, bundle, args.methods, templates),
-    }
+    return compare(clip, validation, data, bundle, args.methods, templates)
 
 
-def in_words(figures: dict) -> str:
-    """The data and the table."""
-    images, classes = figures["images"], figures["classes"]
-    return (
-        f"{figures['data']}: {images} images, {classes} classes, in percent\n\n"
-        f"{table(figures['methods'])}"
-    )
-
-
-def measure_on(
+def compare(
     clip: ClipModel,
     validation: MaskSet[Labelled],
     data: MaskSet[Labelled],
@@ -253,64 +252,69 @@ def measure_on(
     names: str | None = None,
     templates: str = "photo",
 ) -> dict:
-    """For every method: what was chosen on the validation data, and the mean IoU on the data.
+    """Both blocks: what was chosen on the validation data, and the mean IoU on the data.
 
     With 95 % bootstrap intervals over images, of the ratio to MaskCLIP's mean IoU too.
     """
-    methods = ScaledMethods(clip, bundle, names, templates)
+    scaled = ScaledMethods(clip, bundle, names, templates)
     weights = resamples(data.count)
-    result, samples = {}, {}
-    for name in methods.names:
-        chosen_at, setting = methods.choose(name, validation)
-        counts = np.stack(
-            [g.counts(setting.bound, len(data.class_names)) for g in methods.guesses(setting, data)]
-        )
-        samples[name] = mean_iou(np.tensordot(weights, counts, 1), counts.sum((0, 2)) > 0)
-        result[name] = {
-            "mIoU": round(float(mean_iou(counts.sum(0))), 2),
-            "interval": _interval(samples[name]),
-            "validation mIoU": round(chosen_at, 2),
-            **setting.figures(),
-        }
-    for name in result:
-        if BASELINE in samples and name != BASELINE:
-            ratio = result[name]["mIoU"] / result[BASELINE]["mIoU"]
-            result[name][f"times {BASELINE}"] = round(ratio, 3)
-            result[name]["ratio interval"] = _interval(samples[name] / samples[BASELINE])
-    return result
+    blocks: dict[str, dict] = {block: {} for block in BLOCKS}
+    samples: dict[str, dict] = {block: {} for block in BLOCKS}
+    for name in scaled.names:
+        for block, (reached, setting) in scaled.choose(name, validation).items():
+            guesses = scaled.guesses([setting], [BLOCKS[block]], data)
+            counts = np.stack(
+                [image[0][0].counts(setting.bound, len(data.class_names)) for image in guesses]
+            )
+            samples[block][name] = mean_iou(
+                np.tensordot(weights, counts, 1), counts.sum((0, 2)) > 0
+            )
+            blocks[block][name] = {
+                "mIoU": round(float(mean_iou(counts.sum(0))), 2),
+                "interval": _interval(samples[block][name]),
+                "validation mIoU": round(reached, 2),
+                **setting.figures(),
+            }
+    for block, entries in blocks.items():
+        for name, entry in entries.items():
+            if name != BASELINE and BASELINE in entries:
+                entry[f"times {BASELINE}"] = {
+                    "value": round(entry["mIoU"] / entries[BASELINE]["mIoU"], 3),
+                    "interval": _interval(samples[block][name] / samples[block][BASELINE]),
+                }
+    return {
+        "data": data.name,
+        "images": data.count,
+        "validation images": validation.count,
+        "classes": len(data.class_names),
+        "blocks": blocks,
+    }
 
 
-def table(figures: dict) -> str:
-    """The figures in Markdown."""
+def in_words(figures: dict) -> str:
+    """The figures in Markdown, a table a block."""
+    head = (
+        f"{figures['data']}: {figures['images']} images, {figures['classes']} classes, settings "
+        f"chosen on {figures['validation images']}; per cent"
+    )
+    return "\n\n".join([head, *(_table(*block) for block in figures["blocks"].items())])
+
+
+def _table(block: str, entries: dict) -> str:
     lines = [
-        f"| method | mIoU (95 % interval) | times {BASELINE} | scale | contrast |",
+        f"| {block} | mIoU (95 % interval) | times {BASELINE} | scale | contrast |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name, entry in figures.items():
+    for name, entry in sorted(entries.items(), key=lambda item: -item[1]["mIoU"]):
         low, high = entry["interval"]
         ratio = ""
-        if "ratio interval" in entry:
-            ratio = "{:.2f} ({:.2f} to {:.2f})".format(
-                entry[f"times {BASELINE}"], *entry["ratio interval"]
-            )
+        if times := entry.get(f"times {BASELINE}"):
+            ratio = "{:.2f} ({:.2f} to {:.2f})".format(times["value"], *times["interval"])
         lines.append(
-            f"| {name}{' (ours)' if name == BEST else ''} | {entry['mIoU']:.1f} ({low:.1f} to "
+            f"| {name}{' (ours)' if name == OURS else ''} | {entry['mIoU']:.1f} ({low:.1f} to "
             f"{high:.1f}) | {ratio} | {entry['scale']:g} | {'yes' if entry['contrast'] else 'no'} |"
         )
     return "\n".join(lines)
-
-
-def _methods(clip: ClipModel, bundle: Bundle | None, names: str | None) -> dict[str, Segmenter]:
-    """Those that read the text, each also with our edge refinement."""
-    known = segmenters(clip, bundle.directions if bundle else None)
-    known = {name: method for name, method in known.items() if name not in CLASS_AGNOSTIC}
-    chosen = pick(clip, known, names)
-    chosen += [
-        refined(clip, method)
-        for method in chosen
-        if method.name not in (BEST, PATCH_ATTRIBUTION, PAIRS)
-    ]
-    return {method.name: method for method in chosen}
 
 
 def _interval(samples: np.ndarray) -> list[float]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from clipneurons.segmentation.methods import BEST, PAIRS
 from research.papers import published
 from research.papers.charts import Bar, bar_chart
 from research.papers.context import EvaluationContext
 from research.papers.types import Claim, Experiment, Figure, Section, Table
+from research.segmentation.methods import OURS, PAIRS
 
-METHODS = (PAIRS, BEST, "MaskCLIP", "attention", "GradCAM")
+METHODS = (OURS, PAIRS, "MaskCLIP", "attention", "GradCAM")
 _CLASSES = 20
 
 
@@ -27,66 +27,65 @@ def measure(context: EvaluationContext) -> dict:
         data = evaluation.scenes(names, options.masked_images, "heldout", size, 0)
     else:
         data = evaluation.folder(Path(options.semantic), options.masked_images)
-    figures = evaluation.measure_on(clip, validation, data, context.bundle, ",".join(METHODS))
-    return {
-        "data": data.name,
-        "images": data.count,
-        "classes": len(data.class_names),
-        "methods": figures,
-    }
+    return evaluation.compare(clip, validation, data, context.bundle, ",".join(METHODS))
 
 
 def report(result: Mapping) -> Section:
-    """Bars and the table, with the paper's two values beside ours."""
-    methods = result["methods"]
-    order = sorted(methods, key=lambda name: -methods[name]["mIoU"])
-    bars = [
-        Bar(
-            name,
-            methods[name]["mIoU"],
-            methods[name]["interval"],
-            0 if name in (BEST, PAIRS) else 1,
-        )
-        for name in order
-    ]
-    rows = [
-        [
-            name + {BEST: " (ours)", PAIRS: " (the paper's)"}.get(name, ""),
-            _spread(methods[name]["mIoU"], methods[name]["interval"]),
-            _spread(methods[name]["times MaskCLIP"], methods[name]["ratio interval"], 2)
-            if "ratio interval" in methods[name]
-            else "",
-            f"{methods[name]['scale']:g}",
-            str(published.RESNET_SEGMENTATION.get(name, "")),
-        ]
-        for name in order
-    ]
-    theirs = methods["MaskCLIP"]
+    """For both blocks bars and the table, with the paper's two values beside ours."""
+    parts, claims = [], []
+    for block, entries in result["blocks"].items():
+        parts += _block(block, entries, result)
+        theirs = entries["MaskCLIP"]
+        claims += [
+            Claim(
+                f"{words} better than MaskCLIP, {block}.",
+                _holds(entries[name]["times MaskCLIP"]["interval"]),
+                f"mIoU {_spread(entries[name]['mIoU'], entries[name]['interval'])} against "
+                f"{_spread(theirs['mIoU'], theirs['interval'])}.",
+            )
+            for name, words in (
+                (PAIRS, "The most aligned pairs segment"), (OURS, "Our patch attribution segments")
+            )
+        ]  # fmt: skip
     return Section(
         title="Semantic segmentation with neuron-head pairs",
         source="2509.19943, Section 4",
-        text=f"Each position gets the best of {result['classes']} classes, or the background. The "
-        "scale of the image, the number of pairs, the contrast of texts and the bound of the "
-        "background are chosen on scenes in a style of their own, for every method alike.",
-        parts=[
-            Figure(bar_chart(bars, "mean IoU over classes, %"), "Mean IoU by method."),
-            Table(
-                f"{result['data']}, {result['images']} images, per cent with 95 % intervals; "
-                "theirs: PASCAL Context, RN50x16.",
-                ["method", "mIoU", "times MaskCLIP", "scale", "theirs"],
-                rows,
-            ),
-        ],
-        claims=[
-            Claim(
-                f"{words} segment better than MaskCLIP.",
-                _holds(methods[name]["ratio interval"]),
-                f"mIoU {_spread(methods[name]['mIoU'], methods[name]['interval'])} against "
-                f"{_spread(theirs['mIoU'], theirs['interval'])}.",
-            )
-            for name, words in ((PAIRS, "The most aligned pairs"), (BEST, f"Our {BEST}"))
-        ],
+        text=f"Each position gets the best of {result['classes']} classes, or the background. All "
+        "methods are compared without and with the same edge refinement. Each has the same number "
+        f"of tries on {result['validation images']} validation scenes in a style of their own.",
+        parts=parts,
+        claims=claims,
     )
+
+
+def _block(block: str, entries: Mapping, result: Mapping) -> list:
+    order = sorted(entries, key=lambda name: -entries[name]["mIoU"])
+    bars = [
+        Bar(name, entries[name]["mIoU"], entries[name]["interval"], int(name not in (OURS, PAIRS)))
+        for name in order
+    ]
+    rows = []
+    for name in order:
+        entry = entries[name]
+        times = entry.get("times MaskCLIP")
+        rows.append(
+            [
+                name + {OURS: " (ours)", PAIRS: " (the paper's)"}.get(name, ""),
+                _spread(entry["mIoU"], entry["interval"]),
+                _spread(times["value"], times["interval"], 2) if times else "",
+                f"{entry['scale']:g}",
+                str(published.RESNET_SEGMENTATION.get(name, "")),
+            ]
+        )
+    return [
+        Figure(bar_chart(bars, "mean IoU over classes, %"), f"Mean IoU by method, {block}."),
+        Table(
+            f"{block.capitalize()}: {result['data']}, {result['images']} images, per cent with "
+            "95 % intervals; theirs: PASCAL Context, RN50x16.",
+            ["method", "mIoU", "times MaskCLIP", "scale", "theirs"],
+            rows,
+        ),
+    ]
 
 
 def _holds(ratio: list[float]) -> bool | None:

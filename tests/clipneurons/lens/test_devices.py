@@ -14,11 +14,11 @@ from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.make import make_lens
 from clipneurons.lens.second_order import SecondOrderLens
-from clipneurons.segmentation.segmenters import segmenters
 from clipneurons.shift.profile import Profiler
 from clipneurons.statistics.effect_statistics import EffectStatistics
 from clipneurons.statistics.streaming.running_mean import RunningMean
 from research.concepts.textspan import TextSpanReader
+from research.segmentation.methods import methods
 from tests.helpers import models
 from tests.helpers.models import images
 from tests.helpers.tiny import tiny_bundle
@@ -85,9 +85,9 @@ def test_every_way_to_segment(make):
             for layer, mine in make_lens(clip, layers).directions.items()
         }
         texts = torch.zeros(2, clip.embed_dim, device="cuda")
-        for name, method in segmenters(clip, directions).items():
+        for name, method in methods(clip, directions).items():
             if name not in NEED_GRADIENTS:
-                assert method.make(images(2, clip), texts).device.type == "cuda", name
+                assert method.maps(images(2, clip), texts).device.type == "cuda", name
 
 
 @clips

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipneurons.segmentation.guided_filter import box_mean, guided_filter
+from clipneurons.segmentation.edges import guided_upsample
 from clipneurons.segmentation.masks import (
     binary_masks,
     coco_annotations,
@@ -82,49 +82,10 @@ def test_coco_annotations():
     assert torch.equal(from_rle(first["segmentation"]), masks[0])
 
 
-def test_box_mean_against_a_loop():
-    values = noise(1, 2, 5, 6)
-    found = box_mean(values, 2)
-    for row in range(5):
-        for column in range(6):
-            window = values[:, :, max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3]
-            torch.testing.assert_close(found[:, :, row, column], window.mean((2, 3)))
-
-
-def test_guided_filter_against_least_squares():
-    guide, maps, radius, epsilon = noise(1, 3, 7, 8), noise(1, 2, 7, 8, seed=1), 2, 0.01
-    fits = {}
-    for row in range(7):
-        for column in range(8):
-            window = slice(max(row - 2, 0), row + 3), slice(max(column - 2, 0), column + 3)
-            colours = guide[0][:, window[0], window[1]].flatten(1).T.double()
-            values = maps[0][:, window[0], window[1]].flatten(1).T.double()
-            centred = colours - colours.mean(0)
-            ridge = centred.T @ centred / len(colours) + epsilon * torch.eye(3)
-            slope = torch.linalg.solve(ridge, centred.T @ (values - values.mean(0)) / len(colours))
-            fits[row, column] = slope, values.mean(0) - colours.mean(0) @ slope
-    found = guided_filter(guide, maps, radius, epsilon)
-    for row, column in [(0, 0), (3, 4), (6, 7), (2, 7)]:
-        near = [
-            fits[r, c]
-            for r in range(max(row - 2, 0), min(row + 3, 7))
-            for c in range(max(column - 2, 0), min(column + 3, 8))
-        ]
-        slope = sum(f[0] for f in near) / len(near)
-        offset = sum(f[1] for f in near) / len(near)
-        expected = guide[0, :, row, column].double() @ slope + offset
-        torch.testing.assert_close(
-            found[0, :, row, column].double(), expected, rtol=1e-3, atol=1e-4
-        )
-
-
-def test_guided_filter_follows_the_edge():
+def test_edges_are_followed():
     guide = torch.zeros(1, 3, 16, 16)
     guide[..., 6:] = 1
-    coarse = upsample((torch.arange(4) >= 2).float().expand(1, 1, 4, 4), (16, 16))
-    sharp = guided_filter(guide, coarse, radius=4, epsilon=1e-4)[0, 0, 8]
-    assert sharp[6] - sharp[5] > 2 * (coarse[0, 0, 8, 6] - coarse[0, 0, 8, 5])
-    tiny = noise(1, 3, 1, 9)
-    assert torch.equal(guided_filter(tiny, tiny[:, :2]), tiny[:, :2])
-    with pytest.raises(ValueError, match="radius"):
-        guided_filter(guide, coarse, radius=0)
+    maps = (torch.arange(4) >= 2).float().expand(1, 1, 4, 4)
+    coarse = upsample(maps, (16, 16))[0, 0, 8]
+    sharp = guided_upsample(guide, maps, cells=4, epsilon=1e-4)[0, 0, 8]
+    assert sharp[6] - sharp[5] > 2 * (coarse[6] - coarse[5])

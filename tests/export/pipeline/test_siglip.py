@@ -17,12 +17,11 @@ from clipneurons.dictionary.dictionary import Dictionary
 from clipneurons.lens.contributions import SpatialContributions
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
-from clipneurons.segmentation.baselines.gradcam import gradcam
-from clipneurons.segmentation.methods import method_names
-from clipneurons.segmentation.segmenters import segment, segmenters
+from clipneurons.segmentation.segment import segment
 from export.__main__ import main
 from export.common.errors import UserError
-from research.segmentation.objects import pick
+from research.segmentation.baselines.registry import BASELINES
+from research.segmentation.methods import methods, pick
 from tabs.server.session import BundleSession
 from tests.clipneurons.models.test_transformers_clip import saved
 from tests.helpers.hub_standin import TOKEN, serve
@@ -91,23 +90,24 @@ def test_what_reads_a_bundle_reads_it(place):
 
 def test_it_is_segmented_by_the_methods_that_make_sense(place):
     bundle, clip = load_bundle(place / "bundle"), load_clip(place / "model", device="cpu")
-    found = segmenters(clip, bundle.directions)
-    assert sorted(found) == sorted(method_names("vit", "probe"))
-    assert "GradCAM" not in found
+    known = methods(clip, bundle.directions)
+    assert {name for name, one in BASELINES.items() if one.class_token}.isdisjoint(known)
     picture = Image.open(place / "pictures" / "03.png")
-    for name, method in found.items():
-        result = segment(clip, picture, ["cat", "dog"], method, templates="none", others=["photo"])
-        assert result.heat.shape == (2, 32, 32), name
-        assert result.scores.isfinite().all(), name
-        assert torch.std(result.scores) > 0, name
+    for maps in (None, *(method.maps for method in known.values())):
+        result = segment(
+            clip, picture, ["cat", "dog"], maps=maps, templates="none", others=["photo"]
+        )
+        assert result.heat.shape == (2, 32, 32)
+        assert result.scores.isfinite().all()
+        assert torch.std(result.scores) > 0
 
 
 def test_a_method_that_cannot_read_it_says_why(place):
     clip = load_clip(place / "model", device="cpu")
     with pytest.raises(UserError, match="class token's attention, this model reads none"):
-        pick(clip, segmenters(clip), "LRP")
+        pick(clip, methods(clip), "LRP")
     with pytest.raises(ValueError, match=r"GradCAM follows .* choose another method"):
-        gradcam(clip, images(1, clip), torch.eye(24)[:1])
+        BASELINES["GradCAM"].maps(clip)
 
 
 # huggingface_hub's own way of sending LFS objects.

@@ -68,13 +68,14 @@ def test_figures_stand_beside_their_rivals():
                          "mark:0.2 200": 0.75, "mark:0.05 1000": 0.2}.items()}}},
         results={
             "mending": {"rows": [{"conditions": conditions}]},
-            "segmentation": {"metrics": ["pixel accuracy", "mIoU"], "methods": {
-                "patch attribution + guided filter": {
-                    "values": [90, 66.3], "low": [89, 64.2], "high": [91, 68.4]},
-                "second-order votes": {"values": [99, 46.8]},
-                "signed votes": {"values": [99, 65]},
-                "TextSpan": {"values": [1, 63.7]}, "LRP": {"values": [99, 38.5]},
-            }},
+            "segmentation": {"metrics": ["pixel accuracy", "mIoU"], "blocks": {
+                block: {
+                    "patch attribution": {
+                        "values": [90, 66.3], "low": [89, 64.2], "high": [91, 68.4]},
+                    "second-order votes": {"values": [99, 46.8]},
+                    "second-order attribution": {"values": [99, 65]},
+                    "TextSpan": {"values": [1, 63.7]}, "LRP": {"values": [99, 38.5]},
+                } for block in ("without edges", "with edges")}},
         },
         verdicts=Counter({"holds": 3, "not decided": 2}),
     )  # fmt: skip

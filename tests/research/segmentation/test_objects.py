@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle
+from clipneurons.models.preprocess import whole
+from clipneurons.segmentation.edges import follow_edges
 from clipneurons.segmentation.masks import min_max, rle, upsample
-from clipneurons.segmentation.methods import BEST, PAIRS, PAPER, method_names
-from clipneurons.segmentation.metrics import score_mask, summarise
-from clipneurons.segmentation.segmenters import Segmenter, segmenters
 from clipneurons.segmentation.sliding_window import map_in_windows
 from clipneurons.synthetic.collages import Collages
 from clipneurons.text.embedding import embed_texts
@@ -25,6 +24,19 @@ from research.segmentation.mask_datasets import (
     SegmentationDataError,
     open_mask_set,
 )
+from research.segmentation.methods import (
+    BLOCKS,
+    OURS,
+    PAIRS,
+    VOTES,
+    WITH,
+    WITHOUT,
+    Method,
+    Variant,
+    methods,
+)
+from research.segmentation.metrics import score_mask, summarise
+from research.segmentation.objects import Trial
 from tests.helpers.models import tiny_vit
 from tests.helpers.tiny import tiny_bundle_folder
 
@@ -171,15 +183,18 @@ def step(clip, sign):
 
 def test_figures_by_hand(clip):
     data = masks_of_one()
-    methods = [Segmenter("right", step(clip, 1)), Segmenter("left", step(clip, -1))]
-    right, left = evaluation.evaluate(clip, data, methods, "none")
+    trials = [
+        Trial(Variant(Method(name, step(clip, sign))), threshold=None)
+        for name, sign in (("right", 1), ("left", -1))
+    ]
+    right, left = evaluation.evaluate(clip, data, trials, "none")
     heat = np.asarray(
         torch.nn.functional.interpolate(
             torch.linspace(0, 1, 4).expand(1, 1, 4, 4), (16, 16), mode="bilinear"
         )[0, 0]
     )
     sample = data.load(0)
-    scores = [score_mask(heat, heat > heat.mean(), sample.masks[n]) for n in ("cat", "dog")]
+    scores = [score_mask(heat, sample.masks[name])[0] for name in ("cat", "dog")]
     expected = summarise(np.array([np.sum([s.row() for s in scores], 0)] * 4))
     np.testing.assert_allclose(summarise(right.rows), expected, rtol=5e-3)
     np.testing.assert_allclose(expected[:2], [50, 100 / 3], rtol=1e-6)
@@ -187,20 +202,34 @@ def test_figures_by_hand(clip):
     assert right.rows.shape == (4, 8)
 
 
-def test_in_windows_maps_are_those_of_the_windows_of_the_enlarged_image(clip):
+@pytest.mark.parametrize("edges", [False, True])
+@pytest.mark.parametrize("windows", [None, 1.5])
+def test_maps_are_those_of_the_image_or_of_its_windows_in_either_block(clip, windows, edges):
     data = masks_of_one(1)
-    method = segmenters(clip)["MaskCLIP"]
-    (found,) = evaluation.evaluate(clip, data, [method], "none", windows=1.5)
-    (once,) = evaluation.evaluate(clip, data, [method], "none")
+    method = methods(clip)["MaskCLIP"]
+    trial = Trial(Variant(method), edges, None, windows)
+    (result,) = evaluation.evaluate(clip, data, [trial], "none")
     texts, sample = embed_texts(clip, ["cat", "dog"], "none"), data.load(0)
-    made = map_in_windows(lambda batch: method.make(batch, texts), clip, sample.image, 1.5)
-    heat = min_max(upsample(made, (16, 16))).numpy()
+
+    def make(batch):
+        maps = method.maps(batch, texts)
+        return follow_edges(clip, batch, maps) if edges else maps
+
+    image = whole(clip, sample.image)
+    maps = make(image)[0] if windows is None else map_in_windows(make, clip, sample.image, windows)
+    heat = min_max(upsample(maps, (16, 16))).numpy()
     scores = [
-        score_mask(mine, mine > mine.mean(), sample.masks[name])
+        score_mask(mine, sample.masks[name])[0]
         for mine, name in zip(heat, ("cat", "dog"), strict=True)
     ]
-    np.testing.assert_allclose(found.rows[0], np.sum([s.row() for s in scores], 0), rtol=5e-3)
-    assert (found.rows != once.rows).any()
+    np.testing.assert_allclose(result.rows[0], np.sum([s.row() for s in scores], 0), rtol=5e-3)
+
+
+def test_every_method_has_the_same_number_of_tries(clip):
+    for method in methods(clip, {1: torch.randn(clip.neurons, clip.embed_dim)}).values():
+        assert len(list(method.variants())) * method.tries(4) == 48, method.name
+        limits = evaluation.thresholds(method.tries(4))
+        assert len(set(limits)) == len(limits) == method.tries(4)
 
 
 def test_the_better_variant_is_chosen(clip):
@@ -215,8 +244,9 @@ def test_the_better_variant_is_chosen(clip):
         "cat", 4, data.class_names,
         lambda i: Sample(data.load(i).image, {"cat": data.load(i).masks["cat"]}),
     )  # fmt: skip
-    (chosen,) = evaluation.choose(clip, only_cat, [Segmenter("m", by_text)], "none")
-    assert chosen.contrast
+    plain, edges = evaluation.choose(clip, only_cat, [Method("m", by_text)], "none")
+    assert (plain.edges, edges.edges) == (False, True)
+    assert plain.variant.contrast
 
 
 def test_what_a_method_has_to_choose_is_chosen_and_reported(clip):
@@ -225,26 +255,23 @@ def test_what_a_method_has_to_choose_is_chosen_and_reported(clip):
         maps = step(clip, sign)(images, texts)
         return torch.cat([maps[:, :1], -maps[:, 1:]], dim=1)
 
-    data = masks_of_one()
-    offered = Segmenter("m", signed, choices={"sign": (-1, 1)})
-    (chosen,) = evaluation.choose(clip, data, [offered], "none")
-    assert chosen.chosen == {"sign": 1}
-    figures = evaluation.report(evaluation.evaluate(clip, data, [chosen], "none"), "x")
-    assert figures["methods"]["m"]["sign"] == 1
-    assert figures["methods"]["m"]["values"][0] > 90
+    offered = Method("m", signed, {"sign": (-1, 1)})
+    figures = evaluation.compare(clip, masks_of_one(), masks_of_one(), [offered], "none")
+    assert figures["validation images"] == 4
+    assert figures["blocks"][WITHOUT]["m"]["sign"] == 1
+    assert figures["blocks"][WITHOUT]["m"]["values"][0] > 90
 
 
 def test_report_and_table(clip):
-    methods = [
-        Segmenter(BEST, step(clip, 1), threshold=0.5), Segmenter(PAPER, step(clip, 1)),
-    ]  # fmt: skip
-    figures = evaluation.report(evaluation.evaluate(clip, masks_of_one(), methods, "none"), "x")
+    known = [Method(OURS, step(clip, 1)), Method(VOTES, step(clip, 1))]
+    figures = evaluation.compare(clip, None, masks_of_one(), known, "none")
     json.dumps(figures)
-    assert figures["methods"][PAPER]["behind best"]["low"] == [0, 0, 0]
+    for block in BLOCKS:
+        assert figures["blocks"][block][VOTES]["behind"][OURS]["low"] == [0, 0, 0]
     text = evaluation.in_words(figures)
-    assert text.count("\n| ") == 4
-    assert "(2406.04341)" in text
-    assert "threshold 0.5" in text
+    assert text.count("\n| ") == 2 * 4
+    assert text.count("(2406.04341)") == 2
+    assert "threshold 0.3" in text
 
 
 @pytest.mark.parametrize(("kind", "baseline"), [("vit", "LRP"), ("resnet", PAIRS)])
@@ -255,17 +282,12 @@ def test_the_command(tmp_path, capsys, kind, baseline):
     words += ["--dataset", str(tmp_path / "data"), "--choose", "0", "--templates", "none"]
     assert main([*words, "--report", str(tmp_path / "r.json")]) == 0
     report = json.loads((tmp_path / "r.json").read_text())
-    assert sorted(report["methods"]) == sorted(method_names(kind))
+    assert report["blocks"][WITH].keys() == report["blocks"][WITHOUT].keys() > {OURS, baseline}
     said = capsys.readouterr().out
     assert "2 images" in said
     assert "{" not in said, "the table, not all that the file holds"
-    assert main([*words, "--methods", f"{BEST},{baseline}", "--refined", "--windows", "2"]) == 0
+    assert main([*words, "--methods", f"{OURS},{baseline}"]) == 0
     figures = load_bundle(bundle).metrics["segmentation"]
-    for mine in (figures, figures["windows"]["2"]):
-        assert list(mine["methods"]) == [BEST, baseline, f"{baseline} + edges"]
-    assert "windows, 2 across: 2 images" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main([*words, "--windows", "0.5"])
-    assert "a number from 1 to 8, not 0.5" in capsys.readouterr().err
+    assert list(figures["blocks"][WITH]) == [OURS, baseline]
     assert main([*words, "--methods", f"{baseline},magic"]) == 2
     assert "no method 'magic'" in capsys.readouterr().err

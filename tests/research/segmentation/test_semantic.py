@@ -3,22 +3,22 @@ import pytest
 import torch
 from PIL import Image
 
-from clipneurons.segmentation.methods import BEST
-from clipneurons.segmentation.metrics import resamples
 from export.common.errors import UserError
 from research.segmentation.mask_datasets import MaskSet
+from research.segmentation.methods import BLOCKS, OURS, PAIRS
+from research.segmentation.metrics import resamples
 from research.segmentation.semantic import (
     BACKGROUND,
     IGNORED,
     Guess,
+    compare,
     confusion,
     folder,
+    in_words,
     mean_iou,
-    measure_on,
     photographed,
     photographs,
     scenes,
-    table,
 )
 from tests.helpers.models import tiny_resnet, tiny_vit
 
@@ -100,26 +100,26 @@ def two_sets(size=64):
     return [MaskSet(name, 2, ("a cat", "a dog"), load) for name in ("one", "other")]
 
 
-def test_every_method_is_measured_with_what_it_chose():
-    figures = measure_on(tiny_resnet(), *two_sets(), templates="none")
-    plain = {"neuron-head pairs", "MaskCLIP", "attention", "GradCAM", "patch attribution"}
-    edges = {"MaskCLIP + edges", "attention + edges", "GradCAM + edges"}
-    assert set(figures) == plain | edges | {BEST}
-    assert figures["neuron-head pairs"]["count"] >= 1
-    for name, figure in figures.items():
-        assert 0 < figure["mIoU"] < 100
-        assert figure["interval"][0] <= figure["mIoU"] + 0.01
-        assert figure["mIoU"] <= figure["interval"][1] + 0.01
-        assert ("times MaskCLIP" in figure) == (name != "MaskCLIP")
-    assert "| neuron-head pairs |" in table(figures)
+def test_every_method_is_measured_in_both_blocks_with_what_it_chose():
+    figures = compare(tiny_resnet(), *two_sets(), templates="none")
+    for block in BLOCKS:
+        entries = figures["blocks"][block]
+        assert set(entries) == {OURS, PAIRS, "MaskCLIP", "attention", "GradCAM"}
+        assert entries[PAIRS]["count"] >= 1
+        for name, entry in entries.items():
+            assert 0 < entry["mIoU"] < 100
+            assert entry["interval"][0] <= entry["mIoU"] + 0.01
+            assert entry["mIoU"] <= entry["interval"][1] + 0.01
+            assert ("times MaskCLIP" in entry) == (name != "MaskCLIP")
+    assert in_words(figures).count("| neuron-head pairs |") == 2
 
 
 def test_a_vit_is_measured_by_the_methods_that_are_named(capsys):
-    figures = measure_on(tiny_vit(), *two_sets(), names="MaskCLIP,GradCAM", templates="none")
-    assert set(figures) == {"MaskCLIP", "GradCAM", "MaskCLIP + edges", "GradCAM + edges"}
+    figures = compare(tiny_vit(), *two_sets(), names="MaskCLIP,GradCAM", templates="none")
+    assert all(set(figures["blocks"][block]) == {"MaskCLIP", "GradCAM"} for block in BLOCKS)
     assert not capsys.readouterr().err, "no progress where nobody looks"
     with pytest.raises(UserError, match="no method 'magic'"):
-        measure_on(tiny_vit(), *two_sets(), names="magic")
+        compare(tiny_vit(), *two_sets(), names="magic", templates="none")
 
 
 def test_the_bootstrap_counts_images_as_often_as_they_are_drawn():

@@ -206,11 +206,11 @@ def test_a_closer_look_counts_where_a_watermark_is_noticed():
 def test_semantic_segmentation(context):
     options = replace(SMALL, masked_images=4, chosen_on=2)
     result = semantic.measure(replace(context, options=options))
-    assert set(semantic.METHODS) <= set(result["methods"])
     section = semantic.report(result)
     ElementTree.fromstring(section.parts[0].svg)
     assert [row[-1] for row in section.parts[1].rows if row[0] == "MaskCLIP"] == ["22.8"]
-    ours = result["methods"][semantic.BEST]
+    assert len(section.parts) == len(section.claims) == 4, "two blocks"
+    ours = result["blocks"]["without edges"][semantic.OURS]["times MaskCLIP"]
     for interval, holds in (([1.1, 1.3], True), ([0.9, 1.2], None), ([0.5, 0.7], False)):
-        ours["ratio interval"] = interval
+        ours["interval"] = interval
         assert semantic.report(result).claims[1].holds is holds

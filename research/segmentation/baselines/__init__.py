@@ -1,0 +1,1 @@
+"""Published ways to localise a class with CLIP: one file each, registered in `registry`."""
