@@ -37,7 +37,6 @@ from tabs import (  # noqa: E402
     edit,
     neuron_page,
     search,
-    shift_reading,
 )
 from tabs.concepts.examples import opening_concepts  # noqa: E402
 from tabs.edit.example import example as edit_example  # noqa: E402
@@ -47,6 +46,7 @@ from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
 from tabs.server.registry import BundleRegistry  # noqa: E402
 from tabs.server.session import MODEL, BundleSession  # noqa: E402
 from tabs.server.whole_pictures import write_pictures_once  # noqa: E402
+from tabs.shift import handlers as shift_handlers  # noqa: E402
 from tabs.ui import image_input  # noqa: E402
 from tabs.ui.theme import HEAD, css, theme  # noqa: E402
 
@@ -237,10 +237,10 @@ def serve(registry: BundleRegistry, *, block: bool = True, **options) -> gr.Bloc
 def prepare(session: BundleSession) -> None:
     """What the first visitor would wait for: examples, and what reads and compares pictures."""
     opening_concepts(session)
-    shift_reading.opening_shift(session)
+    shift_handlers.shipped_example(session)
     with suppress(ValueError):  # with the shared bias there are no concepts
         session.concept_reader  # noqa: B018  prepared here, not in front of an answer
-    shift_reading.prepared(session)
+    shift_handlers.prepared(session)
     with suppress(ValueError):  # without pictures there is nothing to edit
         edit_example(session)
 

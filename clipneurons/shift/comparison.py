@@ -1,7 +1,15 @@
-"""What changed between two sets of images: units, words and images (2509.19943, section 5).
+"""Whether two sets of images differ, and in which units, texts and images (2509.19943, section 5).
 
-Two sets of images are compared by the mean change of each unit of their profiles, and the sum of
-all changes is read in the words of the bundle's texts.
+The test is a permutation test of five statistics combined by min-p (`stats.two_sample`, (5)):
+
+    spread      many units change a little              mean_u z_u²
+    peak        one unit changes a lot                  max_u |z_u|
+    embeddings  the distribution of embeddings changes  MMD²
+    places      what stands at one place changes        max over places of Hotelling's T²
+    pixels      brightness, blur, ... change            max over measures |z|
+
+The change Δ = mean embedding of the new images - that of the reference is read in texts: text t
+with the centred unit embedding e_t has the score 100 ⟨e_t, Δ⟩.
 """
 
 import hashlib
@@ -10,29 +18,35 @@ from functools import cached_property
 from math import ceil
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.shift.places import place_test
 from clipneurons.shift.profile import Profile
-from clipneurons.shift.rankings import RANKINGS
 from clipneurons.stats.centring import without_shared
 from clipneurons.stats.two_sample import (
     UnitTests,
+    min_p,
     mmd,
     p_values,
     permuted_labels,
-    smallest_p,
     unit_tests,
     without_rounding,
 )
 
+TESTS = {
+    "spread": "many units change a little",
+    "peak": "one unit changes a lot",
+    "embeddings": "the distribution of embeddings changes (MMD)",
+    "places": "what stands at one place of the images changes",
+    "pixels": "brightness, blur, size or another property of the pixels changes",
+}
+
 
 @dataclass(frozen=True)
-class Words:
-    """Texts by how much more (or less) is said of them, largest change first."""
+class RankedTexts:
+    """Texts by a score, the first ones."""
 
     texts: tuple[str, ...]
     scores: tuple[float, ...]
@@ -47,28 +61,48 @@ class Shift:
     """The difference between two sets of images.
 
     Attributes:
-        p: of the whole comparison, by permutation.
-        tests: p-value of each statistic that ``p`` combines.
-        units: the changes of the units, in the order of the profile's columns.
-        more, less: texts that the new images say more, and less, than the reference.
-        carriers: of each new image, how far it lies along the change: of the place, where that
-            tells the sets apart more surely than all else, otherwise of the units.
+        statistics: of each test under each labelling, the true one first.
+        units: changes of the units, in the order of the profile's columns.
+        pixels: changes of the pixels' properties (`MEASURES`); None where they were not measured.
+        more, less: texts that the new images match more, and less, than the reference.
+        along_change: how far each new image lies along the change: at its place, where that is
+            more significant than the change of units and embeddings, otherwise in the units.
     """
 
-    p: float
-    tests: dict[str, float]
+    statistics: dict[str, Float[Tensor, " permutation"]]
     units: UnitTests
-    more: Words
-    less: Words
-    carriers: Float[Tensor, " image"]
+    pixels: UnitTests | None
+    more: RankedTexts
+    less: RankedTexts
+    along_change: Float[Tensor, " image"]
+
+    @cached_property
+    def p(self) -> float:
+        """p-value of the whole comparison."""
+        return self.p_without()
+
+    def p_without(self, *left_out: str) -> float:
+        """p-value of the comparison without some of its tests."""
+        kept = [value for name, value in self.statistics.items() if name not in left_out]
+        return p_values(min_p(torch.stack(kept, 1)))[0].item()
+
+    @cached_property
+    def tests(self) -> dict[str, float]:
+        """p-value of each test by itself."""
+        return _p_of_each(self.statistics)
 
     def top_units(self, count: int = 10) -> list[int]:
         """Columns of the units that changed most."""
         return self.units.score.abs().topk(min(count, len(self.units.score))).indices.tolist()
 
-    def top_carriers(self, count: int = 16) -> list[int]:
+    def changed_images(self, count: int = 16) -> list[int]:
         """The new images that lie farthest along the change."""
-        return self.carriers.topk(min(count, len(self.carriers))).indices.tolist()
+        return self.along_change.topk(min(count, len(self.along_change))).indices.tolist()
+
+
+def _p_of_each(statistics: dict[str, Float[Tensor, " permutation"]]) -> dict[str, float]:
+    p = p_values(torch.stack(list(statistics.values()), 1))[0]
+    return dict(zip(statistics, p.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -106,115 +140,72 @@ def check_level(level: float, permutations: int) -> None:
         )
 
 
-def text_scores(
-    said: Float[Tensor, "image embed"],
-    labels: Float[Tensor, "permutation image"],
-    texts: Float[Tensor, "text embed"],
-) -> Float[Tensor, "permutation text"]:
-    """Evidence that what is said moved along each text, under each labelling.
-
-    For noise of covariance C, a change Δ of the mean is along text t by the likelihood ratio
-    ``(tᵀ C⁻¹ Δ)² / tᵀ C⁻¹ t``; this is its square root with the sign of the change, in standard
-    errors. C is that of both samples, shrunk towards a multiple of the identity; it is inverted
-    along the images' principal axes, which are far fewer than the texts.
-    """
-    count, embed = said.shape
-    left, sizes, axes = torch.linalg.svd(said - said.mean(0), full_matrices=False)
-    share = embed / (embed + count)
-    ridge = share * (sizes.square().sum() / (count * embed)).clamp_min(1e-20)
-    variances = (1 - share) * sizes.square() / count + ridge  # along the axes; elsewhere the ridge
-    along = texts @ axes.T  # [text, axis]
-    spread = texts.square().sum(1) / ridge - along.square() @ (1 / ridge - 1 / variances)
-    error = labels[0].square().sum().sqrt()
-    evidence = (labels @ (left * sizes / variances)) @ along.T
-    return evidence / (spread.clamp_min(1e-20).sqrt() * error)
-
-
-def mean_change(
-    reference: Profile, new: Profile, texts: Float[Tensor, "text embed"]
-) -> Float[Tensor, " text"]:
-    """How far the mean embedding, at norm 100, moved along each text."""
-    return 100 * texts @ (new.embeddings.mean(0) - reference.embeddings.mean(0))
-
-
 def compare(
     reference: Profile,
     new: Profile,
     pool: EmbeddedTextPool,
     permutations: int = 500,
     seed: int = 0,
-    ranking: str = "mean",
 ) -> Shift:
     """Compare two sets of images.
 
-    Words are ranked by how far the ``mean`` embedding moved along each text (`mean_change`), or
-    by the ``evidence`` that what the units say did (`text_scores`). The latter divides by what
-    varies anyway: on the small CLIPs, whose texts lie close together, it turns to faint
-    directions and names a planted change less often (`research shift`).
-
-    The p-value combines seven statistics, each against the same permutations of the labels: the
-    units' ``spread``, ``peak`` and ``rare`` changes, the largest change along a text
-    (``words``), the discrepancy of the distributions of what is said (``kernel``) and of the
-    ``embeddings``, and the largest change at one of the ``places`` of the images (`place_test`).
-
     Raises:
-        ValueError: fewer than two images on a side, another ranking.
+        ValueError: fewer than two images on a side, or values that are not finite.
     """
-    if ranking not in RANKINGS:
-        raise ValueError(f"expected a ranking of {' or '.join(RANKINGS)}, not {ranking!r}")
+    for name, side in (("reference", reference), ("new images", new)):
+        if not all(values.isfinite().all() for values in vars(side).values()):
+            raise ValueError(f"the profile of the {name} has values that are not finite")
     labels = permuted_labels(len(reference), len(new), permutations, seed)
     both = Profile.cat([reference, new])
     units = unit_tests(without_rounding(both.units), labels)
-    scores = text_scores(without_rounding(both.reconstruction), labels, pool.centred)
     places = place_test(both.places, labels)
-    statistics = {
+    content = {
         "spread": units.spread,
         "peak": units.peak,
-        "rare": units.rare,
-        "words": scores.abs().amax(1),
-        "kernel": mmd(without_rounding(F.normalize(both.reconstruction, dim=-1)), labels),
         "embeddings": mmd(without_rounding(both.embeddings), labels),
-        "places": places.largest,
     }
-    table = torch.stack(list(statistics.values()), 1)
-    combined = p_values(smallest_p(table)[:, None])[0, 0]
-    tests = dict(zip(statistics, p_values(table)[0].tolist(), strict=True))
-    placed = tests["places"] < min(p for name, p in tests.items() if name != "places")
-    along = places.along if placed else carriers(both.units, units)
-    moved = scores[0] if ranking == "evidence" else mean_change(reference, new, pool.centred)
+    tests = content | {"places": places.largest}
+    pixels = None
+    if both.pixels.shape[1]:
+        pixels = unit_tests(both.pixels, labels)
+        tests["pixels"] = pixels.peak
+    p = _p_of_each(tests)
+    placed = p["places"] < min(p[name] for name in content)
+    along_change = places.along if placed else along_units(both.units, units)
+    moved = 100 * pool.centred @ (new.embeddings.mean(0) - reference.embeddings.mean(0))
     return Shift(
-        p=combined.item(),
-        tests=tests,
+        statistics=tests,
         units=units,
-        more=ranked_words(pool, moved),
-        less=ranked_words(pool, moved, descending=False),
-        carriers=along[len(reference) :],
+        pixels=pixels,
+        more=ranked_texts(pool, moved),
+        less=ranked_texts(pool, moved, descending=False),
+        along_change=along_change[len(reference) :],
     )
 
 
-def ranked_words(
+def ranked_texts(
     pool: EmbeddedTextPool,
     scores: Float[Tensor, " text"],
     count: int = 100,
     descending: bool = True,
-) -> Words:
+) -> RankedTexts:
     """The first ``count`` texts by their scores."""
     kept = scores.argsort(descending=descending)[:count].tolist()
-    return Words(tuple(pool.texts[i] for i in kept), tuple(scores[kept].tolist()))
+    return RankedTexts(tuple(pool.texts[i] for i in kept), tuple(scores[kept].tolist()))
 
 
-def carriers(
+def along_units(
     values: Float[Tensor, "image unit"], tests: UnitTests, rate: float = 0.1
 ) -> Float[Tensor, " image"]:
-    """How far each image lies along the change of the units that changed.
+    """How far each image lies along the change of the significant units.
 
     Units at a false-discovery rate of at most ``rate``, or the twenty that changed most where
     there are none; each weighs as much as it changed.
     """
-    chosen = (tests.q <= rate).nonzero().flatten()
-    if not len(chosen):
-        chosen = tests.score.abs().topk(min(20, len(tests.score))).indices
-    mine = values[:, chosen]
-    deviation = mine.std(0).clamp_min(1e-12)
-    weight = tests.score[chosen] / tests.score[chosen].norm().clamp_min(1e-12)
-    return (mine - mine.mean(0)) / deviation @ weight
+    columns = (tests.q <= rate).nonzero().flatten()
+    if not len(columns):
+        columns = tests.score.abs().topk(min(20, len(tests.score))).indices
+    significant = values[:, columns]
+    deviation = significant.std(0).clamp_min(1e-12)
+    weight = tests.score[columns] / tests.score[columns].norm().clamp_min(1e-12)
+    return (significant - significant.mean(0)) / deviation @ weight

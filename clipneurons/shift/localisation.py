@@ -1,8 +1,8 @@
-"""A second look at a change: where in the images it lies, and what is there.
+"""Where in the images a change lies, and which texts match what is there.
 
-A small object that appears on some images hardly moves their embeddings, and what moves is not
-what it looks like at full size. The images that carry a change are held against others patch by
-patch; where they differ most, both are cut out, and the cuttings are read like whole images.
+A small object on some images hardly changes their embeddings, and their nearest texts do not name
+it. The changed images are compared with the reference patch by patch. Where they differ most, both
+are cropped, and the crops are read like whole images.
 """
 
 import itertools
@@ -20,16 +20,16 @@ from clipneurons.lens.token_contributions import token_effects_of
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.larger_images import enlarge
 from clipneurons.models.preprocess import whole
-from clipneurons.shift.comparison import EmbeddedTextPool, Words, ranked_words
+from clipneurons.shift.comparison import EmbeddedTextPool, RankedTexts, ranked_texts
 from clipneurons.shift.places import by_place
 
 # Places a side at which a change is located: fewer see too little.
 _FEWEST = 6
-# What is cut out: places that differ at least this share of the largest difference, and a margin
-# around them in places. All are read, and the cutting that speaks most clearly is kept.
+# What is cropped: places that differ at least this share of the largest difference, and a margin
+# around them in places. All crops are read, and the one whose best text stands out most is kept.
 _SHARES = (0.5, 0.25)
 _MARGINS = (0.5, 1.0)
-# How many times what chance gives the cuttings must differ.
+# How many times what chance gives the crops must differ.
 _CLEAR = 2.0
 # A change over more of the image than this has no place.
 _LARGEST = 0.6
@@ -40,13 +40,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class LocalisedChange:
-    """Where images differ, and the texts that the new ones say there more than the others.
+    """Where images differ, and the texts that the new ones match more there.
 
     ``box`` is (left, top, right, bottom) in shares of the image.
     """
 
     box: Box
-    words: Words
+    texts: RankedTexts
 
 
 def localise_change(
@@ -55,10 +55,10 @@ def localise_change(
     new: Sequence[Image.Image],
     pool: EmbeddedTextPool,
 ) -> LocalisedChange | None:
-    """What is new at the place where the new images differ most from the reference.
+    """Texts of the place where the new images differ most from the reference.
 
-    A few dozen images a side are enough; ``new`` should be those that carry a change. None where
-    the change has no place: it covers most of the image, or the cuttings do not differ.
+    A few dozen images a side are enough; ``new`` should be the changed ones. None where the change
+    has no place: it covers most of the image, or the crops do not differ.
 
     Raises:
         ValueError: fewer than two images on a side.
@@ -73,21 +73,21 @@ def localise_change(
         _mapped(lambda batch: by_place(effects(batch)[:, finer.prefix :], finer.grid), finer, side)
         for side in (reference, new)
     ]
-    found = []
+    candidates = []
     for box in changed_boxes(*places):
         before, after = (
-            F.normalize(_mapped(clip.encode_image, clip, [cut(i, box) for i in side]), dim=-1)
+            F.normalize(_mapped(clip.encode_image, clip, [crop(i, box) for i in side]), dim=-1)
             for side in (reference, new)
         )
         if not difference(before, after) >= _CLEAR:
             continue
-        moved = 100 * pool.centred @ (after.mean(0) - before.mean(0)).cpu()
-        clarity = (moved.max() - moved.mean()) / moved.std().clamp_min(1e-12)
-        found.append((clarity.item(), box, moved))
-    if not found:
+        scores = 100 * pool.centred @ (after.mean(0) - before.mean(0)).cpu()
+        clarity = (scores.max() - scores.mean()) / scores.std().clamp_min(1e-12)
+        candidates.append((clarity.item(), box, scores))
+    if not candidates:
         return None
-    _, box, moved = max(found, key=lambda one: one[0])
-    return LocalisedChange(box, ranked_words(pool, moved))
+    _, box, scores = max(candidates, key=lambda candidate: candidate[0])
+    return LocalisedChange(box, ranked_texts(pool, scores))
 
 
 def examples(images: int, count: int = 32) -> list[int]:
@@ -131,7 +131,7 @@ def difference(
     return torch.where(change > rounding, change / torch.maximum(chance, rounding), 0.0)
 
 
-def cut(image: Image.Image, box: Box) -> Image.Image:
+def crop(image: Image.Image, box: Box) -> Image.Image:
     """The part of the image in the box."""
     sides = (image.width, image.height) * 2
     left, top, right, bottom = (round(share * side) for share, side in zip(box, sides, strict=True))
@@ -139,7 +139,7 @@ def cut(image: Image.Image, box: Box) -> Image.Image:
 
 
 def where(box: Box) -> str:
-    """A box in words, such as "lower right"."""
+    """A box as words, such as "lower right"."""
     middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
     across, down = (0 if m < 0.4 else 2 if m > 0.6 else 1 for m in middle)
     words = [("upper", "", "lower")[down], ("left", "", "right")[across]]

@@ -1,4 +1,4 @@
-"""A service's images against a reference, window by window, with concepts that are watched."""
+"""A stream of images compared with a reference, window by window; watched texts over time."""
 
 import json
 from dataclasses import asdict, dataclass, field, fields
@@ -6,27 +6,33 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from clipneurons.bundle.folders import write_atomic
 from clipneurons.shift.comparison import EmbeddedTextPool, check_level, compare
 from clipneurons.shift.profile import Profile
+from clipneurons.shift.report import changed_pixels, text_rows
+
+_SIDES = ("reference", "waiting")  # in a saved file
 
 
 @dataclass(frozen=True)
 class Window:
-    """What one window of new images says.
+    """The comparison of one window of new images with the reference.
 
     Attributes:
         first, last: numbers of its images since the monitor began.
         p: of the comparison with the reference; ``alarm`` is whether it is at most the level.
         tests: p-value of each statistic.
-        units: largest changes, as (column, change in standard deviations, false-discovery rate).
-        words: texts said more than in the reference, with scores.
-        watched: of each watched concept, its mean standing in the window, in standard deviations
-            of the reference and relative to its mean, with the standard error.
-        images: numbers of the images that lie farthest along the change.
+        units: largest changes, as (column, change in standard deviations, false-discovery rate);
+            none without an alarm.
+        texts: matched more than in the reference (`text_rows`); none without an alarm.
+        pixels: low-level properties that changed (`changed_pixels`); none without an alarm.
+        watched: of each watched text, the mean cosine in the window, in standard deviations of
+            the reference and relative to its mean, with the standard error.
+        images: numbers of the images that lie farthest along the change; none without an alarm.
     """
 
     first: int
@@ -35,7 +41,8 @@ class Window:
     alarm: bool
     tests: dict[str, float]
     units: list[tuple[int, float, float]]
-    words: list[tuple[str, float]]
+    texts: list[dict]
+    pixels: list[dict]
     watched: dict[str, tuple[float, float]] = field(default_factory=dict)
     images: list[int] = field(default_factory=list)
 
@@ -51,11 +58,10 @@ class Monitor:
         reference: profile of the images that are as they should be.
         pool: texts that changes are read in.
         window: images in a window.
-        watched: concepts followed over time, with a text embedding of unit norm each.
+        watched: texts followed over time.
         level: largest p-value that is an alarm.
         permutations: of each comparison; must be able to reach the level.
         seed: of the permutations.
-        ranking: of the words, as in `compare`.
     """
 
     def __init__(
@@ -67,7 +73,6 @@ class Monitor:
         level: float = 0.05,
         permutations: int = 500,
         seed: int = 0,
-        ranking: str = "mean",
     ) -> None:
         if window < 2 or len(reference) < 2:
             raise ValueError(
@@ -77,16 +82,15 @@ class Monitor:
         check_level(level, permutations)
         self.reference, self.pool, self.window = reference, pool, window
         self.watched = watched
-        self.level, self.permutations = level, permutations
-        self.seed, self.ranking = seed, ranking
+        self.level, self.permutations, self.seed = level, permutations, seed
         self.windows: list[Window] = []
         self.seen = 0
         self._pending: list[Profile] = []
         if watched is not None:
             gap = pool.embeddings.mean(0)
             self._axes = torch.nn.functional.normalize(watched.embeddings - gap, dim=-1)
-            standing = reference.embeddings @ self._axes.T
-            self._usual = standing.mean(0), standing.std(0).clamp_min(1e-12)
+            cosines = reference.embeddings @ self._axes.T
+            self._usual = cosines.mean(0), cosines.std(0).clamp_min(1e-12)
 
     def update(self, batch: Profile) -> list[Window]:
         """Add images; the windows that they complete.
@@ -123,21 +127,23 @@ class Monitor:
     def _compare(self, new: Profile) -> Window:
         # Another seed a window: one unlucky set of permutations must not decide all of them.
         seed = self.seed + len(self.windows)
-        shift = compare(self.reference, new, self.pool, self.permutations, seed, self.ranking)
-        units = [
-            (unit, shift.units.change[unit].item(), shift.units.q[unit].item())
-            for unit in shift.top_units()
-        ]
+        shift = compare(self.reference, new, self.pool, self.permutations, seed)
+        alarm = shift.p <= self.level
+        tests = shift.units
         window = Window(
             first=self.seen,
             last=self.seen + len(new) - 1,
             p=shift.p,
-            alarm=shift.p <= self.level,
+            alarm=alarm,
             tests=shift.tests,
-            units=units,
-            words=shift.more.top(10),
+            units=[
+                (unit, tests.change[unit].item(), tests.q[unit].item())
+                for unit in (shift.top_units() if alarm else ())
+            ],
+            texts=text_rows(shift.more, 10) if alarm else [],
+            pixels=changed_pixels(shift, self.level) if alarm else [],
             watched=self._watch(new.embeddings),
-            images=[self.seen + i for i in shift.top_carriers()],
+            images=[self.seen + i for i in shift.changed_images()] if alarm else [],
         )
         self.seen += len(new)
         self.windows.append(window)
@@ -147,9 +153,9 @@ class Monitor:
         if self.watched is None:
             return {}
         mean, deviation = self._usual
-        standing = (embeddings @ self._axes.T - mean) / deviation
-        error = standing.std(0) / len(standing) ** 0.5
-        pairs = zip(standing.mean(0).tolist(), error.tolist(), strict=True)
+        standardised = (embeddings @ self._axes.T - mean) / deviation
+        error = standardised.std(0) / len(standardised) ** 0.5
+        pairs = zip(standardised.mean(0).tolist(), error.tolist(), strict=True)
         return dict(zip(self.watched.texts, pairs, strict=True))
 
     def to_json(self) -> dict:
@@ -160,7 +166,6 @@ class Monitor:
             "level": self.level,
             "permutations": self.permutations,
             "seed": self.seed,
-            "ranking": self.ranking,
             "waiting": self.waiting,
             "watched": list(self.watched.texts) if self.watched else [],
             "windows": [asdict(window) for window in self.windows],
@@ -171,11 +176,11 @@ class Monitor:
         waiting = Profile.cat([self.reference[:0], *self._pending])
         tensors = {
             f"{side}.{name}": value.contiguous()
-            for side, profile in (("reference", self.reference), ("waiting", waiting))
+            for side, profile in zip(_SIDES, (self.reference, waiting), strict=True)
             for name, value in vars(profile).items()
         }
         state = self.to_json() | {"seen": self.seen, "texts": self.pool.sha256()}
-        save_file(tensors, path, {"monitor": json.dumps(state)})
+        write_atomic(Path(path), save(tensors, {"monitor": json.dumps(state)}))
 
     @staticmethod
     def load(
@@ -187,34 +192,31 @@ class Monitor:
             ValueError: other texts or watched concepts than those it was saved with, or a file
                 that no monitor wrote.
         """
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        if "monitor" not in metadata:
-            raise ValueError(f"{path} holds no monitor: expected a file of `Monitor.save`")
-        tensors, state = load_file(path), json.loads(metadata["monitor"])
+        try:
+            with safe_open(path, "pt") as file:
+                state = json.loads((file.metadata() or {})["monitor"])
+            tensors = load_file(path)
+            profiles = [
+                Profile(*(tensors[f"{side}.{part.name}"] for part in fields(Profile)))
+                for side in _SIDES
+            ]
+        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a whole file of `Monitor.save`: {error}") from None
         if pool.sha256() != state["texts"]:
             raise ValueError("expected the texts, and their embeddings, that the monitor had")
         if (watched.texts if watched else ()) != tuple(state["watched"]):
             raise ValueError(f"the monitor watches {state['watched']}: expected the same concepts")
-
-        if "reference.places" not in tensors:
-            raise ValueError(f"{path} is of an earlier version: save the monitor anew")
-
-        def profile(side: str) -> Profile:
-            return Profile(*(tensors[f"{side}.{part.name}"] for part in fields(Profile)))
-
         monitor = Monitor(
-            profile("reference"), pool, state["window"], watched, state["level"],
-            state["permutations"], state["seed"], state["ranking"],
+            profiles[0], pool, state["window"], watched, state["level"],
+            state["permutations"], state["seed"],
         )  # fmt: skip
-        monitor._pending, monitor.seen = [profile("waiting")], state["seen"]
+        monitor._pending, monitor.seen = [profiles[1]], state["seen"]
         monitor.windows = [_window(values) for values in state["windows"]]
         return monitor
 
 
 def _window(values: dict) -> Window:
     values = dict(values)
-    for name in ("units", "words"):
-        values[name] = [tuple(row) for row in values[name]]
+    values["units"] = [tuple(row) for row in values["units"]]
     values["watched"] = {text: tuple(pair) for text, pair in values["watched"].items()}
     return Window(**values)

@@ -1,7 +1,6 @@
-"""What every unit of a bundle says of an image (2509.19943, section 5).
+"""What is compared of an image: its embedding, its units, its places and its pixels.
 
-An image's :class:`Profile` is each unit's effect, projected on the unit's direction, and what all
-of them write from each place of the image.
+Units are read as in 2509.19943, section 5: each unit's effect, projected on its direction.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,19 +14,26 @@ from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.images.square_windows import square_windows
+from clipneurons.shift.pixels import measure_pixels
 from clipneurons.shift.places import PlaceReader
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Unit-norm embeddings of images, the projection of each unit's effect on its direction, the
-    sum of units times directions (the part of the embedding they reconstruct), and what the units
-    write from each place (`PlaceReader`)."""
+    """What is compared of some images.
+
+    Attributes:
+        embeddings: of unit norm.
+        units: the projection of each unit's effect on its direction.
+        places: the effects of all units by place (`PlaceReader`).
+        pixels: low-level properties (`measure_pixels`); no columns where the images were given
+            preprocessed.
+    """
 
     embeddings: Float[Tensor, "image embed"]
     units: Float[Tensor, "image unit"]
-    reconstruction: Float[Tensor, "image embed"]
     places: Float[Tensor, "image place feature"]
+    pixels: Float[Tensor, "image measure"]
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -42,6 +48,15 @@ class Profile:
         return Profile(*map(torch.cat, columns))
 
 
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image as a `Profiler` reads it: preprocessed squares that cover it, and its pixels'
+    properties."""
+
+    windows: Float[Tensor, "window 3 height width"]
+    pixels: Float[Tensor, " measure"]
+
+
 class Profiler:
     """Profiles of images by the units of a bundle, of either kind of model.
 
@@ -49,70 +64,66 @@ class Profiler:
     """
 
     def __init__(self, lens: Callable, bundle: Bundle) -> None:
-        self.lens = lens
+        self.lens, self.bundle = lens, bundle
         self._places = PlaceReader(lens.clip.grid, lens.clip.embed_dim)
-        self.directions, self._along = {}, {}
+        self._along, self.names = {}, []
         for layer, arrays in bundle.layers.items():
             device = next(iter(lens.directions.values())).device
-            rows = arrays.directions.to(device)
-            self.directions[layer] = rows
             # ⟨direction of each head, r_n⟩: with it an image costs a sum over heads.
-            self._along[layer] = lens.directions[layer].along(rows)
-        self.names = [
-            (layer, u) for layer, rows in self.directions.items() for u in range(len(rows))
-        ]
+            self._along[layer] = lens.directions[layer].along(arrays.directions.to(device))
+            self.names += [(layer, unit) for unit in range(len(arrays.directions))]
 
     def __call__(self, images: Float[Tensor, "image 3 height width"]) -> Profile:
         """The profile of a batch of preprocessed images."""
         representation, contributions = self.lens(images)
-        units, said = [], 0.0
-        for layer, rows in self.directions.items():
-            mine = torch.einsum("bnk,nk->bn", contributions[layer].scores, self._along[layer])
-            units.append(mine)
-            said = said + mine @ rows
-        embeddings = F.normalize(representation, dim=-1)
-        places = self._places(contributions)
-        return Profile(embeddings.cpu(), torch.cat(units, 1).cpu(), said.cpu(), places.cpu())
+        units = [
+            torch.einsum("bnk,nk->bn", contributions[layer].scores, along)
+            for layer, along in self._along.items()
+        ]
+        embeddings = F.normalize(representation, dim=-1).cpu()
+        places = self._places(contributions).cpu()
+        return Profile(embeddings, torch.cat(units, 1).cpu(), places, torch.zeros(len(images), 0))
 
-    def of_pictures(
+    def of_images(
         self,
-        pictures: Sequence[Image.Image],
+        images: Sequence[Image.Image],
         batch: int = 32,
         progress: Callable[[int], object] = lambda _: None,
     ) -> Profile:
-        """The profile of whole pictures of any shape, where `preprocess` keeps the middle square.
+        """The profile of whole images of any shape, where `preprocess` keeps the middle square.
 
-        A picture that is not square is read in the squares that cover it, and its profile is their
+        An image that is not square is read in the squares that cover it, and its profile is their
         mean: what stands in a corner is in one of them (`python -m research benchmark shift`).
+        ``progress`` is called with the number of images of each batch that has been read.
         """
         parts = []
-        for first in range(0, len(pictures), batch):
-            some = pictures[first : first + batch]
-            parts.append(self.of_windows([self.windows(picture) for picture in some], batch))
+        for first in range(0, len(images), batch):
+            some = images[first : first + batch]
+            parts.append(self.of_prepared([self.prepare(image) for image in some], batch))
             progress(len(some))
         return Profile.cat(parts)
 
-    def windows(self, picture: Image.Image) -> Float[Tensor, "window 3 height width"]:
-        """The squares that cover a picture, preprocessed."""
-        return torch.stack([self.lens.clip.preprocess(one) for one in square_windows(picture)])
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        """An image ready to be read; many can be prepared at once by threads."""
+        windows = [self.lens.clip.preprocess(square) for square in square_windows(image)]
+        return PreparedImage(torch.stack(windows), measure_pixels(image))
 
-    def of_windows(
-        self, pictures: Sequence[Float[Tensor, "_ 3 height width"]], batch: int = 32
-    ) -> Profile:
-        """The profile of pictures given by their `windows`, ``batch`` of which are read at once."""
-        pixels = torch.cat(list(pictures))
-        read = [self(pixels[at : at + batch]) for at in range(0, len(pixels), batch)]
-        return mean_by_picture(Profile.cat(read), [len(windows) for windows in pictures])
+    def of_prepared(self, images: Sequence[PreparedImage], batch: int = 32) -> Profile:
+        """The profile of prepared images, ``batch`` windows at a time."""
+        windows = torch.cat([image.windows for image in images])
+        read = [self(windows[at : at + batch]) for at in range(0, len(windows), batch)]
+        mean = _mean_by_image(Profile.cat(read), [len(image.windows) for image in images])
+        pixels = torch.stack([image.pixels for image in images])
+        return Profile(mean.embeddings, mean.units, mean.places, pixels)
 
 
-def mean_by_picture(windows: Profile, counts: Sequence[int]) -> Profile:
-    """Means over the windows of each picture, ``counts`` of each in order; one stays as it is."""
+def _mean_by_image(windows: Profile, counts: list[int]) -> Profile:
+    """Means over the windows of each image, ``counts`` of each in order; one stays as it is."""
     if len(windows) == len(counts):
         return windows
 
-    def means(values: Float[Tensor, "window *rest value"]) -> Float[Tensor, "picture *rest value"]:
-        return torch.stack([part.mean(0) for part in values.split(list(counts))])
+    def means(values: Float[Tensor, "window *rest value"]) -> Float[Tensor, "image *rest value"]:
+        return torch.stack([part.mean(0) for part in values.split(counts)])
 
     embeddings = F.normalize(means(windows.embeddings), dim=-1)
-    rest = (windows.units, windows.reconstruction, windows.places)
-    return Profile(embeddings, *map(means, rest))
+    return Profile(embeddings, means(windows.units), means(windows.places), means(windows.pixels))

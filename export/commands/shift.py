@@ -1,11 +1,10 @@
-"""`python -m export shift`: what changed between two sets of images, as JSON and as a page."""
+"""`python -m export shift`: compare two sets of images, as JSON and as an HTML page."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from clipneurons.shift.rankings import RANKINGS
 from export.common.errors import UserError
 from export.common.flags import positive
 from export.common.settings import DEFAULT_MODEL
@@ -21,12 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=positive, help="use the first LIMIT images of each side (default: all)")
     add("--window", type=positive, metavar="IMAGES",
         help="monitor: compare the new images window by window, in order")  # fmt: skip
-    add("--watch", nargs="+", default=[], metavar="CONCEPT", help="monitor: concepts to follow")
+    add("--watch", nargs="+", default=[], metavar="TEXT", help="monitor: texts to follow")
     add("--level", type=float, default=0.05,
-        help="largest p-value that is an alarm (default: %(default)s)")  # fmt: skip
-    add("--ranking", choices=RANKINGS, default=RANKINGS[0],
-        help="words by how far the mean embedding moved, or by the evidence that what the units "
-        "say did (default: %(default)s)")  # fmt: skip
+        help="largest p-value that is significant (default: %(default)s)")  # fmt: skip
     add("--permutations", type=positive, default=500, help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="of the permutations (default: %(default)s)")
     add("--batch", type=positive, default=64, help="images a batch (default: %(default)s)")
@@ -36,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print the summary, write the report."""
-    if not all(concept.strip() for concept in args.watch):
-        raise UserError("--watch has an empty concept: expected words such as snow")
+    if not all(text.strip() for text in args.watch):
+        raise UserError("--watch has an empty text: expected words such as snow")
     from export.shift.compare_images import compare_images
 
     compare_images(args)

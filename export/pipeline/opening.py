@@ -19,7 +19,7 @@ from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import EmbeddedTextPool
 from clipneurons.shift.planted import IMAGES, marks, planted_mark
 from clipneurons.shift.profile import Profiler
-from clipneurons.shift.reading import LEVEL, read_shift
+from clipneurons.shift.report import ImageSet, compare_sets
 from clipneurons.text.class_names import names
 from clipneurons.text.embedding import embed_texts
 from export.pipeline.gallery import DecodedGallery
@@ -103,10 +103,11 @@ def planted_shift(reader: ConceptReader, gallery: DecodedGallery) -> dict:
     try:
         for word in marks(bundle.texts):
             old, new, _ = planted_mark(images, bundle.texts, word)
-            reading = read_shift(profiler, pool, old, new)
-            if not best or reading["p"] < best["reading"]["p"]:
-                best = {"pictures": numbers, "word": word, "reading": reading}
-            if reading["p"] <= LEVEL:
+            sets = (ImageSet(profiler.of_images(side), side.__getitem__) for side in (old, new))
+            report = compare_sets(profiler, pool, *sets)
+            if not best or report["p"] < best["report"]["p"]:
+                best = {"images": numbers, "word": word, "report": report}
+            if report["significant"]:
                 break
     except FileNotFoundError:
         return {}

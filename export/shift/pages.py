@@ -7,7 +7,7 @@ from html import escape
 
 from PIL import Image
 
-from clipneurons.shift.localisation import where
+from clipneurons.shift.comparison import TESTS
 from export.common.thumbnails import thumbnail
 
 _STYLE = """
@@ -19,82 +19,103 @@ tr { border-bottom: 1px solid #e3e6ec } img { width: 72px; margin: 2px; border-r
 .bar { display: inline-block; height: .7rem; border-radius: 2px; background: #3b6fd8 }
 .bar.less { background: #d8703b } .quiet { color: #667 } .alarm { color: #b3261e; font-weight: 600 }
 """
-_EXPLAINED = {
-    "spread": "many units move a little",
-    "peak": "one unit moves a lot",
-    "rare": "one unit moves a lot on few images",
-    "words": "what is said moves along a text",
-    "kernel": "the distribution of what is said changes shape",
-    "embeddings": "the distribution of the embeddings changes shape",
-    "places": "what stands at one place of the images changes",
-}
 
 
-def comparison_page(summary: dict, pictures: dict[str, list[str]]) -> str:
-    """One comparison: verdict, words, units with bars and pictures of both sides."""
-    images = summary["images"]
+def comparison_page(report: dict, images: dict[str, list[str]]) -> str:
+    """One comparison: the verdict, then what differs: pixels, texts, images and units.
+
+    ``images`` are data URIs: the "changed" ones, the crops of them ("localised"), and the top
+    images of unit i on both sides ("reference i", "new i").
+    """
+    counts = report["images"]
     verdict = (
-        f'<p class="alarm">The sets differ (p = {summary["p"]:.3g}).</p>'
-        if summary["shift"]
-        else f"<p>No difference found (p = {summary['p']:.3g}).</p>"
+        f'<p class="alarm">The sets differ (p = {report["p"]:.3g}).</p>'
+        if report["significant"]
+        else f"<p>No significant difference (p = {report['p']:.3g}).</p>"
     )
     tests = "".join(
-        f"<tr><td>{name}</td><td>{_EXPLAINED[name]}</td><td>{p:.3g}</td></tr>"
-        for name, p in summary["tests"].items()
+        f"<tr><td>{name}</td><td>{TESTS[name]}</td><td>{p:.3g}</td></tr>"
+        for name, p in report["tests"].items()
     )
-    body = f"""<h1>Shift report</h1>
-<p>{images["new"]} new images against {images["reference"]} reference images;
-{summary["units_changed"]} units changed at a false-discovery rate of {summary["level"]:g}.</p>
+    body = f"""<h1>Comparison of two image sets</h1>
+<p>{counts["new"]} new images against {counts["reference"]} reference images.</p>
 {verdict}
-<table><tr><th>statistic</th><th>large when</th><th>p</th></tr>{tests}</table>
-<h2>Said more</h2>{_words(summary["more"])}
-<h2>Said less</h2>{_words(summary["less"], "less")}
-<h2>New images that carry the change</h2>{_gallery(pictures["carriers"])}
-{_localised(summary["localised"], pictures.get("localised", ())) if summary["shift"] else ""}
-<h2>Units that changed most</h2>"""
-    largest = max((abs(unit["change"]) for unit in summary["units"]), default=1) or 1
+<table><tr><th>test</th><th>small p-value when</th><th>p</th></tr>{tests}</table>"""
+    if report["significant"]:
+        body += _differences(report, images)
+    return _page("Comparison of two image sets", body)
+
+
+def _differences(report: dict, images: dict[str, list[str]]) -> str:
+    return (
+        f"{_pixels(report['pixels'])}"
+        f"{_localised(report['localised'], images.get('localised', ()))}"
+        f"<h2>Texts matched more</h2>{_texts(report['more'])}"
+        f"<h2>Texts matched less</h2>{_texts(report['less'], 'less')}"
+        f"<h2>New images that changed most</h2>{_gallery(images['changed'])}"
+        f"<h2>Units that changed most</h2><p>{report['units_changed']} units changed at a "
+        f"false-discovery rate of {report['level']:g}.</p>{_units(report['units'], images)}"
+    )
+
+
+def _pixels(changes: Sequence[dict]) -> str:
+    if not changes:
+        return ""
+    rows = "".join(
+        f"<tr><td>{change['measure']} {change['direction']}</td>"
+        f"<td>{change['change']:+.2f} sd</td><td>q = {change['q']:.2g}</td></tr>"
+        for change in changes
+    )
+    return (
+        f"<h2>Low-level changes</h2><table>{rows}</table>"
+        '<p class="quiet">Texts and units below may follow from these.</p>'
+    )
+
+
+def _units(units: Sequence[dict], images: dict[str, list[str]]) -> str:
+    largest = max((abs(unit["change"]) for unit in units), default=1) or 1
     rows = []
-    for unit in summary["units"]:
+    for number, unit in enumerate(units):
         side = "less" if unit["change"] < 0 else ""
         rows.append(
             f'<tr><td>{escape(unit["name"])}<br><span class="quiet">'
-            f"{escape(', '.join(unit['words']))}</span></td>"
+            f"{escape(', '.join(unit['label']))}</span></td>"
             f'<td style="width:35%"><span class="bar {side}" '
             f'style="width:{100 * abs(unit["change"]) / largest:.0f}%"></span></td>'
             f"<td>{unit['change']:+.2f} sd</td><td>q = {unit['q']:.2g}</td></tr>"
         )
         for name in ("reference", "new"):
-            shown = pictures.get(f"{name} {unit['column']}")
-            if shown:
+            if shown := images.get(f"{name} {number}"):
                 rows.append(f'<tr><td class="quiet">{name}</td><td colspan="3">'
                             f"{_gallery(shown)}</td></tr>")  # fmt: skip
-    return _page("Shift report", f"{body}<table>{''.join(rows)}</table>")
+    return f"<table>{''.join(rows)}</table>"
 
 
-def monitor_page(summary: dict, pictures: Sequence[Sequence[Image.Image]]) -> str:
-    """A stream: p-values and watched concepts over time, then each window's words and images."""
-    windows = summary["windows"]
+def monitor_page(report: dict, images: Sequence[Sequence[Image.Image]]) -> str:
+    """A stream: watched texts over time, then each window's p-value, and texts of the alarms."""
+    windows = report["windows"]
     alarms = sum(window["alarm"] for window in windows)
     body = [
-        f"<h1>Shift monitor</h1><p>{len(windows)} windows of {summary['window']} images against "
-        f"{summary['reference_images']} reference images; {alarms} alarms at level "
-        f"{summary['level']:g}.</p>"
+        f"<h1>Shift monitor</h1><p>{len(windows)} windows of {report['window']} images against "
+        f"{report['reference_images']} reference images; {alarms} alarms at level "
+        f"{report['level']:g}.</p>"
     ]
-    for text in summary["watched"]:
+    for text in report["watched"]:
         values = [window["watched"][text] for window in windows]
         body.append(f"<h2>{escape(text)}</h2>{_line(values)}")
     body.append("<h2>Windows</h2><table>")
-    for window, shown in zip(windows, pictures, strict=True):
+    for window, shown in zip(windows, images, strict=True):
         state = "alarm" if window["alarm"] else "quiet"
-        words = _listed(window["words"])
-        if window["localised"]:
-            words += (
-                f"<br>{where(window['localised']['box'])}: {_listed(window['localised']['words'])}"
-            )
-        thumbnails = _gallery([thumbnail(p, 96) for p in shown]) if window["alarm"] else ""
+        lines = [_listed(window["texts"])]
+        if window["pixels"]:
+            changes = [f"{change['measure']} {change['direction']}" for change in window["pixels"]]
+            lines.insert(0, escape(", ".join(changes)))
+        if place := window["localised"]:
+            lines.append(f"{place['where']}: {_listed(place['texts'])}")
+        thumbnails = _gallery([thumbnail(image, 96) for image in shown])
         body.append(
             f'<tr><td>{window["first"]} to {window["last"]}</td><td class="{state}">'
-            f"p = {window['p']:.3g}</td><td>{words}<br>{thumbnails}</td></tr>"
+            f"p = {window['p']:.3g}</td><td>{'<br>'.join(lines)}<br>{thumbnails}</td></tr>"
         )
     return _page("Shift monitor", "".join(body) + "</table>")
 
@@ -124,31 +145,32 @@ def _line(values: Sequence[tuple[float, float]]) -> str:
     )
 
 
-def _words(words: Sequence[tuple[str, float]], side: str = "") -> str:
-    largest = max((abs(score) for _, score in words), default=1) or 1
-    rows = "".join(
-        f'<tr><td>{escape(word)}</td><td style="width:60%"><span class="bar {side}" '
-        f'style="width:{100 * abs(score) / largest:.0f}%"></span></td><td>{score:+.1f}</td></tr>'
-        for word, score in words[:10]
+def _texts(rows: Sequence[dict], side: str = "") -> str:
+    largest = max((abs(row["score"]) for row in rows), default=1) or 1
+    cells = "".join(
+        f'<tr><td>{escape(row["text"])}</td><td style="width:60%"><span class="bar {side}" '
+        f'style="width:{100 * abs(row["score"]) / largest:.0f}%"></span></td>'
+        f"<td>{row['score']:+.1f}</td></tr>"
+        for row in rows[:10]
     )
-    return f"<table>{rows}</table>"
+    return f"<table>{cells}</table>"
 
 
-def _listed(words: Sequence[tuple[str, float]]) -> str:
-    return escape(", ".join(word for word, _ in words[:5]))
+def _listed(rows: Sequence[dict]) -> str:
+    return escape(", ".join(row["text"] for row in rows[:5]))
 
 
-def _localised(localised: dict | None, pictures: Sequence[str]) -> str:
-    if localised is None:
+def _localised(place: dict | None, crops: Sequence[str]) -> str:
+    if place is None:
         return '<p class="quiet">No single place of the images differs clearly.</p>'
     return (
-        f"<h2>A closer look: {where(localised['box'])}</h2>"
-        f"{_gallery(pictures)}{_words(localised['words'])}"
+        f"<h2>Where the images differ: {place['where']}</h2>"
+        f"{_gallery(crops)}{_texts(place['texts'])}"
     )
 
 
-def _gallery(pictures: Sequence[str]) -> str:
-    return "".join(f'<img src="{uri}" alt="" loading="lazy">' for uri in pictures)
+def _gallery(uris: Sequence[str]) -> str:
+    return "".join(f'<img src="{uri}" alt="" loading="lazy">' for uri in uris)
 
 
 def _page(title: str, body: str) -> str:

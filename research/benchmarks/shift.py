@@ -91,7 +91,7 @@ def rates(
 ) -> dict[str, float]:  # fmt: skip
     """Share of runs in which the sets are said to differ, by way."""
     plain = {
-        way: profiler.of_pictures([show(image) for image in images]) for way, show in WAYS.items()
+        way: profiler.of_images([show(image) for image in images]) for way, show in WAYS.items()
     }
     found = dict.fromkeys(WAYS, 0)
     for run in range(args.runs):
@@ -104,7 +104,7 @@ def rates(
             parts = [plain[way][new[len(some) :]]]
             if len(some):
                 shown = [show(marked(images[i], mark)) for i in some]
-                parts.append(profiler.of_pictures(shown))
+                parts.append(profiler.of_images(shown))
             shift = compare(plain[way][old], Profile.cat(parts), pool, args.permutations, run)
             found[way] += shift.p <= 0.05
     return {way: count / args.runs for way, count in found.items()}

@@ -2,9 +2,10 @@
 
 Every run draws two samples of the same size, of which the second has a known shift, and asks all
 tests for a p-value; power is the share of runs with p at most 0.05. Without a shift it is the
-rate of false alarms. A concept is named when it is among the first five words: of what the units
-say (named), of the mean embedding, or of the closer look at the images that carry the change; the
-last two are what the monitor shows.
+rate of false alarms. "Ours" combines five tests, of which one is MMD on the embeddings and one
+reads pixels; "ours without" leaves one out. A planted concept is named when it is among the first
+five texts: of the units' reconstruction (named), of the mean embedding, or of the place where the
+images differ; the last two are what the comparison shows.
 """
 
 from __future__ import annotations
@@ -15,22 +16,18 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
-from clipneurons.shift.comparison import EmbeddedTextPool, compare, text_scores
+from clipneurons.shift.comparison import EmbeddedTextPool, RankedTexts, Shift, compare, ranked_texts
 from clipneurons.shift.localisation import examples, localise_change
 from clipneurons.shift.profile import Profiler
-from clipneurons.stats.two_sample import (
-    classifier,
-    mean_difference,
-    mmd,
-    p_values,
-    permuted_labels,
-)
+from clipneurons.stats.two_sample import mmd, p_values, permuted_labels
 from export.common.errors import UserError
+from research.shift.baselines import classifier, mean_difference, text_evidence
 from research.shift.scenes import (
     ANYWHERE,
     CLASS,
@@ -46,7 +43,7 @@ SHIFTS = (
     "none", "style", "background", *SPOILT, "vehicles", f"{CLASS}:0.1",
     *(f"{MARK}:{share}" for share in (0.01, 0.05, 0.2)), f"{ANYWHERE}:0.2",
 )  # fmt: skip
-NAMED = 5  # words among which a planted concept counts as named
+NAMED = 5  # texts among which a planted concept counts as named
 
 
 @dataclass(frozen=True)
@@ -82,10 +79,10 @@ def measure_on(bundle: Bundle, clip: ClipModel, options: PowerOptions) -> dict:
             f"of --shift-sizes, {2 * max(options.sizes)}"
         )
     profiler = Profiler(make_lens(clip, bundle.config.layers), bundle)
-    pool = EmbeddedTextPool.of(bundle)
     concepts = _planted(bundle, options.marks)
     pools = _pools(clip, profiler, concepts, options)
-    table = {}
+    measurement = Measurement(clip, bundle, pools, options.permutations)
+    cells = {}
     for size in options.sizes:
         for shift in SHIFTS:
             # False alarms have to be known better than power.
@@ -93,11 +90,11 @@ def measure_on(bundle: Bundle, clip: ClipModel, options: PowerOptions) -> dict:
             if size >= 1000:
                 runs = max(runs // 2, 1)
             rows = [
-                _run(clip, pools, pool, shift, size, run, options.permutations)
+                measurement.run(shift, size, run)
                 for run in tqdm(range(runs), f"{shift} {size}", leave=False, disable=None)
             ]
-            table[f"{shift} {size}"] = _summary(rows)
-    return {"planted": concepts, "cells": table}
+            cells[f"{shift} {size}"] = _summary(rows)
+    return {"planted": concepts, "cells": cells}
 
 
 def _planted(bundle: Bundle, count: int) -> list[str]:
@@ -115,38 +112,50 @@ def _pools(clip, profiler, concepts, options) -> Pools:
         return make_pools(clip, profiler, concepts, options.pool, progress=bar.update)
 
 
-def _run(
-    clip: ClipModel,
-    pools: Pools,
-    pool: EmbeddedTextPool,
-    shift: str,
-    size: int,
-    run: int,
-    permutations: int,
-) -> dict[str, float]:
-    sample = draw(pools, shift, size, np.random.default_rng([run, size]), run)
-    reference, new = sample.reference.profile, sample.new.profile
-    ours = compare(reference, new, pool, permutations, seed=run)
-    embeddings = torch.cat([reference.embeddings, new.embeddings])
-    labels = permuted_labels(size, len(new), permutations, run)
-    row = {"ours": ours.p} | {f"ours {name}": p for name, p in ours.tests.items()}
-    row["embedding mean"] = p_values(mean_difference(embeddings, labels))[0].item()
-    row["MMD"] = p_values(mmd(embeddings, labels))[0].item()
-    row["classifier"] = p_values(classifier(embeddings, labels, run))[0].item()
-    if sample.words:
-        said = torch.cat([reference.reconstruction, new.reconstruction])
-        units = text_scores(said, labels[:1], pool.centred)[0].topk(NAMED).indices.tolist()
-        row["named"] = _named([pool.texts[i] for i in units], sample)
-        row["named by mean embedding"] = _named([t for t, _ in ours.more.top(NAMED)], sample)
+class Measurement:
+    """Runs of all tests and readings on samples of some pools."""
+
+    def __init__(self, clip: ClipModel, bundle: Bundle, pools: Pools, permutations: int) -> None:
+        self.clip, self.pools, self.permutations = clip, pools, permutations
+        self.texts = EmbeddedTextPool.of(bundle)
+        self._directions = torch.cat([arrays.directions for arrays in bundle.layers.values()])
+
+    def run(self, shift: str, size: int, number: int) -> dict[str, float]:
+        """p-values of all tests on one sample, and whether each reading names what was planted."""
+        sample = draw(self.pools, shift, size, np.random.default_rng([number, size]), number)
+        reference, new = sample.reference.profile, sample.new.profile
+        ours = compare(reference, new, self.texts, self.permutations, seed=number)
+        embeddings = torch.cat([reference.embeddings, new.embeddings])
+        labels = permuted_labels(size, len(new), self.permutations, number)
+        row = {"ours": ours.p}
+        row["ours without MMD"] = ours.p_without("embeddings")
+        row["ours without pixels"] = ours.p_without("pixels")
+        row |= {f"ours {name}": p for name, p in ours.tests.items()}
+        row["embedding mean"] = p_values(mean_difference(embeddings, labels))[0].item()
+        row["MMD"] = p_values(mmd(embeddings, labels))[0].item()
+        row["classifier"] = p_values(classifier(embeddings, labels, number))[0].item()
+        if sample.words:
+            row |= self._namings(sample, ours, labels[0])
+        return row
+
+    def _namings(self, sample: Sample, ours: Shift, labels: Tensor) -> dict[str, bool]:
+        units = torch.cat([sample.reference.profile.units, sample.new.profile.units])
+        evidence = text_evidence(units @ self._directions, labels, self.texts.centred)
         place = localise_change(
-            clip,
-            sample.reference.pictures(examples(size)),
-            sample.new.pictures(ours.top_carriers()),
-            pool,
+            self.clip,
+            sample.reference.pictures(examples(len(sample.reference))),
+            sample.new.pictures(ours.changed_images()),
+            self.texts,
         )
-        words = place.words.top(NAMED) if place else ()
-        row["named by localisation"] = _named([t for t, _ in words], sample)
-    return row
+        readings = {
+            "named": ranked_texts(self.texts, evidence),
+            "named by mean embedding": ours.more,
+            "named by localisation": place.texts if place else RankedTexts((), ()),
+        }
+        return {
+            name: _named([text for text, _ in texts.top(NAMED)], sample)
+            for name, texts in readings.items()
+        }
 
 
 def _named(texts: list[str], sample: Sample) -> bool:
@@ -166,8 +175,10 @@ def _summary(rows: list[dict[str, float]]) -> dict[str, float]:
         hits = values if name.startswith("named") else [p <= 0.05 for p in values]
         result[name] = round(float(np.mean(hits)), 3)
     if "named" in rows[0]:
-        found = [row["named by localisation"] for row in rows if row["ours"] <= 0.05]
-        result["localisation where detected"] = round(float(np.mean(found)), 3) if found else None
+        detected = [row["named by localisation"] for row in rows if row["ours"] <= 0.05]
+        result["localisation where detected"] = (
+            round(float(np.mean(detected)), 3) if detected else None
+        )
     return result
 
 

@@ -9,7 +9,6 @@ from io import BytesIO
 from itertools import repeat
 
 import numpy as np
-import torch
 from PIL import Image, ImageEnhance, ImageFilter
 
 from clipneurons.models.clip import ClipModel
@@ -113,8 +112,8 @@ def make_pools(
     def profile(images: Iterable[np.ndarray]) -> Images:
         parts, pixels = [], np.stack(list(images))
         for first in range(0, len(pixels), 64):
-            batch = [clip.preprocess(Image.fromarray(i)) for i in pixels[first : first + 64]]
-            parts.append(profiler(torch.stack(batch)))
+            batch = [Image.fromarray(image) for image in pixels[first : first + 64]]
+            parts.append(profiler.of_images(batch))
             progress(len(batch))
         return Images(Profile.cat(parts), pixels)
 

@@ -12,7 +12,7 @@ from clipneurons.models.preprocess import whole
 from clipneurons.shift.comparison import EmbeddedTextPool
 from clipneurons.shift.localisation import (
     changed_boxes,
-    cut,
+    crop,
     difference,
     examples,
     localise_change,
@@ -106,7 +106,7 @@ def test_effects_of_places_add_up_to_those_of_the_tokens(clip):
         torch.testing.assert_close(total, scale * representation, rtol=1e-4, atol=1e-3)
 
 
-def test_the_words_are_those_of_the_cuttings(clip):
+def test_the_texts_are_those_of_the_crops(clip):
     reference, new = noise(12, 0), noise(12, 1)
     for image in new:
         image.paste("red", (40, 40, 64, 64))
@@ -115,19 +115,19 @@ def test_the_words_are_those_of_the_cuttings(clip):
     assert where(place.box) == "lower right"
     means = []
     for side in (reference, new):
-        rows = [clip.encode_image(whole(clip, cut(image, place.box)))[0] for image in side]
+        rows = [clip.encode_image(whole(clip, crop(image, place.box)))[0] for image in side]
         means.append(torch.stack([row / row.norm() for row in rows]).mean(0))
     scores = 100 * texts.centred @ (means[1] - means[0])
     best = int(scores.argmax())
-    word, score = place.words.top(1)[0]
+    word, score = place.texts.top(1)[0]
     assert word == texts.texts[best]
     assert score == pytest.approx(scores[best].item(), abs=1e-3)
 
 
-def test_cuttings_and_examples():
+def test_crops_and_examples():
     image = Image.new("RGB", (200, 100))
-    assert cut(image, (0.5, 0.25, 1.0, 0.75)).size == (100, 50)
-    assert cut(Image.new("RGB", (1, 1)), (0.4, 0.4, 0.6, 0.6)).size == (1, 1)
+    assert crop(image, (0.5, 0.25, 1.0, 0.75)).size == (100, 50)
+    assert crop(Image.new("RGB", (1, 1)), (0.4, 0.4, 0.6, 0.6)).size == (1, 1)
     assert examples(100, 4) == [0, 25, 50, 75]
     assert examples(3) == [0, 1, 2]
 
