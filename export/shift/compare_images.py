@@ -122,7 +122,7 @@ def galleries(report: dict, reference: ImageSet, new: ImageSet) -> dict[str, lis
             top = unit["top_images"][name][:_SHOWN]
             shown[f"{name} {number}"] = [side.image(i) for i in top]
     if report["localised"]:
-        shown["localised"] = [crop(i, report["localised"]["box"]) for i in shown["changed"]]
+        shown["localised"] = [crop(i, tuple(report["localised"]["box"])) for i in shown["changed"]]
     return {name: [thumbnail(i, _THUMBNAIL) for i in images] for name, images in shown.items()}
 
 

@@ -1,8 +1,8 @@
-"""The shift tab's functions on a tiny bundle, and what its archives refuse."""
+"""The tab that compares sets on a tiny bundle, and which archives it refuses."""
 
 import json
 import zipfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from io import BytesIO
 
 import numpy as np
@@ -11,9 +11,19 @@ from PIL import Image
 
 from clipneurons.bundle.unit_words import signed_words
 from tabs.server import uploads
+from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
-from tabs.shift_reading import compare_images, example, pictures
-from tabs.ui.shift_card import WHOLE, p_text, unit_html, unit_rows, verdict_html, words_html
+from tabs.shift.handlers import CompareRequest, Handlers, compare_images, example_sets
+from tabs.shift.layout import Widgets
+from tabs.shift.view import (
+    ALL_UNITS,
+    differences_html,
+    images,
+    p_text,
+    unit_html,
+    unit_rows,
+    verdict_html,
+)
 from tests.helpers.models import tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
 
@@ -46,99 +56,140 @@ def zipped(path, entries):
     return str(path)
 
 
-def test_a_tint_is_found_and_its_pictures_shown(session):
-    usual, red = noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1)
-    compared = compare_images(session, usual, red)
-    data = compared.data
-    assert data["p"] <= 0.05
-    assert "The sets differ" in verdict_html(data, 3)
-    assert "3 files could not be read" in verdict_html(data, 3)
-    assert "Said more" in words_html(data)
-    before, after = pictures(replace(compared, data=data | {"localised": None}), 0)
-    assert all(any(picture is image for image in red) for picture in after)
-    assert len(before) == len(after) == 12
-    one = data["units"][1]
+@pytest.fixture(scope="module")
+def tinted(session):
+    """Thirty images compared with twenty red ones."""
+    return compare_images(session, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1))
+
+
+def test_a_tint_is_found_and_its_images_shown(session, tinted):
+    report = tinted.report
+    assert report["significant"]
+    assert "The sets differ" in verdict_html(report, 3)
+    assert "3 files could not be read" in verdict_html(report, 3)
+    before, after = images(replace(tinted, report=report | {"localised": None}), 0)
+    assert all(any(shown is image for image in tinted.new) for shown in after)
+    assert len(before) == len(after) == 16
+    unit = report["units"][1]
     profiler = session.cached("profiler", None)
-    column = profiler.names.index((one["layer"], one["unit"]))
-    values = profiler.of_pictures(usual).units[:, column]
-    before, after = pictures(compared, 2)
-    assert before[0] is usual[(values if one["change"] > 0 else -values).argmax()]
+    column = profiler.names.index((unit["layer"], unit["unit"]))
+    values = profiler.of_images(tinted.reference).units[:, column]
+    before, after = images(tinted, 2)
+    assert before[0] is tinted.reference[(values if unit["change"] > 0 else -values).argmax()]
     assert len(after) == 12
 
 
-def test_units_are_rows_with_their_signed_words(session):
-    data = compare_images(session, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1)).data
-    (whole, zero), *rows = unit_rows(data, session.bundle)
-    assert (whole, zero) == (WHOLE, 0)
+def test_low_level_changes_come_before_texts(tinted):
+    assert tinted.report["pixels"][0]["measure"] == "saturation"
+    page = differences_html(tinted.report)
+    assert page.index("saturation higher") < page.index("Texts matched more")
+
+
+def test_units_are_rows_with_their_labels(session, tinted):
+    report = tinted.report
+    (whole, zero), *rows = unit_rows(report, session.bundle)
+    assert (whole, zero) == (ALL_UNITS, 0)
     assert [number for _, number in rows] == list(range(1, 13))
-    for (text, _), one in zip(rows, data["units"], strict=True):
-        assert signed_words(session.bundle, one["layer"], one["unit"], 3)[0] in text
-        assert text.startswith("−" if one["change"] < 0 else "+")
-    chosen = unit_html(data, 2, session.key)
-    one = data["units"][1]
-    assert f"layer={one['layer']}&amp;unit={one['unit']}&amp;bundle=tiny" in chosen
-    assert "carry the change" in unit_html(data, 0, session.key)
+    for (text, _), unit in zip(rows, report["units"], strict=True):
+        label = signed_words(session.bundle, unit["layer"], unit["unit"], 5)
+        assert unit["label"] == label
+        assert label[0] in text
+        assert text.startswith("−" if unit["change"] < 0 else "+")
+    chosen = unit_html(report, 2, session.key)
+    unit = report["units"][1]
+    assert f"layer={unit['layer']}&amp;unit={unit['unit']}&amp;bundle=tiny" in chosen
+    assert "changed most" in unit_html(report, 0, session.key)
 
 
-def test_equal_sets_do_not_differ(session):
+def test_without_a_significant_difference_nothing_is_listed(session):
     usual = noise(20, (60, 60, 60), 0)
-    data = compare_images(session, usual, usual).data
-    assert "No difference" in verdict_html(data)
-    assert data["localised"] is None
-    assert "spread over them" not in words_html(data)
+    compared = compare_images(session, usual, usual)
+    report = compared.report
+    assert "No significant difference" in verdict_html(report)
+    assert not any(report[part] for part in ("pixels", "units", "more", "less", "changed_images"))
+    assert report["localised"] is None
+    assert differences_html(report) == ""
+    assert images(compared, 0) == ([], [])
 
 
-def test_a_change_at_one_place_is_looked_at_and_framed(session):
+def test_a_change_at_one_place_is_localised_and_framed(session):
     usual, new = noise(30, (60, 60, 60), 0), noise(30, (60, 60, 60), 1)
     for image in new:
         image.paste("red", (26, 26, 40, 40))
     compared = compare_images(session, usual, new)
-    assert "A closer look: " in words_html(compared.data)
-    framed = np.asarray(pictures(compared, 0)[1][0])
-    left, top, _, _ = (round(share * 39) for share in compared.data["localised"]["box"])
+    assert "Where the images differ: " in differences_html(compared.report)
+    framed = np.asarray(images(compared, 0)[1][0])
+    left, top, _, _ = (round(share * 39) for share in compared.report["localised"]["box"])
     assert framed[top, left].tolist() == [0x00, 0x72, 0xB2]
     assert not (np.asarray(new[0]) == [0x00, 0x72, 0xB2]).all(-1).any(), "the image itself is not"
 
 
-def test_a_change_without_a_place_is_said_to_be_spread(session):
-    data = compare_images(session, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1)).data
-    assert "the change is spread over them" in words_html(data | {"localised": None})
+def test_a_change_without_a_place_is_said_to_have_none(tinted):
+    assert "at no single place" in differences_html(tinted.report | {"localised": None})
 
 
 @pytest.mark.parametrize(("p", "text"), [(1 / 301, "≤ 0.0033"), (2 / 301, "0.00664"), (0.5, "0.5")])
-def test_the_least_p_value_is_a_bound(p, text):
-    assert p_text(p) == text
+def test_the_smallest_p_value_is_a_bound(p, text):
+    assert p_text(p, {"permutations": 300}) == text
 
 
-def test_a_comparison_survives_json(session):
-    data = compare_images(session, noise(30, (60, 60, 60), 0), noise(20, (127, 0, 0), 1)).data
-    again = json.loads(json.dumps(data))
-    for make in (verdict_html, words_html, lambda it: unit_rows(it, session.bundle)):
-        assert make(again) == make(data)
+def test_a_comparison_survives_json(session, tinted):
+    again = json.loads(json.dumps(tinted.report))
+    for make in (verdict_html, differences_html, lambda report: unit_rows(report, session.bundle)):
+        assert make(again) == make(tinted.report)
+
+
+def test_progress_counts_the_images_read(session):
+    seen = []
+    usual = noise(20, (60, 60, 60), 0)
+    compare_images(session, usual, usual, lambda *step: seen.append(step))
+    assert seen[0] == (0, 40, "Reading images")
+    assert seen[-1] == (40, 40, "Comparing the sets")
+    assert [read for read, _, _ in seen] == sorted(read for read, _, _ in seen)
+
+
+def test_another_bundle_does_not_replace_the_result_of_the_visitors_own_images(session, tmp_path):
+    widgets = Widgets(**{part.name: part.name for part in fields(Widgets)})
+    page = Handlers(BundleRegistry([session]), widgets)
+    files = []
+    for number, image in enumerate(noise(4, (60, 60, 60), 0)):
+        image.save(tmp_path / f"{number}.png")
+        files.append(str(tmp_path / f"{number}.png"))
+    for request in (CompareRequest("", files, None), CompareRequest("", files, files)):
+        assert widgets.verdict not in page.bundle_changed(request)
+        assert widgets.found not in page.bundle_changed(request)
+    answer = page.bundle_changed(CompareRequest("", None, None))
+    assert answer[widgets.compared] is None, "a tiny bundle ships no example"
+    answer = page.compare(CompareRequest("", files[:2], files[2:]), lambda *_: None)
+    assert answer[widgets.compared].report["images"] == {"reference": 2, "new": 2}
+    chosen = page.unit_chosen(answer[widgets.compared], 0)
+    assert set(chosen) == {widgets.unit, widgets.before, widgets.after}
+    with pytest.raises(ValueError, match="both sides"):
+        page.compare(CompareRequest("", files, None), lambda *_: None)
 
 
 def test_the_example_marks_its_share(session):
-    old, new, word = example(session)
+    old, new, word = example_sets(session)
     assert len(old) == len(new) == 10
     assert isinstance(word, str)
     spread = [np.asarray(image).std((0, 1)).max() for image in new]
-    assert sum(value > 5 for value in spread) == 4  # the pictures of a tiny bundle are flat
+    assert sum(value > 5 for value in spread) == 4  # the images of a tiny bundle are flat
 
 
 def test_archives_are_read_in_memory(tmp_path):
-    images = noise(3, (60, 60, 60), 0)
+    shots = noise(3, (60, 60, 60), 0)
     path = zipped(
         tmp_path / "a.zip",
         {
-            "../../outside.png": png(images[0]), "b/two.png": png(images[1]),
+            "../../outside.png": png(shots[0]), "b/two.png": png(shots[1]),
             "__MACOSX/two.png": b"no", "notes.txt": b"no", "broken.png": b"no",
         },
     )  # fmt: skip
-    images[2].save(tmp_path / "c.png")
-    found, skipped = uploads.open_images([path, str(tmp_path / "c.png")])
-    assert (len(found), skipped) == (3, 1)
+    shots[2].save(tmp_path / "c.png")
+    opened, skipped = uploads.open_images([path, str(tmp_path / "c.png")])
+    assert (len(opened), skipped) == (3, 1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "c.png"]
-    assert found[2].tobytes() == images[2].tobytes()
+    assert opened[2].tobytes() == shots[2].tobytes()
 
 
 def test_too_much_is_refused(tmp_path, monkeypatch):

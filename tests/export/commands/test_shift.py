@@ -2,13 +2,9 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from clipneurons.shift.profile import Profile
 from export.__main__ import main
-from research.shift.power import SHIFTS, table
-from research.shift.scenes import CLASS, MARK, SPOILT, Images, Pools, draw, marked
 from tests.helpers.tiny import tiny_bundle_folder
 
 
@@ -40,7 +36,8 @@ def test_two_folders_are_compared_into_a_report(bundle, tmp_path, capsys):
     report = json.loads((out / "report.json").read_text())
     assert report["images"] == {"reference": 30, "new": 20}
     assert report["p"] <= 0.02
-    assert report["shift"]
+    assert report["significant"]
+    assert report["pixels"][0]["measure"] == "saturation"
     assert json.loads(capsys.readouterr().out)["p"] == report["p"]
     first = report["units"][0]
     assert abs(first["change"]) == max(abs(u["change"]) for u in report["units"])
@@ -81,12 +78,12 @@ def test_a_change_at_one_place_is_looked_at_closer(bundle, tmp_path, capsys):
     assert main(arguments) == 0
     report = json.loads((out / "report.json").read_text())
     assert 0 <= report["localised"]["box"][0] < report["localised"]["box"][2] <= 1
-    words = [word for word, _ in report["localised"]["words"][:5]]
+    texts = [row["text"] for row in report["localised"]["texts"][:5]]
     said = json.loads(capsys.readouterr().out)["localised"]
-    assert said["words"] == words
+    assert said["texts"] == texts
     assert said["where"] in (out / "report.html").read_text()
     page = (out / "report.html").read_text()
-    assert "A closer look: " in page
+    assert "Where the images differ: " in page
     assert main([*arguments, "--window", "12"]) == 0
     windows = json.loads((out / "report.json").read_text())["windows"]
     assert all((window["localised"] is not None) == window["alarm"] for window in windows)
@@ -98,8 +95,9 @@ def test_no_shift_is_reported_as_none(bundle, tmp_path, capsys):
     arguments = ["shift", "--reference", one, "--new", other, "--out", str(tmp_path / "r")]
     assert main([*arguments, "--bundle", bundle, "--permutations", "99"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert not said["shift"]
+    assert not said["significant"]
     assert said["localised"] is None
+    assert said["more"] == said["less"] == said["units"] == said["pixels"] == []
     assert "No single place" not in (tmp_path / "r" / "report.html").read_text()
 
 
@@ -135,7 +133,7 @@ def test_windows_follow_watched_concepts(bundle, tmp_path, capsys):
         ({"--permutations": "18"}, "cannot give a p-value of 0.05: expected at least 19"),
         ({"--level": "7"}, "a level between 0 and 1, not 7"),
         ({"--window": "5", "--level": "0"}, "a level between 0 and 1, not 0"),
-        ({"--watch": " "}, "empty concept"),
+        ({"--watch": " "}, "empty text"),
     ],
 )
 def test_mistakes_are_one_line(bundle, tmp_path, capsys, change, message):
@@ -146,68 +144,3 @@ def test_mistakes_are_one_line(bundle, tmp_path, capsys, change, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_a_mark_covers_its_corner_and_nothing_else():
-    image = np.full((50, 50, 3), 200, np.uint8)
-    mark = np.zeros((20, 20, 4), np.uint8)
-    mark[..., 3] = 255
-    got = marked(image, mark)
-    assert (got[:31] == 200).all()
-    assert (got[:, :31] == 200).all()
-    assert (got[32:48, 32:48] == 0).all()
-    elsewhere = marked(image, mark, (0.0, 0.5))
-    assert (elsewhere[26:42, 1:17] == 0).all()
-    assert (elsewhere[:24] == 200).all()
-
-
-@pytest.mark.parametrize("how", SPOILT.values(), ids=SPOILT)
-def test_what_spoils_an_image_changes_it_a_little(how):
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
-    got = how(image)
-    assert (got.size, got.mode) == (image.size, "RGB")
-    assert 1 < np.abs(np.asarray(got, int) - np.asarray(image, int)).mean() < 80
-
-
-def pool(value, count=24):
-    rows = torch.full((count, 2), float(value))
-    return Images(
-        Profile(rows, rows, rows, rows[:, None]), np.full((count, 4, 4, 3), value, np.uint8)
-    )
-
-
-def test_samples_hold_what_their_shift_says():
-    planted = {MARK: {"cat": pool(1), "dog": pool(2)}, CLASS: {"tram": pool(7)}}
-    changed = {"style": pool(3), "blur": pool(4)}
-    pools = Pools(pool(0), pool(5), pool(6), changed, planted, frozenset({"car"}))
-
-    def new(shift, turn=0):
-        return draw(pools, shift, 10, np.random.default_rng(0), turn)
-
-    assert new("none").new.pixels.max() == 0
-    assert (new("style").new.pixels == 3).all()
-    assert (new("blur").new.pixels == 4).all()
-    vehicles = new("vehicles")
-    assert set(np.unique(vehicles.new.pixels)) == {5, 6}
-    assert vehicles.words == {"car"}
-    newcomers = new(f"{CLASS}:0.5")
-    assert newcomers.words == {"tram"}
-    assert (newcomers.reference.pixels == 5).all(), "the reference has none of the class"
-    assert set(np.unique(newcomers.new.pixels)) == {5, 7}
-    for turn, (word, value) in enumerate([("cat", 1), ("dog", 2), ("cat", 1)]):
-        sample = new("mark:0.5", turn)
-        assert sample.words == {word}
-        assert set(np.unique(sample.new.pixels)) == {0, value}
-        assert len(sample.new) == len(sample.reference) == 10
-        assert np.asarray(sample.new.pictures([9])[0]).max() == value
-        assert (
-            sample.new.profile.reconstruction[:, 0].numpy() == sample.new.pixels[:, 0, 0, 0]
-        ).all()
-
-
-def test_the_table_has_a_row_a_cell():
-    cells = {f"{shift} 50": {"runs": 2, "ours": 0.5} for shift in SHIFTS}
-    cells["mark:0.2 50"]["named"] = None
-    lines = table(cells).splitlines()
-    assert len(lines) == len(SHIFTS) + 2
-    assert lines[2] == "| none 50 | 2 | 0.5 |  |"

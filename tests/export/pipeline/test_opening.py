@@ -12,10 +12,9 @@ from clipneurons.bundle.config import OPENING
 from clipneurons.concepts.concepts import ConceptReader, read_image
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import load_clip
-from clipneurons.shift.comparison import EmbeddedTextPool
+from clipneurons.shift.comparison import EmbeddedTextPool, compare
 from clipneurons.shift.planted import marks, planted_mark
 from clipneurons.shift.profile import Profiler
-from clipneurons.shift.reading import LEVEL, read_shift
 from clipneurons.text.embedding import embed_texts
 from export.pipeline.gallery import DecodedGallery
 from export.pipeline.opening import (
@@ -28,8 +27,7 @@ from export.pipeline.opening import (
 from tabs.concepts.examples import example_numbers, opening_concepts
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
-from tabs.shift import compare_example
-from tabs.shift_reading import opening_shift
+from tabs.shift.handlers import compare_example, shipped_example
 from tests.helpers.tiny import tiny_bundle_folder
 
 
@@ -78,12 +76,12 @@ def test_the_page_shows_it_without_a_model(made, monkeypatch):
     assert isinstance(image, Image.Image)
     assert found["neurons"][0]["label"]
     assert example_numbers(session) == session.bundle.opening["concepts"]["pictures"]
-    compared, word = opening_shift(session)
+    compared, word = shipped_example(session)
     assert isinstance(word, str)
-    assert len(compared.data["units"]) == 12
+    assert len(compared.report["units"]) == (12 if compared.report["significant"] else 0)
     answer = compare_example(BundleRegistry([session]), "")
-    assert answer == compared.data | {"drawing": word}
-    assert compared.data["counts"] == [len(compared.reference), len(compared.new)] == [10, 10]
+    assert answer == compared.report | {"drawing": word}
+    assert compared.report["images"] == {"reference": 10, "new": 10}
 
 
 def test_the_first_drawing_that_makes_a_difference_is_planted_else_the_nearest(made):
@@ -95,11 +93,12 @@ def test_the_first_drawing_that_makes_a_difference_is_planted_else_the_nearest(m
     p_values = {}
     for word in marks(bundle.texts):
         reference, new, _ = planted_mark(images, bundle.texts, word)
-        p_values[word] = read_shift(profiler, pool, reference, new)["p"]
-    significant = [word for word, p in p_values.items() if p <= LEVEL]
+        sides = (profiler.of_images(side) for side in (reference, new))
+        p_values[word] = compare(*sides, pool, permutations=300).p
+    significant = [word for word, p in p_values.items() if p <= 0.05]
     shipped = planted_shift(ConceptReader(lens, bundle), gallery)
     assert shipped["word"] == (significant or [min(p_values, key=p_values.get)])[0]
-    assert shipped["reading"]["p"] == p_values[shipped["word"]]
+    assert shipped["report"]["p"] == p_values[shipped["word"]]
 
 
 def test_class_pairs_come_in_the_order_of_their_similarity(made):
@@ -126,16 +125,16 @@ def test_a_word_without_a_drawing_is_refused():
     "wrong",
     [
         {"concepts": 1, "shift": []},
-        {"concepts": {"pictures": [10**6], "reading": {}}, "shift": {"pictures": ["../x"]}},
+        {"concepts": {"pictures": [10**6], "reading": {}}, "shift": {"images": ["../x"]}},
         {"concepts": {"pictures": [0], "reading": {"concepts": [{"text": 1}]}}},
-        {"concepts": {"pictures": "0", "reading": None}, "shift": {"pictures": [0, 1, 2, 3]}},
+        {"concepts": {"pictures": "0", "reading": None}, "shift": {"images": [0, 1, 2, 3]}},
     ],
 )
 def test_what_has_not_the_form_of_an_example_is_left_out(made, wrong):
     bundle = replace(load_bundle(made[0]), opening=wrong)
     session = BundleSession("tiny", made[0], bundle)
     assert opening_concepts(session) is None
-    assert opening_shift(session) is None
+    assert shipped_example(session) is None
     assert set(example_numbers(session)) <= set(bundle.examples)
 
 
@@ -146,7 +145,7 @@ def test_bundles_without_examples_open_without_them(made):
     assert with_opening(shared, lens).opening == {}
     session = BundleSession("tiny", folder, replace(bundle, opening={}))
     assert opening_concepts(session) is None
-    assert opening_shift(session) is None
+    assert shipped_example(session) is None
 
 
 def test_it_is_a_file_under_the_checksums(made):
