@@ -296,14 +296,15 @@ def test_compared_sets_are_data(client, tmp_path, bundle):
         new.append(handle_file(tmp_path / f"new{i}.png"))
     found = client.predict(bundle, reference, new, api_name="/compare_sets")
     assert found["p"] <= 0.05
-    statistics = {"spread", "peak", "rare", "words", "kernel", "embeddings", "places"}
-    assert set(found["tests"]) == statistics
+    assert set(found["tests"]) == {"spread", "peak", "embeddings", "places", "pixels"}
+    assert found["significant"]
+    assert "saturation" in {change["measure"] for change in found["pixels"]}
     assert len(found["units"]) == 12
     for unit in found["units"]:
         assert client.predict(bundle, unit["layer"], unit["unit"], api_name="/neuron")
         assert 0 <= unit["q"] <= 1
     assert {one["text"] for one in found["more"] + found["less"]} <= set(WORDS)
-    assert set(found["carriers"]) <= set(range(20))
+    assert set(found["changed_images"]) <= set(range(20))
     assert found["localised"] is None or len(found["localised"]["box"]) == 4
     assert found["skipped"] == 0
     assert client.predict(bundle, api_name="/compare_example")["drawing"]

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -573,6 +574,69 @@ def test_sets_that_are_not_compared_yet_are_not_those_of_the_result(visit):
     page.wait_for_selector("#shift-found:not([data-former])")
 
 
+def sets_of_images(count, grey=False):
+    """Files of two sets of noise with a coloured square, the new one grey or as coloured."""
+    files = {}
+    for side in ("reference", "new"):
+        files[side] = []
+        for number in range(count):
+            rng = np.random.default_rng([number, side == "new"])
+            pixels = rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+            pixels[16:48, 16:48] = rng.integers(0, 256, 3)
+            image = Image.fromarray(pixels)
+            if grey and side == "new":
+                image = image.convert("L")
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            name = f"{side}{number}.png"
+            files[side].append({"name": name, "mimeType": "image/png", "buffer": buffer.getvalue()})
+    return files
+
+
+def send_sets(page, count, grey=False):
+    for side, files in sets_of_images(count, grey).items():
+        page.set_input_files(f"#shift-{side} input[type=file]", files)
+        page.wait_for_selector(f"#shift-{side} >> text={side}{count - 1}")
+
+
+def test_grey_images_are_named_by_their_saturation_first(visit):
+    page = visit("?tab=shift")
+    send_sets(page, 16, grey=True)
+    page.click("#shift-go")
+    page.wait_for_selector("#shift-progress >> text=images")
+    page.wait_for_selector("#shift-differences >> text=saturation lower")
+    assert "The sets differ" in page.inner_text("#shift-verdict")
+    headings = page.locator("#shift-differences h3").all_inner_texts()
+    assert headings[0] == "Low-level changes"
+    shoot(page, "shift-grey-1440")
+
+
+def test_sets_without_a_significant_difference_have_no_list_of_differences(visit):
+    page = visit("?tab=shift")
+    send_sets(page, 12)
+    page.click("#shift-go")
+    page.wait_for_selector("#shift-verdict >> text=No significant difference")
+    assert page.inner_text("#shift-differences").strip() == ""
+    assert page.locator("#shift-units >> visible=true").count() == 0
+    assert page.locator("#shift-after >> visible=true").count() == 0
+
+
+def test_a_bundle_chosen_while_sets_are_compared_keeps_its_example_off_the_users_files(
+    visit, two_bundles
+):
+    page = visit("?tab=shift", address=two_bundles)
+    send_sets(page, 40)
+    page.click("#shift-go")
+    page.click("#bundle input")
+    page.click("ul[role=listbox] li:not([aria-selected=true])")
+    page.wait_for_selector("#shift-found[data-former] >> text=40 new images against 40")
+    page.wait_for_timeout(500)
+    assert page.get_attribute("#shift-found", "data-former").startswith("Results for the previous")
+    assert "Example" not in page.inner_text("#shift-verdict")
+    page.click("#shift-go")
+    page.wait_for_selector("#shift-found:not([data-former])")
+
+
 def test_a_broken_picture_to_test_a_neuron_on_does_not_stand_in_the_way_of_the_next(visit):
     page = visit()
     page.click("#dictionary-test button >> nth=0")
@@ -918,10 +982,10 @@ def test_a_link_into_the_dictionary_shows_the_card_from_the_top(visit):
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_a_shift_is_compared_looked_at_closer_and_shown(visit, width):
+def test_a_shift_is_compared_localised_and_shown(visit, width):
     page = visit("?tab=shift", width=width)
     page.click("#shift-example")
-    page.wait_for_selector("#shift-words >> text=A closer look: lower right")
+    page.wait_for_selector("#shift-differences >> text=Where the images differ: lower right")
     page.locator("#shift-after img").last.scroll_into_view_if_needed()
     page.wait_for_function(
         "[...document.querySelectorAll('#shift-after img')].every(i => i.naturalWidth > 0)"
@@ -998,7 +1062,7 @@ def test_tabs_open_with_a_shipped_example(visit, tab):
     if not (BUNDLED / "examples" / "opening.json").is_file():
         pytest.skip("the bundle ships no examples")
     page = visit(f"?tab={tab}")
-    found = {"concepts": "#concepts-result .cn-look", "shift": "#shift-words .cn-bars"}[tab]
+    found = {"concepts": "#concepts-result .cn-look", "shift": "#shift-differences .cn-bars"}[tab]
     page.wait_for_selector(found)
     shoot(page, f"{tab}-opening-1440")
 
