@@ -38,7 +38,7 @@ def verdict_html(report: dict, skipped: int = 0, title: str = "") -> str:
         note += f" {skipped} files could not be read."
     numbers = [(p_text(report["p"], report), "p-value", "by permutation, all tests together")]
     if report["significant"]:
-        changed = str(report["units_changed"])
+        changed = f"{report['units_changed']:,}"
         numbers.append((changed, "units changed", "at a false-discovery rate of 5 %"))
     each = [
         (p_text(p, report), name, f"Small when {TESTS[name]}.")
@@ -85,7 +85,8 @@ def _pixels_html(changes: Sequence[dict]) -> str:
 
 def _localised_html(place: dict | None) -> str:
     if place is None:
-        return '<p class="cn-note">The images differ at no single place.</p>'
+        text = "The images differ at no single place."
+        return f'<section class="cn-block"><p class="cn-note">{text}</p></section>'
     note = "Texts of the place where the new images differ most, cropped and read by itself."
     return _texts_html(f"Where the images differ: {place['where']}", place["texts"], note)
 
