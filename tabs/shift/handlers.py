@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -13,7 +12,7 @@ from PIL import Image
 from clipneurons.bundle.unit_words import plain
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
-from tabs.server.uploads import open_image, open_images
+from tabs.server.uploads import open_images
 from tabs.shift.layout import Widgets
 from tabs.shift.view import (
     ALL_UNITS,
@@ -216,7 +215,7 @@ def example_sets(session: BundleSession) -> tuple[list[Image.Image], list[Image.
     """Two halves of the bundle's images, a drawing pasted on some of the second half."""
     from clipneurons.shift.planted import IMAGES, planted_mark
 
-    gallery = [_gallery_image(session, number) for number in session.sample(2 * IMAGES)]
+    gallery = [session.image(number) for number in session.sample(2 * IMAGES)]
     return planted_mark(gallery, session.bundle.texts)
 
 
@@ -234,7 +233,7 @@ def _shipped_example(session: BundleSession) -> tuple[Compared, str] | None:
 
     try:
         shipped = session.bundle.opening["shift"]
-        gallery = [_gallery_image(session, number) for number in shipped["images"]]
+        gallery = [session.image(number) for number in shipped["images"]]
         reference, new, drawing = planted_mark(gallery, session.bundle.texts, shipped["word"])
         compared = Compared({"bundle": session.key} | shipped["report"], reference, new)
         verdict_html(compared.report)
@@ -245,7 +244,3 @@ def _shipped_example(session: BundleSession) -> tuple[Compared, str] | None:
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, FileNotFoundError):
         return None
     return compared, drawing
-
-
-def _gallery_image(session: BundleSession, number: int) -> Image.Image:
-    return open_image(BytesIO(session.bundle.examples[number]))
