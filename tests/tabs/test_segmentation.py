@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import gradio as gr
@@ -25,7 +25,7 @@ from tabs.segmentation.handlers import (
     searched,
     take,
 )
-from tabs.segmentation.layout import layout
+from tabs.segmentation.layout import Widgets
 from tabs.segmentation.view import (
     SIDE,
     clicked,
@@ -207,8 +207,7 @@ def test_words_that_the_model_never_saw_are_told(session, image):
         table[session.clip.tokenizer(["zebra"])[0, 1]] = 0
     try:
         registry = BundleRegistry([session])
-        with gr.Blocks():
-            widgets = layout()
+        widgets = Widgets(**{field.name: field.name for field in fields(Widgets)})
         zebra, cat = (
             handlers.find(registry, widgets, SearchRequest("", image, words))
             for words in ("zebra", "cat")
