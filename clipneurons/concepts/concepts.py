@@ -38,7 +38,7 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.lens.contributions import Contributions, MeanEffect, SpatialContributions
 from clipneurons.lens.make import Lens
 from clipneurons.lens.token_contributions import effects_by_patch
-from clipneurons.text.synonym_groups import synonym_groups
+from clipneurons.text.synonym_groups import CosineSpread, synonym_groups
 
 # Cosines are multiplied with this where a model has no softmax of its own: CLIP's logit scale.
 _LOGIT_SCALE = 100.0
@@ -88,6 +88,7 @@ class ConceptReader:
         self.lens, self.bundle = lens, bundle
         self.device = lens.clip.device
         self.logit_scale = lens.clip.logit_scale or _LOGIT_SCALE
+        self.spread = CosineSpread.of(self.texts)
         self._means, self._along = {}, {}
         for layer, arrays in bundle.layers.items():
             directions = lens.directions[layer]
@@ -269,7 +270,8 @@ def _is_flat(pixels: Float[Tensor, "3 height width"], std: tuple[float, float, f
 
 def _groups(reader: ConceptReader, order: Sequence[int]) -> list[list[int]]:
     """The first texts of different meanings, each with its synonyms in `order`."""
-    return synonym_groups(order, reader.bundle.texts, reader.texts, HEADING)
+    texts = reader.bundle.texts
+    return synonym_groups(order, texts, reader.texts, HEADING, spread=reader.spread)
 
 
 def _shares(map_: Float[Tensor, "row column"]) -> list[list[float]]:

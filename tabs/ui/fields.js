@@ -56,7 +56,12 @@
     if (choice === chosen) unmake();
     else chosen = choice;
   });
-  addEventListener("keydown", (event) => event.key === "Escape" && unmake());
+  addEventListener("keydown", (event) => {
+    // A browser clicks no radio button by the space bar that is chosen already.
+    const again = event.key === " " && event.target === chosen;
+    if (again) event.preventDefault();
+    if (again || event.key === "Escape") unmake();
+  });
 })();
 // An image that the browser cannot show says so instead of leaving a broken icon.
 (() => {
@@ -69,5 +74,6 @@
     },
     true,
   );
-  addEventListener("load", (event) => inputOf(event) && delete inputOf(event).dataset.broken, true);
+  // Of an image, `load` does not reach the window.
+  document.addEventListener("load", (event) => inputOf(event) && delete inputOf(event).dataset.broken, true);
 })();

@@ -1,7 +1,7 @@
 import torch
 from torch.nn.functional import normalize
 
-from clipneurons.text.synonym_groups import synonym_groups
+from clipneurons.text.synonym_groups import CosineSpread, synonym_groups
 
 
 def naive_groups(order, embeddings, count, deviations, floor):
@@ -35,6 +35,8 @@ def test_groups_are_those_of_the_loops():
     for deviations in (1.0, 1.6, 4.0):
         found = synonym_groups(order, texts, rows, 3, deviations, 0.5)
         assert found == naive_groups(order, rows, 3, deviations, 0.5)
+        spread = CosineSpread.of(rows)
+        assert found == synonym_groups(order, texts, rows, 3, deviations, 0.5, spread)
     assert [len(group) for group in synonym_groups(order, texts, rows, 3, 1.6, 0.5)] == [6, 6, 6]
 
 
