@@ -10,6 +10,7 @@ from export.common.command_line import run_command
 COMMANDS = {
     "papers": ("research.papers.command", "compare with the figures of the papers"),
     "segmentation": ("research.segmentation.command", "segmentation methods on known masks"),
+    "labels": ("research.labels.command", "labels against other ways to write them"),
     "concepts": ("research.concepts.command", "recall of the concepts of images"),
     "shift": ("research.shift.command", "power of the shift monitor on planted shifts"),
     "mini-clip": ("research.mini_clip.command", "train the bundled CLIPs"),

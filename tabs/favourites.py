@@ -7,7 +7,7 @@ from html import escape
 
 from tabs.search import dictionary_of
 from tabs.server.session import BundleSession
-from tabs.ui.neuron_card import says
+from tabs.ui.neuron_card import unit_title
 from tabs.ui.plots import link
 
 MOST = 24
@@ -42,7 +42,7 @@ def html_of(session: BundleSession, units: list[tuple[int, int]]) -> str:
     dictionary = dictionary_of(session)
     chips = [
         link(
-            f"{layer} · {unit} {says(session.bundle, layer, unit, 2)}",
+            unit_title(session.bundle, layer, unit),
             tab="dictionary", layer=layer, unit=unit, bundle=session.key,
         )
         for layer, unit in units

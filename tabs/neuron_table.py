@@ -42,14 +42,16 @@ def _words(label: str) -> str:
 
 COLUMNS = (
     Column("unit", "neuron", "Number in the layer"),
-    Column("label", "label", "The words that were found to predict it best", _words),
-    Column("simulation", "predicts it", "Correlation of its effect with what the label foretells,"
-           " on held-out images", "{:.3f}".format),
-    Column("reliable", "reliable", "Whether that is better than other neurons’ labels, and enough",
-           lambda value: "yes" if value else "no"),
-    Column("decomposition", "direction says", "The paper’s decomposition of its direction", _words),
-    Column("decomposition_simulation", "predicts", "The same correlation of those words",
-           "{:.3f}".format),
+    Column("label", "label", "The texts that predict it best, where they are reliable", _words),
+    Column("simulation_score", "score", "Simulation score: correlation of its effect with what the"
+           " label predicts, on held-out images", "{:.3f}".format),
+    Column("reliable", "reliable", "Significant, r² of at least 5 % and specificity of at least"
+           " 95 %", lambda value: "yes" if value else "no"),
+    Column("specificity", "specificity", "Share of the layer’s other neurons that the label"
+           " predicts worse", lambda value: percent(value, 0)),
+    Column("decomposition", "decomposition", "Its direction as a sum of texts", _words),
+    Column("decomposition_score", "its score", "Simulation score of the decomposition, cut to as"
+           " many texts", "{:.3f}".format),
     Column("explained_variance", "one direction", "Variance of its strongest effects along one"
            " direction", lambda value: percent(value, 0)),
     Column("participation_ratio", "of images", "Share of images that carry it", percent),

@@ -56,7 +56,7 @@ def find(
     if order == TRUST:
 
         def distrust(hit: Hit) -> float:
-            return -float(dictionary.simulation[dictionary.row(hit.layer, hit.unit)])
+            return -float(dictionary.simulation_score[dictionary.row(hit.layer, hit.unit)])
 
         toward, against = sorted(toward, key=distrust), sorted(against, key=distrust)
     return {
@@ -83,16 +83,16 @@ def _scores(session: BundleSession, query: str, way: str) -> tuple[Tensor, list[
 
 
 def _hits(session: BundleSession, hits: list[Hit]) -> list[dict]:
-    """Units that were found, with their words and how far these can be trusted."""
+    """Units that were found, each with its reliable label and the label's score."""
     return [
         {
             "layer": hit.layer, "unit": hit.unit, "score": hit.score,
-            "phrases": says(session.bundle, hit.layer, hit.unit),
-            "simulation": trust and trust.simulation, "reliable": trust and trust.reliable,
-            "trust": trust and trust.level,
+            "label": says(session.bundle, hit.layer, hit.unit),
+            "simulation_score": label and label.simulation_score,
+            "reliable": label and label.reliable,
         }
         for hit in hits
-        for trust in [dictionary_of(session).trust(hit.layer, hit.unit)]
+        for label in [session.bundle.label(hit.layer, hit.unit)]
     ]  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def results_html(session: BundleSession, query: str, way: str, order: str = MATC
     for key, title in (("toward", "Write toward it"), ("against", "Write against it")):
         rows = [
             Bar(
-                f"{row['layer']} · {row['unit']}  {row['phrases']}",
+                f"{row['layer']} · {row['unit']}  {row['label']}".rstrip(),
                 row["score"],
                 hint=_hint(row),
                 link={
@@ -134,12 +134,12 @@ def results_html(session: BundleSession, query: str, way: str, order: str = MATC
 
 
 def _hint(row: dict) -> str:
-    """On hover: how far the words of a neuron that was found can be trusted."""
-    if row["simulation"] is None:
+    """On hover: the match, and the simulation score of the label."""
+    if row["simulation_score"] is None:
         return ""
-    match, trust = f"match {row['score']:.2f}", f"label {row['trust']}, {row['simulation']:.2f}"
-    words = f"{row['phrases']}: {match}; {trust}"
-    return words.replace("-", "−")
+    known = "" if row["reliable"] else "no reliable label, "
+    hint = f"match {row['score']:.2f}; {known}simulation score {row['simulation_score']:.2f}"
+    return hint.replace("-", "−")
 
 
 def suggestions(session: BundleSession) -> list[str]:
@@ -166,8 +166,8 @@ def clearly_said(session: BundleSession) -> list[str]:
     def make() -> list[str]:
         dictionary = dictionary_of(session)
         trusted = [dictionary.place(row) for row in dictionary.most_trusted(100)]
-        labels = [session.bundle.label(layer, unit, 1)[0] for layer, unit in trusted]
-        found = list(dict.fromkeys(text for text, weight in labels if weight > 0))
+        labels = [session.bundle.label(layer, unit) for layer, unit in trusted]
+        found = list(dict.fromkeys(label.positive[0] for label in labels if label.positive))
         if len(found) < 2:
             things = [text for text in _things(session) if dictionary.in_pool(text)]
             best = {

@@ -45,7 +45,7 @@ from clipneurons.bundle.folders import (
     replace_folder,
 )
 from clipneurons.bundle.hub import resolve
-from clipneurons.bundle.labels import LayerLabels
+from clipneurons.bundle.labels import Label, LayerLabels
 from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.storage import narrow, read_tensor
 from clipneurons.bundle.thumbnails import Examples
@@ -82,12 +82,17 @@ class Bundle:
 
         The largest first; zero coefficients are left out.
         """
-        return self._said(self.layers[layer], unit, count)
+        arrays = self.layers[layer]
+        pairs = zip(arrays.indices[unit].tolist(), arrays.coefficients[unit].tolist(), strict=True)
+        return [(self.texts[index], c) for index, c in pairs if c != 0][:count]
 
-    def label(self, layer: int, unit: int, count: int = 10) -> list[tuple[str, float]]:
-        """The words that were found to predict the unit best; `phrases` where none were tested."""
-        tested = self.labels.get(layer)
-        return self._said(tested, unit, count) if tested else self.phrases(layer, unit, count)
+    def label(self, layer: int, unit: int) -> Label | None:
+        """The unit's label with its scores; None where labels were not tested.
+
+        Only a reliable label is shown as a unit's name; see `clipneurons.bundle.unit_words`.
+        """
+        layer_labels = self.labels.get(layer)
+        return layer_labels.of(unit, self.texts) if layer_labels else None
 
     def by_layer(self, columns: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         """Columns with a row a unit, all layers one below the other, cut into the layers."""
@@ -97,12 +102,6 @@ class Bundle:
             cuts[layer] = {name: value[part] for name, value in columns.items()}
             start = part.stop
         return cuts
-
-    def _said(
-        self, words: LayerArrays | LayerLabels, unit: int, count: int
-    ) -> list[tuple[str, float]]:
-        pairs = zip(words.indices[unit].tolist(), words.coefficients[unit].tolist(), strict=True)
-        return [(self.texts[i], c) for i, c in pairs if c != 0][:count]
 
 
 def load_bundle(source: str | Path, cache_dir: str | Path | None = None) -> Bundle:

@@ -29,6 +29,13 @@ def signed(text: str, coefficient: float) -> str:
     return text if coefficient > 0 else f"−{text}"
 
 
-def signed_words(bundle: Bundle, layer: int, unit: int, count: int = 4) -> list[str]:
-    """The first phrases of a unit's label, each `signed`."""
-    return [signed(text, c) for text, c in bundle.label(layer, unit, count)]
+def signed_words(bundle: Bundle, layer: int, unit: int) -> list[str]:
+    """A unit's name in texts: those of its reliable label, without articles, each `signed`.
+
+    Empty for a unit without a reliable label, which is shown by its number.
+    """
+    label = bundle.label(layer, unit)
+    if label is None or not label.reliable:
+        return []
+    pairs = zip(label.texts, label.weights, strict=True)
+    return [signed(plain(text), weight) for text, weight in pairs]

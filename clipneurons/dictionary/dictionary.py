@@ -19,7 +19,6 @@ from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.stacked_units import StackedUnits
 from clipneurons.bundle.unit_words import neuron_and_head, signed, signed_words
 from clipneurons.dictionary.dashboard import Hit as Hit
-from clipneurons.dictionary.dashboard import LabelTrust as LabelTrust
 from clipneurons.dictionary.dashboard import NeuronDashboard as NeuronDashboard
 from clipneurons.dictionary.head_groups import HeadGroup as HeadGroup
 from clipneurons.dictionary.head_groups import head_groups
@@ -30,8 +29,8 @@ from clipneurons.dictionary.query import parse_query as parse_query
 
 # Columns of `Dictionary.table`.
 TABLE = (
-    "unit", "label", "simulation", "reliable", "decomposition", "decomposition_simulation",
-    "explained_variance", "participation_ratio", "top_norm",
+    "unit", "label", "simulation_score", "reliable", "specificity", "decomposition",
+    "decomposition_score", "explained_variance", "participation_ratio", "top_norm",
 )  # fmt: skip
 # Random directions behind `Dictionary.chance_line`, and the share of them below it.
 _RANDOM, _BELOW = 1000, 0.95
@@ -173,9 +172,8 @@ class Dictionary:
             unit=unit,
             neuron=neuron,
             head=head,
-            phrases=self.bundle.label(layer, unit, phrases),
+            label=self.bundle.label(layer, unit),
             decomposition=self.bundle.phrases(layer, unit, phrases),
-            trust=self.trust(layer, unit),
             images=[(i, n) for i, n in zip(images.tolist(), norms.tolist(), strict=True) if i >= 0],
             explained_variance=float(arrays.explained_variance[unit]),
             significant_share=float(arrays.participation_ratio[unit]),
@@ -183,25 +181,6 @@ class Dictionary:
             mean_top_norm=_mean_top_norm(norms, images),
             neighbours=self.neighbours(layer, unit, neighbours),
             dead=not bool(self.directions[row].any()),
-        )
-
-    def trust(self, layer: int, unit: int) -> LabelTrust | None:
-        """How far the unit's label can be trusted; None where it was not tested."""
-        self.row(layer, unit)
-        if layer not in self.bundle.labels:
-            return None
-        mine = self.bundle.labels[layer]
-        return LabelTrust(
-            simulation=float(mine.simulation[unit]),
-            low=float(mine.simulation_low[unit]),
-            high=float(mine.simulation_high[unit]),
-            shuffled_line=float(mine.shuffled_line[unit]),
-            told_apart=bool(mine.told_apart[unit]),
-            reliable=bool(mine.reliable[unit]),
-            decomposition=float(mine.decomposition[unit]),
-            concept=self.bundle.texts[int(mine.concept[unit])],
-            concept_iou=float(mine.concept_iou[unit]),
-            monosemanticity=float(mine.monosemanticity[unit]),
         )
 
     def sub_concepts(
@@ -227,11 +206,11 @@ class Dictionary:
         return bool(self.bundle.labels)
 
     @cached_property
-    def simulation(self) -> Float[Tensor, " row"]:
-        """How well every unit's label predicts it; 0 where labels were not tested."""
+    def simulation_score(self) -> Float[Tensor, " row"]:
+        """The simulation score of every unit's label; 0 where labels were not tested."""
         if not self.tested:
             return torch.zeros(len(self.directions))
-        return torch.cat([self.bundle.labels[layer].simulation for layer in self.layers])
+        return torch.cat([self.bundle.labels[layer].simulation_score for layer in self.layers])
 
     @cached_property
     def reliable(self) -> Bool[Tensor, " row"]:
@@ -250,11 +229,12 @@ class Dictionary:
             strict=True,
         )
         for unit, values in enumerate(figures):
-            trust = self.trust(layer, unit)
-            tested = (trust.simulation, trust.reliable) if trust else (None, None)
-            label = ", ".join(signed_words(self.bundle, layer, unit, phrases))
+            label = self.bundle.label(layer, unit)
+            tested = (label.simulation_score, label.reliable, label.specificity) if label else ()
+            name = ", ".join(signed_words(self.bundle, layer, unit))
             said = ", ".join(signed(t, c) for t, c in self.bundle.phrases(layer, unit, phrases))
-            rows.append([unit, label, *tested, said, trust and trust.decomposition, *values])
+            scores = tested or (None, None, None)
+            rows.append([unit, name, *scores, said, label and label.decomposition_score, *values])
         return rows
 
     def interesting(self) -> tuple[int, int]:

@@ -1,195 +1,149 @@
-"""Write labels in every way, choose the best on some images, and test all of them on others."""
+"""Write the labels of a layer on some images, and test them on others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipneurons.bundle.labels import reliable
-from clipneurons.labels.candidates import (
-    METHODS,
-    Choice,
-    choose_readings,
-    choose_sizes,
-)
-from clipneurons.labels.evidence import Evidence
-from clipneurons.labels.rivals import (
-    clip_dissect,
-    linear_explanation,
-    nearest_text,
-    random_words,
-)
-from clipneurons.labels.simulation import (
-    Labels,
-    bootstrap,
-    pearson,
-    simulate,
-    top_pearson,
-)
-from clipneurons.labels.trust import Shuffled, q_values, shuffled
+from clipneurons.bundle.labels import EXPLAINS, SPECIFIC, reliable, significant
+from clipneurons.labels.evidence import Recordings, SharedComponents, split, zero_shot
+from clipneurons.labels.significance import Shuffled, q_values, shuffled, specificity
+from clipneurons.labels.simulation import Labels, bootstrap, pearson, simulate
+from clipneurons.labels.write import write_labels
 
-DECOMPOSITION = "paper's decomposition"
-SEEN, SEEN_EACH = "seen texts, one reading", "seen texts, a reading for each unit"
-DISSECT, NEAREST, UPPER = "CLIP-Dissect", "nearest text", "linear explanation"
-SHUFFLED, RANDOM = "shuffled", "random words"
-# Fewer images leave nothing to choose on and to test on.
-LEAST_IMAGES = 100
-# Parts of the images that labels are written on and chosen on; the rest tests them.
-_FIT, _CHOOSE = 0.4, 0.2
+# Numbers of shared components that are tried, on this share of the images against the rest, and
+# how many more units must get a good label for one more to be taken off.
+_COMPONENTS, _FIT, _GAIN = (0, 1, 2, 3), 0.75, 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Recordings:
-    """One image a row: what the model did and what the judge saw, for all units and texts.
-
-    `present` is the judge's yes or no; `judged` are image embeddings in the judge's space.
-    """
-
-    effects: Float[Tensor, "image unit"]
-    embeddings: Float[Tensor, "image embed"]
-    scores: Float[Tensor, "image text"]
-    present: Bool[Tensor, "image text"]
-    judged: Float[Tensor, "image space"]
-
-    def __len__(self) -> int:
-        return len(self.effects)
-
-    def rows(self, chosen: Tensor) -> Recordings:
-        """Some of the images."""
-        parts = {name: getattr(self, name)[chosen] for name in self.__dataclass_fields__}
-        return replace(self, **parts)
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """Images to write labels on, to choose them on, and to test them on."""
-
-    fit: Recordings
-    choose: Recordings
-    test: Recordings
-
-
-def split(recordings: Recordings, seed: int = 0) -> Parts:
-    """Three parts that share no image, drawn at random.
-
-    Raises:
-        ValueError: fewer than 100 images, of which too few are left in each part.
-    """
-    count = len(recordings)
-    if count < LEAST_IMAGES:
-        raise ValueError(
-            f"labels cannot be tested on {count} images: they are written on some, chosen on others"
-            f" and tested on the rest, where 2 % are a unit's strongest; at least {LEAST_IMAGES}"
-            " are needed, thousands are better"
-        )
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    first, second = round(_FIT * count), round((_FIT + _CHOOSE) * count)
-    parts = order[:first], order[first:second], order[second:]
-    return Parts(*(recordings.rows(part.sort().values) for part in parts))
-
-
-@dataclass(frozen=True, eq=False)
-class Tested:
-    """Labels of all units with what the test images say of them.
-
-    `validation` is each unit's correlation on the images that its label was chosen on, `sizes` the
-    number of units by number of phrases; neither is there for labels that were not chosen.
-    """
+class LabelScores:
+    """Labels of units with what images say of them that they were not written on."""
 
     labels: Labels
-    simulation: Float[Tensor, " unit"]
-    top: Float[Tensor, " unit"]
+    simulation_score: Float[Tensor, " unit"]
     draws: Float[Tensor, "draw unit"]
     shuffled: Shuffled
-    q_value: Float[Tensor, " unit"]
-    validation: Float[Tensor, " unit"] | None = None
-    sizes: dict[int, int] | None = None
+    specificity: Float[Tensor, " unit"]
 
     @cached_property
     def limits(self) -> Float[Tensor, "end unit"]:
-        """Ends of the 95 % interval of `simulation`."""
+        """Ends of the 95 % interval of `simulation_score`."""
         return self.draws.quantile(torch.tensor([0.025, 0.975]), dim=0)
+
+    @cached_property
+    def q_value(self) -> Float[Tensor, " unit"]:
+        """p-values adjusted for the number of units."""
+        return q_values(self.shuffled.p_value)
+
+    @property
+    def significant(self) -> Bool[Tensor, " unit"]:
+        """Units whose label predicts them better than other units' labels do."""
+        return significant(self.q_value)
 
     @property
     def reliable(self) -> Bool[Tensor, " unit"]:
-        """Units whose label is told apart and predicts them well."""
-        return reliable(self.q_value, self.limits[0])
+        """Units whose label is significant, explains enough, and is their own."""
+        return reliable(self.q_value, self.limits[0], self.specificity)
+
+    @classmethod
+    def joined(cls, layers: list[LabelScores]) -> LabelScores:
+        """The units of several layers as one."""
+        shuffled_columns = (
+            torch.cat([getattr(layer.shuffled, name) for layer in layers])
+            for name in ("line", "mean", "p_value")
+        )
+        return cls(
+            Labels(
+                torch.cat([layer.labels.indices for layer in layers]),
+                torch.cat([layer.labels.coefficients for layer in layers]),
+            ),
+            torch.cat([layer.simulation_score for layer in layers]),
+            torch.cat([layer.draws for layer in layers], dim=1),
+            Shuffled(*shuffled_columns),
+            torch.cat([layer.specificity for layer in layers]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class Assessment:
-    """Every method on the same test images; `best` is the one that did best on others.
+class LayerAssessment:
+    """Labels of a layer, tested, and what its units share.
 
-    `methods` are ours and the paper's, `rivals` the others and the controls.
+    `shared_label` is the label of each shared component, `shared_score` its simulation score;
+    `whole_effect` is the simulation score of the units' labels on their whole effects.
     """
 
-    best: str
-    methods: dict[str, Tested]
-    rivals: dict[str, Tested]
-
-    @property
-    def shipped(self) -> Tested:
-        """The best method's."""
-        return self.methods[self.best]
+    tested: LabelScores
+    shared: SharedComponents
+    shared_label: Labels
+    shared_score: Float[Tensor, " component"]
+    whole_effect: Float[Tensor, " unit"]
 
 
-def assess(
-    parts: Parts,
-    directions: Float[Tensor, "unit embed"],
-    texts: Float[Tensor, "text embed"],
-    decomposition: Labels,
-    note: Callable[[str], object] = lambda text: None,
-) -> Assessment:
-    """All methods, rivals and controls; `note` is told what is at work."""
-    fit, choose, test = parts.fit, parts.choose, parts.test
-    evidence = Evidence(directions, texts, fit.embeddings, fit.effects)
+def assess_layer(
+    write: Recordings, test: Recordings, texts: Float[Tensor, "text embed"], size: int
+) -> LayerAssessment:
+    """Write labels on the images of `write`, and test them on those of `test`.
 
-    def tested(labels: Labels, choice: Choice | None = None) -> Tested:
-        predictions = simulate(labels, test.scores)
-        others = shuffled(test.effects, predictions)
-        return Tested(
-            labels,
-            pearson(test.effects, predictions),
-            top_pearson(test.effects, predictions),
-            bootstrap(test.effects, predictions),
-            others,
-            q_values(others.p_value),
-            None if choice is None else choice.correlation,
-            None if choice is None else choice.sizes,
-        )
+    Both hold the effects of one layer's units. The number of shared components is chosen on a
+    quarter of `write`.
+    """
+    count = choose_components(write, texts, size)
+    shared = SharedComponents.of(write.effects, count)
+    readings = zero_shot(write.embeddings, texts)
+    labels = write_labels(shared.specific(write.effects), write.scores, readings, size)
+    if count:
+        shared_label = write_labels(shared.scores(write.effects), write.scores, readings, size)
+        predicted = simulate(shared_label, test.scores)
+        shared_score = pearson(shared.scores(test.effects), predicted)
+    else:
+        shared_label = Labels(torch.zeros(0, size, dtype=torch.long), torch.zeros(0, size))
+        shared_score = torch.zeros(0)
+    return LayerAssessment(
+        measure_labels(labels, shared.specific(test.effects), test.scores),
+        shared,
+        shared_label,
+        shared_score,
+        pearson(test.effects, simulate(labels, test.scores)),
+    )
 
-    methods = {}
-    families = {DECOMPOSITION: lambda _: {decomposition.indices.shape[1]: decomposition}} | METHODS
-    for name, write in families.items():
-        note(name)
-        choice = choose_sizes(write(evidence), choose.effects, choose.scores)
-        methods[name] = tested(choice.labels, choice)
-    note(SEEN)
-    choices = choose_readings(evidence, choose.effects, choose.scores)
-    for name, choice in zip((SEEN, SEEN_EACH), choices, strict=True):
-        methods[name] = tested(choice.labels, choice)
-    best = max(methods, key=lambda name: float(methods[name].validation.mean()))
-    shipped = methods[best].labels
-    rivals = {}
-    for name, make in {NEAREST: nearest_text, DISSECT: clip_dissect}.items():
-        note(name)
-        rivals[name] = tested(make(evidence))
-    note(UPPER)
-    family = linear_explanation(fit.effects, fit.scores)
-    choice = choose_sizes(family, choose.effects, choose.scores)
-    rivals[UPPER] = tested(choice.labels, choice)
-    units = len(directions)
-    # Every unit gets the label of another one.
-    turned = torch.randperm(units, generator=torch.Generator().manual_seed(1))
-    other = torch.empty_like(turned).scatter_(0, turned, turned.roll(1))
-    rivals[SHUFFLED] = tested(shipped.of(other))
-    rivals[RANDOM] = tested(random_words(units, len(texts), shipped.indices.shape[1]))
-    return Assessment(best, methods, rivals)
+
+def choose_components(write: Recordings, texts: Float[Tensor, "text embed"], size: int) -> int:
+    """How many shared components to take off: the number that gives most units a good label.
+
+    A good label explains 5 % of its unit's effect and is specific, on images kept for the choice;
+    a component is taken off only if that makes so many more good ones.
+    """
+    fit, held_out = split(write, _FIT)
+    readings = zero_shot(fit.embeddings, texts)
+    good = []
+    for count in _COMPONENTS[: write.effects.shape[1]]:
+        shared = SharedComponents.of(fit.effects, count)
+        labels = write_labels(shared.specific(fit.effects), fit.scores, readings, size)
+        effects = shared.specific(held_out.effects)
+        predictions = simulate(labels, held_out.scores)
+        enough = pearson(effects, predictions) >= EXPLAINS**0.5
+        specific = specificity(effects, predictions) >= SPECIFIC
+        good.append(float((enough & specific).float().mean()))
+    return max(range(len(good)), key=lambda count: good[count] - _GAIN * count)
+
+
+def measure_labels(
+    labels: Labels, effects: Float[Tensor, "image unit"], scores: Float[Tensor, "image text"]
+) -> LabelScores:
+    """What images say of the labels of a layer's units."""
+    predictions = simulate(labels, scores)
+    return LabelScores(
+        labels,
+        pearson(effects, predictions),
+        bootstrap(effects, predictions),
+        shuffled(effects, predictions),
+        specificity(effects, predictions),
+    )
 
 
 def mean_interval(

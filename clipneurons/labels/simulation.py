@@ -1,8 +1,7 @@
-"""How well a label predicts its unit: correlation of the effect with what the words foretell.
+"""Simulation score: the correlation of a unit's effect with what its label predicts.
 
-A label is a few phrases with signed weights. On an image, a judge scores every phrase; the
-weighted sum is the label's prediction of the unit's effect ⟨φ_n(I) − b_n, r_n⟩ (simulation
-correlation, Linear Explanations, ICML 2024).
+A label is a few texts with signed weights. On an image, a judge scores every text; the weighted
+sum predicts the unit's effect ⟨φ_n(I) − b_n, r_n⟩ (Linear Explanations, ICML 2024).
 """
 
 from __future__ import annotations
@@ -15,17 +14,13 @@ from torch import Tensor
 
 from clipneurons.statistics.omp import reconstruct
 
-# The share of images on which the correlation among strong effects is taken, and the least
-# number of images for which it is.
-TOP_SHARE, _FEWEST = 0.02, 10
-
 
 @dataclass(frozen=True, eq=False)
 class Labels:
     """A label a unit: texts by index with signed coefficients; unused places have zero."""
 
-    indices: Int[Tensor, "unit phrase"]
-    coefficients: Float[Tensor, "unit phrase"]
+    indices: Int[Tensor, "unit text"]
+    coefficients: Float[Tensor, "unit text"]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -33,12 +28,6 @@ class Labels:
     def of(self, units: Int[Tensor, " chosen"]) -> Labels:
         """The labels of other units, in the order given."""
         return Labels(self.indices[units], self.coefficients[units])
-
-    def first(self, side: int) -> Int[Tensor, " unit"]:
-        """The phrase of the largest coefficient of this sign (+1 or −1); −1 where there is none."""
-        value, place = (side * self.coefficients).max(1)
-        text = self.indices.gather(1, place[:, None])[:, 0].long()
-        return torch.where(value > 0, text, -1)
 
 
 def simulate(labels: Labels, scores: Float[Tensor, "image text"]) -> Float[Tensor, "image unit"]:
@@ -66,18 +55,6 @@ def correlations(
 ) -> Float[Tensor, "unit label"]:
     """Correlation of every unit's effect with every label's prediction."""
     return standardised(effects).T @ standardised(predictions)
-
-
-def top_pearson(
-    effects: Float[Tensor, "image unit"], predictions: Float[Tensor, "image unit"]
-) -> Float[Tensor, " unit"]:
-    """`pearson` among the images where the unit's effect is largest by magnitude (the top 2 %).
-
-    At least ten images, or all of them where there are fewer.
-    """
-    count = min(len(effects), max(_FEWEST, round(TOP_SHARE * len(effects))))
-    top = effects.abs().topk(count, dim=0).indices
-    return pearson(effects.gather(0, top), predictions.gather(0, top))
 
 
 def bootstrap(

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, about, add_flags, measure in (
         ("fidelity", "classify images with the effects of each layer replaced", _fidelity_flags,
          _fidelity),
-        ("labels", "test the label of every unit, and keep the best", _label_flags, _labels),
+        ("labels", "write a label for every unit, and test it", label_flags, _labels),
         ("cues", "read images of every text that can be drawn, and keep the effects", None, _cues),
     ):  # fmt: skip
         part = parts.add_parser(name, help=about, description=about)
@@ -66,16 +66,20 @@ def _fidelity_flags(parser: argparse.ArgumentParser) -> None:
         " simple)")  # fmt: skip
 
 
-def _label_flags(parser: argparse.ArgumentParser) -> None:
+def label_flags(parser: argparse.ArgumentParser) -> None:
+    """How labels are written and tested."""
     _image_flags(
         parser, "scenes and photographs that the bundle did not see",
-        f"images, at least 100 (default: all; of scenes {LABEL_SCENES})",
+        f"images, at least 100 (default: all; {LABEL_SCENES:,} scenes to write on, and a sixth as"
+        " many to test on)",
     )  # fmt: skip
     add = parser.add_argument
     add("--judge", help="who says what an image shows: truth (default for what ships), a folder"
         " with another CLIP, or an open_clip name with --judge-pretrained")  # fmt: skip
     add("--judge-pretrained", metavar="TAG", help="weights of a judge that is an open_clip name")
     add("--allow-circular", action="store_true", help="let a model judge its own labels")
+    add("--label-texts", type=int, choices=range(1, 6), default=3, metavar="1..5",
+        help="the most texts of a label (default: %(default)s)")  # fmt: skip
 
 
 def _fidelity(bundle, folder, args: argparse.Namespace) -> tuple:

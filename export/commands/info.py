@@ -51,7 +51,7 @@ def _whole(bundle) -> list[str]:
         )
     labels = bundle.labels.values()
     sure = sum(int(mine.reliable.sum()) for mine in labels)
-    weak = sum(int(mine.told_apart.sum()) for mine in labels) - sure
+    weak = sum(int((mine.significant & ~mine.reliable).sum()) for mine in labels)
     lines.append(f"labels   {sure:,} reliable, {weak:,} weak" if labels else "labels   not tested")
     try:
         return lines + in_words(bundle.metrics.get("fidelity", {})).splitlines()
@@ -77,20 +77,16 @@ def _unit(bundle, args) -> list[str]:
 
 
 def _tested(bundle, layer: int, unit: int) -> list[str]:
-    """A unit's tested label and how well it predicts the unit."""
-    from clipneurons.bundle.labels import level
-
-    if layer not in bundle.labels:
+    """A unit's label and its scores."""
+    label = bundle.label(layer, unit)
+    if label is None:
         return ["label not tested"]
-    mine = bundle.labels[layer]
-    words = level(bool(mine.told_apart[unit]), bool(mine.reliable[unit]))
-    said = ", ".join(f"{text} {value:+.2f}" for text, value in bundle.label(layer, unit, 5))
+    pairs = zip(label.texts, label.weights, strict=True)
     return [
-        f"label {words}: {said}",
-        f"predicts the unit {float(mine.simulation[unit]):.3f}"
-        f" ({float(mine.simulation_low[unit]):.3f} to {float(mine.simulation_high[unit]):.3f}),"
-        f" other units' labels up to {float(mine.shuffled_line[unit]):.3f},"
-        f" the decomposition {float(mine.decomposition[unit]):.3f}",
+        f"label {label.level}: {', '.join(f'{text} {weight:+.2f}' for text, weight in pairs)}",
+        f"simulation score {label.simulation_score:.3f} ({label.low:.3f} to {label.high:.3f}),"
+        f" other units' labels up to {label.shuffled_line:.3f}, specificity"
+        f" {label.specificity:.0%}, the decomposition {label.decomposition_score:.3f}",
     ]
 
 

@@ -13,7 +13,7 @@ from export.common.errors import UserError
 # Texts a direction is written with, where fidelity is measured over their number.
 SIZES = (4, 8, 16, 32, 64, 128)
 # Composed scenes that labels are written, chosen and tested on.
-LABEL_SCENES = 4000
+LABEL_SCENES = 12_000
 
 DEFAULT_MODEL = "artifacts/mini-vit"
 

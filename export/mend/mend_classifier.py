@@ -186,12 +186,8 @@ def in_advance(work: Work, search: bool) -> list[str]:
 
 
 def _neuron(bundle: Bundle, one: UnitFactor) -> dict:
-    """A unit of the edit with its words: of a label that is not told from others', none."""
-    tested = bundle.labels.get(one.layer)
-    reliable = bool(tested.reliable[one.unit]) if tested else None
-    known = tested is None or bool(tested.told_apart[one.unit])
-    words = signed_words(bundle, one.layer, one.unit, 5) if known else []
-    return asdict(one) | {"words": words, "reliable": reliable}
+    """A unit of the edit with its reliable label, if it has one."""
+    return asdict(one) | {"label": signed_words(bundle, one.layer, one.unit)}
 
 
 def _check_groups(images: GroupedImages, seen: Observed, known: bool, folds: int) -> None:

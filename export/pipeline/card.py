@@ -7,8 +7,8 @@ from pathlib import Path
 from string import Template
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.bundle.labels import EXPLAINS
-from clipneurons.labels.assess import UPPER
+from clipneurons.bundle.labels import EXPLAINS, SPECIFIC
+from clipneurons.bundle.unit_words import signed_words
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 
@@ -54,7 +54,7 @@ def render_card(
         if config.shared_bias
         else "Effects are the units' own; biases are left out.",
         fidelity=_fidelity(metrics.get("fidelity")),
-        labels=_labels(metrics.get("labels")),
+        labels=_labels(metrics.get("labels"), metrics.get("label_comparison")),
         sample=_sample(bundle),
         command=command,
         versions=", ".join(f"{name} {value}" for name, value in sorted(config.versions.items())),
@@ -83,11 +83,15 @@ def _strongest(bundle: Bundle) -> list[tuple[int, int]]:
 
 
 def _sample(bundle: Bundle) -> str:
-    rows = ["| layer | unit | explained variance | phrases |", "|---|---|---|---|"]
+    rows = [
+        "| layer | unit | label | explained variance | decomposition |",
+        "|---|---|---|---|---|",
+    ]
     for layer, unit in _strongest(bundle)[:12]:
         explained = float(bundle.layers[layer].explained_variance[unit])
         phrases = _phrases(bundle, layer, unit, 5)
-        rows.append(f"| {layer} | {unit} | {explained:.0%} | {phrases} |")
+        label = ", ".join(signed_words(bundle, layer, unit)) or "–"
+        rows.append(f"| {layer} | {unit} | {label} | {explained:.0%} | {phrases} |")
     return "\n".join(rows)
 
 
@@ -129,48 +133,46 @@ def _fidelity(figures: Mapping | None) -> str:
     return "\n".join(lines)
 
 
-def labels_tested(found: Mapping | None) -> bool:
-    """Whether labels were tested, and by a version that says which are told apart."""
-    return bool(found) and "told_apart" in found
-
-
-def _labels(found: Mapping | None) -> str:
-    """How well labels predict units, every method beside its rivals."""
-    if not labels_tested(found):
+def _labels(found: Mapping | None, others: Mapping | None) -> str:
+    """How well labels predict their units, by layer, and beside baselines if compared."""
+    if not found:
         return "Not tested; `python -m export evaluate labels --bundle FOLDER` does."
+    low, high = found["interval"]
+    sure, written, tested = found["reliable"], found["written_on"], found["tested_on"]
     lines = [
-        f"From what {found['judge']} says of an image, a unit's words predict its effect there; the"
-        f" correlation over {found['tested_on']:,} images ({found['images']}) that neither the"
-        f" export nor the choice of the words saw. Means over {found['units_tested']:,} units, 95 %"
-        " intervals.",
+        f"A label is at most {found['label_texts']} texts with signed weights. Its simulation score"
+        " is the correlation of the unit's effect with what the label predicts from what an image"
+        f" shows ({found['judge']}). Labels were written on {written['count']:,} images"
+        f" ({written['images']}) and tested on {tested['count']:,} others ({tested['images']}).",
         "",
-        "| labels | correlation | among the top 2 % | told from other units' labels | reliable |",
+        f"Mean over {found['units']:,} units: **{found['simulation_score']:.3f}** ({low:.3f} to"
+        f" {high:.3f}). Reliable: {sure['units']:,} units, {sure['share']:.0%} (significant at an"
+        f" FDR of 5 %, r² of at least {EXPLAINS:.0%} over the whole interval, specificity of at"
+        f" least {SPECIFIC:.0%}).",
+        "",
+        "| layer | simulation score | reliable | most frequent text | shared by all units |",
         "|---|---|---|---|---|",
     ]
-    ranked = sorted(found["methods"].items(), key=lambda pair: -pair[1]["simulation"])
-    for name, one in ranked:
-        low, high = one["interval"]
-        shipped = " (in `labels.safetensors`)" if name == found["method"] else ""
-        shipped = " (fitted on the judge itself: no rival)" if name == UPPER else shipped
+    for layer, figures in found["layers"].items():
+        common = figures["most_frequent"]
+        shared = "; ".join(
+            f"{one['variance']:.0%} of the variance ({', '.join(one['texts'])})"
+            for one in figures["shared"]
+        )
         lines.append(
-            f"| {name}{shipped} | {one['simulation']:.3f} ({low:.3f} to {high:.3f}) |"
-            f" {one['top']:.3f} | {one['told_apart']:.1%} | {one['reliable']:.1%} |"
+            f"| {layer} | {figures['simulation_score']:.3f} | {figures['reliable_share']:.0%} |"
+            f" {common['text']}, {common['share']:.1%} of labels | {shared or '–'} |"
         )
-    sure = found["reliable"]
-    lines += [
-        "",
-        f"{found['told_apart']['units']:,} labels are told from other units' labels"
-        f" (Benjamini-Hochberg at 5 %); {sure['units']:,} are reliable: they also explain at least"
-        f" {EXPLAINS:.0%} of the effect, by the lower end of the interval",
-    ]
-    if sure["units"]:
-        low, high = sure["interval"]
-        lines[-1] += (
-            f"; mean correlation {sure['simulation']:.3f} ({low:.3f} to {high:.3f}), of as many"
-            f" taken on the images of the choice {sure['chosen_elsewhere']:.3f}"
-        )
-    lines[-1] += f". Measured with `{found['command']}`."
-    return "\n".join(lines)
+    if others:
+        lines += ["", "| texts of the same number | simulation score | reliable |", "|---|---|---|"]
+        ranked = sorted(others["methods"].items(), key=lambda pair: -pair[1]["simulation_score"])
+        for name, figures in ranked:
+            low, high = figures["interval"]
+            lines.append(
+                f"| {name} | {figures['simulation_score']:.3f} ({low:.3f} to {high:.3f}) |"
+                f" {figures['reliable_share']:.0%} |"
+            )
+    return "\n".join([*lines, "", f"Measured with `{found['command']}`."])
 
 
 def _demoted(text: str) -> str:

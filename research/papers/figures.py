@@ -17,11 +17,11 @@ from clipneurons.adversarial.cue_request import (
     SIMILAR_WORDS,
 )
 from clipneurons.bundle.config import METRICS, MODEL_CARD
-from clipneurons.labels.assess import DECOMPOSITION, DISSECT, SHUFFLED
 from clipneurons.shipped import TOWERS
 from export.common.numbers import percent, spread
 from export.mend.mender import OURS, REAL
 from research.concepts.recall import BY_PLACE
+from research.labels.compare import DECOMPOSITION, DISSECT, NEAREST, SHUFFLED
 from research.mending.benchmark import UNCHANGED, rivals
 from research.papers.types import VERDICTS
 from research.segmentation.methods import BLOCKS, OWN, PAIRS, VOTES
@@ -119,15 +119,16 @@ def _lost(one: Measured) -> str | None:
 
 def _labels(one: Measured) -> str:
     found = one.metrics["labels"]
-    methods, sure = found["methods"], found["reliable"]
-    ours = methods[found["method"]]
-    low, high = ours["interval"]
+    others, sure = one.metrics["label_comparison"]["methods"], found["reliable"]
+    low, high = found["interval"]
+    baselines = "<br>".join(
+        f"{name} {others[name]['simulation_score']:.3f}"
+        for name in (DISSECT, NEAREST, DECOMPOSITION, SHUFFLED)
+    )
     return (
-        f"**{ours['simulation']:.3f}** ({low:.3f} to {high:.3f}); over the"
-        f" {percent(sure['share'], 0)} % called reliable {sure['simulation']:.2f}<br>"
-        f"CLIP-Dissect {methods[DISSECT]['simulation']:.3f}<br>"
-        f"the paper's decomposition {methods[DECOMPOSITION]['simulation']:.3f}<br>"
-        f"other units' labels {methods[SHUFFLED]['simulation']:.3f}"
+        f"**{found['simulation_score']:.3f}** ({low:.3f} to {high:.3f}); over the"
+        f" {percent(sure['share'], 0)} % of reliable labels {sure['simulation_score']:.2f}<br>"
+        f"{baselines}"
     )
 
 
@@ -242,7 +243,7 @@ ROWS = (
     Row("drawings of openmoji, 396 names", _top1(r"openmoji.*396 concepts: top-1")),
     Row("share of that lost without the second-order effects of the later half of the layers, "
         "which the training asked for: Caltech-101, openmoji", _lost),
-    Row("how well a unit's words predict its effect (correlation, mean over units)", _labels,
+    Row("simulation score of labels of three texts (Pearson r, mean over units)", _labels,
         "export evaluate labels --bundle ..."),
     Row("concepts of scenes and photographs by what neurons write from each place, recall@10, %",
         _concepts, "research concepts --bundle ..."),

@@ -43,7 +43,7 @@ def reading_data(reading: Reading, real: list[float] | None = None) -> dict:
             {
                 "layer": part.rules[0].layer, "unit": part.rules[0].unit,
                 "factor": part.rules[0].factor, "adds": part.adds, "says": part.says,
-                "reliable": part.trust and part.trust.reliable, "map": part.map,
+                "reliable": part.label and part.label.reliable, "map": part.map,
             }
             for part in reading.parts
             if part.kind == "unit"

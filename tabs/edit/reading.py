@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from clipneurons.dictionary.dictionary import LabelTrust
+from clipneurons.bundle.labels import Label
 from tabs.search import dictionary_of
 from tabs.server.session import BundleSession
 from tabs.ui.neuron_card import says
@@ -33,7 +33,7 @@ class Part:
     rules: tuple[UnitFactor | WordFactor, ...]
     adds: float  # to the margin of the first image, at factor 1
     says: str
-    trust: LabelTrust | None = None
+    label: Label | None = None
     map: list[list[float]] | None = None
 
     @property
@@ -210,12 +210,12 @@ def _part(
     if hasattr(rule, "words"):
         words = f"all {count} neurons that say “{rule.words}” with more than {rule.more_than:g}"
         return Part(rules, adds, words)
-    trust = dictionary_of(session).trust(rule.layer, rule.unit)
+    label = session.bundle.label(rule.layer, rule.unit)
     shares = patch_attributions(contributions[rule.layer], rule.unit, toward)
     found = None
     if shares is not None:
         positive = (shares * math.copysign(1, adds)).clamp_min(0)
         positive = (positive / positive.max().clamp_min(1e-12)).unflatten(0, session.clip.grid)
         found = [[round(value, 3) for value in row] for row in positive.tolist()]
-    label = says(session.bundle, rule.layer, rule.unit, 3)
-    return Part(rules, adds, label, trust, found)
+    name = says(session.bundle, rule.layer, rule.unit)
+    return Part(rules, adds, name, label, found)

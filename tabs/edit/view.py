@@ -119,9 +119,7 @@ def _row(key: str, index: int, part: Part, picture: str, most: float) -> str:
         rule = part.rules[0]
         place = link(f"{rule.layer} · {rule.unit}", tab="dictionary", layer=rule.layer,
                      unit=rule.unit, bundle=key)  # fmt: skip
-        unsure = part.trust is not None and not part.trust.told_apart
-        words = f"no reliable label ({name})" if unsure else name
-        name = f'{place} <span class="{"cn-doubt" if unsure else "cn-said"}">{words}</span>'
+        name = f'{place} <span class="cn-said">{name}</span>' if name else place
         title = f"layer {rule.layer}, neuron {rule.unit}"
         if part.map is not None:
             thumb = (

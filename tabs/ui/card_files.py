@@ -19,7 +19,7 @@ from tabs.ui.plots import MINUS, PLUS, percent
 from tabs.ui.theme import picture_font
 from tabs.ui.top_images import shown_images
 
-_LISTS = ("phrases", "decomposition", "images", "neighbours")
+_LISTS = ("decomposition", "images", "neighbours")
 
 
 def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
@@ -31,7 +31,6 @@ def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
         "weights_sha256": config.weights_sha256,
         "data": config.data.name,
         **{k: v for k, v in asdict(card).items() if k not in _LISTS},
-        "phrases": [{"text": text, "coefficient": c} for text, c in card.phrases],
         "decomposition": [{"text": text, "coefficient": c} for text, c in card.decomposition],
         "images": [
             {"index": i, "norm": n, "caption": bundle.examples.caption(i)}
@@ -40,7 +39,7 @@ def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
         "neighbours": [
             {
                 "layer": hit.layer, "unit": hit.unit, "cosine": hit.score,
-                "phrases": signed_words(bundle, hit.layer, hit.unit, 3),
+                "label": signed_words(bundle, hit.layer, hit.unit),
             }
             for hit in card.neighbours
         ],
@@ -70,12 +69,19 @@ def file_to_save(name: str, mime: str, content: bytes) -> str:
 
 
 def card_picture(bundle: Bundle, card: NeuronDashboard) -> Image.Image:
-    """The card as a picture, 1200 × 675 pixels: title, phrases, top images."""
+    """The dashboard as a picture, 1200 × 675 pixels: title, texts, top images."""
     ink, soft, paper = "#1e1c1a", "#5a544b", "#fffdfa"
     canvas = Image.new("RGB", (1200, 675), paper)
     draw = ImageDraw.Draw(canvas)
     text, heading = picture_font, partial(picture_font, heading=True)
-    title = ", ".join(plain(t) for t, c in card.phrases if c > 0) or "Silent"
+    named = card.label is not None and card.label.reliable
+    title = ", ".join(signed_words(bundle, card.layer, card.unit)) or f"Unit {card.unit}"
+    title = "Silent" if card.dead else title
+    texts = (
+        list(zip(card.label.texts, card.label.weights, strict=True))
+        if named and card.label
+        else card.decomposition
+    )
     draw.text((48, 40), place(card), soft, text(24))
     draw.text((48, 72), _fit(title, heading(44), 1104), ink, heading(44))
     numbers = (
@@ -83,12 +89,12 @@ def card_picture(bundle: Bundle, card: NeuronDashboard) -> Image.Image:
         f"{percent(card.explained_variance, 0)} along one direction"
     )
     draw.text((48, 134), numbers, soft, text(22))
-    most = max((abs(c) for _, c in card.phrases), default=1.0)
-    signs = any(c < 0 for _, c in card.phrases)
+    most = max((abs(c) for _, c in texts), default=1.0)
+    signs = any(c < 0 for _, c in texts)
     zero, room = (410, 105) if signs else (310, 205)
-    for i, (phrase, c) in enumerate(card.phrases[:12]):
+    for i, (words, c) in enumerate(texts[:12]):
         y = 196 + 36 * i
-        draw.text((48, y), _fit(plain(phrase), text(22), 245), ink, text(22))
+        draw.text((48, y), _fit(plain(words), text(22), 245), ink, text(22))
         end = zero + room * c / most
         bar = (min(zero, end), y + 7, max(zero, end), y + 23)
         draw.rectangle(bar, fill=PLUS if c > 0 else MINUS)

@@ -5,15 +5,12 @@ from __future__ import annotations
 from html import escape
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.bundle.unit_words import plain, signed, unit_name
+from clipneurons.bundle.unit_words import plain, signed, signed_words, unit_name
 from clipneurons.dictionary.dashboard import NeuronDashboard
 from clipneurons.dictionary.dictionary import Dictionary
 from tabs.ui.plots import Bar, bars, empty, figures, histogram, percent, section
 from tabs.ui.top_images import Gallery, Maps, gallery_html
-from tabs.ui.trust import trust_html
-
-# Share of its strongest phrase from which a phrase against it stands in a card's head.
-_WEIGHS = 0.25
+from tabs.ui.trust import label_score_html
 
 
 def place(card: NeuronDashboard) -> str:
@@ -21,16 +18,20 @@ def place(card: NeuronDashboard) -> str:
     return f"Layer {card.layer}, {unit_name(card.neuron, card.head)}"
 
 
-def says(bundle: Bundle, layer: int, unit: int, count: int = 4) -> str:
-    """The unit's first phrases as one line."""
-    words = (signed(plain(text), c) for text, c in bundle.label(layer, unit, count))
-    return ", ".join(words) or "—"
+def says(bundle: Bundle, layer: int, unit: int) -> str:
+    """The unit's reliable label as one line; empty where it has none."""
+    return ", ".join(signed_words(bundle, layer, unit))
+
+
+def unit_title(bundle: Bundle, layer: int, unit: int) -> str:
+    """What a list calls a unit: layer, number and reliable label."""
+    return f"{layer} · {unit}  {says(bundle, layer, unit)}".rstrip()
 
 
 def unit_bar(key: str, bundle: Bundle, layer: int, unit: int, value: float, hint: str = "") -> Bar:
-    """A unit with its words and a value, as a bar whose label leads to its card."""
+    """A unit with its label and a value, as a bar that leads to its dashboard."""
     link = {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": key}
-    return Bar(f"{layer} · {unit}  {says(bundle, layer, unit, 3)}", value, hint, link)
+    return Bar(unit_title(bundle, layer, unit), value, hint, link)
 
 
 def card_html(
@@ -51,7 +52,7 @@ def card_html(
             f'<article class="cn-card"><header>{where}<h2>Silent</h2></header>{empty(note)}'
             "</article>"
         )
-    unsure = card.trust is not None and not card.trust.told_apart
+    unsure = card.label is not None and not card.label.reliable
     words = (
         words_html(key, card)
         + _neighbours_html(key, dictionary, card)
@@ -62,7 +63,7 @@ def card_html(
         gallery_html(Gallery(key, dictionary.bundle, maps or {}), card),
         "The strongest first; below each image, the norm of the effect. Click one for its caption.",
     )
-    # Of a neuron whose words cannot be trusted the images come first.
+    # Of a neuron without a reliable label the images come first.
     columns = (images, words) if unsure else (words, images)
     return (
         f'<article class="cn-card{" cn-unsure" * unsure}">{_header_html(card)}{_figures_html(card)}'
@@ -76,25 +77,19 @@ def _columns_html(left: str, right: str) -> str:
 
 
 def _header_html(card: NeuronDashboard) -> str:
-    """Where it is, what it says, and how far that can be trusted."""
-    toward = ", ".join([plain(text) for text, c in card.phrases if c > 0][:3])
-    against = ", ".join(_strong_against(card)[:3])
-    title = toward or f"Against {against}"
-    both = toward and against
-    rest = f'<p class="cn-says">and against {escape(against)}</p>' if both else ""
+    """Where the unit is, its reliable label or its number, and the label's score."""
+    title, rest = unit_name(card.neuron, card.head).capitalize(), ""
+    if card.label and card.label.reliable:
+        pairs = list(zip(card.label.texts, card.label.weights, strict=True))
+        toward = ", ".join(plain(text) for text, weight in pairs if weight > 0)
+        against = ", ".join(plain(text) for text, weight in pairs if weight < 0)
+        title = toward or f"Less with {against}"
+        if toward and against:
+            rest = f'<p class="cn-says">and less with {escape(against)}</p>'
     return (
         f'<header><p class="cn-place">{escape(place(card))}</p><h2>{escape(title)}</h2>{rest}'
-        f"{trust_html(card.trust)}</header>"
+        f"{label_score_html(card.label)}</header>"
     )
-
-
-def _strong_against(card: NeuronDashboard) -> list[str]:
-    """What it says with a minus, as far as that weighs: "aircraft, and against airplane" puzzles.
-
-    Of a unit that says nothing else, all of it.
-    """
-    toward = max((c for _, c in card.phrases if c > 0), default=0.0)
-    return [plain(text) for text, c in card.phrases if c < 0 and -c >= _WEIGHS * toward]
 
 
 def _figures_html(card: NeuronDashboard) -> str:
@@ -123,7 +118,7 @@ def _neighbours_html(key: str, dictionary: Dictionary, card: NeuronDashboard) ->
     return section(
         "Neurons like it",
         bars(rows, label="Nearest neurons by direction", most=1.0, wide=True),
-        "Layer · number, phrases, and the cosine of the two directions.",
+        "Layer · number, reliable label, and the cosine of the two directions.",
     )
 
 
@@ -164,29 +159,28 @@ def _names_html(effects: list[tuple[str, float]] | None) -> str:
 
 
 def words_html(key: str, card: NeuronDashboard) -> str:
-    """The tested label, where there is one, and the decomposition of the direction."""
+    """The label, where one was tested, and the decomposition of the direction."""
 
-    def phrases(words: list[tuple[str, float]], label: str) -> str:
+    def texts(pairs: list[tuple[str, float]], what: str) -> str:
         return bars(
-            [Bar(plain(t), c, link={"tab": "dictionary", "q": t, "bundle": key}) for t, c in words],
-            label=f"{label} of {place(card)}, with signed weights",
+            [Bar(plain(t), c, link={"tab": "dictionary", "q": t, "bundle": key}) for t, c in pairs],
+            label=f"{what} of {place(card)}, with signed weights",
         )
 
     direction = section(
-        "What it says" if card.trust is None else "What its direction says",
-        phrases(card.decomposition, "Phrases of the direction"),
-        "When it reacts, CLIP’s description of the image moves toward these phrases, and away from "
-        "those with a minus. Their weighted sum is the neuron’s direction.",
+        "Decomposition of its direction",
+        texts(card.decomposition, "Decomposition"),
+        "The direction as a sparse sum of texts (the paper’s reading). When the neuron is active, "
+        "the image’s embedding moves toward these texts, and away from those with a minus.",
     )
-    if card.trust is None:
+    if card.label is None:
         return direction
+    unsure = "" if card.label.reliable else " cn-unsure"
     label = section(
-        "What predicts it",
-        phrases(card.phrases, "Phrases of the label"),
-        "The more of this an image shows, the more the neuron does there; of what has a minus, the "
-        "less.",
+        "Label" if card.label.reliable else "Best label found, not reliable",
+        texts(list(zip(card.label.texts, card.label.weights, strict=True)), "Label"),
+        "How much larger the effect is, in its standard deviations, where an image shows the text.",
     )
-    unsure = "" if card.trust.told_apart else " cn-unsure"
     return f'<div class="cn-words{unsure}">{label}{direction}</div>'
 
 

@@ -1,40 +1,40 @@
-"""One line on how far a neuron's words can be trusted: a small bar with the line to beat on it."""
+"""One line on a label: its simulation score as a bar, and whether it is reliable."""
 
 from __future__ import annotations
 
-from clipneurons.bundle.labels import EXPLAINS
-from clipneurons.dictionary.dictionary import LabelTrust
+from clipneurons.bundle.labels import EXPLAINS, SPECIFIC, Label
 
-NOT_TESTED = "Whether these words predict the neuron was not tested."
+NOT_TESTED = "Labels of this bundle were not tested."
 
 
-def trust_html(trust: LabelTrust | None) -> str:
-    """The bar, its value and what it means; of a label that was not tested, just that."""
-    if trust is None:
+def label_score_html(label: Label | None) -> str:
+    """The bar with the line of other units' labels on it, the score, and what it means."""
+    if label is None:
         return f'<p class="cn-trust">{NOT_TESTED}</p>'
     hint = (
-        "Correlation of the neuron’s effect, on images kept for this, with what its words foretell:"
-        f" {trust.simulation:.3f}, 95 % interval {trust.low:.3f} to {trust.high:.3f}. The line:"
-        f" 95 % of the other neurons’ words stay below {trust.shuffled_line:.3f} on it. The paper’s"
-        f" decomposition reaches {trust.decomposition:.3f}. Reliable: told from others’ words,"
-        f" and explaining {EXPLAINS:.0%} of what it does."
+        "Simulation score: correlation of the neuron’s effect, on held-out images, with what the"
+        f" label predicts: {label.simulation_score:.3f}, 95 % interval {label.low:.3f} to"
+        f" {label.high:.3f}. The line: 95 % of the other neurons’ labels stay below"
+        f" {label.shuffled_line:.3f} on it. The label predicts {label.specificity:.0%} of the"
+        f" layer’s other neurons worse. Reliable: significant, r² of at least {EXPLAINS:.0%}, and"
+        f" specificity of at least {SPECIFIC:.0%}."
     ).replace("-", "−")
-    value = f"{trust.simulation:.2f}".replace("-", "−")
+    value = f"{label.simulation_score:.2f}".replace("-", "−")
     return (
-        f'<p class="cn-trust{"" if trust.told_apart else " cn-unsure"}" title="{hint}">'
-        f'<span class="cn-gauge" aria-hidden="true" style="--share:{_share(trust.simulation):.4f};'
-        f'--line:{_share(trust.shuffled_line):.4f}"></span>'
-        f"<b>{value}</b> {verdict(trust)}</p>"
+        f'<p class="cn-trust{"" if label.reliable else " cn-unsure"}" title="{hint}">'
+        f'<span class="cn-gauge" aria-hidden="true" style="--share:'
+        f'{_share(label.simulation_score):.4f};--line:{_share(label.shuffled_line):.4f}"></span>'
+        f"<b>{value}</b> {verdict(label)}</p>"
     )
 
 
-def verdict(trust: LabelTrust) -> str:
+def verdict(label: Label) -> str:
     """How far a label can be relied on, in words."""
-    if trust.reliable:
-        return "its words predict it"
-    if trust.told_apart:
-        return "its words predict it a little: it does much else"
-    return "no reliable label: other neurons’ words may predict it as well"
+    if label.reliable:
+        return "simulation score: a reliable label"
+    if label.significant:
+        return "no reliable label: texts predict it only a little"
+    return "no reliable label: other neurons’ labels predict it as well"
 
 
 def _share(correlation: float) -> float:

@@ -165,6 +165,7 @@ def tiny_labels(bundle: Bundle, seed: int = 0) -> dict[int, LayerLabels]:
         units = len(arrays.directions)
         columns = {name: torch.rand(units, generator=generator) for name in NAMES}
         columns["simulation_low"] = 0.5 + 0.5 * columns["simulation_low"]
+        columns["specificity"] = 0.95 + 0.05 * columns["specificity"]
         columns |= {
             "indices": arrays.indices[:, :2].contiguous(),
             "coefficients": torch.tensor([[2.0, -1.0]]).repeat(units, 1),

@@ -7,9 +7,6 @@ import time
 import torch
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.labels.candidates import METHODS, READINGS
-from clipneurons.labels.evidence import SIZES
-from clipneurons.labels.seen_texts import SCREENED
 from export.evaluation.labels.recordings import Judge, TruthJudge
 
 
@@ -17,25 +14,11 @@ def in_advance(bundle: Bundle, images: int, judge: Judge) -> str:
     """What the test will cost, printed before it begins."""
     units = sum(len(arrays.directions) for arrays in bundle.layers.values())
     texts, embed = len(bundle.texts), bundle.config.embed_dim
-    fit, test = 0.4 * images, 0.4 * images
-    others = min(units, 4096)
-    methods = len(METHODS) + 8
-    # Pursuits (four), correlations with texts (two, one a reading), phrases that
-    # say the same, CLIP-Dissect, simulation of every size, shuffled labels and bootstrap of every
-    # method; for all units together, texts compared with one another and what the model reads.
-    flops = 2 * texts * embed * (texts + len(READINGS) * fit) + (
-        2
-        * units
-        * (
-            4 * max(SIZES) * texts * embed
-            + (2 + len(READINGS)) * fit * texts
-            + len(READINGS) * max(SIZES) * SCREENED * embed
-            + 100 * texts
-            + (methods + len(READINGS)) * sum(SIZES) * 0.2 * images
-            + methods * (others * test + 5 * 200 * test)
-        )
-    )
-    memory = 4 * (images * (3 * units + 4 * texts) + 3 * 1024 * (units + texts))
+    # Correlations of texts with texts and with units by judge and model, for each number of shared
+    # components and once more; the model's readings; other units' labels and the bootstrap.
+    flops = 2 * images * (5 * (texts * texts + 2 * units * texts + units * units))
+    flops += 2 * images * texts * embed + 2 * images * units * (4096 + 1000)
+    memory = 4 * (images * (4 * units + 5 * texts) + 3 * texts * texts)
     disk = 4 * images * (units + embed + (texts if judge.name == TruthJudge.name else embed))
     speed = _speed()
     unknown = f", who cannot tell {len(judge.unknown):,} of the texts" if judge.unknown else ""

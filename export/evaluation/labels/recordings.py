@@ -17,8 +17,8 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.labels.assess import Recordings
-from clipneurons.labels.detection import listed
+from clipneurons.labels.evidence import Recordings
+from clipneurons.labels.properties import listed
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.make import make_lens
 from clipneurons.models.clip import ClipModel
@@ -111,9 +111,12 @@ class ClipJudge:
 @torch.no_grad()
 def record(
     bundle: Bundle, clip: ClipModel, judge: Judge, source: Source, work: KeptBatches, size: int,
-    workers: int,
+    workers: int, prefix: str = "",
 ) -> Recordings:  # fmt: skip
-    """Effects of all units of all layers, in the bundle's order, and what the judge saw."""
+    """Effects of all units of all layers, in the bundle's order, and what the judge saw.
+
+    `prefix` tells the batches of several sources apart.
+    """
     lens = make_lens(clip, bundle.config.layers)
     directions = {la: a.directions.to(clip.device) for la, a in bundle.layers.items()}
     means = {
@@ -121,7 +124,7 @@ def record(
         for layer, arrays in bundle.layers.items()
     }
     numbers = range(-(-len(source) // size))
-    missing = [number for number in numbers if work.get("model", number) is None]
+    missing = [number for number in numbers if work.get(f"{prefix}model", number) is None]
     with tqdm(total=len(source), desc="model", unit="images", disable=None) as bar:
         bar.update(len(source) - len(missing) * size if missing else len(source))
         for batch in batches(source, clip.preprocess, missing, size, workers):
@@ -131,16 +134,18 @@ def record(
                 kept["embeddings"] = normalize(embeddings, dim=1)
                 found = [contributions[la].project(directions[la], means[la]) for la in directions]
                 kept["effects"] = torch.cat(found, dim=1)
-            work.put("model", batch.number, kept)
+            work.put(f"{prefix}model", batch.number, kept)
             bar.update(len(batch.ids) + len(batch.skipped))
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     with tqdm(total=len(source), desc="judge", unit="images", disable=None) as bar:
         for number in numbers:
-            own = work.get("model", number).tensors
+            own = work.get(f"{prefix}model", number).tensors
             ids = own["ids"].tolist()
             if ids:
-                state = work.get("judge", number) or work.put(
-                    "judge", number, {"seen": judge.see(source, number, ids, size, workers)}
+                state = work.get(f"{prefix}judge", number) or work.put(
+                    f"{prefix}judge",
+                    number,
+                    {"seen": judge.see(source, number, ids, size, workers)},
                 )
                 parts.append((own["effects"], own["embeddings"], state.tensors["seen"]))
             bar.update(size)

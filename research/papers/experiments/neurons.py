@@ -75,7 +75,7 @@ def _example(context: EvaluationContext, book: Dictionary, unit: int, concepts: 
     shown = [(i, norm) for i, norm in card.images if i in context.bundle.examples][:_IMAGES]
     return {
         "unit": unit,
-        "phrases": [[text, round(value, 4)] for text, value in card.phrases],
+        "phrases": [[text, round(value, 4)] for text, value in card.decomposition],
         "explained": round(card.explained_variance, 4),
         "effective_concepts": round(concepts, 2),
         "images": [

@@ -58,7 +58,7 @@ def _pair(context: EvaluationContext, book: Dictionary, neuron: int, head: int) 
     kept = [i for i, _ in card.images if i in context.bundle.examples][:_IMAGES]
     return {
         "head": head,
-        "phrases": [[text, value] for text, value in card.phrases],
+        "phrases": [[text, value] for text, value in card.decomposition],
         "images": [
             {
                 "uri": webp_uri(context.bundle.examples[i]),

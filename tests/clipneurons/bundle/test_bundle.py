@@ -289,7 +289,7 @@ def test_a_folder_that_is_no_bundle(tmp_path):
 def test_tested_labels_come_back_and_are_optional(tmp_path):
     plain = tiny_bundle()
     assert load_bundle(save_bundle(plain, tmp_path / "old")).labels == {}
-    assert plain.label(1, 0) == plain.phrases(1, 0), "not tested: the decomposition"
+    assert plain.label(1, 0) is None
     bundle = replace(plain, labels=tiny_labels(plain))
     folder = save_bundle(bundle, tmp_path / "new")
     back = load_bundle(folder)
@@ -298,20 +298,27 @@ def test_tested_labels_come_back_and_are_optional(tmp_path):
             pair = getattr(back.labels[layer], name), getattr(mine, name)
             torch.testing.assert_close(*pair, rtol=0, atol=0, equal_nan=True)
     first = plain.texts[int(plain.layers[1].indices[0, 0])]
-    assert back.label(1, 0)[0] == (first, 2.0)
-    assert back.label(1, 0, 1) != back.phrases(1, 0, 1)
+    label = back.label(1, 0)
+    assert (label.texts[0], label.weights) == (first, (2.0, -1.0))
+    assert label.positive == (first,)
+    assert label.simulation_score == float(bundle.labels[1].simulation_score[0])
     save_bundle(plain, folder)
     assert not (folder / LABELS).exists(), "belongs to other words"
 
 
-def test_a_reliable_label_is_told_from_others_and_explains_a_twentieth():
+def test_a_reliable_label_is_significant_explains_a_twentieth_and_is_specific():
     labels = tiny_labels(tiny_bundle())[1]
     q = torch.full((16,), 0.01)
     low = torch.full((16,), 0.3)
     q[0], low[1], low[2] = 0.06, 0.22, 0.23
-    labels = replace(labels, q_value=q, simulation_low=low)
-    assert (~labels.told_apart).nonzero().flatten().tolist() == [0]
-    assert (~labels.reliable).nonzero().flatten().tolist() == [0, 1]
+    specificity = torch.ones(16)
+    specificity[3] = 0.94
+    labels = replace(labels, q_value=q, simulation_low=low, specificity=specificity)
+    assert (~labels.significant).nonzero().flatten().tolist() == [0]
+    assert (~labels.reliable).nonzero().flatten().tolist() == [0, 1, 3]
+    texts = tiny_bundle().texts
+    levels = [labels.of(unit, texts).level for unit in range(4)]
+    assert levels == ["not significant", "weak", "reliable", "weak"]
 
 
 def test_labels_that_were_changed_or_do_not_fit_are_refused(tmp_path):

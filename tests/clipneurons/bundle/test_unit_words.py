@@ -1,20 +1,23 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from clipneurons.bundle.unit_words import neuron_and_head, plain, signed, signed_words, unit_name
-from tests.helpers.tiny import tiny_bundle
+from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 
-def test_what_a_unit_writes_against_has_a_minus():
+def test_a_units_name_is_its_reliable_label_without_articles():
     bundle = tiny_bundle()
-    layer, arrays = next(iter(bundle.layers.items()))
-    coefficients = arrays.coefficients.clone()
-    coefficients[3, :3] = coefficients.new_tensor([2.0, -1.0, 0.5])
-    arrays = replace(arrays, coefficients=coefficients)
-    bundle = replace(bundle, layers={**bundle.layers, layer: arrays})
-    first, second, third = (bundle.texts[i] for i in arrays.indices[3, :3].tolist())
-    assert signed_words(bundle, layer, 3, 3) == [first, f"−{second}", third]
+    labels = tiny_labels(bundle)
+    q = torch.full_like(labels[1].q_value, 0.01)
+    q[4] = 0.5
+    texts = [f"a {text}" for text in bundle.texts]
+    bundle = replace(bundle, texts=texts, labels=labels | {1: replace(labels[1], q_value=q)})
+    first, second = (plain(texts[i]) for i in labels[1].indices[3].tolist())
+    assert signed_words(bundle, 1, 3) == [first, f"−{second}"]
+    assert signed_words(bundle, 1, 4) == []
+    assert signed_words(replace(bundle, labels={}), 1, 3) == []
     assert signed("a tree", 0.1) == "a tree"
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.thumbnails import Examples
-from clipneurons.bundle.unit_words import signed
+from clipneurons.bundle.unit_words import signed, signed_words
 from clipneurons.dictionary.dictionary import TABLE, Dictionary, Phrase, parse_query
 from tests.helpers.tiny import tiny_bundle, tiny_labels
 
@@ -122,7 +122,7 @@ def test_card_of_a_dead_unit_says_so():
     )
     card = Dictionary(replace(bundle, layers={**bundle.layers, 1: dead})).card(1, 4)
     assert card.dead
-    assert card.phrases == []
+    assert card.decomposition == []
     assert card.neighbours == []
 
 
@@ -180,12 +180,12 @@ def test_effect_on_a_class_is_the_strong_effect_along_its_text(dictionary):
     torch.testing.assert_close(got, torch.stack(expected))
 
 
-def test_table_has_every_unit_with_signed_phrases(dictionary):
-    rows = dictionary.table(1)
-    assert [row[0] for row in rows] == list(range(16))
+def test_table_has_every_unit_with_its_decomposition(dictionary):
+    rows = [dict(zip(TABLE, row, strict=True)) for row in dictionary.table(1)]
+    assert [row["unit"] for row in rows] == list(range(16))
     for unit, row in enumerate(rows):
-        phrases = dictionary.bundle.phrases(1, unit, 4)
-        for text, (name, gamma) in zip(row[1].split(", "), phrases, strict=True):
+        pairs = dictionary.bundle.phrases(1, unit, 4)
+        for text, (name, gamma) in zip(row["decomposition"].split(", "), pairs, strict=True):
             assert text == (name if gamma > 0 else f"−{name}")
 
 
@@ -201,28 +201,24 @@ def tested():
     return Dictionary(replace(bundle, labels=labels))
 
 
-def test_trust_is_what_the_bundle_says(tested, dictionary):
-    mine = tested.bundle.labels[1]
+def test_a_dashboard_has_the_label_of_the_bundle(tested, dictionary):
     card = tested.card(1, 5)
-    assert card.trust == tested.trust(1, 5)
-    assert card.trust.reliable
-    assert not tested.card(1, 6).trust.reliable
-    assert card.trust.simulation == pytest.approx(float(mine.simulation[5]))
-    assert card.phrases == tested.bundle.label(1, 5)
+    assert card.label == tested.bundle.label(1, 5)
+    assert card.label.reliable
+    assert not tested.card(1, 6).label.reliable
     assert card.decomposition == tested.bundle.phrases(1, 5)
-    assert dictionary.card(1, 5).trust is None, "not tested"
-    assert dictionary.card(1, 5).phrases == dictionary.card(1, 5).decomposition
-    with pytest.raises(ValueError, match="units 0 to 15"):
-        tested.trust(1, 16)
+    assert dictionary.card(1, 5).label is None, "not tested"
 
 
-def test_the_table_has_label_and_decomposition_beside_each_other(tested, dictionary):
-    row = dict(zip(TABLE, tested.table(1)[5], strict=True))
-    assert row["label"].split(", ") == [signed(t, c) for t, c in tested.bundle.label(1, 5, 4)]
-    assert row["decomposition"].split(", ")[0] == signed(*tested.bundle.phrases(1, 5, 1)[0])
-    assert (row["reliable"], row["simulation"]) == (True, tested.trust(1, 5).simulation)
+def test_the_table_has_reliable_labels_and_decompositions_beside_each_other(tested, dictionary):
+    rows = [dict(zip(TABLE, row, strict=True)) for row in tested.table(1)]
+    assert rows[5]["label"].split(", ") == signed_words(tested.bundle, 1, 5)
+    assert rows[5]["decomposition"].split(", ")[0] == signed(*tested.bundle.phrases(1, 5, 1)[0])
+    label = tested.bundle.label(1, 5)
+    assert (rows[5]["reliable"], rows[5]["simulation_score"]) == (True, label.simulation_score)
+    assert (rows[6]["reliable"], rows[6]["label"]) == (False, "")
     row = dict(zip(TABLE, dictionary.table(1)[5], strict=True))
-    assert (row["reliable"], row["simulation"]) == (None, None)
+    assert (row["reliable"], row["simulation_score"], row["label"]) == (None, None, "")
 
 
 def test_the_most_trusted_unit_is_the_one_to_open_with(tested, dictionary):

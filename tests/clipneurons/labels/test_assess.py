@@ -1,80 +1,102 @@
-"""The whole test on recordings whose answer is planted: the parts, the choice, the refusals."""
+"""The whole test on recordings whose answer is planted: labels, shared components, refusals."""
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from clipneurons.labels.assess import (
-    DECOMPOSITION,
-    RANDOM,
-    SHUFFLED,
-    UPPER,
-    Recordings,
-    assess,
-    mean_interval,
-    split,
-)
+from clipneurons.labels.assess import LabelScores, assess_layer, mean_interval, measure_labels
+from clipneurons.labels.evidence import Recordings, SharedComponents, split
 from clipneurons.labels.simulation import Labels
 
-UNITS, TEXTS, IMAGES = 40, 60, 900
+UNITS, TEXTS, IMAGES = 40, 60, 1500
 
 
-@pytest.fixture(scope="module")
-def planted():
-    """Each unit reacts to one text, which the judge sees on some images; directions say nothing."""
+def planted(shared=0.0):
+    """Each unit reacts to one text, which the judge sees on some images, and all to the first."""
     generator = torch.Generator().manual_seed(0)
     present = torch.rand(IMAGES, TEXTS, generator=generator) < 0.15
     texts = normalize(torch.randn(TEXTS, 64, generator=generator), dim=1)
     embeddings = normalize(present.float() @ texts, dim=1)
-    answer = torch.randperm(TEXTS, generator=generator)[:UNITS]
-    effects = present[:, answer].float()
-    effects = effects + 0.5 * torch.randn(effects.shape, generator=generator)
-    directions = normalize(torch.randn(UNITS, 64, generator=generator), dim=1)
+    answer = 1 + torch.randperm(TEXTS - 1, generator=generator)[:UNITS]
+    effects = present[:, answer].float() + shared * present[:, :1].float()
+    effects = effects + 0.3 * torch.randn(effects.shape, generator=generator)
     recordings = Recordings(effects, embeddings, present.float(), present, present.float())
-    decomposition = Labels(
-        torch.randint(TEXTS, (UNITS, 4), generator=generator), torch.ones(UNITS, 4)
-    )
-    parts = split(recordings)
-    return parts, assess(parts, directions, texts, decomposition), answer
+    return split(recordings, 0.6), texts, answer
 
 
-def test_parts_share_no_image_and_leave_none_out(planted):
-    parts, _, _ = planted
-    rows = torch.cat([part.effects for part in (parts.fit, parts.choose, parts.test)])
+@pytest.fixture(scope="module")
+def found():
+    (write, test), texts, answer = planted()
+    return assess_layer(write, test, texts, size=3), answer, test
+
+
+def test_parts_share_no_image_and_leave_none_out():
+    (write, test), _, _ = planted()
+    rows = torch.cat([write.effects, test.effects])
     assert len(rows) == len(rows.unique(dim=0)) == IMAGES
-    assert (len(parts.fit), len(parts.choose), len(parts.test)) == (360, 180, 360)
+    assert len(write) == 900
 
 
-def test_what_is_planted_is_found_and_the_controls_find_nothing(planted):
-    _, found, answer = planted
-    shipped = found.shipped
-    assert found.best != DECOMPOSITION
-    assert (shipped.labels.first(1) == answer).float().mean() > 0.9
-    assert (shipped.q_value <= 0.05).float().mean() > 0.9
-    assert shipped.simulation.mean() > 0.4
-    for name in (SHUFFLED, RANDOM):
-        assert abs(float(found.rivals[name].simulation.mean())) < 0.05
-        assert (found.rivals[name].q_value <= 0.05).float().mean() < 0.1
-    assert found.methods[DECOMPOSITION].simulation.mean() < 0.2
-    assert found.rivals[UPPER].simulation.mean() > shipped.simulation.mean() - 0.05
+def test_what_is_planted_is_found_and_reliable(found):
+    assessment, answer, _ = found
+    tested = assessment.tested
+    assert (tested.labels.indices[:, 0] == answer).float().mean() > 0.9
+    assert tested.reliable.float().mean() > 0.9
+    assert tested.simulation_score.mean() > 0.6
+    assert assessment.shared.loadings.shape == (UNITS, 0), "units that share nothing"
 
 
-def test_shuffled_labels_are_those_of_other_units(planted):
-    _, found, _ = planted
-    own, other = found.shipped.labels, found.rivals[SHUFFLED].labels
-    assert not (own.indices[:, 0] == other.indices[:, 0]).any()
-    assert own.indices[:, 0].sort().values.equal(other.indices[:, 0].sort().values)
+def test_labels_of_other_units_are_not_reliable(found):
+    assessment, _, test = found
+    labels = assessment.tested.labels
+    turned = measure_labels(labels.of(torch.arange(UNITS).roll(1)), test.effects, test.scores)
+    assert not turned.reliable.any()
+    assert abs(float(turned.simulation_score.mean())) < 0.05
+    both = LabelScores.joined([assessment.tested, turned])
+    assert len(both.q_value) == 2 * UNITS
+    assert both.reliable.sum() == assessment.tested.reliable.sum()
 
 
-def test_the_interval_holds_the_mean(planted):
-    _, found, _ = planted
-    low, high = mean_interval(found.shipped.draws)
-    assert low < float(found.shipped.simulation.mean()) < high
+def test_what_all_units_share_is_taken_off_and_has_a_label_of_its_own():
+    (write, test), texts, answer = planted(shared=3.0)
+    assessment = assess_layer(write, test, texts, size=3)
+    assert assessment.shared.loadings.shape[1] >= 1
+    assert assessment.shared.variance[0] > 0.5
+    assert assessment.shared_label.indices[0, 0] == 0
+    assert assessment.shared_score[0] > 0.9
+    tested = assessment.tested
+    assert (tested.labels.indices[:, 0] == answer).float().mean() > 0.9
+    assert tested.reliable.float().mean() > 0.9
+
+
+def test_specific_effects_have_nothing_along_the_components():
+    (write, test), _, _ = planted(shared=3.0)
+    shared = SharedComponents.of(write.effects, 2)
+    torch.testing.assert_close(shared.loadings.T @ shared.loadings, torch.eye(2))
+    left = shared.specific(test.effects) @ shared.loadings
+    assert left.abs().max() < 1e-3
+    few = SharedComponents.of(write.effects[:20], 2)  # fewer images than units
+    values = torch.linalg.svdvals((write.effects[:20] - few.mean) / few.spread)
+    expected = values[:2] ** 2 / (values**2).sum()
+    torch.testing.assert_close(few.variance, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_interval_holds_the_mean(found):
+    tested = found[0].tested
+    low, high = mean_interval(tested.draws)
+    assert low < float(tested.simulation_score.mean()) < high
     assert high - low < 0.1
-    assert mean_interval(found.shipped.draws, torch.zeros(UNITS, dtype=torch.bool)) == (0, 0)
+    assert mean_interval(tested.draws, torch.zeros(UNITS, dtype=torch.bool)) == (0, 0)
 
 
 def test_too_few_images_are_refused_with_the_reason():
     nothing = torch.zeros(99, 2)
     with pytest.raises(ValueError, match=r"99 images.*at least 100"):
-        split(Recordings(nothing, nothing, nothing, nothing > 0, nothing))
+        split(Recordings(nothing, nothing, nothing, nothing > 0, nothing), 0.7)
+
+
+def test_labels_of_texts_that_never_vary_are_worth_nothing():
+    labels = Labels(torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 1))
+    tested = measure_labels(labels, torch.rand(50, 2), torch.zeros(50, 3))
+    assert tested.simulation_score.tolist() == [0, 0]
+    assert not tested.reliable.any()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clipneurons.labels.properties import monosemanticity, top_weights
+from clipneurons.labels.properties import best_concept, listed, monosemanticity, top_weights
 from clipneurons.stats.centring import without_shared
 
 
@@ -60,3 +60,29 @@ def test_a_single_image_says_nothing(recorded):
     weights = torch.zeros(30, 1)
     weights[3] = 2.0
     assert monosemanticity(weights, space).tolist() == [0]
+
+
+def overlap(active, present):
+    return float((active & present).sum() / (active | present).sum())
+
+
+def test_best_concept_by_counting():
+    seeded = torch.Generator().manual_seed(0)
+    active = torch.rand(50, 4, generator=seeded) < 0.3
+    active[:, 3] = False
+    present = torch.rand(50, 7, generator=seeded) < 0.4
+    found = best_concept(active, present)
+    for unit in range(3):
+        scores = [overlap(active[:, unit], present[:, text]) for text in range(7)]
+        text = int(found.text[unit])
+        assert scores[text] == max(scores)
+        assert float(found.iou[unit]) == pytest.approx(max(scores))
+    assert found.iou[3] == 0
+
+
+def test_a_judge_that_scores_says_yes_to_its_best_texts():
+    scores = torch.rand(3, 400, generator=torch.Generator().manual_seed(0))
+    yes = listed(scores)
+    assert yes.sum(1).tolist() == [4, 4, 4]
+    assert scores[yes].min() > scores[~yes].quantile(0.9)
+    assert listed(scores[:, :5]).sum(1).tolist() == [1, 1, 1]

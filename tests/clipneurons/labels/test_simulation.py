@@ -10,7 +10,6 @@ from clipneurons.labels.simulation import (
     correlations,
     pearson,
     simulate,
-    top_pearson,
 )
 
 
@@ -60,15 +59,6 @@ def test_all_pairs_have_the_single_ones_on_their_diagonal(seeded):
     )
 
 
-def test_top_correlation_uses_the_largest_effects_of_either_sign(seeded):
-    effects, predictions = columns(seeded, images=600)
-    found = top_pearson(effects, predictions)  # 2 % of 600 images
-    for unit in range(5):
-        top = np.argsort(-effects[:, unit].abs().numpy())[:12]
-        pair = effects[top, unit].double(), predictions[top, unit].double()
-        assert float(found[unit]) == pytest.approx(np.corrcoef(*pair)[0, 1], abs=1e-4)
-
-
 def test_bootstrap_draws_are_correlations_of_drawn_images(seeded):
     effects, predictions = columns(seeded, images=40)
     found = bootstrap(effects, predictions, draws=3, seed=5)
@@ -77,9 +67,3 @@ def test_bootstrap_draws_are_correlations_of_drawn_images(seeded):
         for unit in range(5):
             pair = (x[drawn[draw], unit].double() for x in (effects, predictions))
             assert float(found[draw, unit]) == pytest.approx(np.corrcoef(*pair)[0, 1], abs=1e-4)
-
-
-def test_first_phrase_of_each_side():
-    labels = Labels(torch.tensor([[4, 2, 7], [1, 0, 3]]), torch.tensor([[-3.0, 1, 2], [1, 0, 0]]))
-    assert labels.first(1).tolist() == [7, 1]
-    assert labels.first(-1).tolist() == [4, -1]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from clipneurons.labels.detection import average_precision, iou
-from clipneurons.labels.sanity import extra_labels, missing_labels, sanity
 from clipneurons.labels.simulation import pearson
+from research.labels.detection import average_precision, iou
+from research.labels.sanity import extra_labels, missing_labels, sanity
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from clipneurons.labels.significance import q_values, shuffled, specificity
 from clipneurons.labels.simulation import pearson
-from clipneurons.labels.trust import q_values, shuffled
 
 
 @pytest.fixture
@@ -58,3 +58,19 @@ def test_no_unit_of_chance_is_called_reliable():
 def test_one_unit_has_no_others():
     with pytest.raises(ValueError, match="at least two units"):
         shuffled(torch.rand(10, 1), torch.rand(10, 1))
+
+
+def test_specificity_by_counting(recorded):
+    effects, predictions = recorded
+    effects[:, 5] = effects[:, 4] + 0.01 * effects[:, 5]  # two units that do the same
+    predictions[:, 5] = predictions[:, 4]
+    found = specificity(effects, predictions)
+    for unit in (0, 4, 5, 17):
+        scores = [
+            np.corrcoef(effects[:, n].double(), predictions[:, unit].double())[0, 1]
+            for n in range(40)
+        ]
+        worse = sum(score < scores[unit] for n, score in enumerate(scores) if n != unit)
+        assert float(found[unit]) == pytest.approx(worse / 39)
+    assert found[0] == 1
+    assert sorted((found[4:6] < 1).tolist()) == [False, True], "one of them is predicted better"

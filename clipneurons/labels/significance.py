@@ -1,4 +1,4 @@
-"""Which labels can be relied on: better than other units' labels, corrected for their number."""
+"""Whether a label belongs to its unit: against other units' labels, and on other units."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from clipneurons.labels.simulation import standardised
 
 # Of the other units' labels, the share that stays below the line.
 LINE = 0.95
-# Other units' labels that each unit is compared with, and units compared at once.
-_LABELS, _UNITS = 4096, 512
+# Other units' labels that each unit is compared with, other units that each label is tried on,
+# and units compared at once.
+_LABELS, _UNITS_TRIED, _UNITS = 4096, 4096, 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,28 @@ def shuffled(
         place = (LINE * (count - 1)).ceil().long()
         lines.append(ordered.gather(1, place[:, None])[:, 0])
     return Shuffled(torch.cat(lines), torch.cat(means), torch.cat(values))
+
+
+def specificity(
+    effects: Float[Tensor, "image unit"],
+    predictions: Float[Tensor, "image unit"],
+    seed: int = 0,
+) -> Float[Tensor, " unit"]:
+    """Share of the layer's other units, at most 4,096 of them, that a label predicts worse.
+
+    A label that predicts many units as well as its own says what the layer has in common.
+    """
+    units = effects.shape[1]
+    order = torch.randperm(units, generator=torch.Generator().manual_seed(seed))
+    drawn = order[:_UNITS_TRIED].sort().values
+    e, p = standardised(effects), standardised(predictions)
+    own, tried = (e * p).sum(0), e[:, drawn]
+    shares = []
+    for part in torch.arange(units).split(_UNITS):
+        other = drawn[:, None] != part[None]
+        worse = (tried.T @ p[:, part] < own[None, part]) & other
+        shares.append(worse.sum(0) / other.sum(0).clamp_min(1))
+    return torch.cat(shares)
 
 
 def q_values(p: Float[Tensor, " unit"]) -> Float[Tensor, " unit"]:

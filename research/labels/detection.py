@@ -1,22 +1,10 @@
-"""Units as detectors of phrases and phrases as detectors of units, on the judge's yes and no."""
+"""Metrics of detection: ROC, precision and recall, intersection over union."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
-
-# A judge that gives scores says yes to as many texts an image: a hundredth of the pool, but ...
-_SHARE, _MOST = 0.01, 10
-
-
-def listed(scores: Float[Tensor, "image text"]) -> Bool[Tensor, "image text"]:
-    """Yes of a judge that only scores: the image's best texts, at most ten and 1 % of them."""
-    count = scores.shape[1]
-    best = scores.topk(min(_MOST, max(1, round(_SHARE * count)), count), dim=1).indices
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)
 
 
 def auc(
@@ -57,27 +45,6 @@ def iou(
     """Intersection over union of each column; 0 where nothing is active and nothing present."""
     both, either = (active & present).sum(0), (active | present).sum(0)
     return both / either.clamp_min(1)
-
-
-@dataclass(frozen=True, eq=False)
-class BestConcept:
-    """The text that a unit detects best at its threshold, by intersection over union."""
-
-    text: Int[Tensor, " unit"]
-    iou: Float[Tensor, " unit"]
-
-
-def best_concept(
-    active: Bool[Tensor, "image unit"], present: Bool[Tensor, "image text"]
-) -> BestConcept:
-    """Network Dissection's concept of each unit: one product of what is active and what is there.
-
-    A unit that is active nowhere has IoU 0.
-    """
-    both = active.float().T @ present.float()  # [unit, text]
-    fired, shown = active.sum(0).float()[:, None], present.sum(0).float()[None]
-    iou, text = (both / (fired + shown - both).clamp_min(1)).max(1)
-    return BestConcept(text, iou)
 
 
 def _mean_ranks(values: Float[Tensor, "image unit"]) -> Float[Tensor, "image unit"]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from clipneurons.labels.detection import auc, average_precision, best_concept, iou, listed
+from research.labels.detection import auc, average_precision, iou
 
 
 @pytest.fixture
@@ -30,22 +30,9 @@ def test_nothing_to_find_is_not_measured():
     assert auc(values, ~nothing).isnan()
 
 
-def test_best_concept_by_counting(seeded):
-    active = torch.rand(50, 4, generator=seeded) < 0.3
-    active[:, 3] = False
-    present = torch.rand(50, 7, generator=seeded) < 0.4
-    found = best_concept(active, present)
-    for unit in range(3):
-        scores = [float(iou(active[:, [unit]], present[:, [text]])) for text in range(7)]
-        text = int(found.text[unit])
-        assert scores[text] == max(scores)
-        assert float(found.iou[unit]) == pytest.approx(max(scores))
-    assert found.iou[3] == 0
-
-
-def test_a_judge_that_scores_says_yes_to_its_best_texts(seeded):
-    scores = torch.rand(3, 400, generator=seeded)
-    yes = listed(scores)
-    assert yes.sum(1).tolist() == [4, 4, 4]
-    assert scores[yes].min() > scores[~yes].quantile(0.9)
-    assert listed(scores[:, :5]).sum(1).tolist() == [1, 1, 1]
+def test_intersection_over_union(seeded):
+    active, present = (torch.rand(30, 2, generator=seeded) < 0.4 for _ in range(2))
+    for unit in range(2):
+        both = (active & present)[:, unit].sum() / (active | present)[:, unit].sum()
+        assert float(iou(active, present)[unit]) == pytest.approx(float(both))
+    assert iou(active & False, present & False).tolist() == [0, 0]

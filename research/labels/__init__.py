@@ -1,0 +1,1 @@
+"""Label baselines, controls and comparisons."""

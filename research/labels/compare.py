@@ -1,0 +1,135 @@
+"""The bundle's labels beside baselines and controls of the same length, on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from clipneurons.bundle.bundle import Bundle
+from clipneurons.labels.assess import LabelScores, mean_interval, measure_labels
+from clipneurons.labels.evidence import Recordings, SharedComponents
+from clipneurons.labels.simulation import Labels, pearson
+from export.common.errors import UserError
+from export.evaluation.labels.figures import method_figures, rounded
+from export.evaluation.labels.measure import LabelImages, layer_slices, of_units
+from research.labels.baselines import (
+    clip_dissect,
+    linear_explanation,
+    nearest_texts,
+    of_other_units,
+    random_texts,
+)
+from research.labels.detection import auc, average_precision, iou
+from research.labels.sanity import sanity
+
+OURS, DECOMPOSITION, WHOLE = "ours", "decomposition", "decomposition, all texts"
+DISSECT, NEAREST = "CLIP-Dissect", "nearest texts"
+LINEAR, UPPER = "linear explanation", "linear explanation, 32 texts"
+SHUFFLED, RANDOM = "labels of other units", "random texts"
+_UPPER_TEXTS = 32
+# Texts that enough and not too many images show, for the check of the metrics.
+_CHECKED, _RARE, _OFTEN = 200, 10, 0.5
+
+
+def compare(
+    bundle: Bundle, images: LabelImages, note: Callable[[str], object] = lambda text: None
+) -> dict:
+    """Figures of every method over all units, and by how much ours is ahead of each.
+
+    Raises:
+        UserError: the bundle's labels were not tested.
+    """
+    if not bundle.labels:
+        raise UserError("the bundle has no labels: run python -m export evaluate labels first")
+    texts = normalize(bundle.text_embeddings, dim=1)
+    layers: dict[str, list[LabelScores]] = {}
+    for layer, units in layer_slices(bundle).items():
+        note(f"layer {layer}")
+        write, test = of_units(images.write, units), of_units(images.test, units)
+        count = len(bundle.metrics["labels"]["layers"][str(layer)]["shared"])
+        shared = SharedComponents.of(write.effects, count)
+        effects = shared.specific(test.effects)
+        for name, labels in _methods(bundle, layer, write, shared, texts).items():
+            layers.setdefault(name, []).append(measure_labels(labels, effects, test.scores))
+    methods = {name: LabelScores.joined(tested) for name, tested in layers.items()}
+    return {
+        "methods": {
+            name: method_figures(tested)
+            | {"layers": [rounded(one.simulation_score.mean()) for one in layers[name]]}
+            for name, tested in methods.items()
+        },
+        "ahead_of": {
+            name: _ahead(methods[OURS], tested) for name, tested in methods.items() if name != OURS
+        },
+        "sanity": checked_metrics(images.test.present),
+    }
+
+
+def in_words(found: Mapping) -> str:
+    """A line a method, the best first."""
+    ranked = sorted(found["methods"].items(), key=lambda pair: -pair[1]["simulation_score"])
+    return "\n".join(
+        f"labels   {figures['simulation_score']:.3f} ({figures['interval'][0]:.3f} to"
+        f" {figures['interval'][1]:.3f}) {name}; layers {figures['layers']};"
+        f" reliable {figures['reliable_share']:.1%}"
+        for name, figures in ranked
+    )
+
+
+def _methods(
+    bundle: Bundle, layer: int, write: Recordings, shared: SharedComponents, texts: Tensor
+) -> dict[str, Labels]:
+    """Labels of a layer's units by every method."""
+    arrays, columns = bundle.layers[layer], bundle.labels[layer]
+    ours = Labels(columns.indices.long(), columns.coefficients)
+    effects, size = shared.specific(write.effects), columns.indices.shape[1]
+    decomposition = Labels(arrays.indices.long(), arrays.coefficients)
+    return {
+        OURS: ours,
+        DECOMPOSITION: Labels(
+            decomposition.indices[:, :size], decomposition.coefficients[:, :size]
+        ),
+        WHOLE: decomposition,
+        NEAREST: nearest_texts(arrays.directions, texts, size),
+        DISSECT: clip_dissect(effects, write.embeddings, texts, size),
+        LINEAR: linear_explanation(effects, write.scores, size),
+        UPPER: linear_explanation(effects, write.scores, _UPPER_TEXTS),
+        SHUFFLED: of_other_units(ours),
+        RANDOM: random_texts(len(ours), len(texts), size),
+    }
+
+
+def _ahead(ours: LabelScores, theirs: LabelScores) -> dict:
+    """By how much our mean score is larger, on the same draws of images and units."""
+    low, high = mean_interval(ours.draws - theirs.draws)
+    difference = (ours.simulation_score - theirs.simulation_score).mean()
+    return {"difference": rounded(difference), "interval": [rounded(low), rounded(high)]}
+
+
+def checked_metrics(present: Tensor) -> dict:
+    """The two checks of the metrics, on units that show a text exactly, and some noise."""
+    shown = present.float().sum(0)
+    usable = ((shown >= _RARE) & (shown <= _OFTEN * len(present))).nonzero()[:, 0][:_CHECKED]
+    if not len(usable):
+        return {}
+    truth = present[:, usable]
+    noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    effects = truth.float() + 0.1 * noise
+    metrics = {
+        "simulation score": lambda e, y: pearson(e, y.float()),
+        "AUPRC": average_precision,
+        "IoU": lambda e, y: iou(e > 0.5, y),
+        "AUC": auc,
+    }
+    return {
+        name: {
+            "missing": rounded(checked.missing),
+            "extra": rounded(checked.extra),
+            "passed": checked.passed,
+        }
+        for name, metric in metrics.items()
+        if (checked := sanity(metric, effects, truth))
+    }
