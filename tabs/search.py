@@ -19,6 +19,12 @@ DIRECTION, DECOMPOSITION = "direction", "phrases"
 # Orders of what was found: by the match, by how far labels can be trusted, reliable ones alone.
 MATCH, TRUST, RELIABLE = "match", "trust", "reliable"
 MOST_LETTERS = 300
+# What a search finds, and what that is called.
+_SECTIONS = {
+    "labelled": "Their label names it",
+    "toward": "Write toward it",
+    "against": "Write against it",
+}
 # Letters from which the vocabulary is offered, texts of it; letters of an example, examples.
 _FEWEST, _OFFERED, _CHIP, _THINGS = 2, 8, 24, 4
 # What to look for where neither labels nor classes say it, and classes that are tried.
@@ -39,7 +45,7 @@ def dictionary_of(session: BundleSession) -> Dictionary:
 def find(
     registry: BundleRegistry, bundle: str, query: str, way: str, top: int = 10, order: str = MATCH
 ) -> dict:
-    """Neurons that write toward a query, and those that write against it.
+    """Neurons whose reliable label names a query, and those that write toward or against it.
 
     By direction with the line that random directions stay below (`Dictionary.chance_line`).
     """
@@ -52,14 +58,17 @@ def find(
     scores, warnings = _scores(session, query, way)
     if order == RELIABLE:
         scores = scores * dictionary.reliable
-    toward, against = dictionary.strongest(scores, max(1, min(int(top), 100)))
+    top = max(1, min(int(top), 100))
+    toward, against = dictionary.strongest(scores, top)
     if order == TRUST:
 
         def distrust(hit: Hit) -> float:
             return -float(dictionary.simulation_score[dictionary.row(hit.layer, hit.unit)])
 
         toward, against = sorted(toward, key=distrust), sorted(against, key=distrust)
+    labelled, _ = dictionary.strongest(dictionary.label_scores(parse_query(query)), top)
     return {
+        "labelled": _hits(session, labelled),
         "toward": _hits(session, toward),
         "against": _hits(session, against),
         "never_trained": warnings,
@@ -103,23 +112,15 @@ def results_html(session: BundleSession, query: str, way: str, order: str = MATC
     found = find(BundleRegistry([session]), session.key, query, way, order=order)
     line = found["chance_line"] or 0.0
     parts = []
-    for key, title in (("toward", "Write toward it"), ("against", "Write against it")):
-        rows = [
-            Bar(
-                f"{row['layer']} · {row['unit']}  {row['label']}".rstrip(),
-                row["score"],
-                hint=_hint(row),
-                link={
-                    "tab": "dictionary", "layer": row["layer"], "unit": row["unit"],
-                    "q": query, "by": way if way != DIRECTION else None, "bundle": session.key,
-                },
-            )
-            for row in found[key]
-        ]  # fmt: skip
+    for key, title in _SECTIONS.items():
+        rows = [_result(session, query, way, row) for row in found[key]]
+        if key == "labelled" and not rows:
+            continue
+        least = 0.0 if key == "labelled" else line
         label = f"{title}: {query}"
         most = max((abs(row.value) for row in rows), default=1.0)
-        strong = [row for row in rows if abs(row.value) >= line]
-        weak = [row for row in rows if abs(row.value) < line]
+        strong = [row for row in rows if abs(row.value) >= least]
+        weak = [row for row in rows if abs(row.value) < least]
         body = bars(strong, label=label, wide=True, most=most) if strong else ""
         if weak:
             body += (
@@ -131,6 +132,16 @@ def results_html(session: BundleSession, query: str, way: str, order: str = MATC
         parts.append(section(title, body))
     warning = unknown_words_html(found["never_trained"])
     return f'{warning}<div class="cn-results">{"".join(parts)}</div>'
+
+
+def _result(session: BundleSession, query: str, way: str, row: dict) -> Bar:
+    """A unit that was found, as a bar that leads to its dashboard."""
+    link = {
+        "tab": "dictionary", "layer": row["layer"], "unit": row["unit"], "q": query,
+        "by": way if way != DIRECTION else None, "bundle": session.key,
+    }  # fmt: skip
+    title = f"{row['layer']} · {row['unit']}  {row['label']}".rstrip()
+    return Bar(title, row["score"], hint=_hint(row), link=link)
 
 
 def _hint(row: dict) -> str:

@@ -143,7 +143,7 @@ def test_every_tab_has_a_described_endpoint(client):
 def test_neuron_endpoint_gives_the_bundles_numbers(client, folder):
     bundle = load_bundle(folder)
     card = client.predict("", 2, 7, api_name="/neuron")
-    assert [(p["text"], p["coefficient"]) for p in card["phrases"]] == [
+    assert [(p["text"], p["coefficient"]) for p in card["decomposition"]] == [
         (text, pytest.approx(c)) for text, c in bundle.phrases(2, 7)
     ]
     assert card["explained_variance"] == pytest.approx(
@@ -468,7 +468,7 @@ def test_32_clients_at_once_get_their_own_answers(server, folder, tmp_path):
             assert found["concepts"] == expected[which]
             card = clients[number].predict("", 1, number, api_name="/neuron")
             assert card["unit"] == number
-            assert card["phrases"][0]["text"] == bundle.phrases(1, number)[0][0]
+            assert card["decomposition"][0]["text"] == bundle.phrases(1, number)[0][0]
 
         list(pool.map(check, range(32)))
         first = resident(server[1].pid)

@@ -138,7 +138,8 @@ def reliable(
 
 NAMES = tuple(field.name for field in fields(LayerLabels))
 _WHOLE = ("indices", "concept")
-_MEASURED = ("coefficients", "simulation_score", "shuffled_line", "q_value", "specificity")  # never NaN
+# Never NaN.
+_MEASURED = ("coefficients", "simulation_score", "shuffled_line", "q_value", "specificity")
 
 
 def to_bytes(labels: Mapping[int, LayerLabels], schema: int, half: bool = False) -> bytes:

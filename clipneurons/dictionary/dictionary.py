@@ -112,6 +112,21 @@ class Dictionary:
         """
         return (self.pool.weights(phrases)[self.indices] * self.coefficients).sum(1)
 
+    def label_scores(self, phrases: Sequence[Phrase]) -> Float[Tensor, " row"]:
+        """How well each unit's reliable label names a query; 0 for units without one.
+
+        The simulation score, over the place of the text that names the query (1, 2, 3), for texts
+        with a positive weight; the negative of it for texts with a negative one.
+        """
+        if not self.tested:
+            return torch.zeros(len(self.directions))
+        labels = [self.bundle.labels[layer] for layer in self.layers]
+        indices = torch.cat([layer_labels.indices for layer_labels in labels])
+        signs = torch.cat([layer_labels.coefficients for layer_labels in labels]).sign()
+        places = 1 + torch.arange(indices.shape[1])
+        match = (self.pool.named(phrases)[indices] * signs / places).sum(1)
+        return match * self.simulation_score * self.reliable
+
     def strongest(
         self, scores: Float[Tensor, " row"], top: int = 12
     ) -> tuple[list[Hit], list[Hit]]:

@@ -14,6 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from clipneurons.stats.centring import without_shared
+
+# Texts this alike mean the same: "boat", "ship".
+_SYNONYM = 0.85
+
 Embed = Callable[[list[str]], Float[Tensor, "text embed"]]
 
 
@@ -103,6 +108,26 @@ class TextIndex:
         if total.norm() < 1e-6:
             raise ValueError("The wanted and the unwanted phrases cancel out: nothing is left.")
         return normalize(total, dim=0)
+
+    def named(self, phrases: Sequence[Phrase]) -> Float[Tensor, " text"]:
+        """How many of the wanted minus the unwanted phrases each text names.
+
+        A text names a phrase that it has as whole words, and one that means the same: their
+        embeddings, without what all texts share, have a cosine of more than 0.85.
+        """
+        named = torch.zeros(len(self.texts))
+        for phrase in phrases:
+            texts = torch.zeros(len(self.texts), dtype=torch.bool)
+            texts[self.with_words(phrase.words)] = True
+            if phrase.words in self:
+                row = self._rows[phrase.words.lower()]
+                texts |= self._centred @ self._centred[row] > _SYNONYM
+            named += phrase.sign * texts
+        return named
+
+    @cached_property
+    def _centred(self) -> Float[Tensor, "text embed"]:
+        return without_shared(self.embeddings)
 
     def weights(self, phrases: Sequence[Phrase]) -> Float[Tensor, " text"]:
         """How many of the wanted minus the unwanted phrases each text has as whole words.

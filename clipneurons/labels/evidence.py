@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from clipneurons.stats.centring import without_shared
 
 # Scale of the softmax over texts: CLIP-Dissect's.
 SCALE = 10.0
-# Fewer images leave nothing to write on and to test on.
-LEAST_IMAGES = 100
+# More directions than are asked for, and steps, of the randomised singular value decomposition.
+_MORE, _ITERATIONS = 8, 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +43,8 @@ class Recordings:
 
 
 def split(recordings: Recordings, share: float, seed: int = 0) -> tuple[Recordings, Recordings]:
-    """Two parts that share no image, drawn at random; the first has this share of the images.
-
-    Raises:
-        ValueError: fewer than 100 images.
-    """
+    """Two parts that share no image, drawn at random; the first has this share of the images."""
     count = len(recordings)
-    if count < LEAST_IMAGES:
-        raise ValueError(
-            f"labels cannot be tested on {count} images: they are written on some and tested on"
-            f" others; at least {LEAST_IMAGES} are needed, thousands are better"
-        )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     first = round(share * count)
     parts = order[:first], order[first:]
@@ -90,17 +80,16 @@ class SharedComponents:
         """The first `count` components of these effects."""
         mean, spread = effects.mean(0), effects.std(0)
         spread = torch.where(spread > 1e-6 * spread.max(), spread, torch.inf)
+        if not count:
+            empty = effects.new_zeros(effects.shape[1], 0)
+            return cls(mean, spread, empty, effects.new_zeros(0))
         standard = (effects - mean) / spread
-        # The smaller of the two Gram matrices has the same eigenvalues.
-        images, units = standard.shape
-        if units <= images:
-            values, vectors = torch.linalg.eigh(standard.T @ standard)
-        else:
-            values, rows = torch.linalg.eigh(standard @ standard.T)
-            vectors = normalize(standard.T @ rows, dim=0)
-        first = slice(len(values) - count, None)
-        share = values[first] / values.clamp_min(0).sum().clamp_min(1e-30)
-        return cls(mean, spread, vectors[:, first].flip(1), share.flip(0))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            rank = min(count + _MORE, *standard.shape)
+            _, values, vectors = torch.svd_lowrank(standard, q=rank, niter=_ITERATIONS)
+        share = values[:count].square() / standard.square().sum().clamp_min(1e-30)
+        return cls(mean, spread, vectors[:, :count], share)
 
     def scores(self, effects: Float[Tensor, "image unit"]) -> Float[Tensor, "image component"]:
         """How strong each component is on each image."""

@@ -116,7 +116,7 @@ def _forward(
     left, norm = estimate.clone(), torch.ones_like(estimate)
     open_texts = usable.expand_as(estimate).clone()
     chosen, gains, basis = [], [], []
-    for _ in range(min(size, int(usable.sum()))):
+    for _ in range(min(size, len(gram))):
         gain = left**2 / norm.clamp_min(1e-6) - tax
         gain = gain.masked_fill(~open_texts | (norm < _LEFT), -1.0)
         value, text = gain.max(1)

@@ -15,7 +15,6 @@ from clipneurons.shift.profile import Profile, Profiler
 LEVEL = 0.05  # largest p-value that is significant
 TEXTS, UNITS, IMAGES = 20, 12, 16  # in a report
 _TOP_IMAGES = 12  # of a unit, a side
-_LABEL = 5  # texts of a unit
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def _unit(profiler: Profiler, shift: Shift, column: int, reference: Profile, new
         "layer": layer,
         "unit": unit,
         "name": f"layer {layer}, {name}" if heads == 1 else name,
-        "label": signed_words(bundle, layer, unit, _LABEL),
+        "label": signed_words(bundle, layer, unit),
         "change": shift.units.change[column].item(),
         "p": shift.units.p[column].item(),
         "q": shift.units.q[column].item(),

@@ -248,7 +248,7 @@ def in_words(report: Mapping) -> str:
     else:
         rows.append(f"{len(report['neurons'])} neurons, the first of them:")
     for one in report["neurons"][:12]:
-        words = ", ".join(one["words"]) or "no reliable label"
+        words = ", ".join(one["label"]) or "no reliable label"
         rows.append(f"  layer {one['layer']}, unit {one['unit']}: {words}")
     if "means" in report.get("found", {}):
         rows.append(f"Their effects are set to {_ABOUT[report['found']['means']]}.")

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from clipneurons.bundle.bundle import Bundle
 from tabs.ui.names import named
-from tabs.ui.neuron_card import says
+from tabs.ui.neuron_card import unit_title
 from tabs.ui.plots import Bar, bars, figures, folded, link, section
 
 ALL_UNITS = "All units"
@@ -101,8 +101,8 @@ def unit_rows(report: dict, bundle: Bundle) -> list[tuple[str, int]]:
     rows = [(ALL_UNITS, 0)]
     for number, unit in enumerate(report["units"], start=1):
         change = f"{unit['change']:+.2f}".replace("-", "−")
-        label = says(bundle, unit["layer"], unit["unit"], 3)
-        rows.append((f"{change}   {unit['layer']} · {unit['unit']}   {label}", number))
+        title = unit_title(bundle, unit["layer"], unit["unit"])
+        rows.append((f"{change}   {title}", number))
     return rows
 
 

@@ -66,7 +66,8 @@ def card_html(
     # Of a neuron without a reliable label the images come first.
     columns = (images, words) if unsure else (words, images)
     return (
-        f'<article class="cn-card{" cn-unsure" * unsure}">{_header_html(card)}{_figures_html(card)}'
+        f'<article class="cn-card{" cn-unsure" * unsure}">{_header_html(card)}'
+        f"{_shared_html(dictionary.bundle, card)}{_figures_html(card)}"
         f"{_columns_html(*columns)}"
         f"{_columns_html(_reactions_html(dictionary, card), _names_html(effects))}</article>"
     )
@@ -90,6 +91,18 @@ def _header_html(card: NeuronDashboard) -> str:
         f'<header><p class="cn-place">{escape(place(card))}</p><h2>{escape(title)}</h2>{rest}'
         f"{label_score_html(card.label)}</header>"
     )
+
+
+def _shared_html(bundle: Bundle, card: NeuronDashboard) -> str:
+    """What all units of the layer share, which no label says; nothing where they share nothing."""
+    shared = bundle.metrics.get("labels", {}).get("layers", {}).get(str(card.layer), {})
+    notes = [
+        f"All units of layer {card.layer} share {percent(component['variance'], 0)} of the variance"
+        f" of their effects ({escape(', '.join(map(plain, component['texts'])))}). The label says"
+        " what is specific to this one."
+        for component in shared.get("shared", ())
+    ]
+    return "".join(f'<p class="cn-note">{note}</p>' for note in notes)
 
 
 def _figures_html(card: NeuronDashboard) -> str:

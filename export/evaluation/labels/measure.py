@@ -18,7 +18,7 @@ from clipneurons.bundle.config import DECOMPOSITION, NEURONS
 from clipneurons.bundle.folders import file_sha256
 from clipneurons.bundle.labels import LayerLabels
 from clipneurons.labels.assess import LabelScores, LayerAssessment, assess_layer
-from clipneurons.labels.evidence import LEAST_IMAGES, Recordings, split
+from clipneurons.labels.evidence import Recordings, split
 from clipneurons.labels.properties import TOP_SHARE, best_concept, monosemanticity, top_weights
 from clipneurons.labels.simulation import Labels, pearson, simulate
 from clipneurons.models.clip import ClipModel
@@ -34,6 +34,8 @@ from export.evaluation.labels.cost import in_advance
 from export.evaluation.labels.figures import figures
 from export.evaluation.labels.recordings import TRUTH, ClipJudge, Judge, TruthJudge, record
 
+# Fewer images leave nothing to write on and to test on.
+LEAST_IMAGES = 100
 # Composed scenes of seeds of their own: no other command has seen them.
 _WRITE_SEED, _TEST_SEED = 40_000, 70_000
 # Scenes to test on for each that is written on, and the share of a user's images to write on.
@@ -106,11 +108,7 @@ def record_images(
     check_bias(bundle)
     sources = _sources(bundle, clip, args)
     count = sum(map(len, sources))
-    if count < LEAST_IMAGES:
-        raise UserError(
-            f"labels cannot be tested on {count} images: they are written on some and tested on the"
-            f" rest. Give at least {LEAST_IMAGES}, better thousands"
-        )
+    _check_count(count)
     judges = [_judge(bundle, clip, source, args) for source in sources]
     print(in_advance(bundle, count, judges[0]), flush=True)
     files = [file_sha256(folder / name) for name in (NEURONS, DECOMPOSITION)]
@@ -123,19 +121,28 @@ def record_images(
         record(bundle, clip, judge, source, kept, args.batch, args.workers, f"{number}-")
         for number, (source, judge) in enumerate(zip(sources, judges, strict=True))
     ]
-    try:
-        write, test = parts if len(parts) == 2 else split(parts[0], _WRITE)
-    except ValueError as error:  # many could not be read
-        raise UserError(str(error)) from None
+    _check_count(sum(map(len, parts)))  # many may not be readable
+    write, test = parts if len(parts) == 2 else split(parts[0], _WRITE)
     return LabelImages(write, test, sources[0].name, sources[-1].name, judges[0], kept)
+
+
+def _check_count(images: int) -> None:
+    if images < LEAST_IMAGES:
+        raise UserError(
+            f"labels cannot be tested on {images} images: they are written on some and tested on"
+            f" the rest. Give at least {LEAST_IMAGES}, better thousands"
+        )
 
 
 def _sources(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> list[Source]:
     """To write on and to test on; one that will be split where the user names images."""
     side = max(clip.image_size)
     if args.images:
-        limit = args.limit
-        return [open_source(args.images, split=args.split, limit=limit, image_size=side)]
+        return [
+            open_source(
+                args.images, split=args.split, limit=args.limit, seed=_WRITE_SEED, image_size=side
+            )
+        ]
     # Of what ships it is known what it shows, and no judge is better.
     scenes, name = args.limit or LABEL_SCENES, bundle.config.data.name
     write = shipped_spec(name, scenes)

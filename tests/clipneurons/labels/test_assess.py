@@ -89,12 +89,6 @@ def test_the_interval_holds_the_mean(found):
     assert mean_interval(tested.draws, torch.zeros(UNITS, dtype=torch.bool)) == (0, 0)
 
 
-def test_too_few_images_are_refused_with_the_reason():
-    nothing = torch.zeros(99, 2)
-    with pytest.raises(ValueError, match=r"99 images.*at least 100"):
-        split(Recordings(nothing, nothing, nothing, nothing > 0, nothing), 0.7)
-
-
 def test_labels_of_texts_that_never_vary_are_worth_nothing():
     labels = Labels(torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 1))
     tested = measure_labels(labels, torch.rand(50, 2), torch.zeros(50, 3))

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from clipneurons.labels.assess import LEAST_IMAGES
 from export.__main__ import COMMANDS, main
+from export.evaluation.labels.measure import LEAST_IMAGES
 from export.evaluation.labels.recordings import TRUTH
 from tests.helpers.app_server import ROOT
 

@@ -151,9 +151,8 @@ def test_words_are_those_of_reliable_labels(images, tmp_path, capsys):
     arguments += ["--out", str(tmp_path / "out"), "--elsewhere", str(images)]
     assert main(["mend", *arguments]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    words = [one["words"] for one in report["neurons"]]
-    assert words == [signed_words(bundle, layer, 0, 5), []]
-    assert [one["reliable"] for one in report["neurons"]] == [True, False]
+    words = [one["label"] for one in report["neurons"]]
+    assert words == [signed_words(bundle, layer, 0), []]
     assert f"layer {layer}, unit 1: no reliable label" in capsys.readouterr().out
 
 

@@ -2,18 +2,17 @@
 
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from clipneurons.bundle.bundle import load_bundle, save_bundle
-from clipneurons.labels.assess import DECOMPOSITION
 from export.__main__ import main
 from export.common.kept_batches import KeptBatches
 from export.common.state import State
-from export.evaluation.labels import figures, recordings
-from research.papers import command as papers
+from export.evaluation.labels import recordings
+from research.__main__ import main as research
+from research.labels.compare import DECOMPOSITION, DISSECT, NEAREST, OURS, SHUFFLED
 from research.papers.experiments import labels as experiment
 from tests.helpers.tiny import tiny_bundle_folder, tiny_model_folder
 
@@ -47,32 +46,58 @@ def evaluate(folder, *more):
 def test_every_unit_has_a_label_and_its_scores(tested):
     bundle = load_bundle(tested)
     found = bundle.metrics["labels"]
-    assert (found["count"], found["written_on"], found["chosen_on"], found["tested_on"]) == (
-        120, 48, 24, 48,
-    )  # fmt: skip
+    assert (found["written_on"]["count"], found["tested_on"]["count"]) == (84, 36)
     assert found["judge"] == "ground truth"
     assert found["texts_judge_does_not_know"] > 0  # "night sky" is nothing that scenes have
-    assert set(found["methods"]) >= {DECOMPOSITION, "CLIP-Dissect", "nearest text", "shuffled"}
     for layer, arrays in bundle.layers.items():
-        mine = bundle.labels[layer]
-        assert len(mine.simulation) == len(arrays.directions)
-        assert (mine.simulation_low <= mine.simulation_high).all()
-        assert ((mine.q_value > 0) & (mine.q_value <= 1)).all()
-    layers = bundle.labels.values()
-    for name in ("told_apart", "reliable"):
-        units = torch.cat([getattr(mine, name) for mine in layers])
-        assert found[name]["units"] == int(units.sum())
-        shipped = found["methods"][found["method"]]
-        assert shipped[name] == pytest.approx(float(units.float().mean()), abs=1e-4)
-    units = sum(len(arrays.directions) for arrays in bundle.layers.values())
-    assert sum(found["methods"][DECOMPOSITION]["histogram"]) == units
-    best = found["methods"][found["method"]]
-    every = torch.cat([mine.simulation for mine in bundle.labels.values()])
-    assert best["simulation"] == pytest.approx(float(every.mean()), abs=1e-4)
-    said = bundle.label(1, 0, 3)
-    assert all(text in bundle.texts and weight for text, weight in said)
-    assert "told from other units' labels" in bundle.card
+        labels = bundle.labels[layer]
+        assert labels.indices.shape == (len(arrays.directions), 3)
+        assert (labels.simulation_low <= labels.simulation_high).all()
+        assert ((labels.q_value > 0) & (labels.q_value <= 1)).all()
+        figures = found["layers"][str(layer)]
+        mean = float(labels.simulation_score.mean())
+        assert figures["simulation_score"] == pytest.approx(mean, abs=1e-4)
+    reliable = torch.cat([labels.reliable for labels in bundle.labels.values()])
+    assert found["reliable"]["units"] == int(reliable.sum())
+    assert sum(found["histogram"]) == found["units"] == len(reliable)
+    label = bundle.label(1, 0)
+    assert all(text in bundle.texts for text in label.texts)
+    assert "Its simulation score is the correlation" in bundle.card
     assert not list(tested.parent.glob(".tiny.labels"))
+
+
+def test_a_label_has_as_many_texts_as_asked_for(folder, capsys):
+    assert evaluate(folder, "--label-texts", "1") == 0
+    assert load_bundle(folder).labels[1].indices.shape[1] == 1
+    with pytest.raises(SystemExit):
+        evaluate(folder, "--label-texts", "6")
+    assert "--label-texts" in capsys.readouterr().err
+
+
+def test_labels_are_compared_with_baselines_of_the_same_length(tested, fresh, tmp_path, capsys):
+    folder = shutil.copytree(tested, tmp_path / "tiny")
+    images = ["--bundle", str(folder), "--images", "scenes:120", "--batch", "40"]
+    assert research(["labels", *images]) == 0
+    metrics = load_bundle(folder).metrics
+    comparison = metrics["label_comparison"]
+    ours = comparison["methods"][OURS]["simulation_score"]
+    assert ours == pytest.approx(metrics["labels"]["simulation_score"], abs=1e-3)
+    assert set(comparison["methods"]) >= {DECOMPOSITION, DISSECT, NEAREST, SHUFFLED}
+
+    class Context:
+        bundle = load_bundle(folder)
+
+    section = experiment.report(experiment.measure(Context))
+    assert "svg" in section.parts[0].svg
+    claims = {claim.text: claim.holds for claim in section.claims}
+    gap = comparison["ahead_of"][DISSECT]
+    text = f"Our labels predict their units better than {DISSECT}."
+    assert claims[text] is (gap["interval"][0] > 0)
+    Context.bundle = load_bundle(fresh)
+    assert "Not tested" in experiment.report(experiment.measure(Context)).text
+    plain = shutil.copytree(fresh, tmp_path / "plain")
+    assert research(["labels", "--bundle", str(plain), *images[2:]]) == 2
+    assert "export evaluate labels" in capsys.readouterr().err
 
 
 def test_the_same_command_gives_the_same_labels(tested, folder):
@@ -86,7 +111,7 @@ def test_other_figures_leave_the_labels_and_other_texts_drop_them(tested, tmp_pa
     assert main(["refresh-card", "--bundle", str(folder)]) == 0
     assert load_bundle(folder).labels
     assert main(["info", str(folder), "--layer", "1", "--unit", "0"]) == 0
-    assert "predicts the unit" in capsys.readouterr().out
+    assert "simulation score" in capsys.readouterr().out
     assert main(["decompose", "--bundle", str(folder), "--components", "2"]) == 0
     assert not load_bundle(folder).labels
     assert not (folder / "labels.safetensors").exists()
@@ -110,7 +135,7 @@ def test_a_killed_run_goes_on_from_its_batches(folder, monkeypatch, tested):
     with pytest.raises(Killed):
         evaluate(folder)
     monkeypatch.setattr(KeptBatches, "put", put)
-    broken = folder.parent / ".tiny.labels" / "model-000001.safetensors"
+    broken = folder.parent / ".tiny.labels" / "0-model-000001.safetensors"
     broken.write_bytes(broken.read_bytes()[:50])
     asked = []
     batches = recordings.batches
@@ -132,15 +157,6 @@ def test_batches_of_another_basis_are_not_taken(tmp_path):
     one.put("model", 0, {"ids": torch.arange(3)})
     assert isinstance(one.get("model", 0), State)
     assert other.get("model", 0) is None
-
-
-def test_as_many_units_are_taken_on_the_images_of_the_choice():
-    tested = SimpleNamespace(
-        simulation=torch.tensor([0.5, 0.1, 0.3, 0.2]), validation=torch.tensor([0.1, 0.4, 0.6, 0.2])
-    )
-    sure = torch.tensor([True, False, True, False])
-    assert figures._chosen_elsewhere(tested, sure) == pytest.approx(0.2)
-    assert figures._chosen_elsewhere(tested, torch.zeros(4, dtype=torch.bool)) is None
 
 
 def test_another_clip_judges_and_the_same_weights_are_refused(folder, fresh, capsys):
@@ -176,7 +192,7 @@ def test_a_bundle_is_tested_on_scenes_and_photographs_it_has_not_seen(
     save_bundle(replace(bundle, config=config), folder)
     command = ["evaluate", "labels", "--bundle", str(folder)]
     assert main([*command, "--limit", "120"]) == 0
-    assert load_bundle(folder).metrics["labels"]["images"] == tested_on
+    assert load_bundle(folder).metrics["labels"]["tested_on"]["images"] == tested_on
     config = replace(config, data=replace(config.data, name="ImageNet"))
     save_bundle(replace(load_bundle(folder), config=config), folder)
     assert main(command) == 2
@@ -192,23 +208,3 @@ def test_the_cost_is_said_first(folder, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "120 images" in said
     assert "TFLOP" in said
-
-
-def test_the_report_shows_what_the_bundle_holds(tested, fresh):
-    class Context:
-        bundle = load_bundle(tested)
-
-    section = experiment.report(experiment.measure(Context))
-    assert "svg" in section.parts[0].svg
-    claims = {claim.text: claim.holds for claim in section.claims}
-    gaps = Context.bundle.metrics["labels"]["ahead_of"]
-    for rival, gap in gaps.items():
-        text = f"Our labels predict their units better than {rival}."
-        if text in claims:
-            assert claims[text] is (gap["interval"][0] > 0)
-    kept = experiment.measure(Context)
-    older = kept | {"found": {k: v for k, v in kept["found"].items() if k != "told_apart"}}
-    assert "Not tested" in experiment.report(older).text, "a report of an older version is drawn"
-    Context.bundle = load_bundle(fresh)
-    assert "Not tested" in experiment.report(experiment.measure(Context)).text
-    assert "labels" in papers.MODULES
