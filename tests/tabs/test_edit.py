@@ -115,8 +115,8 @@ def test_speakers_are_the_units_that_add_most_to_the_margin(session):
     assert adds == pytest.approx(sorted(expected, reverse=True))
     page = data.shown(session, reading)
     assert page.count('role="switch"') == page.count('type="range"') == 12
-    unsure = [part for part in reading.parts if not part.trust.told_apart]
-    assert page.count("no reliable label") == len(unsure) > 0
+    named = [part for part in reading.parts if part.label.reliable]
+    assert page.count('class="cn-said"') == len(named) < len(reading.parts)
 
 
 def test_maps_are_the_patches_that_carry_the_effect(session):

@@ -32,16 +32,16 @@ def test_a_click_sorts_and_a_second_one_turns_round():
 def test_rows_are_sorted_and_what_is_not_known_comes_last():
     rows = [dict.fromkeys(TABLE, 0) | {"label": "", "decomposition": ""} for _ in range(3)]
     for row, value in zip(rows, (0.1, None, 0.7), strict=True):
-        row["simulation"] = value
+        row["simulation_score"] = value
     for descending, expected in ((True, [0.7, 0.1, None]), (False, [0.1, 0.7, None])):
-        found = ordered(rows, "", Order("simulation", descending))
-        assert [row["simulation"] for row in found] == expected
+        found = ordered(rows, "", Order("simulation_score", descending))
+        assert [row["simulation_score"] for row in found] == expected
 
 
 def test_the_filter_wants_all_words_in_one_text(session):
     rows = rows_of(session, 1)
     found = ordered(rows, "RED car", Order())
-    assert found == [row for row in rows if "red car" in row["label"]]
+    assert found == [row for row in rows if "red car" in row["decomposition"]]
     assert 0 < len(found) < len(rows)
     assert "No neuron" in table_html(session, 1, "xyzzy", Order())
 
@@ -66,7 +66,7 @@ def test_no_text_of_a_bundle_is_a_formula_in_a_spreadsheet(tmp_path):
     bundle.layers[1].coefficients.abs_()
     file = json.loads(csv_file(BundleSession("b", tmp_path, bundle), 1))
     text = base64.b64decode(file["uri"].partition("base64,")[2]).decode()
-    assert {row["label"][:2] for row in csv.DictReader(text.splitlines())} == {"'="}
+    assert {row["decomposition"][:2] for row in csv.DictReader(text.splitlines())} == {"'="}
 
 
 def test_shares_are_written_as_on_the_card(session):

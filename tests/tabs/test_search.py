@@ -41,17 +41,19 @@ def search(session, order):
     return find(BundleRegistry([session]), "b", "cat", DIRECTION, 8, order)
 
 
-def test_hits_carry_their_trust(session, untested):
+def test_hits_carry_their_label_and_its_score(session, untested):
     for hit in search(session, MATCH)["toward"]:
-        trust = dictionary_of(session).trust(hit["layer"], hit["unit"])
-        assert (hit["simulation"], hit["reliable"]) == (trust.simulation, trust.reliable)
+        label = session.bundle.label(hit["layer"], hit["unit"])
+        assert hit["simulation_score"] == label.simulation_score
+        assert hit["reliable"] == label.reliable
+        assert bool(hit["label"]) == label.reliable
     assert {hit["reliable"] for hit in search(untested, MATCH)["toward"]} == {None}
 
 
 def test_orders(session, untested):
     plain, trusted = search(session, MATCH)["toward"], search(session, TRUST)["toward"]
     assert [hit["score"] for hit in plain] == sorted((h["score"] for h in plain), reverse=True)
-    values = [hit["simulation"] for hit in trusted]
+    values = [hit["simulation_score"] for hit in trusted]
     assert values == sorted(values, reverse=True)
     assert {h["unit"] for h in plain} == {h["unit"] for h in trusted}
     only = search(session, RELIABLE)
@@ -63,23 +65,38 @@ def test_orders(session, untested):
         search(session, "luck")
 
 
-def test_what_random_directions_reach_stands_behind_a_divider(session):
-    page = results_html(session, "cat", DIRECTION)
-    line = dictionary_of(session).chance_line
-    found = search(session, MATCH)["toward"]
+def test_what_random_directions_reach_stands_behind_a_divider(untested):
+    page = results_html(untested, "cat", DIRECTION)
+    line = dictionary_of(untested).chance_line
+    found = search(untested, MATCH)["toward"]
     weak = [hit for hit in found if hit["score"] < line]
     assert weak, "only a few of 32 random directions are near one text"
     behind = page.index("Weaker than chance")
     for hit in found:
-        place = page.index(f"{hit['layer']} · {hit['unit']} ")
+        place = page.index(f"{hit['layer']} · {hit['unit']}</a>")
         assert (place > behind) == (hit in weak)
+
+
+def test_units_whose_reliable_label_names_the_query_come_first(session, untested):
+    bundle = session.bundle
+    text = bundle.label(2, 3).texts[0]
+    found = find(BundleRegistry([session]), "b", text, DIRECTION)
+    assert {(hit["layer"], hit["unit"]) for hit in found["labelled"]} >= {(2, 3)}
+    for hit in found["labelled"]:
+        label = bundle.label(hit["layer"], hit["unit"])
+        assert label.reliable
+        assert hit["score"] <= label.simulation_score
+    page = results_html(session, text, DIRECTION)
+    assert page.index("Their label names it") < page.index("Write toward it")
+    assert find(BundleRegistry([untested]), untested.key, text, DIRECTION)["labelled"] == []
+    assert "Their label names it" not in results_html(untested, text, DIRECTION)
 
 
 def test_examples_are_what_trusted_labels_say(session):
     dictionary = dictionary_of(session)
     places = [dictionary.place(row) for row in dictionary.most_trusted(100)]
     assert {layer for layer, _ in places} == {2}
-    words = {session.bundle.label(layer, unit, 1)[0][0] for layer, unit in places}
+    words = {session.bundle.label(layer, unit).positive[0] for layer, unit in places}
     found = suggestions(session)
     assert set(found[:-1]) <= words
     assert found[0] in try_html(session)

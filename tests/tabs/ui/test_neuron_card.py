@@ -29,7 +29,7 @@ def test_a_vits_card_has_no_heads():
     assert "all its heads" not in drawn(bundle, 1, 3)
 
 
-def test_a_card_says_how_far_its_words_can_be_trusted():
+def test_a_reliable_label_is_the_title_and_any_other_unit_is_a_number():
     bundle = tiny_bundle()
     assert "not tested" in drawn(bundle, 1, 3)
     labels = tiny_labels(bundle)
@@ -40,16 +40,20 @@ def test_a_card_says_how_far_its_words_can_be_trusted():
     mine = replace(labels[1], q_value=q, simulation_low=low)
     tested = replace(bundle, labels=labels | {1: mine})
     sure, unsure, weak = (drawn(tested, 1, unit) for unit in (3, 4, 5))
-    assert f"{float(labels[1].simulation[3]):.2f}</b> its words predict it" in sure
+    score = float(labels[1].simulation_score[3])
+    assert f"{score:.2f}</b> simulation score: a reliable label" in sure
     assert f"--line:{float(labels[1].shuffled_line[3]):.4f}" in sure
     assert "cn-unsure" not in sure
     assert "no reliable label" in unsure
     assert "predict it a little" in weak
-    assert "cn-unsure" not in weak, "true as far as it goes"
-    images, words = "Where it reacts most", "What predicts it"
+    images, words = "Where it reacts most", "Decomposition of its direction"
     assert sure.index(words) < sure.index(images)
     assert unsure.index(images) < unsure.index(words), "the images stand first"
-    assert all("What its direction says" in page for page in (sure, unsure))
+    first, second = tested.label(1, 3).texts
+    assert f"<h2>{first}</h2>" in sure
+    assert f"and less with {second}" in sure
+    assert "<h2>Neuron 4</h2>" in unsure
+    assert all(page.count(words) == 1 for page in (sure, unsure))
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
