@@ -130,8 +130,9 @@ def problems(arrays: LayerArrays, config: BundleConfig, texts: int, pictures: in
             wrong.append(f"{name} holds values that are not finite")
     if not units or units % config.units_per_neuron:
         wrong.append(f"has {units} units, {config.units_per_neuron} a neuron")
-    if not within(arrays.top_activating_images, -1, config.data.count):
-        wrong.append(f"top_activating_images point outside the {config.data.count} images")
+    images = config.data.count + config.data.skipped  # skipped images keep their numbers
+    if not within(arrays.top_activating_images, -1, images):
+        wrong.append(f"top_activating_images point outside the {images} images")
     if not within(arrays.norm_histogram, 0, 2**31):
         wrong.append("norm_histogram counts below 0")
     if not within(arrays.indices, 0, texts):
