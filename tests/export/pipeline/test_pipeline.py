@@ -412,7 +412,7 @@ def test_a_resnet_goes_the_same_way(place, tmp_path):
         (("--layers", "9"), "out of range"),
         (("--images", "/nowhere"), "does not exist"),
         (("--texts", "/nowhere.txt"), "no text file"),
-        (("--model", "/nowhere"), "neither a folder nor"),
+        (("--model", "/nowhere"), "no folder /nowhere"),
         (("--percentile", "120"), "0 to 100"),
         (("--centred-pool", "--texts", "one.txt"), "at least two texts"),
         (("--device", "gpu"), "--device gpu is not on this machine: expected cpu"),
@@ -421,7 +421,7 @@ def test_a_resnet_goes_the_same_way(place, tmp_path):
         (("--device", "meta"), "--device meta is not"),
         (("--device", "mps"), "--device mps has no float64"),
         (("--model", "ViT-B-32"), "--pretrained"),
-        (("--model", "ViT-B-32", "--pretrained", "words.png"), "could not be loaded"),
+        (("--model", "ViT-B-32", "--pretrained", "words.png"), "--activation"),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(place, tmp_path, capsys, monkeypatch, more, words):
