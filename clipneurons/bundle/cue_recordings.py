@@ -1,4 +1,4 @@
-"""`cues.safetensors`: what a model was seen to do in pictures of cues.
+"""`cues.safetensors`: effects of units in images of cues.
 
 An optional file; made by `clipneurons.adversarial.cue_recorder.record_cues`.
 """
@@ -20,7 +20,7 @@ LOUDEST = 64
 
 @dataclass(frozen=True, eq=False)
 class LayerRecordings:
-    """What pictures of a cue change in a layer; Δ_j^n is ⟨φ_n(I), r_n⟩, less that of all cues.
+    """What images of a cue change in a layer; Δ_j^n is ⟨φ_n(I), r_n⟩, less that of all cues.
 
     written         Σ_n Δ_j^n r_n of all units
     units, effects  the units of largest |Δ_j^n|, the largest first, with Δ_j^n
@@ -33,14 +33,14 @@ class LayerRecordings:
 
 @dataclass(frozen=True, eq=False)
 class CueRecordings:
-    """What pictures of a cue beside other objects have beyond those of all cues, on average.
+    """Mean effects in images of a cue beside other objects, less those of all cues.
 
     No class pair is known when they are made: one recording serves all pairs.
 
-    row         of each phrase of the pool its row in what follows, −1 where it cannot be drawn;
-                phrases that are drawn alike share one
-    layers      what the units of each layer do
-    embeddings  the whole unit-norm embedding, centred alike, which knows of no neurons
+    row         of each text of the pool its row in what follows, −1 where it cannot be drawn;
+                texts that are drawn alike share one
+    layers      effects of the units of each layer
+    embeddings  the whole unit-norm embedding, centred alike: the control without neurons
     """
 
     row: Int[Tensor, " text"]

@@ -105,7 +105,7 @@ def _compare(rates, overall, pairs, methods, seeds) -> dict:
 
 
 def _transfer(done, methods) -> dict:
-    """By other model: how many of each method's successes fool it too, and of all pictures."""
+    """By other model: how many of each method's successes fool it too, and of all images."""
     names = {name for outcomes in done.values() for o in outcomes for name in o.transfer}
     result = {}
     for name in sorted(names):

@@ -64,8 +64,8 @@ def indirect_decompositions(
     result = {}
     for done, layer in enumerate(layers):
         effects = _top_effects(
-            clip, images, layer, top, batch_size,
-            lambda share, done=done: progress((done + share) / len(layers)),
+            clip, images, layer, top=top, batch_size=batch_size,
+            progress=lambda share, done=done: progress((done + share) / len(layers)),
         )  # fmt: skip
         directions = first_component(effects)
         indices, coefficients = by_magnitude(
@@ -76,7 +76,7 @@ def indirect_decompositions(
 
 
 def _top_effects(
-    clip: ClipModel, images: Tensor, layer: int, top: int, batch_size: int, progress
+    clip: ClipModel, images: Tensor, layer: int, *, top: int, batch_size: int, progress
 ) -> Float[Tensor, "neuron top embed"]:
     means = mean_activations(clip, images.split(batch_size), layer)
     deviations = []

@@ -140,10 +140,10 @@ def test_chat_model_and_text_to_image_model_do_the_same(work, tmp_path):
     out = tmp_path / "out"
     more = (
         "--true", "cat", "--target", "dog", "--methods", "similar words", "--images", "2",
-        "--describer", str(chat), "--generator", str(generator), "--steps", "1", "--size", "32",
+        "--seeds", "1", "--generator", str(generator), "--steps", "1", "--size", "32",
         "--device", "cpu",
     )  # fmt: skip
-    assert attack(work, out, *more) == 0
+    assert attack(work, out, *more, "--describer", str(chat)) == 0
     found = rows(out)
     assert {row["presence"] for row in found} == {"unchecked"}
     assert {row["description"] for row in found} <= set(lines)
