@@ -141,6 +141,7 @@ def test_cues_come_from_the_chosen_method(session):
     expected = find_cues(replace(bundle, cues=known), session.clip, request)
     cues = cues_of(session, query)
     assert cues.texts == expected.texts != []
+    assert cues_of(session, replace(query, layers=[2])) != cues
     assert [cue.score for cue in cues.positive] == pytest.approx(
         [cue.score for cue in expected.positive], rel=1e-4
     )
