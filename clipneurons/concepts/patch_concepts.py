@@ -1,4 +1,14 @@
-"""Local concepts: what the neurons say at a place in the image, in the bundle's own phrases."""
+"""Concepts of some patches of an image, in the texts of the units' decompositions.
+
+    s_n = ⟨Σ_{p ∈ P} φ_n^p(I) − |P| / |all| · Σ_p φ_n^p(I), r_n⟩
+    w_j = Σ_n γ_j^n s_n
+
+    P         the chosen patches
+    φ_n^p(I)  part of unit n's effect on image I that comes from patch p
+    r_n       its direction, decomposed as Σ_j γ_j^n t_j over the texts t_j
+
+So a unit that acts the same everywhere counts for nothing.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +24,7 @@ from clipneurons.lens.token_contributions import at_patches
 
 @dataclass(frozen=True)
 class PatchUnit:
-    """A unit and how strongly it speaks along its direction at the place."""
+    """A unit and the projection s_n of its effect at the patches on its direction."""
 
     layer: int
     unit: int
@@ -23,7 +33,7 @@ class PatchUnit:
 
 @dataclass(frozen=True)
 class PatchConcepts:
-    """Phrases with their weights, and the units behind them, strongest first."""
+    """Texts with their weights w_j, and the units behind them, strongest first."""
 
     phrases: list[tuple[str, float]]
     units: list[PatchUnit]
@@ -44,18 +54,17 @@ def patch_concepts(
     patches: Sequence[int],
     count: int = 10,
 ) -> PatchConcepts:
-    """What the neurons of the first image say at some patches and not in the rest of it.
+    """The ``count`` texts of the largest weights at some patches of the first image.
 
-    A unit's strength is the projection on its direction of its effect from these patches, less
-    that from the average patches; a phrase weighs the sum of strength times coefficient.
+    Layers without spatial tokens are left out.
     """
     weights = torch.zeros(len(bundle.texts))
     units = []
-    for layer, mine in contributions.items():
-        if not isinstance(mine, SpatialContributions):
+    for layer, effects in contributions.items():
+        if not isinstance(effects, SpatialContributions):
             continue
         arrays = bundle.layers[layer]
-        strength = _strength(mine, patches, arrays.directions.to(mine.weights)).cpu()
+        strength = _strength(effects, patches, arrays.directions.to(effects.weights)).cpu()
         weights.index_add_(
             0, arrays.indices.long().flatten(), (arrays.coefficients * strength[:, None]).flatten()
         )
@@ -68,9 +77,10 @@ def patch_concepts(
 
 
 def _strength(
-    mine: Contributions, patches: Sequence[int], directions: Float[Tensor, "unit embed"]
+    effects: SpatialContributions, patches: Sequence[int], directions: Float[Tensor, "unit embed"]
 ) -> Float[Tensor, " unit"]:
-    every = range(mine.activations.shape[1] - mine.prefix)
-    here, everywhere = at_patches(mine, patches), at_patches(mine, every)
-    scores = here.scores - everywhere.scores * (len(patches) / len(every))
+    all_patches = range(effects.activations.shape[1] - effects.prefix)
+    here, everywhere = at_patches(effects, patches), at_patches(effects, all_patches)
+    share = len(patches) / len(all_patches)
+    scores = here.scores - share * everywhere.scores  # [image, unit, head]
     return ScoredContributions(scores, here.directions).project(directions)[0]
