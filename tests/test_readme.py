@@ -68,6 +68,13 @@ def test_the_cues_sample_runs(monkeypatch, capsys):
     assert capsys.readouterr().out.startswith(names["cues"].texts[0])
 
 
+def test_the_label_sample_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(block("simulation_score"), names)
+    assert 1 <= len(names["label"].texts) <= 3
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_monitor_sample_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -103,7 +110,8 @@ def test_the_samples_of_a_card_run_as_the_page_prints_them(monkeypatch, name):
 def test_every_sample_is_run():
     # The endpoints that the last one calls are tested in test_app.py.
     tested = [block("make_lens", "phrases"), block("segmentation.segment"), block("Monitor("),
-              block("gradio_client"), block("WordFactor"), block("find_cues")]  # fmt: skip
+              block("gradio_client"), block("WordFactor"), block("find_cues"),
+              block("simulation_score")]  # fmt: skip
     assert sorted(BLOCKS) == sorted(tested)
 
 

@@ -119,11 +119,12 @@ def _lost(one: Measured) -> str | None:
 
 def _labels(one: Measured) -> str:
     found = one.metrics["labels"]
-    others, sure = one.metrics["label_comparison"]["methods"], found["reliable"]
+    others, sure = one.metrics.get("label_comparison", {}).get("methods", {}), found["reliable"]
     low, high = found["interval"]
     baselines = "<br>".join(
         f"{name} {others[name]['simulation_score']:.3f}"
         for name in (DISSECT, NEAREST, DECOMPOSITION, SHUFFLED)
+        if name in others
     )
     return (
         f"**{found['simulation_score']:.3f}** ({low:.3f} to {high:.3f}); over the"
