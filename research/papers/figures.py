@@ -121,16 +121,13 @@ def _labels(one: Measured) -> str:
     found = one.metrics["labels"]
     others, sure = one.metrics.get("label_comparison", {}).get("methods", {}), found["reliable"]
     low, high = found["interval"]
-    baselines = "<br>".join(
-        f"{name} {others[name]['simulation_score']:.3f}"
-        for name in (DISSECT, NEAREST, DECOMPOSITION, SHUFFLED)
-        if name in others
-    )
-    return (
+    lines = [
         f"**{found['simulation_score']:.3f}** ({low:.3f} to {high:.3f}); over the"
-        f" {percent(sure['share'], 0)} % of reliable labels {sure['simulation_score']:.2f}<br>"
-        f"{baselines}"
-    )
+        f" {percent(sure['share'], 0)} % of reliable labels {sure['simulation_score']:.2f}"
+    ]
+    compared = (name for name in (DISSECT, NEAREST, DECOMPOSITION, SHUFFLED) if name in others)
+    lines += [f"{name} {others[name]['simulation_score']:.3f}" for name in compared]
+    return "<br>".join(lines)
 
 
 def _concepts(one: Measured) -> str:
