@@ -97,12 +97,12 @@ def line_of(metrics: Mapping) -> Line:
     entry = metrics.get(PRESENCE)
     if entry is None:
         return Line()
-    keys = {"line": math.inf, "false_finds": 1.0, "recall": 1.0}  # with the largest value
+    keys = {"line": (-math.inf, math.inf), "false_finds": (0, 1), "recall": (0, 1)}
     values = [entry.get(key) for key in keys] if isinstance(entry, Mapping) else []
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) < len(keys) or not all(
-        math.isfinite(value) and 0 <= value <= most
-        for value, most in zip(numbers, keys.values(), strict=True)
+        math.isfinite(value) and least <= value <= most
+        for value, (least, most) in zip(numbers, keys.values(), strict=True)
     ):
         raise ValueError(
             f"metrics.json: expected numbers {', '.join(keys)} under {PRESENCE!r}, not {entry!r}: "
