@@ -45,7 +45,7 @@ def test_a_reliable_label_is_the_title_and_any_other_unit_is_a_number():
     assert f"--line:{float(labels[1].shuffled_line[3]):.4f}" in sure
     assert "cn-unsure" not in sure
     assert "no reliable label" in unsure
-    assert "predict it a little" in weak
+    assert "predict it only a little" in weak
     images, words = "Where it reacts most", "Decomposition of its direction"
     assert sure.index(words) < sure.index(images)
     assert unsure.index(images) < unsure.index(words), "the images stand first"
