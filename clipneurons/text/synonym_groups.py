@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,7 +23,9 @@ class CosineSpread:
     @classmethod
     def of(cls, embeddings: Float[Tensor, "text embed"]) -> "CosineSpread":
         """Of all texts; worth it where many texts are asked for."""
-        return cls(embeddings.mean(0), torch.cov(embeddings.T))
+        mean = embeddings.mean(0)
+        centred = embeddings - mean
+        return cls(mean, centred.T @ centred / max(1, len(embeddings) - 1))
 
     def __call__(self, text: Float[Tensor, " embed"]) -> tuple[float, float]:
         """Mean and standard deviation of the cosines with all texts."""

@@ -28,7 +28,6 @@ _LINKED = """(bundle, shownFor, image, _) => {
   const linked = given.get("tab") === "segmentation" && given.has("picture");
   return [window.cnBundle(bundle), shownFor, image, linked ? "linked" : ""];
 }"""
-_OLD = "This is of the previous image: press Find to look in the new one."
 
 
 def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
@@ -72,7 +71,7 @@ def _searches(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
             handler(registry, function, _SECONDS), source, taken, **ON_MODEL, **EACH, **PRIVATE
         )
         finds.append(chosen.success(**find))
-    says_whose(["segmentation-found", "segmentation-all"], [widgets.image.input], finds, _OLD)
+    says_whose(["segmentation-found", "segmentation-all"], [widgets.image.input], finds)
     widgets.image.input(lambda: handlers.OWN, None, widgets.shown_for, **PRIVATE)
     source.change(
         handler(registry, handlers.change_bundle), [source, widgets.search],
