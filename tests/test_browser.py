@@ -463,6 +463,7 @@ def test_concepts_of_an_example_light_up_and_lead_into_the_dictionary(visit, wid
         shoot(page, f"concepts-none-{width}")
         return  # random weights may find nothing in a flat colour
     first = page.locator(".cn-choices input").first
+    page.mouse.move(0, 0)  # what the pointer rests on lights up too
     first.focus()
     page.keyboard.press("Space")
     page.wait_for_function(f"{_OPACITY} > 0.9")
