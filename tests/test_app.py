@@ -174,13 +174,13 @@ def test_search_endpoint_finds_the_nearest_direction(client, folder):
 
 def test_concepts_are_those_of_the_library(client, folder, tmp_path):
     from clipneurons.concepts.concepts import ConceptReader, top_concepts
-    from clipneurons.lens.make import make_lens
+    from clipneurons.lens.lens import Lens
     from clipneurons.models.clip import load_clip
 
     path = picture(tmp_path / "noise.png", 1)
     found = client.predict("tiny", handle_file(path), api_name="/concepts")
     bundle, clip = load_bundle(folder), load_clip(folder, device="cpu")
-    reader = ConceptReader(make_lens(clip, bundle.config.layers), bundle)
+    reader = ConceptReader(Lens(clip, bundle.config.layers), bundle)
     pixels = clip.preprocess(Image.open(path))[None]
     expected = top_concepts(reader.weights(reader.written(reader(pixels)[1]))[0], bundle.texts)
     assert [one["text"] for one in found["concepts"]] == [text for text, _ in expected]

@@ -13,16 +13,20 @@ import pytest
 from tests.helpers.app_server import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGES = sysconfig.get_path("purelib")
 EXTRAS = PROJECT["optional-dependencies"]
 # Modules of the extras, without those that open_clip brings (torchvision, tqdm).
 OPTIONAL = ("gradio", "sklearn", "h5py", "jinja2", "wordfreq", "diffusers", "datasets")  # fmt: skip
-WITHOUT_PACKAGES = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import clipneurons, clipneurons.bundle, clipneurons.lens, clipneurons.shift
-from clipneurons.adversarial.descriptions import MAX_COUNT
-from clipneurons.text.pools import clean_texts
-print(clipneurons.__file__, clean_texts([" a cat ", "A cat"]))
+PUBLIC_NAMES = """
+import sys, time
+sys.path[:0] = sys.argv[1:3]
+started = time.perf_counter()
+import clipneurons as cn
+seconds = time.perf_counter() - started
+print(cn.__file__, cn.__version__, seconds, *{"torch", "open_clip", "numpy"} & {*sys.modules})
+for name in cn.__all__:
+    documented = (getattr(cn, name).__doc__ or name).removeprefix(name)[:1] not in ("", "(")
+    print(name, documented)
 """
 WITHOUT_EXTRAS = """
 import importlib, pkgutil, sys
@@ -98,14 +102,20 @@ def test_the_wheel_holds_the_whole_library_and_nothing_else(wheel):
     assert held == library
 
 
-def test_it_is_imported_without_any_other_package(installed, tmp_path):
-    said = python("-S", "-c", WITHOUT_PACKAGES, str(installed), cwd=tmp_path)
-    assert said.split() == [str(installed / "clipneurons" / "__init__.py"), "('a", "cat',)"]
+def test_importing_it_loads_nothing_and_every_public_name_is_documented(installed, tmp_path):
+    said = python("-c", PUBLIC_NAMES, str(installed), PACKAGES, cwd=tmp_path)
+    first, *names = said.splitlines()
+    file, version, seconds, *loaded = first.split()
+    assert file == str(installed / "clipneurons" / "__init__.py")
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert float(seconds) < 0.05
+    assert loaded == []
+    assert {*names} >= {f"{name} True" for name in ("load_clip", "load_bundle", "Lens")}
+    assert all(line.endswith(" True") for line in names), names
 
 
 def test_all_of_it_is_imported_without_the_extras_and_says_what_is_missing(installed, tmp_path):
-    packages = sysconfig.get_path("purelib")
-    said = python("-c", WITHOUT_EXTRAS, str(installed), packages, *OPTIONAL, cwd=tmp_path)
+    said = python("-c", WITHOUT_EXTRAS, str(installed), PACKAGES, *OPTIONAL, cwd=tmp_path)
     pool, generator, *packs = said.splitlines()
     assert pool == "wordfreq is missing: pip install 'clipneurons[text]'"
     assert generator == "diffusers is missing: pip install 'clipneurons[attack]'"

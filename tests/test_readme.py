@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import load_clip
 from clipneurons.shift.comparison import EmbeddedTextPool
 from clipneurons.shift.monitor import Monitor
@@ -38,7 +38,7 @@ def block(*words):
 def test_the_five_lines_run_and_their_shapes_are_true(monkeypatch):
     monkeypatch.chdir(ROOT)
     names = {}
-    exec(block("make_lens", "phrases"), names)
+    exec(block("Lens(", "phrases"), names)
     effects = names["effects"][5]
     assert tuple(effects.norms().shape) == (1, 768)
     assert tuple(effects.dense(torch.tensor([7])).shape) == (1, 1, 128)
@@ -81,7 +81,7 @@ def test_the_monitor_sample_runs(monkeypatch, tmp_path):
     (tmp_path / "artifacts").symlink_to(ROOT / "artifacts")
     rng = torch.Generator().manual_seed(0)
     names = {
-        "load_bundle": load_bundle, "load_clip": load_clip, "make_lens": make_lens,
+        "load_bundle": load_bundle, "load_clip": load_clip, "Lens": Lens,
         "Profiler": Profiler, "EmbeddedTextPool": EmbeddedTextPool, "Monitor": Monitor,
         "reference_images": torch.randn(20, 3, 64, 64, generator=rng),
         "stream": torch.randn(3, 70, 3, 64, 64, generator=rng),
@@ -109,7 +109,7 @@ def test_the_samples_of_a_card_run_as_the_page_prints_them(monkeypatch, name):
 
 def test_every_sample_is_run():
     # The endpoints that the last one calls are tested in test_app.py.
-    tested = [block("make_lens", "phrases"), block("segmentation.segment"), block("Monitor("),
+    tested = [block("Lens(", "phrases"), block("segmentation.segment"), block("Monitor("),
               block("gradio_client"), block("WordFactor"), block("find_cues"),
               block("simulation_score")]  # fmt: skip
     assert sorted(BLOCKS) == sorted(tested)

@@ -12,7 +12,7 @@ from clipneurons.adversarial.descriptions import Description
 from clipneurons.adversarial.image_generator import ImageGenerator
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.cue_recordings import LOUDEST, CueRecordings, LayerRecordings
-from clipneurons.lens.make import Lens
+from clipneurons.lens.lens import Lens
 
 # Images of each cue, every one beside another object.
 IMAGES = 8

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipneurons.adversarial.cues import CLASS_TEMPLATES
 from clipneurons.adversarial.image_generator import MISSING, PRESENT, TARGET_SHOWN
-from clipneurons.lens.make import Lens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import additive_maps
 from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import embed_texts

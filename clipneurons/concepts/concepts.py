@@ -36,7 +36,7 @@ from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.lens.contributions import Contributions, MeanEffect, SpatialContributions
-from clipneurons.lens.make import Lens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import effects_by_patch
 from clipneurons.text.synonym_groups import CosineSpread, synonym_groups
 

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.lens.base import SCALE
 from clipneurons.lens.contributions import Contributions
-from clipneurons.lens.make import Lens
+from clipneurons.lens.lens import Lens
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clipneurons.lens.attribution_patching import mean_by_place
 from clipneurons.lens.base import SCALE
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.neuron_head import LAYER
 from clipneurons.models.adapters.registry import anatomy_of
 from clipneurons.models.clip import ClipModel, with_visual
@@ -39,7 +39,7 @@ def mean_of_units(
     if clip.kind == "vit":
         means = mean_by_place(clip, batches, list(layers))
         return {m: rows[0] if clip.anatomy.prefix else rows.mean(0) for m, rows in means.items()}
-    lens, total, count = make_lens(clip), 0.0, 0
+    lens, total, count = Lens(clip), 0.0, 0
     for images in batches:
         representation, contributions = lens(images)
         read = contributions[LAYER].scores[..., 0] * representation.norm(dim=-1, keepdim=True)

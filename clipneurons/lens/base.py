@@ -1,50 +1,14 @@
-"""What all lenses share: one recorded forward pass, the scale of effects, checks of the input."""
+"""What all effects share: their scale, and checks of what they are computed from."""
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.contributions import Contributions
 from clipneurons.models.clip import ClipModel
-from clipneurons.models.hooks import record_activations
 
 # The published scale: effects are given relative to an embedding of norm 100.
 SCALE = 100.0
-
-
-class RecordingLens:
-    """Runs the image tower once and computes contributions from the tensors it recorded."""
-
-    clip: ClipModel
-    recorded: list[str]
-
-    def read(
-        self, tensors: dict[str, Tensor], representation: Float[Tensor, "image embed"]
-    ) -> dict[int, Contributions]:
-        """Contributions by layer, from the :attr:`recorded` tensors of a forward pass."""
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def __call__(
-        self, images: Float[Tensor, "image 3 height width"]
-    ) -> tuple[Float[Tensor, "image embed"], dict[int, Contributions]]:
-        """Image embeddings (not normalised), and contributions by layer.
-
-        Raises:
-            ValueError: images of another size than the model's (see
-                `clipneurons.models.larger_images.enlarge`), values that are not finite.
-        """
-        size = tuple(images.shape[-2:])
-        if size != self.clip.image_size:
-            raise ValueError(
-                f"expected preprocessed images of {self.clip.image_size} pixels, not {size}: "
-                "see `clip.preprocess`"
-            )
-        with record_activations(self.clip.visual, self.recorded) as tensors:
-            representation = self.clip.encode_image(images)
-        return representation, self.read(tensors, representation)
 
 
 def check_finite(representation: Float[Tensor, "image embed"]) -> None:

@@ -30,10 +30,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.base import SCALE, RecordingLens, check_finite
+from clipneurons.lens.base import SCALE, check_finite
 from clipneurons.lens.contributions import SpatialContributions
 from clipneurons.lens.directions import Directions
-from clipneurons.lens.neuron_head import LAYER, NeuronHeadLens
+from clipneurons.lens.neuron_head import LAYER, NeuronHeadEffects
 from clipneurons.lens.second_order import ReadingHeads
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
@@ -172,11 +172,10 @@ class FeatureParts:
 
 
 @dataclass(frozen=True)
-class FeatureLens(RecordingLens):
-    """Effects of the latents of a dictionary.
+class FeatureEffects:
+    """Effects of the latents of a dictionary, from what `Lens` records.
 
-    Call it with preprocessed images ``[image, 3, height, width]``. It returns the image embeddings
-    (not normalised) and ``{block: SpatialContributions}``. A unit is a latent; in a ResNet a pair
+    A unit is a latent; in a ResNet a pair
     of a latent and a pooling head, ``unit = latent · heads + head``.
 
     Raises:
@@ -223,8 +222,8 @@ class FeatureLens(RecordingLens):
         return ReadingHeads(self.clip.anatomy, self.features.block + after)
 
     @cached_property
-    def _pooling(self) -> NeuronHeadLens:
-        return NeuronHeadLens(self.clip)
+    def _pooling(self) -> NeuronHeadEffects:
+        return NeuronHeadEffects(self.clip)
 
     @cached_property
     def directions(self) -> dict[int, Directions]:

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.base import SCALE, RecordingLens, check_finite
+from clipneurons.lens.base import SCALE, check_finite
 from clipneurons.lens.contributions import SpatialContributions
 from clipneurons.lens.directions import HeadDirections, SplitDirections
 from clipneurons.models.clip import ClipModel
@@ -34,11 +34,10 @@ LAYER = 4
 
 
 @dataclass(frozen=True)
-class NeuronHeadLens(RecordingLens):
-    """Contributions of the neuron-head pairs of a CLIP-ResNet.
+class NeuronHeadEffects:
+    """Contributions of the neuron-head pairs of a CLIP-ResNet, from what `Lens` records.
 
-    Call it with preprocessed images ``[image, 3, height, width]``. It returns the image embeddings
-    (not normalised) and ``{4: SpatialContributions}``. A unit is a pair of a neuron of the last
+    A unit is a pair of a neuron of the last
     stage and a head of the pooling, ``unit = neuron · heads + head``.
 
     Raises:
@@ -50,7 +49,7 @@ class NeuronHeadLens(RecordingLens):
     def __post_init__(self) -> None:
         if self.clip.kind != "resnet":
             raise ValueError(
-                f"expected a ResNet, {self.clip.name} is a {self.clip.kind}: see `make_lens`"
+                f"expected a ResNet, {self.clip.name} is a {self.clip.kind}: see `Lens`"
             )
 
     @property

@@ -25,7 +25,7 @@ How this differs from the paper and its published code:
   sums and projections from these factors.
 - **Own part.** φ is what the neuron itself writes. The code adds c^l(I), an equal share of all
   biases and layer-norm means (appendix A.5), which is the same vector for every neuron of a layer.
-  ``shared_bias=True`` adds it too: see `SecondOrderLens._shared_bias`.
+  ``shared_bias=True`` adds it too: see `SecondOrderEffects._shared_bias`.
 - **Frozen norms.** As in the paper σ is that of the whole forward pass. The means that layer norms
   subtract are in c^l(I) only: directions are not centred.
 - **More towers.** Where final tokens j are averaged, a_i / σ_post becomes Σ_j r_j a_ji with the
@@ -43,7 +43,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipneurons.lens.base import SCALE, RecordingLens, check_finite, check_layers
+from clipneurons.lens.base import SCALE, check_finite, check_layers
 from clipneurons.lens.contributions import (
     Contributions,
     ScoredContributions,
@@ -55,13 +55,11 @@ from clipneurons.models.clip import ClipModel
 
 
 @dataclass(frozen=True)
-class SecondOrderLens(RecordingLens):
-    """Second-order effects of the neurons of chosen layers.
+class SecondOrderEffects:
+    """Second-order effects of the neurons of chosen layers, from what `Lens` records.
 
-    Call it with preprocessed images ``[image, 3, height, width]``. It returns the image embeddings
-    (not normalised) and the :class:`Contributions` of each layer. The heads of a contribution are
-    ordered by later block, then head. With ``shared_bias`` they include the published code's
-    share of biases and layer-norm means.
+    The heads of a contribution are ordered by later block, then head. With ``shared_bias`` they
+    include the published code's share of biases and layer-norm means.
 
     Raises:
         ValueError: a ResNet, a layer without second-order effects (`check_layers`), a shared bias
@@ -74,9 +72,7 @@ class SecondOrderLens(RecordingLens):
 
     def __post_init__(self) -> None:
         if self.clip.kind != "vit":
-            raise ValueError(
-                f"expected a ViT, {self.clip.name} is a {self.clip.kind}: see `make_lens`"
-            )
+            raise ValueError(f"expected a ViT, {self.clip.name} is a {self.clip.kind}: see `Lens`")
         object.__setattr__(self, "layers", check_layers(self.clip, self.layers))
         blocks, pooling = self.clip.anatomy.blocks, self.clip.anatomy.pooling
         normed = any(block.attention.norms + block.mlp.norms for block in blocks)

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from clipneurons.lens.contributions import Contributions, SpatialContributions
 from clipneurons.lens.directions import HeadDirections, SplitDirections
-from clipneurons.lens.make import Lens, make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.second_order import carry_factors, pooling_names, pooling_weights
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
@@ -229,9 +229,7 @@ def token_effects_of(clip: ClipModel) -> Callable[[Tensor], Float[Tensor, "image
 
     What depends on the weights alone is computed once for all calls.
     """
-    return (
-        PatchAttribution(clip) if clip.kind == "vit" else partial(_pooled_effects, make_lens(clip))
-    )
+    return PatchAttribution(clip) if clip.kind == "vit" else partial(_pooled_effects, Lens(clip))
 
 
 def _pooled_effects(

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.neuron_head import NeuronHeadLens
+from clipneurons.lens.neuron_head import NeuronHeadEffects
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.larger_images import stretch_positions
 
@@ -23,7 +23,7 @@ PAIRS = 2000
 
 
 def pair_maps(
-    lens: NeuronHeadLens,
+    lens: NeuronHeadEffects,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
     count: int = PAIRS,
@@ -36,7 +36,7 @@ def pair_maps(
 
 
 def class_weights(
-    lens: NeuronHeadLens, texts: Float[Tensor, "class embed"], count: int = PAIRS
+    lens: NeuronHeadEffects, texts: Float[Tensor, "class embed"], count: int = PAIRS
 ) -> Float[Tensor, "class neuron"]:
     """``Σ_h ⟨d_n^h, t_c⟩`` over the chosen pairs, each class scaled to its norm over all pairs."""
     if count < 1:
@@ -75,7 +75,7 @@ def position_tokens(
 
 
 def position_values(
-    lens: NeuronHeadLens, stage: Float[Tensor, "image neuron row column"]
+    lens: NeuronHeadEffects, stage: Float[Tensor, "image neuron row column"]
 ) -> Float[Tensor, "image position embed"]:
     """v: the embedding if the pooling read one position alone."""
     pool = lens.clip.visual.attnpool

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipneurons.lens.make import Lens
+from clipneurons.lens.lens import Lens
 
 NEURONS = 200
 

@@ -22,7 +22,7 @@ from clipneurons.adversarial.zero_shot import SecondOpinion
 from clipneurons.bundle import cue_recordings
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.folders import write_atomic
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.text.class_names import Similarity
 from clipneurons.text.similarity import ClipSimilarity, SentenceSimilarity, best_similarity
@@ -189,7 +189,7 @@ def with_recordings(components: Components, file: Path) -> Components:
     """The same with what the model does in images of the cues, drawn once for a folder."""
     generator, bundle, clip = components.generator, components.bundle, components.clip
     if not file.exists():
-        lens = make_lens(clip, bundle.config.layers)
+        lens = Lens(clip, bundle.config.layers)
         recordings = record_cues(
             bundle, lens, generator, generator.concept, generator.concepts,
             progress=lambda share: progress(f"images of cues {100 * share:.0f} %"),

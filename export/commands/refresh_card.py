@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the rest, render, save."""
     from clipneurons.bundle.bundle import read_bundle
-    from clipneurons.lens.make import make_lens
+    from clipneurons.lens.lens import Lens
     from export.pipeline.opening import with_opening
     from export.pipeline.update_bundle import local_folder, open_model, rewrite
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = read_bundle(folder, (CARD, *MODEL_FILES))
     clip = open_model(bundle, folder, args.device)
     if args.opening:
-        bundle = with_opening(bundle, make_lens(clip, bundle.config.layers))
+        bundle = with_opening(bundle, Lens(clip, bundle.config.layers))
     rewrite(bundle, folder)
     print(f"{folder}: card and checksums renewed")
     return 0

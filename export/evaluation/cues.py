@@ -10,7 +10,7 @@ from clipneurons.adversarial.composer import pictogram_composer
 from clipneurons.adversarial.cue_recorder import IMAGES, record_cues
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.cue_recordings import CueRecordings
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 
@@ -29,7 +29,7 @@ def measure(bundle: Bundle, clip: ClipModel) -> tuple[dict[str, Any], CueRecordi
     if not drawn:
         raise UserError("there is a pictogram of none of the bundle's texts")
     print(f"cues     {len(drawn):,} of the texts are drawn, {IMAGES * len(drawn):,} images")
-    lens = make_lens(clip, bundle.config.layers)
+    lens = Lens(clip, bundle.config.layers)
     with tqdm(total=len(drawn), desc="images", unit="cues", leave=False, disable=None) as bar:
         recordings = record_cues(
             bundle, lens, composer, composer.concept, composer.concepts,

@@ -18,7 +18,7 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.lens.contributions import Contributions, MeanEffect
 from clipneurons.lens.directions import Directions
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.statistics.ablation import ablate
 from export.common.errors import UserError
@@ -94,7 +94,7 @@ def fidelity(
     which none can be read.
     """
     check_bias(bundle)
-    lens, device = make_lens(clip, bundle.config.layers), clip.device
+    lens, device = Lens(clip, bundle.config.layers), clip.device
     texts = unit_rows(bundle.text_embeddings, bundle.config.centred_pool).to(device)
     sizes = figure_sizes(len(texts), clip.embed_dim, sizes)
     layers = {}

@@ -16,7 +16,7 @@ from clipneurons.bundle.folders import write_atomic
 from clipneurons.bundle.unit_words import signed_words
 from clipneurons.edit.edit import DATA, IMAGES, Edit, UnitFactor
 from clipneurons.edit.find_options import FindOptions
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.common.kept_batches import KeptBatches
@@ -63,7 +63,7 @@ def mend_classifier(args: argparse.Namespace) -> None:
         args.out, "mend", bundle.config.weights_sha256, str(args.images.resolve()),
         images.class_names, images.labels, images.cues, classes.tolist(), args.seed, args.batch,
     )  # fmt: skip
-    mender = Mender(bundle, make_lens(clip, bundle.config.layers), classes, args.batch, kept)
+    mender = Mender(bundle, Lens(clip, bundle.config.layers), classes, args.batch, kept)
     work = Work(args, mender, images, half, other, FindOptions(most=args.most))
     print("\n".join(in_advance(work, given is None)), flush=True)
     report, edit, applied = work.measure(given)

@@ -26,7 +26,7 @@ from clipneurons.lens.attribution_patching import attribute, mean_by_place
 from clipneurons.lens.base import SCALE
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.first_order import FirstOrderLens
-from clipneurons.lens.make import Lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.stats.intervals import wilson
 from export.common.kept_batches import KeptBatches

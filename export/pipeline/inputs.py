@@ -7,8 +7,7 @@ from pathlib import Path
 
 from clipneurons.bundle.config import BUNDLE_FILES, CHECKPOINT, CHECKPOINT_FILES, MODEL_FILES
 from clipneurons.bundle.folders import CHECKSUMS
-from clipneurons.lens.make import Lens, make_lens
-from clipneurons.lens.second_order import SecondOrderLens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.open_clip_folder import WEIGHTS_FILE, whole_file
 from clipneurons.shipped import ARTIFACTS
@@ -107,9 +106,8 @@ def weights_sha256(clip: ClipModel, settings: Settings) -> str:
 def open_lens(clip: ClipModel, settings: Settings) -> Lens:
     """The lens of the settings' layers."""
     try:
-        if settings.shared_bias and clip.kind == "vit":
-            return SecondOrderLens(clip, settings.layers, shared_bias=True)
-        return make_lens(clip, settings.layers)
+        shared_bias = settings.shared_bias and clip.kind == "vit"
+        return Lens(clip, settings.layers, shared_bias=shared_bias)
     except ValueError as error:
         raise UserError(f"--layers: {error}") from None
 

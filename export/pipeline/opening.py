@@ -14,7 +14,7 @@ from clipneurons.adversarial.cues import CLASS_TEMPLATES
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.unit_words import plain
 from clipneurons.concepts.concepts import ConceptReader, read_image, top_concepts
-from clipneurons.lens.make import Lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import EmbeddedTextPool
 from clipneurons.shift.planted import IMAGES, marks, planted_mark

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipneurons.lens.contributions import Contributions
-from clipneurons.lens.make import Lens
+from clipneurons.lens.lens import Lens
 from clipneurons.statistics.effect_statistics import EffectStatistics, UnitStatistics
 from clipneurons.statistics.streaming.running_mean import RunningMean
 from export.common.errors import UserError

@@ -10,7 +10,7 @@ from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.bundle.folders import write_atomic
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import EmbeddedTextPool, check_level
 from clipneurons.shift.localisation import crop
@@ -39,7 +39,7 @@ def compare_images(args: argparse.Namespace) -> None:
     folder = local_folder(args.bundle)
     bundle = load_bundle(folder)
     clip = open_model(bundle, folder, args.device)
-    profiler = Profiler(make_lens(clip, bundle.config.layers), bundle)
+    profiler = Profiler(Lens(clip, bundle.config.layers), bundle)
     reference, new = (image_set(spec, profiler, args) for spec in (args.reference, args.new))
     pool = EmbeddedTextPool.of(bundle)
     args.out.mkdir(parents=True, exist_ok=True)

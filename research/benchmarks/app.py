@@ -33,7 +33,7 @@ from clipneurons.bundle.bundle import Bundle, save_bundle
 from clipneurons.bundle.config import BundleConfig, DataSet, Pool
 from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.thumbnails import Examples
-from clipneurons.lens.make import Lens, make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import load_clip
 from clipneurons.synthetic.photographs import load_photographs
 from export.pipeline.opening import with_opening
@@ -84,7 +84,7 @@ def concepts(args: argparse.Namespace) -> None:
 
     clip = load_clip("ViT-B-32", "random", device="cpu")
     layers = tuple(args.layers)
-    lens = make_lens(clip, layers)
+    lens = Lens(clip, layers)
     bundle = random_bundle(layers, clip.neurons, clip.embed_dim, percentiles(lens))
     reader = ConceptReader(lens, bundle)
     pixels = torch.randn(3, 224, 224, generator=torch.Generator().manual_seed(1))
@@ -130,7 +130,7 @@ def save_random(folder: Path, model: str, layers: tuple[int, ...], texts: int, i
     It ships what the page opens with, as an export does.
     """
     clip = load_clip(model, "random", device="cpu")
-    lens = make_lens(clip, layers)
+    lens = Lens(clip, layers)
     bundle = random_bundle(layers, clip.neurons, clip.embed_dim, percentiles(lens), texts)
     config = replace(
         bundle.config, model=model, weights_sha256=clip.sha256(), activation=clip.activation,

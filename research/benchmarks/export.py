@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from clipneurons.lens.make import Lens, make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import load_clip
 from export.common.settings import Settings
 from export.data.dataset_sources import SequenceSource
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = sys.argv[1:] if arguments is None else arguments
     args = parser.parse_args(flags)
     torch.set_num_threads(args.threads)
-    lens = make_lens(load_clip(args.model, "random", device="cpu"), args.layers)
+    lens = Lens(load_clip(args.model, "random", device="cpu"), args.layers)
     if args.peak:
         pipeline(lens, args.peak, args.batch)
         print(peak_memory())

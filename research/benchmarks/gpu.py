@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.indirect import indirect_effects, mean_activations
-from clipneurons.lens.make import Lens, make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import PatchAttribution
 from clipneurons.models.clip import ClipModel, load_clip
 from clipneurons.statistics.effect_statistics import EffectStatistics, collect_statistics
@@ -45,7 +45,7 @@ def readings(
     clip: ClipModel, images: Float[Tensor, "image 3 height width"]
 ) -> Iterator[tuple[str, Tensor]]:
     """Everything that is read off the images, by name."""
-    lens = make_lens(clip, last_layers(clip))
+    lens = Lens(clip, last_layers(clip))
     embeddings, contributions = lens(images)
     yield "embeddings", embeddings
     for layer, mine in contributions.items():
@@ -108,7 +108,7 @@ def check(name: str, precision: str, images: int, device: str) -> list[str]:
 def rates(name: str, precision: str, batch: int, rounds: int, device: str) -> str:
     """Images and directions a second on one device, medians of the rounds."""
     clip = load_clip(name, "random", device=device, precision=precision)
-    lens = make_lens(clip, last_layers(clip))
+    lens = Lens(clip, last_layers(clip))
     images = seeded(batch, 3, *clip.image_size).to(device)
     texts = normalize(seeded(TEXTS, clip.embed_dim), dim=1).to(device)
     targets = seeded(TARGETS, clip.embed_dim, seed=1).to(device)

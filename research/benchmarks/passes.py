@@ -15,7 +15,7 @@ from math import log
 
 import torch
 
-from clipneurons.lens.make import Lens, make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import load_clip
 from clipneurons.statistics.effect_statistics import EffectStatistics
 from clipneurons.statistics.streaming.running_mean import RunningMean
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     clip = load_clip(args.model, "random", device="cpu")
     every = clip.anatomy.readable_blocks if clip.kind == "vit" else ()
-    lens = make_lens(clip, args.layers or every)
+    lens = Lens(clip, args.layers or every)
     images = torch.empty(args.batch, 3, *clip.image_size)
     fresh = partial(images.normal_, generator=torch.Generator().manual_seed(0))
     first, second = passes(lens, images, args.images, args.top_k)

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageStat
 
 from clipneurons.bundle.bundle import load_bundle
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import load_clip
 from clipneurons.shift.comparison import EmbeddedTextPool, compare
 from clipneurons.shift.profile import Profile, Profiler
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--halves", nargs="+", choices=halves, default=halves)
     args = parser.parse_args(arguments)
     bundle, clip = load_bundle(args.bundle), load_clip(args.bundle)
-    profiler = Profiler(make_lens(clip, bundle.config.layers), bundle)
+    profiler = Profiler(Lens(clip, bundle.config.layers), bundle)
     pool, images, pack = EmbeddedTextPool.of(bundle), photographs(), load_pictograms()
     print(f"{len(images)} photographs, {args.images} a side, {args.runs} runs a cell")
     chosen = np.random.default_rng(0).permutation(len(pack.concepts))[: 2 * args.runs]

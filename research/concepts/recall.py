@@ -26,7 +26,7 @@ from torch import Tensor
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.concepts.concepts import ConceptReader
 from clipneurons.lens.first_order import FirstOrderLens
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import token_effects_of
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
@@ -53,7 +53,7 @@ def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     count = args.scenes
     sets = {"scenes": _scenes(clip, count, _SEED, heldout=True), "photographs": _photographs(clip)}
     fit = (images for images, _ in _scenes(clip, _FIT_IMAGES, _FIT_SEED, heldout=False))
-    reader = ConceptReader(make_lens(clip, bundle.config.layers), bundle)
+    reader = ConceptReader(Lens(clip, bundle.config.layers), bundle)
     methods, naming = _methods(reader, fit), _Naming(bundle.texts)
     found = {name: _recalls(reader, methods, naming, labelled) for name, labelled in sets.items()}
     found = {name: one for name, one in found.items() if one.images}

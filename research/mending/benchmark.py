@@ -18,7 +18,7 @@ import numpy as np
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.folders import write_atomic
 from clipneurons.edit.find_options import FindOptions
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.synthetic.pasted import PastedPhotographs, half_of_styles
 from clipneurons.synthetic.photographs import FILE, load_photographs
@@ -162,7 +162,7 @@ def _measure(
     options: FindOptions,
 ) -> dict:
     classes = embed_texts(clip, list(task.classes), TEMPLATES)
-    mender = Mender(bundle, make_lens(clip, bundle.config.layers), classes)
+    mender = Mender(bundle, Lens(clip, bundle.config.layers), classes)
     counts = (mostly(count, _SHARE), np.full((2, 2), count // 4))
     half, other = (
         grouped_scenes(

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipneurons.lens.base import SCALE
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 
 
@@ -25,7 +25,7 @@ def lost_accuracy(
 
     images are preprocessed, classes unit rows; means are those of the same images.
     """
-    lens = make_lens(clip, later_layers(clip))
+    lens = Lens(clip, later_layers(clip))
     embeddings, effects = [], []
     for part in images.split(64):
         representation, contributions = lens(part.to(clip.device))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.layer_arrays import LayerArrays
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.statistics.effect_statistics import UnitStatistics, collect_statistics
 from export.common.errors import UserError
@@ -165,7 +165,7 @@ class EvaluationContext:
 
     def _statistics(self, layers: tuple[int, ...]) -> dict[int, UnitStatistics]:
         config = self.bundle.config
-        lens = make_lens(self.clip, layers)
+        lens = Lens(self.clip, layers)
         count = self.count_readable(self.usual)
         if not count:
             raise UserError(f"none of the images of {self.usual.name} can be read")

@@ -14,8 +14,8 @@ from itertools import product
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.make import make_lens
-from clipneurons.lens.neuron_head import NeuronHeadLens
+from clipneurons.lens.lens import Lens
+from clipneurons.lens.neuron_head import NeuronHeadEffects
 from clipneurons.lens.token_contributions import additive_maps, token_effects_of
 from clipneurons.models.clip import ClipModel
 from clipneurons.segmentation.neuron_head_pairs import pair_maps
@@ -104,7 +104,7 @@ def methods(
     if clip.kind == "vit" and directions:  # the pooling's own neurons are of no place
         directions = {k: v for k, v in directions.items() if k != clip.anatomy.pooling_layer}
     if directions:
-        lens = make_lens(clip, tuple(directions))
+        lens = Lens(clip, tuple(directions))
         counts = {"count": (50, 100, 200, 400, 800, 1600)}
         known.append(Method(VOTES, partial(vote_maps, lens, directions), counts))
         if clip.kind == "vit":  # of a ResNet, whose effects are all direct: its attention
@@ -112,7 +112,7 @@ def methods(
     if clip.kind == "resnet":
         pairs = clip.neurons * clip.heads
         counts = {"count": tuple(max(1, int(share * pairs)) for share in _PAIR_SHARES)}
-        known.append(Method(PAIRS, partial(pair_maps, NeuronHeadLens(clip)), counts))
+        known.append(Method(PAIRS, partial(pair_maps, NeuronHeadEffects(clip)), counts))
     for baseline in BASELINES.values():
         if baseline.why_not(clip) is None:
             known.append(

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import EmbeddedTextPool, RankedTexts, Shift, compare, ranked_texts
 from clipneurons.shift.localisation import examples, localise_change
@@ -78,7 +78,7 @@ def measure_on(bundle: Bundle, clip: ClipModel, options: PowerOptions) -> dict:
             f"--shift-pool {options.pool}: expected at least 24 scenes, and twice the largest "
             f"of --shift-sizes, {2 * max(options.sizes)}"
         )
-    profiler = Profiler(make_lens(clip, bundle.config.layers), bundle)
+    profiler = Profiler(Lens(clip, bundle.config.layers), bundle)
     concepts = _planted(bundle, options.marks)
     pools = _pools(clip, profiler, concepts, options)
     measurement = Measurement(clip, bundle, pools, options.permutations)

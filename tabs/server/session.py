@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # open_clip takes seconds to import: never before the page is
     from PIL import Image
 
     from clipneurons.concepts.concepts import ConceptReader
-    from clipneurons.lens.make import Lens
+    from clipneurons.lens.lens import Lens
     from clipneurons.models.clip import ClipModel
 
 # Every event that runs a model shares this queue lane; see `app.py` for its width.
@@ -149,6 +149,6 @@ class BundleSession:
 
     @cached_property
     def _lens(self) -> Lens:
-        from clipneurons.lens.make import make_lens
+        from clipneurons.lens.lens import Lens
 
-        return make_lens(self.clip, self.bundle.config.layers)
+        return Lens(self.clip, self.bundle.config.layers)

@@ -20,7 +20,7 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.labels.evidence import Recordings
 from clipneurons.labels.properties import listed
 from clipneurons.lens.contributions import MeanEffect
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import embed_texts
 from clipneurons.text.untrained_words import untrained_words
@@ -117,7 +117,7 @@ def record(
 
     `prefix` tells the batches of several sources apart.
     """
-    lens = make_lens(clip, bundle.config.layers)
+    lens = Lens(clip, bundle.config.layers)
     directions = {la: a.directions.to(clip.device) for la, a in bundle.layers.items()}
     means = {
         layer: MeanEffect.from_dense(arrays.means.to(clip.device), lens.directions[layer])

@@ -9,7 +9,7 @@ from statistics import mean, median
 import torch
 
 from clipneurons.concepts.concepts import ConceptReader, top_concepts
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.stats.intervals import wilson
 from export.common.numbers import percent, spread
 from export.common.thumbnails import thumbnail
@@ -31,7 +31,7 @@ WEIGHTS = {
 def measure(context: EvaluationContext) -> dict:
     """Activated units an image, and how often the image's class is named, by weighting."""
     bundle = context.bundle
-    reader = ConceptReader(make_lens(context.clip, bundle.config.layers), bundle)
+    reader = ConceptReader(Lens(context.clip, bundle.config.layers), bundle)
     names = context.judged.class_names
     naming = [naming_texts(name, bundle.texts) for name in names]
     hits = dict.fromkeys(WEIGHTS, 0)

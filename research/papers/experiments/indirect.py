@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.lens.indirect import indirect_effects, mean_activations
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
 from export.common.numbers import percent, spread
@@ -35,7 +35,7 @@ def measure(context: EvaluationContext) -> dict:
         tally.add(ablated, original, context.classifier, labels)
     generator = torch.Generator().manual_seed(0)
     units = torch.randperm(clip.neurons, generator=generator)[: options.indirect_neurons]
-    lens = make_lens(clip, (layer,))
+    lens = Lens(clip, (layer,))
     indirect, second = [], []
     for _, images, _ in passes:
         indirect.append(indirect_effects(clip, images, layer, units, means).cpu())

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.neuron_head import NeuronHeadLens
+from clipneurons.lens.lens import Lens
 from export.common.numbers import percent, spread
 from export.evaluation.tally import Tally
 from research.papers.charts import Bar, bar_chart
@@ -22,8 +22,8 @@ _BINS = (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999, 1.0001)
 
 def measure(context: EvaluationContext) -> dict:
     """Variance of the first component by neuron and by pair, and accuracy from it alone."""
-    lens = NeuronHeadLens(context.clip)
-    heads = lens.neurons.heads
+    lens = Lens(context.clip)
+    heads = lens.method.neurons.heads
     scores = []
     for _, images, _ in context.pass_over(context.usual, "pair scores"):
         scores.append(_scores(lens, images).cpu())
@@ -31,7 +31,7 @@ def measure(context: EvaluationContext) -> dict:
     mean = scores.mean(0)
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(scores.shape[1], generator=generator)[:_NEURONS]
-    dense = lens.neurons.dense(chosen).double().cpu()
+    dense = lens.method.neurons.dense(chosen).double().cpu()
     rows = (scores - mean)[:, chosen].transpose(0, 1).double()
     by_neuron = [_share(rows[n] @ dense[n]) for n in range(len(chosen))]
     by_pair = [_share(rows[n, :, h : h + 1] @ dense[n, h : h + 1])
@@ -46,9 +46,9 @@ def measure(context: EvaluationContext) -> dict:
     } | _accuracy(context, lens, mean, components)
 
 
-def _scores(lens: NeuronHeadLens, images: Tensor) -> Float[Tensor, "image neuron head"]:
+def _scores(lens: Lens, images: Tensor) -> Float[Tensor, "image neuron head"]:
     contributions = lens(images)[1][4]
-    return contributions.scores.reshape(len(images), -1, lens.neurons.heads)
+    return contributions.scores.reshape(len(images), -1, lens.method.neurons.heads)
 
 
 def _share(effects: Float[Tensor, "image embed"]) -> float | None:
@@ -59,12 +59,12 @@ def _share(effects: Float[Tensor, "image embed"]) -> float | None:
 
 
 def _components(
-    centred: Float[Tensor, "image neuron head"], lens: NeuronHeadLens
+    centred: Float[Tensor, "image neuron head"], lens: Lens
 ) -> Float[Tensor, "neuron embed"]:
     """First principal component of each neuron's effects over all images."""
     found = []
     for part in torch.arange(centred.shape[1]).split(128):
-        dense = lens.neurons.dense(part.to(lens.neurons.inner.device)).double().cpu()
+        dense = lens.method.neurons.dense(part.to(lens.method.neurons.inner.device)).double().cpu()
         rows = centred[:, part].transpose(0, 1).double()  # [neuron, image, head]
         # X = rows · dense: the right singular vectors through the small head × head problem.
         basis, triangle = torch.linalg.qr(dense.mT)
@@ -74,24 +74,22 @@ def _components(
     return torch.cat(found)
 
 
-def _accuracy(
-    context: EvaluationContext, lens: NeuronHeadLens, mean: Tensor, components: Tensor
-) -> dict:
+def _accuracy(context: EvaluationContext, lens: Lens, mean: Tensor, components: Tensor) -> dict:
     """Accuracy when every neuron keeps only the part of its effect along one direction."""
     device = context.clip.device
     mean, components = mean.to(device), components.to(device)
     tallies = {"unchanged": Tally(), "neurons": Tally(), "none": Tally()}
     chunks = torch.arange(len(components), device=device).split(256)
     along = torch.cat(
-        [torch.einsum("nhd,nd->nh", lens.neurons.dense(c), components[c]) for c in chunks]
+        [torch.einsum("nhd,nd->nh", lens.method.neurons.dense(c), components[c]) for c in chunks]
     )
     for _, images, labels in context.pass_over(context.judged, "one direction a neuron"):
         representation = context.clip.encode_image(images)
         original = 100 * representation / representation.norm(dim=-1, keepdim=True)
         contributions = lens(images)[1][4]
         flat = contributions.sum()
-        means = torch.einsum("nh,hnr->hr", mean, lens.neurons.inner)
-        fixed = original - flat + torch.einsum("hr,hrd->d", means, lens.neurons.outer)
+        means = torch.einsum("nh,hnr->hr", mean, lens.method.neurons.inner)
+        fixed = original - flat + torch.einsum("hr,hrd->d", means, lens.method.neurons.outer)
         centred = contributions.scores.reshape(len(images), *mean.shape) - mean
         projected = torch.einsum("bnh,nh->bn", centred, along) @ components
         for name, value in (("unchanged", original), ("neurons", fixed + projected),

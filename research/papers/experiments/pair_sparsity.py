@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from clipneurons.lens.contributions import MeanEffect
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.second_order import SCALE
 from export.common.numbers import percent, spread
 from export.evaluation.tally import Tally
@@ -26,7 +26,7 @@ WAYS = {
 
 def measure(context: EvaluationContext) -> dict:
     """Accuracy when only a share of the pairs keeps its effect, the others their mean."""
-    lens = make_lens(context.clip)
+    lens = Lens(context.clip)
     arrays, device = context.bundle.layers[4], context.clip.device
     directions = lens.directions[4]
     mean = MeanEffect.from_dense(arrays.means.to(device), directions)

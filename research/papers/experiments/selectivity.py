@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from clipneurons.lens.contributions import MeanEffect
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from export.common.numbers import percent, spread
 from export.evaluation.tally import Tally
 from research.papers import published
@@ -24,7 +24,7 @@ def measure(context: EvaluationContext) -> dict:
     """Accuracy when each unit keeps its effect on only a share of the images, and the spread."""
     layer, clip = context.layer, context.clip
     arrays = context.bundle.layers[layer]
-    lens = make_lens(clip, (layer,))
+    lens = Lens(clip, (layer,))
     mean = MeanEffect.from_dense(arrays.means.to(clip.device), lens.directions[layer])
     thresholds = _thresholds(context, lens, layer, mean)
     means = mean.dense(lens.directions[layer])

@@ -2,7 +2,7 @@
 
 A method's maps are ``maps(clip, images [image, 3, height, width], texts [class, embed])``, which
 returns ``[image, class, row, column]`` on the patch grid; larger means more of the class. Those of
-a ResNet take its `NeuronHeadLens` in place of the model.
+a ResNet take its `Lens` in place of the model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.neuron_head import NeuronHeadLens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.segmentation.patch_attribution import MapMaker
 
@@ -55,7 +55,7 @@ class Baseline:
         if reason := self.why_not(clip):
             raise ValueError(f"{reason} ({clip.name}): choose another method")
         if clip.kind == "resnet":
-            return partial(self.resnet, NeuronHeadLens(clip))
+            return partial(self.resnet, Lens(clip))
         return partial(self.vit, clip)
 
     def why_not(self, clip: ClipModel) -> str | None:

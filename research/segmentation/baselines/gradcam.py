@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.neuron_head import NeuronHeadLens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.trace import run_with_cache
 from clipneurons.segmentation.neuron_head_pairs import last_stage
@@ -39,7 +39,7 @@ def gradcam(
 
 
 def gradcam_resnet(
-    lens: NeuronHeadLens,
+    lens: Lens,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.neuron_head import NeuronHeadLens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.segmentation.neuron_head_pairs import last_stage, position_values
 from research.segmentation.baselines.baseline import Baseline
@@ -21,13 +21,13 @@ def maskclip(
 
 
 def maskclip_resnet(
-    lens: NeuronHeadLens,
+    lens: Lens,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:
     """The same of a ResNet: each position of the last stage keeps its own value."""
     stage = last_stage(lens.clip, images)
-    values = F.normalize(position_values(lens, stage), dim=-1)
+    values = F.normalize(position_values(lens.method, stage), dim=-1)
     return (values @ texts.T).mT.unflatten(-1, stage.shape[2:])
 
 

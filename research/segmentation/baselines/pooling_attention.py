@@ -4,14 +4,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipneurons.lens.neuron_head import NeuronHeadLens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import additive_maps
 from research.segmentation.baselines.baseline import Baseline
 
 
 @torch.no_grad()
 def pooling_attention(
-    lens: NeuronHeadLens,
+    lens: Lens,
     images: Float[Tensor, "image 3 height width"],
     texts: Float[Tensor, "class embed"],
 ) -> Float[Tensor, "image class row column"]:

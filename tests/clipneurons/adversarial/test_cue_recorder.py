@@ -7,7 +7,7 @@ from clipneurons.adversarial.cue_recorder import record_cues
 from clipneurons.adversarial.cue_request import RECORDED, RECORDED_EMBEDDINGS, CueRequest
 from clipneurons.adversarial.cues import CLASS_TEMPLATES, find_cues
 from clipneurons.bundle.cue_recordings import LOUDEST
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.text.embedding import embed_texts
 from tests.helpers.models import tiny_resnet, tiny_vit
 from tests.helpers.packs import COLOURS, flat_composer
@@ -22,7 +22,7 @@ def made(request):
     clip = tiny_vit() if request.param == "vit" else tiny_resnet()
     bundle = tiny_bundle((0, 2), clip.neurons, clip.heads, clip.embed_dim, kind=request.param)
     bundle = replace(bundle, texts=TEXTS)
-    lens = make_lens(clip, list(bundle.layers) if request.param == "vit" else ())
+    lens = Lens(clip, list(bundle.layers) if request.param == "vit" else ())
     composer = flat_composer(max(clip.image_size))
     drawn = {}
 

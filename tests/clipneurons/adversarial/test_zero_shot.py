@@ -9,7 +9,7 @@ from clipneurons.adversarial.attack import Duplicates
 from clipneurons.adversarial.cues import CLASS_TEMPLATES
 from clipneurons.adversarial.image_generator import MISSING, PRESENT, TARGET_SHOWN
 from clipneurons.adversarial.zero_shot import SecondOpinion, ZeroShotClassifier, mistake_maps
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from tests.helpers.models import tiny_resnet, tiny_vit
 
 
@@ -78,7 +78,7 @@ def test_near_copies_are_recognised_and_others_are_not():
 @pytest.mark.parametrize("make", [tiny_vit, tiny_resnet])
 def test_the_maps_add_up_to_what_the_neurons_write(make):
     clip = make()
-    lens = make_lens(clip, [0, 2] if clip.kind == "vit" else [])
+    lens = Lens(clip, [0, 2] if clip.kind == "vit" else [])
     pictures = noise(3, size=clip.image_size[0])
     difference = torch.randn(clip.embed_dim, generator=torch.Generator().manual_seed(0))
     maps = mistake_maps(lens, pictures, difference)

@@ -15,7 +15,7 @@ from clipneurons.concepts.concepts import (
     read_image,
     top_concepts,
 )
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import unit_token_effects
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
@@ -27,7 +27,7 @@ def made(clip, layers):
         layers=layers, neurons=clip.neurons, heads=clip.heads, embed=clip.embed_dim,
         kind=clip.kind,
     )  # fmt: skip
-    lens = make_lens(clip, layers)
+    lens = Lens(clip, layers)
     pool = images(12, clip, seed=9)
     arrays = dict(bundle.layers)
     for layer, mine in lens(pool)[1].items():

@@ -6,7 +6,7 @@ from PIL import Image
 
 from clipneurons.concepts.patch_concepts import patch_at, patch_concepts
 from clipneurons.images.heatmap import heat_colours, mask_image, overlay, png
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from tests.helpers.models import images, tiny_vit
 from tests.helpers.tiny import tiny_bundle
 
@@ -27,7 +27,7 @@ def test_patch_at(point, patch):
 
 def test_local_concepts_against_loops(reading):
     clip, bundle = reading
-    _, contributions = make_lens(clip, bundle.config.layers)(images(1, clip))
+    _, contributions = Lens(clip, bundle.config.layers)(images(1, clip))
     found = patch_concepts(bundle, contributions, [5, 6], count=4)
     weights, strengths = dict.fromkeys(bundle.texts, 0.0), []
     for layer, arrays in bundle.layers.items():
@@ -56,7 +56,7 @@ def test_local_concepts_against_loops(reading):
 
 def test_the_whole_image_says_nothing_against_itself(reading):
     clip, bundle = reading
-    _, contributions = make_lens(clip, bundle.config.layers)(images(1, clip))
+    _, contributions = Lens(clip, bundle.config.layers)(images(1, clip))
     found = patch_concepts(bundle, contributions, range(16))
     assert all(abs(unit.strength) < 1e-4 for unit in found.units)
 

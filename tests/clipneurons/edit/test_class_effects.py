@@ -5,7 +5,7 @@ import torch
 
 from clipneurons.dictionary.dictionary import Dictionary
 from clipneurons.edit.class_effects import ClassEffects, places
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
 
@@ -14,7 +14,7 @@ from tests.helpers.tiny import tiny_bundle
 def test_effects_on_classes_are_inner_products_of_centred_effects(kind):
     clip = tiny_vit(embed_dim=24, layers=4) if kind == "vit" else tiny_resnet(embed_dim=24, width=4)
     bundle = tiny_bundle(clip=clip)
-    lens = make_lens(clip, bundle.config.layers)
+    lens = Lens(clip, bundle.config.layers)
     classes = torch.nn.functional.normalize(torch.randn(3, 24), dim=1)
     batch = images(2, clip)
     embeddings, effects, _ = ClassEffects(bundle, lens, classes)(batch)

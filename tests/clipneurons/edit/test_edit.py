@@ -6,7 +6,7 @@ import torch
 from clipneurons.dictionary.dictionary import Dictionary, Phrase
 from clipneurons.edit.edit import Edit, EditError, UnitFactor, WordFactor, apply_edit
 from clipneurons.lens.contributions import MeanEffect
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.hooks import record_activations
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.naive import NaiveViT
@@ -29,7 +29,7 @@ def edited_by_loops(clip, effects, representation, factors, means):
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_an_edit_adds_each_units_scaled_deviation_from_its_mean(kind):
     clip = tiny_vit(width=16, layers=3) if kind == "vit" else tiny_resnet(width=2, heads=2)
-    lens = make_lens(clip, (0, 1) if kind == "vit" else ())
+    lens = Lens(clip, (0, 1) if kind == "vit" else ())
     batch = images(2, clip)
     representation, contributions = lens(batch)
     generator = torch.Generator().manual_seed(1)
@@ -56,7 +56,7 @@ def test_an_edit_adds_each_units_scaled_deviation_from_its_mean(kind):
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_an_edit_equals_adding_the_dense_effects_again(kind):
     clip = tiny_vit() if kind == "vit" else tiny_resnet(width=4)
-    lens = make_lens(clip, (0, 2) if kind == "vit" else ())
+    lens = Lens(clip, (0, 2) if kind == "vit" else ())
     representation, contributions = lens(images(4, clip))
     factors = {layer: torch.ones(m.directions.units) for layer, m in contributions.items()}
     means = {}

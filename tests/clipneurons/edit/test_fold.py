@@ -3,7 +3,7 @@ import torch
 
 from clipneurons.edit.edit import apply_edit
 from clipneurons.edit.fold import fold, mean_of_units
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.hooks import record_activations
 from tests.helpers.families import FAMILIES
 from tests.helpers.models import images, tiny_resnet, tiny_vit
@@ -58,7 +58,7 @@ def test_towers_that_change_what_neurons_write_are_refused(family):
 def test_a_folded_resnet_is_the_embedding_with_its_pairs_replaced():
     clip = tiny_resnet(width=4)
     batch = images(3, clip)
-    representation, contributions = make_lens(clip)(batch)
+    representation, contributions = Lens(clip)(batch)
     mine = contributions[4]
     factors, means = {4: changed(mine.directions.units)}, {4: torch.randn(mine.directions.units)}
     read = mine.scores[..., 0] * representation.norm(dim=1)[:, None] / 100
@@ -74,7 +74,7 @@ def test_a_folded_resnet_is_the_embedding_with_its_pairs_replaced():
 def test_of_a_resnets_image_the_edit_of_effects_is_what_the_model_does():
     clip = tiny_resnet(width=4)
     batch = images(1, clip)
-    representation, contributions = make_lens(clip)(batch)
+    representation, contributions = Lens(clip)(batch)
     directions = contributions[4].directions.dense()[:, 0]
     factors, means = {4: changed(len(directions))}, {4: torch.randn(len(directions))}
     scale = 100 / representation.norm()
@@ -91,7 +91,7 @@ def test_means_are_those_of_all_images_whatever_the_batches(kind):
     batch = images(5, clip)
     whole = mean_of_units(clip, [batch], layers)
     parts = mean_of_units(clip, [batch[:2], batch[2:]], layers)
-    representation, contributions = make_lens(clip, layers)(batch)
+    representation, contributions = Lens(clip, layers)(batch)
     for layer, mine in contributions.items():
         torch.testing.assert_close(whole[layer], parts[layer], rtol=1e-5, atol=1e-6)
         if kind == "vit":

@@ -10,7 +10,7 @@ from clipneurons.edit.preview import (
     share_that_turn,
     weighted_effects,
 )
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 
 
@@ -33,7 +33,7 @@ def test_a_preview_gives_the_cosines_of_the_edited_embedding():
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_weighted_effects_are_sums_over_units(kind):
     clip = tiny_vit() if kind == "vit" else tiny_resnet(width=4)
-    lens = make_lens(clip, (0, 2) if kind == "vit" else ())
+    lens = Lens(clip, (0, 2) if kind == "vit" else ())
     _, contributions = lens(images(2, clip))
     means, weights, expected = {}, {}, torch.zeros(clip.embed_dim, dtype=torch.float64)
     for layer, mine in contributions.items():
@@ -53,7 +53,7 @@ def test_weighted_effects_are_sums_over_units(kind):
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_patches_and_what_comes_before_them_add_up_to_the_effect(kind):
     clip = tiny_vit() if kind == "vit" else tiny_resnet(width=4)
-    lens = make_lens(clip, (1,) if kind == "vit" else ())
+    lens = Lens(clip, (1,) if kind == "vit" else ())
     _, contributions = lens(images(2, clip))
     (mine,), vector = contributions.values(), random(clip.embed_dim)
     unit = 3

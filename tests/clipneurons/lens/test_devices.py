@@ -12,8 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clipneurons.concepts.concepts import ConceptReader
 from clipneurons.lens.contributions import MeanEffect
 from clipneurons.lens.first_order import FirstOrderLens
-from clipneurons.lens.make import make_lens
-from clipneurons.lens.second_order import SecondOrderLens
+from clipneurons.lens.lens import Lens
 from clipneurons.shift.profile import Profiler
 from clipneurons.statistics.effect_statistics import EffectStatistics
 from clipneurons.statistics.streaming.running_mean import RunningMean
@@ -63,7 +62,7 @@ def pretended(make):
 
 def test_the_second_pass_with_a_shared_bias_goes_on():
     with pretended(tiny_vit) as clip:
-        lens = SecondOrderLens(clip, (0,), shared_bias=True)
+        lens = Lens(clip, (0,), shared_bias=True)
         mine = lens(images(3, clip))[1][0]
         mean = RunningMean()
         mean.update(mine)
@@ -82,7 +81,7 @@ def test_every_way_to_segment(make):
         layers = (0,) if clip.kind == "vit" else (4,)
         directions = {
             layer: torch.zeros(mine.units, mine.embed, device="cpu")
-            for layer, mine in make_lens(clip, layers).directions.items()
+            for layer, mine in Lens(clip, layers).directions.items()
         }
         texts = torch.zeros(2, clip.embed_dim, device="cuda")
         for name, method in methods(clip, directions).items():
@@ -96,7 +95,7 @@ def test_concepts_and_profiles(make):
     layers = (0,) if original.kind == "vit" else (4,)
     bundle = tiny_bundle(layers=layers, clip=original)
     with pretended(make) as clip:
-        lens = make_lens(clip, bundle.config.layers)
+        lens = Lens(clip, bundle.config.layers)
         reader = ConceptReader(lens, bundle)
         _, effects = reader(images(2, clip))
         assert reader.weights(reader.written(effects)).device.type == "cpu"
@@ -114,6 +113,6 @@ def test_text_span():
 @clips
 def test_means_are_found_again(make):
     with pretended(make) as clip:
-        for mine in make_lens(clip, (0,) if clip.kind == "vit" else ()).directions.values():
+        for mine in Lens(clip, (0,) if clip.kind == "vit" else ()).directions.values():
             means = torch.zeros(mine.units, mine.embed, device="cuda")
             assert MeanEffect.from_dense(means, mine).scores.device.type == "cuda"

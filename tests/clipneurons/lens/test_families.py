@@ -5,7 +5,7 @@ import torch
 
 from clipneurons.lens.contributions import SpatialContributions
 from clipneurons.lens.first_order import FirstOrderLens
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import PatchAttribution
 from clipneurons.models.larger_images import enlarge
 from clipneurons.models.trace import run_with_cache
@@ -24,7 +24,7 @@ def relative(found, expected):
 
 def test_effects_are_those_of_the_loops(clip):
     batch = images(2, clip)
-    lens = make_lens(clip, tuple(clip.anatomy.readable))
+    lens = Lens(clip, tuple(clip.anatomy.readable))
     representation, contributions = lens(batch)
     loops = naive(clip, batch[1])
     assert relative(representation[1], loops.representation) < 1e-5
@@ -59,7 +59,7 @@ def test_neurons_and_remainder_of_a_probe_are_the_embedding(clip):
     if clip.anatomy.pooling.kind != "probe" or clip.anatomy.pooling.post is not None:
         pytest.skip("the neurons of a class token or an average are read by later blocks")
     batch = images(2, clip)
-    representation, contributions = make_lens(clip, tuple(clip.anatomy.readable))(batch)
+    representation, contributions = Lens(clip, tuple(clip.anatomy.readable))(batch)
     written = sum(mine.sum() for mine in contributions.values())[1]
     expected = 100 * representation[1] / representation[1].norm()
     assert relative(written + naive(clip, batch[1]).remainder(), expected.double()) < 1e-5

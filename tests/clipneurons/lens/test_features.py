@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clipneurons.lens.features import FeatureError, FeatureLens, SparseFeatures
+from clipneurons.lens.features import FeatureEffects, FeatureError, SparseFeatures
+from clipneurons.lens.lens import Lens
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 
 LATENTS = 7
@@ -125,9 +126,9 @@ def test_effects_and_parts_are_the_loops_of_the_formula(vit, site, settings):
     if site == "mlp_in":
         settings = {name: value for name, value in settings.items() if name != "centred"}
     features = dictionary(width_of(vit), site=site, **settings)
-    lens, batch = FeatureLens(vit, features), images(2, vit)
+    lens, batch = Lens(vit, features=features), images(2, vit)
     representation, effects = lens(batch)
-    parts = lens.parts(batch)
+    parts = lens.method.parts(batch)
     whole = parts.features + parts.decoder_bias + parts.error + parts.rest
     scaled = 100 * representation / representation.norm(dim=1, keepdim=True)
     assert torch.allclose(whole, scaled, atol=1e-3, rtol=1e-5)
@@ -158,9 +159,9 @@ def test_effects_and_parts_are_the_loops_of_the_formula(vit, site, settings):
 def test_parts_of_a_resnet_add_up_and_pairs_are_its_units():
     clip = tiny_resnet()
     features = dictionary(clip.neurons, site="last_stage", block=4)
-    lens, batch = FeatureLens(clip, features), images(2, clip)
+    lens, batch = Lens(clip, features=features), images(2, clip)
     representation, effects = lens(batch)
-    parts = lens.parts(batch)
+    parts = lens.method.parts(batch)
     scaled = 100 * representation / representation.norm(dim=1, keepdim=True)
     whole = parts.features + parts.decoder_bias + parts.error + parts.rest
     assert torch.allclose(whole, scaled, atol=1e-3, rtol=1e-5)
@@ -169,22 +170,20 @@ def test_parts_of_a_resnet_add_up_and_pairs_are_its_units():
     same = torch.eye(clip.neurons)
     zero = torch.zeros(clip.neurons)
     identity = SparseFeatures(same, zero, same, zero, block=4, site="last_stage")
-    parts = FeatureLens(clip, identity).parts(batch)
+    parts = FeatureEffects(clip, identity).parts(batch)
     assert parts.explained_variance == pytest.approx(1)
     assert torch.allclose(parts.error, torch.zeros(()), atol=1e-3)
 
 
 def test_a_dictionary_of_the_neurons_gives_their_effects(vit):
     """A transcoder made of the MLP's own weights has the neurons as latents, but for GELU."""
-    from clipneurons.lens.second_order import SecondOrderLens
-
     mlp = vit.anatomy.blocks[1].mlp
     weight = mlp.output.weight.float()
     features = SparseFeatures(
         torch.randn(width_of(vit), weight.shape[1]), torch.zeros(weight.shape[1]), weight.T,
         torch.zeros(len(weight)), block=1, site="mlp_in",
     )  # fmt: skip
-    neurons, latents = SecondOrderLens(vit, (1,)), FeatureLens(vit, features)
+    neurons, latents = Lens(vit, (1,)), FeatureEffects(vit, features)
     assert torch.allclose(
         neurons.directions[1].dense(), latents.directions[1].dense(), atol=1e-5
     ), "decoder rows are read as output weights are"
@@ -203,12 +202,12 @@ def test_a_dictionary_of_the_neurons_gives_their_effects(vit):
 )
 def test_what_does_not_fit_is_named(vit, settings, message):
     with pytest.raises(FeatureError, match=message):
-        FeatureLens(vit, dictionary(width_of(vit), **settings))
+        FeatureEffects(vit, dictionary(width_of(vit), **settings))
 
 
 def test_another_models_dictionary_and_bad_weights_are_named(vit):
     with pytest.raises(FeatureError, match=r"reads 5 numbers a token, tiny has 24.*of another"):
-        FeatureLens(vit, dictionary(5))
+        FeatureEffects(vit, dictionary(5))
     good = dictionary(width_of(vit))
     with pytest.raises(FeatureError, match=r"w_dec is \[24, 7\], expected \[7, 24\]: transposed"):
         replace(good, w_dec=good.w_dec.T)

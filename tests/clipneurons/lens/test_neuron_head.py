@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from clipneurons.lens.make import make_lens
-from clipneurons.lens.neuron_head import NeuronHeadLens
+from clipneurons.lens.lens import Lens
+from clipneurons.lens.neuron_head import NeuronHeadEffects
 from clipneurons.models.clip import load_clip
 from clipneurons.models.hooks import record_activations
 from clipneurons.statistics.streaming.running_mean import RunningMean
@@ -26,14 +26,14 @@ def read_varied(clip, count, seed=0):
     height, width = clip.grid
     stages = torch.randn(count, clip.neurons, height, width, generator=generator).relu()
     representation = clip.visual.attnpool(stages)
-    return representation, NeuronHeadLens(clip).read({"attnpool:input": stages}, representation)
+    return representation, NeuronHeadEffects(clip).read({"attnpool:input": stages}, representation)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_contributions_are_the_loops_of_the_formula(name):
     clip = tiny_resnet(**MODELS[name])
     batch = images(2, clip)
-    lens = NeuronHeadLens(clip)
+    lens = NeuronHeadEffects(clip)
     with record_activations(clip.visual, lens.recorded) as tensors:
         representation = clip.encode_image(batch)
     mine = lens.read(tensors, representation)[4]
@@ -51,10 +51,10 @@ def test_contributions_are_the_loops_of_the_formula(name):
 
 def remainder(clip, batch):
     """Norm of what contributions and bias miss of the embeddings, relative to them."""
-    lens = make_lens(clip)
+    lens = Lens(clip)
     representation, contributions = lens(batch)
     scale = 100 / representation.norm(dim=-1, keepdim=True)
-    return relative(contributions[4].sum() + scale * lens.bias, scale * representation)
+    return relative(contributions[4].sum() + scale * lens.method.bias, scale * representation)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -76,7 +76,7 @@ def test_contributions_and_bias_are_the_embedding_of_rn50():
 
 def test_the_mean_of_all_pairs_and_the_bias_is_the_mean_embedding():
     clip = tiny_resnet()
-    lens, running, representations = NeuronHeadLens(clip), RunningMean(), []
+    lens, running, representations = Lens(clip), RunningMean(), []
     for seed, count in enumerate((5, 5, 2)):
         representation, contributions = read_varied(clip, count, seed)
         running.update(contributions[4])
@@ -85,14 +85,14 @@ def test_the_mean_of_all_pairs_and_the_bias_is_the_mean_embedding():
     scale = 100 / representation.norm(dim=-1, keepdim=True)
     mean = running.mean().dense(lens.directions[4]).sum(0)
     expected = (scale * representation).mean(0)
-    assert relative(mean + scale.mean() * lens.bias, expected) < 1e-5
+    assert relative(mean + scale.mean() * lens.method.bias, expected) < 1e-5
 
 
 def test_layers_and_towers_without_pairs_are_refused():
     with pytest.raises(ValueError, match="expected a ResNet"):
-        NeuronHeadLens(tiny_vit())
+        NeuronHeadEffects(tiny_vit())
     with pytest.raises(ValueError, match=r"expected layer 4, .* not \[3\]"):
-        make_lens(tiny_resnet(), [3])
+        Lens(tiny_resnet(), [3])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -101,4 +101,4 @@ def test_activations_that_are_not_finite_are_refused(value):
     batch = images(2, clip)
     batch[1, 0, 3, 3] = value
     with pytest.raises(ValueError, match="image 1 of the batch"):
-        NeuronHeadLens(clip)(batch)
+        Lens(clip)(batch)

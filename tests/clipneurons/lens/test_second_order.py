@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from clipneurons.lens.second_order import SecondOrderLens, class_attention
+from clipneurons.lens.lens import Lens
+from clipneurons.lens.second_order import SecondOrderEffects, class_attention
 from clipneurons.models.hooks import record_activations
 from tests.helpers.models import images, official_clip, official_numbers, tiny_resnet, tiny_vit
 from tests.helpers.naive import NaiveViT
@@ -25,7 +26,7 @@ def relative(actual, expected):
 def test_effects_are_the_loops_of_the_formula(name, shared_bias):
     clip = tiny_vit(**MODELS[name])
     batch = images(2, clip)
-    representation, contributions = SecondOrderLens(clip, (0, 1, 2), shared_bias)(batch)
+    representation, contributions = Lens(clip, (0, 1, 2), shared_bias=shared_bias)(batch)
     neurons = torch.tensor([0, 7, clip.neurons - 1])
     for index, image in enumerate(batch):
         naive = NaiveViT(clip, image)
@@ -42,7 +43,7 @@ def test_effects_are_the_loops_of_the_formula(name, shared_bias):
 def test_effects_are_those_of_the_published_code(layer):
     numbers, _ = official_numbers()
     clip = official_clip()
-    lens = SecondOrderLens(clip, (layer,), shared_bias=True)
+    lens = Lens(clip, (layer,), shared_bias=True)
     representation, contributions = lens(numbers["images"].float())
     effects = contributions[layer].dense(torch.arange(clip.neurons))
     assert relative(representation, numbers["representation"]) < 1e-5
@@ -52,10 +53,10 @@ def test_effects_are_those_of_the_published_code(layer):
 def test_one_pass_over_all_layers_gives_what_single_layers_give():
     clip = tiny_vit()
     batch = images(3, clip)
-    _, together = SecondOrderLens(clip, (2, 0, 1, 1))(batch)
+    _, together = Lens(clip, (2, 0, 1, 1))(batch)
     assert list(together) == [0, 1, 2]
     for layer in together:
-        _, alone = SecondOrderLens(clip, (layer,))(batch)
+        _, alone = Lens(clip, (layer,))(batch)
         assert torch.allclose(together[layer].scores, alone[layer].scores, atol=1e-6)
         assert torch.equal(together[layer].directions.inner, alone[layer].directions.inner)
         assert torch.equal(together[layer].directions.outer, alone[layer].directions.outer)
@@ -64,7 +65,7 @@ def test_one_pass_over_all_layers_gives_what_single_layers_give():
 def test_effects_do_not_depend_on_the_batch():
     clip = tiny_vit()
     batch = images(6, clip)
-    lens = SecondOrderLens(clip, (1,))
+    lens = Lens(clip, (1,))
     whole = lens(batch)[1][1].scores
     parts = torch.cat([lens(part)[1][1].scores for part in batch.split(4)])
     assert torch.allclose(whole, parts, rtol=1e-5, atol=1e-6)
@@ -94,13 +95,13 @@ def test_class_attention_is_that_of_the_model():
 )
 def test_layers_without_effects_are_refused(layers, message):
     with pytest.raises(ValueError, match=message):
-        SecondOrderLens(tiny_vit(), layers)
+        Lens(tiny_vit(), layers)
 
 
 def test_images_of_another_size_are_refused():
     clip = tiny_vit()
     with pytest.raises(ValueError, match="expected preprocessed images of"):
-        SecondOrderLens(clip, (1,))(torch.zeros(1, 3, 24, 24))
+        Lens(clip, (1,))(torch.zeros(1, 3, 24, 24))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -109,9 +110,9 @@ def test_activations_that_are_not_finite_are_refused(value):
     batch = images(3, clip)
     batch[1, 0, 3, 3] = value
     with pytest.raises(ValueError, match=r"image 1 of the batch .* \(1 of 3 do\)"):
-        SecondOrderLens(clip, (0,))(batch)
+        Lens(clip, (0,))(batch)
 
 
 def test_a_resnet_is_told_its_own_lens():
-    with pytest.raises(ValueError, match="see `make_lens`"):
-        SecondOrderLens(tiny_resnet(), (1,))
+    with pytest.raises(ValueError, match="see `Lens`"):
+        SecondOrderEffects(tiny_resnet(), (1,))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clipneurons.lens.first_order import FirstOrderLens
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import PatchAttribution, unit_token_effects
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.naive import NaiveViT
@@ -70,13 +70,13 @@ def test_patch_effects_against_loops(clip):
 def test_unit_token_effects_add_up():
     clip = tiny_resnet()
     batch = images(2, clip)
-    lens = make_lens(clip)
+    lens = Lens(clip)
     representation, contributions = lens(batch)
     effects = unit_token_effects(contributions[4])
     scale = 100 / representation.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(
-        effects.sum(1), scale * (representation - lens.bias), rtol=1e-4, atol=1e-4
+        effects.sum(1), scale * (representation - lens.method.bias), rtol=1e-4, atol=1e-4
     )
     vit = tiny_vit()
-    mine = make_lens(vit, (1,))(images(2, vit))[1][1]
+    mine = Lens(vit, (1,))(images(2, vit))[1][1]
     torch.testing.assert_close(unit_token_effects(mine).sum(1), mine.sum(), rtol=1e-4, atol=1e-4)

@@ -5,7 +5,7 @@ import torch
 from open_clip.model import resize_pos_embed
 from PIL import Image
 
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.larger_images import enlarge
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 
@@ -26,10 +26,10 @@ def test_an_enlarged_vit_is_the_one_that_open_clip_makes_of_its_weights():
 
 def test_an_enlarged_resnet_is_still_the_sum_of_its_pairs():
     clip = enlarge(tiny_resnet(), 2)
-    representation, contributions = make_lens(clip)(images(2, clip))
+    representation, contributions = Lens(clip)(images(2, clip))
     mine = contributions[4]
     scale = 100 / representation.norm(dim=-1, keepdim=True)
-    total = mine.dense(torch.arange(mine.directions.units)).sum(1) + scale * make_lens(clip).bias
+    total = mine.dense(torch.arange(mine.directions.units)).sum(1) + scale * Lens(clip).method.bias
     torch.testing.assert_close(total, scale * representation, rtol=1e-4, atol=1e-4)
     assert clip.preprocess(Image.new("RGB", (50, 40))).shape[1:] == clip.image_size
 

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.anatomy import UnsupportedModel
 from clipneurons.models.clip import load_clip
 from clipneurons.models.transformers_clip import TransformersClip
@@ -86,7 +86,7 @@ def test_siglip_2_reads_an_image_as_the_checkpoints_own_processor_cuts_it():
 
 def effects_of(clip, batch):
     layers = tuple(clip.anatomy.readable)
-    representation, contributions = make_lens(clip, layers)(batch)
+    representation, contributions = Lens(clip, layers)(batch)
     units = torch.arange(0, clip.neurons, 7)
     return representation, [contributions[layer].dense(units) for layer in layers]
 
@@ -250,7 +250,7 @@ def test_a_published_open_clip_model_of_timm_is_fetched(hub, tmp_path, model, si
     assert torch.equal(clip.tokenizer(["a Cat!"]), clip.tokenizer(["a cat"])), "cleaned"
     assert clip.siglip == ("SigLIP" in model)
     layer = clip.anatomy.pooling_layer
-    embedding, effects = make_lens(clip, [layer - 1, layer])(images(1, clip))
+    embedding, effects = Lens(clip, [layer - 1, layer])(images(1, clip))
     assert embedding.shape == (1, config["embed_dim"])
     readers = clip.anatomy.pooling.attention.heads
     assert [mine.directions.heads for mine in effects.values()] == [readers, 1]

@@ -2,13 +2,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipneurons.lens.neuron_head import NeuronHeadLens
+from clipneurons.lens.neuron_head import NeuronHeadEffects
 from clipneurons.segmentation.neuron_head_pairs import class_weights, last_stage, pair_maps
 from tests.clipneurons.lens.test_second_order import relative
 from tests.helpers.models import images, tiny_resnet
 
 CLIP = tiny_resnet()
-LENS = NeuronHeadLens(CLIP)
+LENS = NeuronHeadEffects(CLIP)
 TEXTS = F.normalize(
     torch.randn(5, CLIP.embed_dim, generator=torch.Generator().manual_seed(0)), dim=-1
 )

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from clipneurons.lens.make import make_lens
-from clipneurons.lens.second_order import SecondOrderLens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import additive_maps, at_patches
 from clipneurons.segmentation.masks import min_max
 from clipneurons.segmentation.neuron_votes import choose_neurons, vote_maps
@@ -46,7 +45,7 @@ def literal_paper(clip, image, directions, text, count):
 def test_the_papers_method_literally(clip, count):
     directions = {layer: unit_rows(clip.neurons, 8, layer) for layer in LAYERS}
     batch, texts = images(2, clip), unit_rows(3, 8, 9)
-    lens = SecondOrderLens(clip, LAYERS)
+    lens = Lens(clip, LAYERS)
     heat = min_max(vote_maps(lens, directions, batch, texts, count))
     for image in range(2):
         for index, text in enumerate(texts):
@@ -60,7 +59,7 @@ def test_the_papers_method_on_the_authors_numbers():
     numbers, _ = official_numbers()
     directions = {layer: numbers[f"layer{layer}.directions"] for layer in LAYERS}
     text, batch = numbers["texts"][:1], numbers["images"][:1]
-    lens = SecondOrderLens(clip, LAYERS)
+    lens = Lens(clip, LAYERS)
     _, contributions = lens(batch)
     heat = min_max(vote_maps(lens, directions, batch, text, 12))
     expected, mask = literal_paper(clip, batch[0], directions, text[0], 12)
@@ -69,7 +68,7 @@ def test_the_papers_method_on_the_authors_numbers():
     # The shares add up to what the authors' code finds in all neurons together.
     phi = sum(numbers[f"layer{layer}.phi"][:1] for layer in LAYERS)
     shares = additive_maps(contributions, text).sum(-1)
-    _, biased = SecondOrderLens(clip, LAYERS, shared_bias=True)(batch)
+    _, biased = Lens(clip, LAYERS, shared_bias=True)(batch)
     bias = sum(mine.bias for mine in biased.values())
     expected = (phi.sum(1) - clip.neurons * bias) @ text.T
     torch.testing.assert_close(shares, expected, rtol=1e-3, atol=1e-3)
@@ -93,7 +92,7 @@ def test_votes_are_sorted_and_named():
 
 def test_additive_shares_against_loops(clip):
     image, text = images(1, clip), unit_rows(1, 8, 5)
-    _, contributions = SecondOrderLens(clip, LAYERS)(image)
+    _, contributions = Lens(clip, LAYERS)(image)
     shares = additive_maps(contributions, text)[0, 0]
     naive = NaiveViT(clip, image[0])
     expected = []
@@ -116,7 +115,7 @@ def test_additive_shares_against_loops(clip):
 @pytest.mark.parametrize("make", [tiny_vit, tiny_resnet])
 def test_additive_shares_add_up(make):
     clip = make()
-    lens = make_lens(clip, () if clip.kind == "resnet" else LAYERS)
+    lens = Lens(clip, () if clip.kind == "resnet" else LAYERS)
     _, contributions = lens(images(3, clip))
     texts = unit_rows(20, clip.embed_dim)
     shares = additive_maps(contributions, texts)
@@ -127,7 +126,7 @@ def test_additive_shares_add_up(make):
 
 
 def test_a_shared_bias_belongs_to_no_patch(clip):
-    _, contributions = SecondOrderLens(clip, (1,), shared_bias=True)(images(1, clip))
+    _, contributions = Lens(clip, (1,), shared_bias=True)(images(1, clip))
     with pytest.raises(ValueError, match="shared bias"):
         additive_maps(contributions, unit_rows(1, 8))
 
@@ -136,7 +135,7 @@ def test_a_shared_bias_belongs_to_no_patch(clip):
 def test_what_is_said_at_patches_adds_up(make):
     clip = make()
     layer = 4 if clip.kind == "resnet" else 1
-    _, contributions = make_lens(clip, (layer,))(images(2, clip))
+    _, contributions = Lens(clip, (layer,))(images(2, clip))
     mine = contributions[layer]
     patches = range(mine.activations.shape[1] - 1)
     parts = torch.stack([at_patches(mine, [patch]).scores for patch in patches])

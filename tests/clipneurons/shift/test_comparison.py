@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.shift.comparison import EmbeddedTextPool, along_units, compare
 from clipneurons.shift.monitor import Monitor
 from clipneurons.shift.profile import Profile, Profiler
@@ -47,7 +47,7 @@ def test_profiles_are_projections_of_dense_effects_on_the_directions(kind):
     clip = tiny_vit() if kind == "vit" else tiny_resnet()
     layers = (0, 2) if kind == "vit" else (4,)
     bundle = tiny_bundle(layers=layers, clip=clip)
-    lens = make_lens(clip, layers)
+    lens = Lens(clip, layers)
     batch = images(3, clip)
     got = Profiler(lens, bundle)(batch)
     representation, contributions = lens(batch)
@@ -229,7 +229,7 @@ def test_monitors_that_could_never_raise_an_alarm_are_refused():
 def test_a_picture_that_is_not_square_is_the_mean_over_its_squares(make):
     clip = make(embed_dim=24)
     bundle = tiny_bundle(clip=clip)
-    profiler = Profiler(make_lens(clip, bundle.config.layers), bundle)
+    profiler = Profiler(Lens(clip, bundle.config.layers), bundle)
     noise = torch.randint(0, 256, (64, 110, 3), generator=torch.Generator().manual_seed(0))
     wide = Image.fromarray(noise.byte().numpy())
     square = wide.crop((0, 0, 64, 64))
@@ -251,7 +251,7 @@ def test_a_picture_that_is_not_square_is_the_mean_over_its_squares(make):
 def test_of_squares_nothing_changes():
     clip = tiny_vit(embed_dim=24)
     bundle = tiny_bundle(clip=clip)
-    profiler = Profiler(make_lens(clip, bundle.config.layers), bundle)
+    profiler = Profiler(Lens(clip, bundle.config.layers), bundle)
     pictures = [Image.new("RGB", (80, 80), (40 * i, 10, 200)) for i in range(5)]
     counted = []
     found = profiler.of_images(pictures, batch=5, progress=counted.append)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import token_effects_of
 from clipneurons.models.preprocess import whole
 from clipneurons.shift.comparison import EmbeddedTextPool
@@ -93,16 +93,16 @@ def test_effects_of_places_add_up_to_those_of_the_tokens(clip):
     rows, columns = found.shape[1:3]
     assert (rows, columns) == clip.grid
     if clip.kind == "resnet":  # whose pairs write all but the bias
-        lens = make_lens(clip)
+        lens = Lens(clip)
         representation, contributions = lens(batch)
         mine = contributions[4]
-        by_neuron = lens.neurons.inner, lens.neurons.outer
+        by_neuron = lens.method.neurons.inner, lens.method.neurons.outer
         mean_token = sum(
             mine.weights[:, h, :1] * (mine.activations[:, 0] @ by_neuron[0][h] @ by_neuron[1][h])
             for h in range(clip.heads)
         )
         scale = 100 / representation.norm(dim=-1, keepdim=True)
-        total = found.sum((1, 2)) + mean_token + scale * lens.bias
+        total = found.sum((1, 2)) + mean_token + scale * lens.method.bias
         torch.testing.assert_close(total, scale * representation, rtol=1e-4, atol=1e-3)
 
 

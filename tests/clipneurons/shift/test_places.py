@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.shift.places import PlaceReader, place_test
 from clipneurons.stats.two_sample import p_values, permuted_labels
 from tests.helpers import naive_shift
@@ -50,7 +50,7 @@ def test_without_places_or_change_nothing_changes():
 @pytest.mark.parametrize("make", [tiny_vit, tiny_resnet])
 def test_the_effects_of_all_places_are_those_of_all_units(make):
     clip = make()
-    lens = make_lens(clip, (1, 2) if clip.kind == "vit" else (4,))
+    lens = Lens(clip, (1, 2) if clip.kind == "vit" else (4,))
     _, contributions = lens(images(3, clip))
     got = PlaceReader(clip.grid, clip.embed_dim)(contributions)
     assert got.shape == (3, clip.grid[0] * clip.grid[1], clip.embed_dim)
@@ -66,7 +66,7 @@ def test_the_effects_of_all_places_are_those_of_all_units(make):
 
 def test_of_a_large_embedding_as_many_directions_are_kept():
     clip = tiny_vit(embed_dim=160)
-    _, contributions = make_lens(clip, (1,))(images(3, clip))
+    _, contributions = Lens(clip, (1,))(images(3, clip))
     few = PlaceReader(clip.grid, clip.embed_dim)(contributions)
     assert few.shape == (3, clip.grid[0] * clip.grid[1], 128)
     again = PlaceReader(clip.grid, clip.embed_dim)(contributions)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clipneurons.lens.second_order import SecondOrderLens
+from clipneurons.lens.lens import Lens
 from clipneurons.statistics.ablation import ablate
 from clipneurons.statistics.effect_statistics import collect_statistics
 from clipneurons.statistics.streaming.running_mean import RunningMean
@@ -10,7 +10,7 @@ from tests.helpers.models import images, official_clip, official_numbers, tiny_v
 
 
 def setting(clip, batch, layer, shared_bias, top_k):
-    lens = SecondOrderLens(clip, (layer,), shared_bias)
+    lens = Lens(clip, (layer,), shared_bias=shared_bias)
     representation, contributions = lens(batch)
     mean = RunningMean()
     mean.update(contributions[layer])

@@ -10,7 +10,7 @@ from clipneurons.lens.contributions import (
     SpatialContributions,
 )
 from clipneurons.lens.directions import HeadDirections
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.statistics.effect_statistics import EffectStatistics, collect_statistics
 from clipneurons.statistics.streaming.norm_histogram import NORM_BINS
 from clipneurons.statistics.streaming.running_mean import RunningMean
@@ -46,7 +46,7 @@ def assert_same(one, other):
 def test_statistics_are_those_of_the_published_code(layer):
     numbers, meta = official_numbers()
     data = numbers["images"].float()
-    lens = make_lens(official_clip(), (layer,))
+    lens = Lens(official_clip(), (layer,))
     lens = type(lens)(lens.clip, lens.layers, shared_bias=True)
     got = collect_statistics(lens, batches_of(data, 7), len(data), top_k=meta["top_k_pca"])[layer]
     assert relative(got.means, numbers[f"layer{layer}.mean"]) < 1e-5
@@ -61,7 +61,7 @@ def test_statistics_are_those_of_the_published_code(layer):
 def test_statistics_are_the_loops_of_their_definitions(clip):
     data = images(COUNT, clip)
     layer = 1 if clip.kind == "vit" else 4
-    lens = make_lens(clip, (layer,))
+    lens = Lens(clip, (layer,))
     got = collect_statistics(lens, batches_of(data, 16), COUNT, top_k=TOP_K, percentile=90)[layer]
     contributions = lens(data)[1][layer]
     effects = contributions.dense(torch.arange(contributions.directions.units)).double()
@@ -96,7 +96,7 @@ def test_statistics_are_the_loops_of_their_definitions(clip):
 def test_batches_passes_order_and_merging_do_not_matter(shared_bias):
     clip = tiny_vit()
     data = images(COUNT, clip)
-    lens = make_lens(clip, (0, 2))
+    lens = Lens(clip, (0, 2))
     lens = type(lens)(clip, (0, 2), shared_bias)
     reference = collect_statistics(lens, batches_of(data, COUNT), COUNT, top_k=TOP_K)
     shuffled = torch.randperm(COUNT, generator=torch.Generator().manual_seed(1))
@@ -152,7 +152,7 @@ def test_blocks_of_scores_do_not_matter():
 def test_state_goes_on_where_it_was_left_bit_for_bit():
     clip = tiny_vit()
     data = images(COUNT, clip)
-    lens = make_lens(clip, (1,))
+    lens = Lens(clip, (1,))
     ids = torch.arange(COUNT)
 
     def run(stop_at):
@@ -181,7 +181,7 @@ def test_state_goes_on_where_it_was_left_bit_for_bit():
 def test_shards_smaller_than_top_k_merge_to_the_whole():
     clip = tiny_vit()
     data, top_k = images(12, clip), 10
-    lens = make_lens(clip, (1,))
+    lens = Lens(clip, (1,))
     reference = collect_statistics(lens, batches_of(data, 12), 12, top_k=top_k)[1]
     mean = RunningMean()
     mean.update(lens(data)[1][1])
@@ -198,7 +198,7 @@ def test_shards_smaller_than_top_k_merge_to_the_whole():
 def test_equal_images_are_ordered_by_their_numbers():
     clip = tiny_vit()
     data = images(4, clip).repeat(5, 1, 1, 1)
-    lens = make_lens(clip, (1,))
+    lens = Lens(clip, (1,))
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     got = collect_statistics(lens, batches_of(data, 1, order), 20, top_k=10)[1]
     for unit in range(0, clip.neurons, 11):
@@ -209,7 +209,7 @@ def test_equal_images_are_ordered_by_their_numbers():
 
 def test_a_data_set_smaller_than_top_k_is_used_whole():
     clip = tiny_vit()
-    got = collect_statistics(make_lens(clip, (1,)), batches_of(images(3, clip), 2), 3, top_k=100)[1]
+    got = collect_statistics(Lens(clip, (1,)), batches_of(images(3, clip), 2), 3, top_k=100)[1]
     assert got.top_norms.shape == (clip.neurons, 3)
     assert (got.directions.norm(dim=1) - 1).abs().max() < 1e-5
 
@@ -217,7 +217,7 @@ def test_a_data_set_smaller_than_top_k_is_used_whole():
 def test_a_unit_without_effect_has_a_zero_direction():
     clip = tiny_vit()
     clip.visual.transformer.resblocks[1].mlp.c_proj.weight.data[:, 3] = 0
-    got = collect_statistics(make_lens(clip, (1,)), batches_of(images(8, clip), 4), 8, top_k=4)[1]
+    got = collect_statistics(Lens(clip, (1,)), batches_of(images(8, clip), 4), 8, top_k=4)[1]
     assert got.directions[3].abs().max() == 0
     assert got.explained_variance[3] == 0
     assert got.participation_ratio[3] == 0
@@ -225,7 +225,7 @@ def test_a_unit_without_effect_has_a_zero_direction():
 
 
 def test_an_empty_data_set_is_refused():
-    lens = make_lens(tiny_vit(), (1,))
+    lens = Lens(tiny_vit(), (1,))
     with pytest.raises(ValueError, match="data set is empty"):
         collect_statistics(lens, lambda: [], 0)
     mean = RunningMean()
@@ -238,13 +238,11 @@ def test_an_empty_data_set_is_refused():
 def test_another_number_of_images_than_announced_is_refused(announced):
     clip = tiny_vit()
     with pytest.raises(ValueError, match=f"{announced} images were announced, 4 came"):
-        collect_statistics(
-            make_lens(clip, (1,)), batches_of(images(4, clip), 4), announced, top_k=2
-        )
+        collect_statistics(Lens(clip, (1,)), batches_of(images(4, clip), 4), announced, top_k=2)
 
 
 def test_effects_that_are_not_finite_are_refused():
-    lens = make_lens(tiny_vit(), (1,))
+    lens = Lens(tiny_vit(), (1,))
     contributions = lens(images(3, lens.clip))[1][1]
     mean = RunningMean()
     mean.update(contributions)
@@ -260,7 +258,7 @@ def test_effects_that_are_not_finite_are_refused():
 
 
 def test_statistics_around_different_means_are_not_merged():
-    lens = make_lens(tiny_vit(), (1,))
+    lens = Lens(tiny_vit(), (1,))
     parts = []
     for seed in range(2):
         contributions = lens(images(3, lens.clip, seed))[1][1]

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from clipneurons.lens.contributions import MeanEffect, ScoredContributions
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.statistics.effect_statistics import EffectStatistics, collect_statistics
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 
@@ -29,7 +29,7 @@ class Watermark(TorchDispatchMode):
 
 def watermark(clip, layers, count, batch):
     data = images(count, clip)
-    lens = make_lens(clip, layers)
+    lens = Lens(clip, layers)
     ids = torch.arange(count)
     with Watermark() as mark:
         collect_statistics(
@@ -67,7 +67,7 @@ def test_memory_does_not_grow_with_the_number_of_images():
 
 def test_what_is_kept_between_batches_does_not_grow():
     clip, count, batch = tiny_resnet(width=2), 160, 4
-    lens = make_lens(clip)
+    lens = Lens(clip)
     units = lens.directions[4].units
     mean = MeanEffect(torch.zeros(units, 1))
     statistics = EffectStatistics(mean, lens.directions[4], count, top_k=10)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from clipneurons.lens.contributions import MeanEffect
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.statistics.effect_statistics import UnitStatistics
 from export.commands.describe_classes import class_names, describe, lines_of
 from export.common.errors import UserError
@@ -60,7 +60,7 @@ def with_means(bundle, lens, source, clip):
 
 
 def test_conditions_against_loops(clip, source):
-    lens = make_lens(clip, (1, 2))
+    lens = Lens(clip, (1, 2))
     bundle, images = with_means(tiny_bundle(clip=clip), lens, source, clip)
     classifier = clip.encode_text(["a cat", "a dog", "a car"])
     figures = fidelity(bundle, clip, source, classifier, sizes=(2, 4), batch=5)
@@ -97,7 +97,7 @@ def test_conditions_against_loops(clip, source):
 
 def test_all_texts_rebuild_what_they_span(clip, source):
     """With as many texts as dimensions, the texts give the first component itself."""
-    lens = make_lens(clip, (1, 2))
+    lens = Lens(clip, (1, 2))
     bundle, _ = with_means(tiny_bundle(clip=clip), lens, source, clip)
     span = torch.linalg.qr(torch.randn(24, 24, generator=torch.Generator().manual_seed(0)))[0]
     texts = [f"t{i}" for i in range(24)]
@@ -110,7 +110,7 @@ def test_all_texts_rebuild_what_they_span(clip, source):
 
 
 def test_images_without_classes_give_agreement_only(clip, source):
-    lens = make_lens(clip, (1, 2))
+    lens = Lens(clip, (1, 2))
     bundle, _ = with_means(tiny_bundle(clip=clip), lens, source, clip)
 
     class Nameless(Colours):
@@ -173,7 +173,7 @@ def test_images_of_which_none_can_be_read(clip, tmp_path):
 
 
 def test_mean_scores_are_found_again(clip):
-    lens = make_lens(clip, (0, 2))
+    lens = Lens(clip, (0, 2))
     for directions in lens.directions.values():
         scores = torch.randn(directions.units, directions.heads)
         means = torch.einsum("nk,nkd->nd", scores, directions.dense())

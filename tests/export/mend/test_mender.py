@@ -8,7 +8,7 @@ from clipneurons.bundle.bundle import load_bundle
 from clipneurons.edit.class_effects import places
 from clipneurons.edit.edit import DATA, IMAGES, apply_edit
 from clipneurons.edit.find_options import FindOptions
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import load_clip
 from export.data.grouped import GroupedImages
 from export.mend import for_real
@@ -84,7 +84,7 @@ def mender(request, tmp_path_factory):
     clip = load_clip(folder, device="cpu")
     bundle = load_bundle(folder)
     classes = torch.nn.functional.normalize(torch.randn(2, clip.embed_dim), dim=1)
-    return Mender(bundle, make_lens(clip, bundle.config.layers), classes, 4)
+    return Mender(bundle, Lens(clip, bundle.config.layers), classes, 4)
 
 
 def test_subtracting_effects_is_what_the_edit_does(mender):

@@ -10,7 +10,7 @@ from clipneurons.adversarial.cues import CLASS_TEMPLATES
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import OPENING
 from clipneurons.concepts.concepts import ConceptReader, read_image
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import load_clip
 from clipneurons.shift.comparison import EmbeddedTextPool, compare
 from clipneurons.shift.planted import marks, planted_mark
@@ -38,7 +38,7 @@ def made(request, tmp_path_factory):
     bundle = load_bundle(folder)
     for arrays in bundle.layers.values():
         arrays.percentile.zero_()
-    lens = make_lens(load_clip(folder, device="cpu"), bundle.config.layers)
+    lens = Lens(load_clip(folder, device="cpu"), bundle.config.layers)
     save_bundle(with_opening(bundle, lens), folder)
     return folder, lens
 

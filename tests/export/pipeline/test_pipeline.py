@@ -23,7 +23,7 @@ from PIL import Image
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import CARD, METRICS, NEURONS, BundleDamaged
 from clipneurons.bundle.folders import CHECKSUMS
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.statistics.effect_statistics import collect_statistics
 from clipneurons.text.pools import VOCABULARY
 from export.__main__ import main
@@ -189,7 +189,7 @@ def test_texts_are_words_that_the_model_knows():
 def test_statistics_are_those_of_the_library(place, straight, tmp_path):
     """The export's two passes against `collect_statistics`, which is held to naive loops."""
     clip = tiny_clip(tmp_path / "model")
-    lens, source = make_lens(clip, (1, 2)), FolderSource(place / "pictures")
+    lens, source = Lens(clip, (1, 2)), FolderSource(place / "pictures")
 
     def stream():
         for batch in batches(source, clip.preprocess, range(11), 4):
@@ -218,7 +218,7 @@ class Stopped(Exception):
 def test_stopped_after_any_batch_it_ends_the_same(place, tmp_path, cache, monkeypatch):
     monkeypatch.setattr(pipeline, "EVERY", 0.0)
     clip = tiny_clip(tmp_path / "model")
-    lens, source = make_lens(clip, (1, 2)), FolderSource(place / "pictures")
+    lens, source = Lens(clip, (1, 2)), FolderSource(place / "pictures")
     settings = Settings(batch=16, top_k=7)
 
     def passes(folder, **options):
@@ -616,7 +616,7 @@ def test_states_and_settings_come_back(tmp_path):
 
 def test_merging_wants_every_batch_once(place, tmp_path):
     clip = tiny_clip(tmp_path / "model")
-    lens, source = make_lens(clip, (1,)), FolderSource(place / "pictures")
+    lens, source = Lens(clip, (1,)), FolderSource(place / "pictures")
     settings = Settings(batch=16, top_k=7)
     parts = [
         Passes(lens, source, settings, tmp_path / str(i), Shard(i, 2), cache=False)

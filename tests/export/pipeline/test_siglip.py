@@ -15,7 +15,7 @@ from clipneurons.concepts.concepts import ConceptReader
 from clipneurons.concepts.patch_concepts import patch_concepts
 from clipneurons.dictionary.dictionary import Dictionary
 from clipneurons.lens.contributions import SpatialContributions
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import load_clip
 from clipneurons.segmentation.segment import segment
 from export.__main__ import main
@@ -67,7 +67,7 @@ def test_the_bundle_says_what_it_is_of(place):
 def test_what_reads_a_bundle_reads_it(place):
     bundle, clip = load_bundle(place / "bundle"), load_clip(place / "model", device="cpu")
     assert Dictionary(bundle).table(3, 2), "the pooling's own neurons are in the dictionary"
-    lens = make_lens(clip, LAYERS)
+    lens = Lens(clip, LAYERS)
     reader = ConceptReader(lens, bundle)
     _, effects = reader(images(2, clip))
     written = reader.written(effects)

@@ -8,7 +8,7 @@ import torch
 from clipneurons.bundle.bundle import BundleError, load_bundle, save_bundle
 from clipneurons.bundle.weaker_images import FEW, MIDDLE, PAD, sampled
 from clipneurons.concepts.concepts import ConceptReader
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import load_clip
 from export.pipeline.gallery import DecodedGallery
 from export.pipeline.weaker_images import least, shares_below, with_weaker_images
@@ -67,7 +67,7 @@ def made(request, tmp_path_factory):
     """
     folder = tiny_bundle_folder(tmp_path_factory.mktemp("weaker") / "tiny", kind=request.param)
     bundle = load_bundle(folder)
-    lens = make_lens(load_clip(folder, device="cpu"), bundle.config.layers)
+    lens = Lens(load_clip(folder, device="cpu"), bundle.config.layers)
     reader, gallery = ConceptReader(lens, bundle), DecodedGallery(bundle.examples)
     norms = {layer: [] for layer in bundle.layers}
     for image in sampled(bundle.examples):

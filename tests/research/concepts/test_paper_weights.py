@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clipneurons.concepts.concepts import ConceptReader
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from research.concepts.paper_weights import paper_weights
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
@@ -18,7 +18,7 @@ def test_weights_are_the_papers_sum(make):
         layers=layers, neurons=clip.neurons, heads=clip.heads, embed=clip.embed_dim,
         kind=clip.kind,
     )  # fmt: skip
-    reader = ConceptReader(make_lens(clip, layers), bundle)
+    reader = ConceptReader(Lens(clip, layers), bundle)
     _, effects = reader(images(3, clip))
     for layer, arrays in bundle.layers.items():
         arrays.percentile.copy_(effects[layer].norms.median(0).values)

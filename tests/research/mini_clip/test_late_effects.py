@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from research.mini_clip.late_effects import later_layers, lost_accuracy
 from tests.helpers.models import images, tiny_vit
 
@@ -17,7 +17,7 @@ def test_lost_accuracy_is_that_of_effects_taken_out_one_by_one():
     labels = (plain @ classes.double().T).argmax(1)
     labels[:10] = (labels[:10] + 1) % 20  # some are read wrongly
 
-    contributions = make_lens(clip, layers)(batch)[1]
+    contributions = Lens(clip, layers)(batch)[1]
     without = {}
     for layer in layers:
         found = contributions[layer]

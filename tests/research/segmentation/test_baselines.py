@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipneurons.lens.first_order import FirstOrderLens
-from clipneurons.lens.neuron_head import NeuronHeadLens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.second_order import class_attention
 from clipneurons.models.hooks import record_activations
 from clipneurons.models.trace import run_with_cache
@@ -347,29 +347,29 @@ def test_maskclip_of_a_resnet_keeps_the_value_of_each_position():
     tokens = last_stage(clip, batch).flatten(2).mT + pool.positional_embedding[1:]
     values = torch.nn.functional.normalize(pool.c_proj(pool.v_proj(tokens)), dim=-1)
     expected = (values @ some.T).mT.unflatten(-1, clip.grid)
-    maps = maskclip_resnet(NeuronHeadLens(clip), batch, some)
+    maps = maskclip_resnet(Lens(clip), batch, some)
     torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5)
     large = torch.randn(1, 3, 96, 160, generator=torch.Generator().manual_seed(1))
-    assert maskclip_resnet(NeuronHeadLens(clip), large, some).shape == (1, 3, 3, 5)
+    assert maskclip_resnet(Lens(clip), large, some).shape == (1, 3, 3, 5)
 
 
 def test_pooling_attention_adds_up_to_the_similarity():
     clip = tiny_resnet()
-    lens, some = NeuronHeadLens(clip), texts(clip)
+    lens, some = Lens(clip), texts(clip)
     batch = images(2, clip)
     representation, contributions = lens(batch)
     maps = pooling_attention(lens, batch, some)
     mine = contributions[4]
-    said = lens.neurons.project(some)
+    said = lens.method.neurons.project(some)
     first = torch.einsum("bh,bn,nhc->bc", mine.weights[..., 0], mine.activations[:, 0], said)
     scale = 100 / representation.norm(dim=-1, keepdim=True)
-    total = maps.sum((2, 3)) + first + scale * (some @ lens.bias)
+    total = maps.sum((2, 3)) + first + scale * (some @ lens.method.bias)
     torch.testing.assert_close(total, scale * representation @ some.T, rtol=1e-4, atol=1e-4)
 
 
 def test_gradcam_of_a_resnet_is_the_gradient_of_the_similarity():
     clip = tiny_resnet()
-    lens, batch = NeuronHeadLens(clip), images(1, clip)
+    lens, batch = Lens(clip), images(1, clip)
     some = torch.cat([texts(clip), -texts(clip)])
     got = gradcam_resnet(lens, batch, some)
     stage = last_stage(clip, batch).double()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipneurons.bundle.bundle import load_bundle
-from clipneurons.lens.neuron_head import NeuronHeadLens
+from clipneurons.lens.lens import Lens
 from export.pipeline.update_bundle import open_model
 from research.papers import published
 from research.papers.context import EvaluationContext
@@ -50,7 +50,7 @@ def test_one_direction_a_neuron_is_what_a_loop_keeps(context, monkeypatch):
     kept = []
     monkeypatch.setattr(pair_rank.Tally, "add", lambda self, e, *_: kept.append(e))
     monkeypatch.setattr(pair_rank.Tally, "figures", lambda self: {})
-    lens = NeuronHeadLens(context.clip)
+    lens = Lens(context.clip)
     images = torch.cat([i for _, i, _ in context.pass_over(context.judged, "test", limit=4)])
     scores = pair_rank._scores(lens, images)
     neurons_, heads = scores.shape[1:]
@@ -63,7 +63,7 @@ def test_one_direction_a_neuron_is_what_a_loop_keeps(context, monkeypatch):
     )
     pair_rank._accuracy(context, lens, mean, vectors)
     unchanged, one, none = kept
-    dense = lens.neurons.dense(torch.arange(neurons_)).double()
+    dense = lens.method.neurons.dense(torch.arange(neurons_)).double()
     expected = unchanged.double().clone()
     without = expected.clone()
     for image in range(4):
@@ -76,13 +76,13 @@ def test_one_direction_a_neuron_is_what_a_loop_keeps(context, monkeypatch):
 
 
 def test_components_are_those_of_the_dense_effects(context):
-    lens = NeuronHeadLens(context.clip)
+    lens = Lens(context.clip)
     images = torch.cat([i for _, i, _ in context.pass_over(context.usual, "test")])
     scores = pair_rank._scores(lens, images)
     centred = scores - scores.mean(0)
     found = pair_rank._components(centred, lens)
     for neuron in (0, 5):
-        rows = (centred[:, neuron] @ lens.neurons.dense(torch.tensor([neuron]))[0]).double()
+        rows = (centred[:, neuron] @ lens.method.neurons.dense(torch.tensor([neuron]))[0]).double()
         first = torch.linalg.svd(rows, full_matrices=False).Vh[0]
         assert abs(float(first @ found[neuron].double())) == pytest.approx(1, abs=1e-5)
 

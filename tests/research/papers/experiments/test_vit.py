@@ -12,7 +12,7 @@ from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle
 from clipneurons.lens.first_order import FirstOrderLens
-from clipneurons.lens.make import make_lens
+from clipneurons.lens.lens import Lens
 from clipneurons.lens.second_order import SCALE
 from export.data.dataset import Content, Raw
 from export.pipeline.update_bundle import open_model
@@ -108,7 +108,7 @@ def test_mean_ablation_of_every_layer_is_that_of_a_loop(context):
     assert list(result["layers"]) == [str(layer) for layer in range(context.clip.layers - 1)]
     images, labels = judged(context)
     layer = next(layer for layer in range(4) if layer not in context.bundle.layers)
-    lens = make_lens(context.clip, (layer,))
+    lens = Lens(context.clip, (layer,))
     representation, contributions = lens(images)
     effects = contributions[layer].dense(torch.arange(context.clip.neurons)).double()
     means = context.wide((layer,)).layers[layer].means.double()
@@ -133,7 +133,7 @@ def test_layers_beyond_the_bundle_get_the_statistics_of_their_own(context):
     batches = context.pass_over(context.usual, "test")
     effects = torch.cat(
         [
-            make_lens(context.clip, (other,))(images)[1][other].dense(torch.arange(4))
+            Lens(context.clip, (other,))(images)[1][other].dense(torch.arange(4))
             for _, images, _ in batches
         ]
     )
