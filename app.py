@@ -32,14 +32,10 @@ import gradio as gr  # noqa: E402
 from clipneurons.bundle.config import BundleError  # noqa: E402
 from clipneurons.bundle.hub import NAME  # noqa: E402
 from clipneurons.shipped import ARTIFACTS, TOWERS  # noqa: E402
-from tabs import (  # noqa: E402
-    bundle_chooser,
-    edit,
-    neuron_page,
-    search,
-)
+from tabs import edit  # noqa: E402
 from tabs.concepts.examples import opening_concepts  # noqa: E402
 from tabs.edit.example import example as edit_example  # noqa: E402
+from tabs.explore.handlers import number  # noqa: E402
 from tabs.server.events import LATEST, PRIVATE  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
@@ -47,10 +43,10 @@ from tabs.server.registry import BundleRegistry  # noqa: E402
 from tabs.server.session import MODEL, BundleSession  # noqa: E402
 from tabs.server.whole_pictures import write_pictures_once  # noqa: E402
 from tabs.shift import handlers as shift_handlers  # noqa: E402
-from tabs.ui import image_input  # noqa: E402
+from tabs.ui import bundle_chooser, image_input  # noqa: E402
 from tabs.ui.theme import HEAD, css, theme  # noqa: E402
 
-TABS = ("dictionary", "concepts", "edit", "segmentation", "adversarial", "shift", "about")
+TABS = ("explore", "concepts", "edit", "segmentation", "adversarial", "shift", "about")
 # One image at a time through a model on a CPU; others wait in a queue of bounded length.
 AT_ONCE, WAITING = 1, 64
 MASTHEAD = """
@@ -103,46 +99,40 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
     """The address bar restores what was shown: at the start, on links and on going back."""
     where = gr.Textbox(elem_classes="offstage", label="Address", elem_id="address")
     button = gr.Button("Restore", elem_classes="offstage", elem_id="restore")
-    handles = modules["dictionary"]
-    # A gallery picture that a link opens in another tab; Edit reads its address itself.
-    pictures = {
+    explore = modules["explore"]
+    # A gallery image that a link opens in another tab; Edit reads its address itself.
+    images = {
         name: block
         for block in list(page.blocks.values())
         for name in TABS
-        if name not in ("dictionary", "edit") and getattr(block, "elem_id", None) == f"{name}-image"
+        if name not in ("explore", "edit") and getattr(block, "elem_id", None) == f"{name}-image"
     }
 
     @user_errors
-    def restore(query: str):
+    def restore(query: str) -> dict:
         given = {name: values[0] for name, values in parse_qs(query.lstrip("?")[:2000]).items()}
         try:
             session = registry[given.get("bundle")]
         except gr.Error as error:  # a link to a bundle that is not here, or not here any more
             gr.Warning(error.message)
             session, given = registry.first, {"tab": given.get("tab"), "bundle": given["bundle"]}
-        asked = given.get("bundle", "")
+        asked, tab = given.get("bundle", ""), given.get("tab")
         named = bool(registry.hub and NAME.fullmatch(asked))
-        layer, unit = neuron_page.start_of(session)
-        layers = search.dictionary_of(session).layers
-        way = given.get("by", search.DIRECTION)
-        return (
-            bundle_chooser.shown(registry, session.key),
+        updates = {
+            chosen.source: bundle_chooser.shown(registry, session.key),
+            chosen.name: asked if named else "",
+            tabs: gr.Tabs(selected=tab if tab in TABS else "explore"),
+            **explore.restore(session, given),
+        }
+        if named and session.key != asked:
             # Nothing is fetched because of a link, but the field is there and filled in.
-            gr.Accordion(open=True) if named and session.key != asked else gr.skip(),
-            asked if named else "",
-            gr.Tabs(selected=given["tab"] if given.get("tab") in TABS else "dictionary"),
-            gr.update(choices=list(layers), value=_number(given.get("layer"), layer, layers)),
-            gr.update(value=_number(given.get("unit"), unit), label=neuron_page.unit_name(session)),
-            given.get("q", ""),
-            way if way in (search.DIRECTION, search.DECOMPOSITION) else search.DIRECTION,
-            search.try_html(session),
-            given.get("fav", ""),
-            *(_picture(session, given, name) for name in pictures),
-        )
+            updates[chosen.panel] = gr.Accordion(open=True)
+        image = number(given.get("picture"), -1)
+        if tab in images and image in session.bundle.examples:
+            updates[images[tab]] = session.image(image)
+        return updates
 
-    card = [handles.layer, handles.unit, handles.query, handles.way, handles.examples]
-    card.append(handles.favourites)
-    outputs = [chosen.source, chosen.panel, chosen.name, tabs, *card, *pictures.values()]
+    outputs = [chosen.source, chosen.panel, chosen.name, tabs, *explore.restored, *images.values()]
     options = dict(
         js="() => [location.search]", show_progress="hidden",
         **PRIVATE, **LATEST,  # two quick steps back are two
@@ -150,24 +140,9 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
     for event in (page.load, button.click):
         restored = event(restore, [where], outputs, **options)
         modules["edit"].then_restore(event, "() => location.search")
-        handles.then_show(restored, restored=True)
-        handles.then_search(restored)
+        explore.then_show(restored, restored=True)
+        explore.then_search(restored)
         restored.then(None, js="() => window.cnArrived()")
-
-
-def _picture(session: BundleSession, given: dict[str, str], tab: str):
-    """The gallery picture that an address opens in a tab; nothing changes without one."""
-    image = _number(given.get("picture"), -1, session.bundle.examples)
-    if given.get("tab") != tab or image < 0:
-        return gr.skip()
-    return session.image(image)
-
-
-def _number(text: str | None, default: int, allowed=None) -> int:
-    """A number from an address, or the default for anything that is none."""
-    if text is None or not text.isascii() or not text.isdecimal() or len(text) > 9:
-        return default
-    return int(text) if allowed is None or int(text) in allowed else default
 
 
 def open_library(sources: list[str], hub: bool = False) -> BundleRegistry:

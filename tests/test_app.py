@@ -29,7 +29,8 @@ from PIL import Image
 import app
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.segmentation.masks import from_rle
-from tabs import neuron_page
+from tabs.explore import dashboard
+from tabs.explore.handlers import number
 from tabs.server.gpu import on_gpu
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import MODEL, BundleSession
@@ -150,7 +151,7 @@ def test_neuron_endpoint_gives_the_bundles_numbers(client, folder):
         bundle.layers[2].explained_variance[7].item()
     )
     assert len(card["neighbours"]) == 8
-    opening = neuron_page.start_of(BundleSession("tiny", folder))
+    opening = dashboard.start_of(BundleSession("tiny", folder))
     first = client.predict(api_name="/neuron")
     assert (first["layer"], first["unit"]) == opening
     assert client.predict(layer=3 - opening[0], api_name="/neuron")["unit"] == 0
@@ -568,7 +569,7 @@ def test_bundles_of_one_model_and_data_have_titles_of_their_own(folder):
 
 @pytest.mark.parametrize("text", ["-1", "1e9", "²", "9" * 30, "", "abc", None])
 def test_numbers_in_an_address_are_believed_only_if_they_are_some(text):
-    assert app._number(text, 5) == 5
+    assert number(text, 5) == 5
 
 
 def build_page(folder, monkeypatch):
@@ -585,10 +586,10 @@ def build_page(folder, monkeypatch):
 
 def test_a_number_below_zero_is_explained_as_one_above_the_last(folder, monkeypatch):
     page = build_page(folder, monkeypatch)
-    unit = next(block for block in page.blocks.values() if block.elem_id == "dictionary-unit")
+    unit = next(block for block in page.blocks.values() if block.elem_id == "explore-unit")
     assert unit.preprocess(-4) == -4
     with pytest.raises(ValueError, match=r"has units 0 to 127, not -4"):
-        neuron_page.show(BundleSession("tiny", folder), 1, -4, "", model=False)
+        dashboard.show(BundleSession("tiny", folder), 1, -4, "", model=False)
 
 
 def test_one_lane_for_the_model(folder, monkeypatch):

@@ -96,7 +96,7 @@ def visit(browser, request):
             ),
         )
         page.goto(address + "/" + query, wait_until="domcontentloaded")
-        page.wait_for_selector("#dictionary-card .cn-card", state="attached")
+        page.wait_for_selector("#explore-card .cn-card", state="attached")
         page.wait_for_function("window.cnCard")  # what the address asks for has been drawn
         pages.append(page)
         return page
@@ -122,12 +122,12 @@ def fits(page) -> bool:
 
 
 def place(page) -> str:
-    return page.inner_text("#dictionary-card .cn-place")
+    return page.inner_text("#explore-card .cn-place")
 
 
 def shows(page, unit: int) -> None:
     page.wait_for_function(
-        "text => document.querySelector('#dictionary-card .cn-place').innerText.endsWith(text)",
+        "text => document.querySelector('#explore-card .cn-place').innerText.endsWith(text)",
         arg=f"neuron {unit}",
     )
 
@@ -148,11 +148,11 @@ _IN_VIEW = """selector => {
 @pytest.mark.parametrize("width", [1440, 390])
 def test_the_first_page_shows_a_neuron_that_says_something(visit, width):
     page = visit(width=width)
-    assert page.locator("#dictionary-card .cn-bars li").count() >= 3
-    assert page.locator("#dictionary-card img").count() >= 3
-    assert all(page.locator("#dictionary-card img").evaluate_all("all => all.map(i => i.alt)"))
-    assert "tab=dictionary&layer=" in page.url
-    shoot(page, f"dictionary-{width}")
+    assert page.locator("#explore-card .cn-bars li").count() >= 3
+    assert page.locator("#explore-card img").count() >= 3
+    assert all(page.locator("#explore-card img").evaluate_all("all => all.map(i => i.alt)"))
+    assert "tab=explore&layer=" in page.url
+    shoot(page, f"explore-{width}")
     assert fits(page)
 
 
@@ -160,11 +160,11 @@ def test_next_back_button_and_permanent_link(visit):
     page = visit()
     first = place(page)
     unit = int(first.rsplit(" ", 1)[1])
-    page.click("#dictionary-next")
+    page.click("#explore-next")
     shows(page, unit + 1)
     link = page.url
     assert f"unit={unit + 1}" in link
-    page.click("#dictionary-next")
+    page.click("#explore-next")
     shows(page, unit + 2)
     page.go_back()
     shows(page, unit + 1)
@@ -174,58 +174,58 @@ def test_next_back_button_and_permanent_link(visit):
     shows(page, unit + 1)
     again = visit(link[link.index("?") :])
     shows(again, unit + 1)
-    assert again.input_value("#dictionary-unit input") == str(unit + 1)
+    assert again.input_value("#explore-unit input") == str(unit + 1)
 
 
 def test_search_leads_to_a_neuron_and_is_in_the_link(visit):
     page = visit()
-    page.click("#dictionary-try a >> nth=-1")
-    page.wait_for_selector("#dictionary-results .cn-block")
-    query = page.input_value("#dictionary-query input, #dictionary-query textarea")
+    page.click("#explore-try a >> nth=-1")
+    page.wait_for_selector("#explore-results .cn-block")
+    query = page.input_value("#explore-query input, #explore-query textarea")
     assert ", -" in query
     shoot(page, "search-1440")
-    hit = page.locator("#dictionary-results a >> nth=1")
+    hit = page.locator("#explore-results a >> nth=1")
     unit = int(re.match(r"\d+ · (\d+)", hit.inner_text())[1])
     hit.click()
     shows(page, unit)
     assert "q=" in page.url
     again = visit(page.url[page.url.index("?") :], width=390)
-    again.wait_for_selector("#dictionary-results .cn-block")
+    again.wait_for_selector("#explore-results .cn-block")
     shoot(again, "search-390")
     assert fits(again)
 
 
 def test_a_search_without_words_says_what_to_do(visit):
     page = visit()
-    page.fill("#dictionary-query input, #dictionary-query textarea", " -, ")
-    page.click("#dictionary-go")
+    page.fill("#explore-query input, #explore-query textarea", " -, ")
+    page.click("#explore-go")
     page.wait_for_selector("text=Type what to look for")
     assert "Traceback" not in page.content()
 
 
 def test_the_table_of_all_neurons_leads_to_a_card(visit):
     page = visit()
-    page.click("#dictionary-all button >> nth=0")
-    cell = page.locator("#dictionary-table tbody td:nth-child(2)").first
+    page.click("#explore-all button >> nth=0")
+    cell = page.locator("#explore-table tbody td:nth-child(2)").first
     cell.wait_for(timeout=PATIENCE)
     shoot(page, "table-1440")
     cell.scroll_into_view_if_needed()
-    assert not page.evaluate(_IN_VIEW, "#dictionary-card .cn-place")
+    assert not page.evaluate(_IN_VIEW, "#explore-card .cn-place")
     cell.click()
     shows(page, 0)
-    page.wait_for_function(_IN_VIEW, arg="#dictionary-card .cn-place")
+    page.wait_for_function(_IN_VIEW, arg="#explore-card .cn-place")
 
 
 def test_a_click_on_a_heading_sorts_the_table_and_a_second_turns_it_round(visit):
     page = visit()
-    page.click("#dictionary-all button >> nth=0")
-    strongest = "#dictionary-table th:last-child"
+    page.click("#explore-all button >> nth=0")
+    strongest = "#explore-table th:last-child"
     page.wait_for_selector(strongest)
 
     def sorted_as(order: str) -> list[float]:
         page.click(f"{strongest} button")
         page.wait_for_selector(f"{strongest}[aria-sort={order}]")
-        cells = page.locator("#dictionary-table tbody td:last-child").all_inner_texts()
+        cells = page.locator("#explore-table tbody td:last-child").all_inner_texts()
         return [float(cell) for cell in cells]
 
     down, up = sorted_as("descending"), sorted_as("ascending")
@@ -233,18 +233,18 @@ def test_a_click_on_a_heading_sorts_the_table_and_a_second_turns_it_round(visit)
     assert up == sorted(up)
     assert down[0] > up[0]
     with page.expect_download() as download:
-        page.click("#dictionary-csv")
+        page.click("#explore-csv")
     lines = Path(download.value.path()).read_text().splitlines()
     assert lines[0].startswith("unit,label,simulation")
 
 
 def test_a_number_that_does_not_exist_becomes_the_nearest(visit):
     page = visit()
-    page.fill("#dictionary-unit input", "999999")
+    page.fill("#explore-unit input", "999999")
     page.keyboard.press("Enter")
     page.wait_for_selector("text=not 999999")
-    page.wait_for_function("document.querySelector('#dictionary-unit input').value !== '999999'")
-    shows(page, int(page.input_value("#dictionary-unit input")))
+    page.wait_for_function("document.querySelector('#explore-unit input').value !== '999999'")
+    shows(page, int(page.input_value("#explore-unit input")))
 
 
 def holds(page, field: str, text: str) -> None:
@@ -255,7 +255,7 @@ def holds(page, field: str, text: str) -> None:
 
 @pytest.mark.parametrize("key", ["Enter", "Tab"])
 def test_a_number_field_comes_back_to_the_neuron_that_is_shown(visit, key):
-    page, field = visit(), "#dictionary-unit input"
+    page, field = visit(), "#explore-unit input"
     page.fill(field, "3.7")
     page.keyboard.press(key)
     shows(page, 4)
@@ -266,7 +266,7 @@ def test_a_number_field_comes_back_to_the_neuron_that_is_shown(visit, key):
 
 
 def test_a_number_typed_while_an_earlier_one_is_looked_up_is_the_one_shown(visit):
-    page, field = visit(), "#dictionary-unit input"
+    page, field = visit(), "#explore-unit input"
     for unit in (5, 7, 6, 3):
         page.fill(field, str(unit))
         page.keyboard.press("Enter")
@@ -298,18 +298,18 @@ def test_number_fields_of_other_tabs_hold_what_counts(visit):
 
 
 def test_weaker_reactions_stay_open_when_the_card_is_drawn_again(visit):
-    page, fold = visit(), "#dictionary-card .cn-weaker"
+    page, fold = visit(), "#explore-card .cn-weaker"
     assert page.get_attribute(fold, "open") is None
     page.click(f"{fold} summary")
-    page.check("#dictionary-fires input")
-    page.wait_for_selector("#dictionary-card .cn-lit .cn-map")
+    page.check("#explore-fires input")
+    page.wait_for_selector("#explore-card .cn-lit .cn-map")
     assert page.locator(f"{fold} img").first.is_visible()
     unit = int(place(page).rsplit(" ", 1)[1])
-    page.click("#dictionary-next")
+    page.click("#explore-next")
     shows(page, unit + 1)
     page.wait_for_selector(f"{fold}[open]")
     page.click(f"{fold} summary")
-    page.click("#dictionary-next")
+    page.click("#explore-next")
     shows(page, unit + 2)
     page.wait_for_timeout(1500)  # in which what needs the model is added
     assert page.get_attribute(fold, "open") is None
@@ -317,23 +317,23 @@ def test_weaker_reactions_stay_open_when_the_card_is_drawn_again(visit):
 
 def test_where_a_neuron_fires_lies_over_its_pictures(visit):
     page = visit()
-    page.check("#dictionary-fires input")
-    lit = page.locator("#dictionary-card .cn-lit .cn-map").first
+    page.check("#explore-fires input")
+    lit = page.locator("#explore-card .cn-lit .cn-map").first
     lit.wait_for()
     assert lit.evaluate("e => getComputedStyle(e).opacity") == "1"
     shoot(page, "fires-1440")
-    page.locator("#dictionary-card .cn-lit").first.hover()
+    page.locator("#explore-card .cn-lit").first.hover()
     page.wait_for_function(
-        "getComputedStyle(document.querySelector('#dictionary-card .cn-map')).opacity === '0'"
+        "getComputedStyle(document.querySelector('#explore-card .cn-map')).opacity === '0'"
     )
 
 
 @pytest.mark.parametrize("tab", ["Concepts", "Segmentation", "Edit"])
 def test_a_picture_of_a_card_opens_in_another_tab(visit, tab):
     page = visit()
-    sent = page.locator("#dictionary-card .cn-gallery img").first.evaluate(_PIXELS)
-    page.locator("#dictionary-card .cn-gallery summary").first.click()
-    page.locator(f"#dictionary-card .cn-open >> text={tab}").first.click()
+    sent = page.locator("#explore-card .cn-gallery img").first.evaluate(_PIXELS)
+    page.locator("#explore-card .cn-gallery summary").first.click()
+    page.locator(f"#explore-card .cn-open >> text={tab}").first.click()
     picture = f"#{tab.lower()}-image img"
     page.wait_for_selector(picture)
     page.wait_for_timeout(1500)  # in which an example would take its place
@@ -349,25 +349,25 @@ def test_a_picture_of_a_card_opens_in_another_tab(visit, tab):
 def test_favourites_are_kept_in_the_address_and_stay_when_links_lead_on(visit):
     page = visit()
     unit = int(place(page).rsplit(" ", 1)[1])
-    page.click("#dictionary-keep")
+    page.click("#explore-keep")
     page.wait_for_url("**fav=**")
-    page.wait_for_selector(f"#dictionary-kept a >> text=· {unit} ")
-    page.click("#dictionary-next")
+    page.wait_for_selector(f"#explore-kept a >> text=· {unit} ")
+    page.click("#explore-next")
     shows(page, unit + 1)
-    page.locator("#dictionary-card .cn-wide a").first.click()
+    page.locator("#explore-card .cn-wide a").first.click()
     page.wait_for_function("unit => !location.search.includes('unit=' + unit)", arg=unit + 1)
     assert "fav=" in page.url
     again = visit(page.url[page.url.index("?") :])
-    again.locator("#dictionary-kept a").first.click()
+    again.locator("#explore-kept a").first.click()
     shows(again, unit)
-    again.wait_for_selector("#dictionary-keep >> text=★")
-    again.click("#dictionary-keep")
+    again.wait_for_selector("#explore-keep >> text=★")
+    again.click("#explore-keep")
     again.wait_for_function("!location.search.includes('fav=')")
 
 
 def test_favourites_stay_in_the_address_of_edit(visit):
     page = visit()
-    page.click("#dictionary-keep")
+    page.click("#explore-keep")
     page.wait_for_url("**fav=**")
     page.click("#tab-edit-button")
     page.wait_for_selector("#edit-result .cn-edit")
@@ -409,21 +409,21 @@ def test_the_link_of_any_tab_is_copied(visit):
 
 def test_the_vocabulary_is_offered_while_one_types(visit):
     page = visit()
-    page.focus("#dictionary-query input, #dictionary-query textarea")
-    page.keyboard.type(page.inner_text("#dictionary-try a >> nth=0")[:3])
-    page.wait_for_selector("#dictionary-try >> text=In the vocabulary")
-    page.locator("#dictionary-try a").first.click()
-    page.wait_for_selector("#dictionary-results .cn-block")
+    page.focus("#explore-query input, #explore-query textarea")
+    page.keyboard.type(page.inner_text("#explore-try a >> nth=0")[:3])
+    page.wait_for_selector("#explore-try >> text=In the vocabulary")
+    page.locator("#explore-try a").first.click()
+    page.wait_for_selector("#explore-results .cn-block")
 
 
 def test_a_neuron_is_tested_on_ones_own_picture(visit):
     page = visit()
-    page.click("#dictionary-test button >> nth=0")
+    page.click("#explore-test button >> nth=0")
     buffer = io.BytesIO()
     Image.radial_gradient("L").convert("RGB").save(buffer, "PNG")
     picture = {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
-    page.set_input_files("#dictionary-image input[type=file]", picture)
-    page.wait_for_selector("#dictionary-tried .cn-tried")
+    page.set_input_files("#explore-image input[type=file]", picture)
+    page.wait_for_selector("#explore-tried .cn-tried")
     shoot(page, "tried-1440")
     assert fits(page)
 
@@ -479,7 +479,7 @@ def test_concepts_of_an_example_light_up_and_lead_into_the_dictionary(visit, wid
     unit = int(link.inner_text().split(" · ")[1])
     link.click()
     shows(page, unit)
-    assert page.locator("#dictionary-card").is_visible()
+    assert page.locator("#explore-card").is_visible()
     page.go_back()
     page.wait_for_selector("#concepts-result .cn-look")
     assert page.locator("#concepts-result .cn-look").is_visible()
@@ -640,23 +640,23 @@ def test_a_bundle_chosen_while_sets_are_compared_keeps_its_example_off_the_users
 
 def test_a_broken_picture_to_test_a_neuron_on_does_not_stand_in_the_way_of_the_next(visit):
     page = visit()
-    page.click("#dictionary-test button >> nth=0")
+    page.click("#explore-test button >> nth=0")
     buffer = io.BytesIO()
     Image.radial_gradient("L").convert("RGB").save(buffer, "PNG")
-    upload = "#dictionary-image input[type=file]"
+    upload = "#explore-image input[type=file]"
     page.set_input_files(
         upload, {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
     )
-    page.wait_for_selector("#dictionary-tried .cn-tried")
-    page.click("#dictionary-image button[aria-label='Remove Image']")
-    page.wait_for_selector("#dictionary-tried .cn-tried", state="detached")
+    page.wait_for_selector("#explore-tried .cn-tried")
+    page.click("#explore-image button[aria-label='Remove Image']")
+    page.wait_for_selector("#explore-tried .cn-tried", state="detached")
     page.set_input_files(
         upload, {"name": "b.png", "mimeType": "image/png", "buffer": b"this is no picture"}
     )
     page.wait_for_selector("text=not an image that can be read")
-    page.wait_for_selector("#dictionary-image img", state="detached")
-    page.check("#dictionary-fires input")
-    page.wait_for_selector("#dictionary-card .cn-lit .cn-map")
+    page.wait_for_selector("#explore-image img", state="detached")
+    page.check("#explore-fires input")
+    page.wait_for_selector("#explore-card .cn-lit .cn-map")
 
 
 def class_figures(page, kind: str) -> list[float]:
@@ -740,7 +740,7 @@ def test_edits_are_found_saved_and_loaded(visit, tmp_path):
     )
     assert class_figures(page, "now") == pytest.approx(now, abs=0.11)
     page.go_back()
-    page.locator("#dictionary-card").wait_for()
+    page.locator("#explore-card").wait_for()
     page.wait_for_timeout(1500)  # the page takes one step of the history at a time
     page.go_forward()
     page.locator("#edit-load").wait_for()
@@ -978,7 +978,7 @@ def test_a_link_into_the_dictionary_shows_the_card_from_the_top(visit):
     assert fits(page)
     page.click("#segmentation-behind button")
     page.locator("#segmentation-voters a").last.click()
-    page.locator("#dictionary-card").wait_for()
+    page.locator("#explore-card").wait_for()
     page.wait_for_function("scrollY === 0")
 
 
@@ -1052,10 +1052,10 @@ def test_no_dot_stands_alone_in_the_footer(visit):
         assert dots.nth(number).evaluate("dot => dot.matches(':has(+ a, + button)')")
 
 
-@pytest.mark.parametrize("tab", ["dictionary", "concepts", "shift"])
+@pytest.mark.parametrize("tab", ["explore", "concepts", "shift"])
 def test_on_a_phone_the_tabs_start_on_the_first_screen(visit, tab):
     page = visit(f"?tab={tab}", width=390)
-    assert page.locator("#tab-dictionary-button").first.bounding_box()["y"] < 640
+    assert page.locator("#tab-explore-button").first.bounding_box()["y"] < 640
 
 
 @pytest.mark.parametrize("tab", ["concepts", "shift"])
@@ -1082,18 +1082,18 @@ def test_dark_mode(visit):
     page = visit("?__theme=dark")
     shoot(page, "dark-1440")
     light = page.evaluate(
-        "getComputedStyle(document.querySelector('#dictionary-card .cn-card')).backgroundColor"
+        "getComputedStyle(document.querySelector('#explore-card .cn-card')).backgroundColor"
     )
     assert max(int(n) for n in re.findall(r"\d+", light)[:3]) < 64
 
 
 def test_the_keyboard_reaches_search_and_links(visit):
     page = visit()
-    page.focus("#dictionary-query input, #dictionary-query textarea")
-    page.keyboard.type(page.inner_text("#dictionary-try a >> nth=0"))
+    page.focus("#explore-query input, #explore-query textarea")
+    page.keyboard.type(page.inner_text("#explore-try a >> nth=0"))
     page.keyboard.press("Enter")
-    page.wait_for_selector("#dictionary-results .cn-block")
-    page.locator("#dictionary-results a").first.focus()
+    page.wait_for_selector("#explore-results .cn-block")
+    page.locator("#explore-results a").first.focus()
     before = page.url
     page.keyboard.press("Enter")
     page.wait_for_function("before => location.href !== before", arg=before)
@@ -1109,7 +1109,7 @@ def test_a_bundle_from_the_hub_is_opened_by_its_name(visit, tmp_path):
         )
         more = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path)}
         with running_app([folder], tmp_path / "log.txt", more=more) as (address, _):
-            page = visit("?bundle=user/neurons&tab=dictionary", address=address)
+            page = visit("?bundle=user/neurons&tab=explore", address=address)
             page.wait_for_selector("text=open it from the Hub first")
             assert hub.log == [], "a link fetches nothing"
             assert page.input_value("#hub-name input, #hub-name textarea") == "user/neurons"
@@ -1124,7 +1124,7 @@ def test_a_bundle_from_the_hub_is_opened_by_its_name(visit, tmp_path):
                 "document.querySelector('#bundle input')?.value.includes('user')"
             )
             unit = int(place(page).rsplit(" ", 1)[1])
-            page.click("#dictionary-next")
+            page.click("#explore-next")
             shows(page, unit + 1)
             page.wait_for_url(f"**unit={unit + 1}**bundle=user%2Fneurons**")
             shoot(page, "hub-1440")

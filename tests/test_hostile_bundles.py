@@ -18,9 +18,11 @@ from clipneurons.bundle.bundle import load_bundle
 from clipneurons.bundle.folders import CHECKSUMS, checksum_lines, file_sha256
 from clipneurons.models.clip import load_clip
 from export.__main__ import main
-from tabs import about, bundle_chooser, neuron_page, search
+from tabs.about.view import card_text, limits_text, overview_html
+from tabs.explore import dashboard, search
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
+from tabs.ui import bundle_chooser
 from tabs.ui.model_line import model_line
 from tests.clipneurons.models.test_transformers_clip import saved
 from tests.helpers.hub_standin import Repository, serve
@@ -364,9 +366,9 @@ def test_what_a_bundle_says_is_text_on_the_page(folder):
     session = BundleSession.open(str(folder))
     registry = BundleRegistry([session])
     shown = [
-        about.overview_html(session), about.card_text(session), about.limits_text(session),
+        overview_html(session), card_text(session), limits_text(session),
         model_line(session.title, session.bundle), bundle_chooser.line_on(registry, ""),
-        str(neuron_page.show(session, 1, 3, "", model=False)),
+        str(dashboard.show(session, 1, 3, "", model=False)),
         search.try_html(session), search.vocabulary_html(session, "img"),
         str(search.results_html(session, texts[0], search.DIRECTION)),
     ]  # fmt: skip
@@ -382,7 +384,7 @@ def test_figures_of_another_form_are_said_to_be_some(folder, capsys, figures):
     (folder / "metrics.json").write_text(json.dumps({"fidelity": figures, "concepts": figures}))
     seal(folder)
     session = BundleSession.open(str(folder))
-    about.overview_html(session)
+    overview_html(session)
     model_line(session.title, session.bundle)
     if figures:
         assert main(["info", str(folder)]) == 2

@@ -22,7 +22,7 @@ class NeuronDashboard:
 
     `label` is None where labels were not tested; `decomposition` is the paper's, with its
     coefficients, largest first; `images` have their centred effect norms;
-    `significant_share` is the share of images that carry the effect (participation ratio).
+    `participation_ratio` is the share of images that carry the effect.
     """
 
     layer: int
@@ -33,7 +33,7 @@ class NeuronDashboard:
     decomposition: list[tuple[str, float]]
     images: list[tuple[int, float]]
     explained_variance: float
-    significant_share: float
+    participation_ratio: float
     threshold: float
     mean_top_norm: float
     neighbours: list[Hit]

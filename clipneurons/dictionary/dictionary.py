@@ -34,7 +34,7 @@ TABLE = (
 )  # fmt: skip
 # Random directions behind `Dictionary.chance_line`, and the share of them below it.
 _RANDOM, _BELOW = 1000, 0.95
-# A card to open with has so many pictures.
+# A unit to open with has so many images.
 _PICTURES = 4
 # Directions that are compared at once.
 _CHUNK = 1024
@@ -191,7 +191,7 @@ class Dictionary:
             decomposition=self.bundle.phrases(layer, unit, phrases),
             images=[(i, n) for i, n in zip(images.tolist(), norms.tolist(), strict=True) if i >= 0],
             explained_variance=float(arrays.explained_variance[unit]),
-            significant_share=float(arrays.participation_ratio[unit]),
+            participation_ratio=float(arrays.participation_ratio[unit]),
             threshold=float(arrays.percentile[unit]),
             mean_top_norm=_mean_top_norm(norms, images),
             neighbours=self.neighbours(layer, unit, neighbours),
@@ -252,57 +252,39 @@ class Dictionary:
             rows.append([unit, name, *scores, said, label and label.decomposition_score, *values])
         return rows
 
-    def interesting(self) -> tuple[int, int]:
-        """A unit worth opening with.
+    @cached_property
+    def interest(self) -> Float[Tensor, " row"]:
+        """How well each unit serves as one to open with.
 
-        Of a bundle with tested labels the one whose reliable label predicts it best, of those
-        of which the bundle keeps a few pictures, or any, where there are such. Else one that is
-        rarely active, has one clear direction, is strong, and whose pictures'
-        captions, where there are any, name what it says.
+        1 + simulation score (low end of its interval) of a unit with a reliable label, else the
+        explained variance of its direction; plus 2 where at least four of its top-activating
+        images are kept.
         """
-        trusted = self.most_trusted(len(self.reliable))
-        for least in (_PICTURES, 1, 0) if trusted else ():
-            found = next((row for row in trusted if self._pictured(row) >= least), None)
-            if found is not None:
-                return self.place(found)
-        best, found = -1.0, (self.layers[-1], 0)
-        for layer in reversed(self.layers):
-            score = self._clear(layer)
-            if float(score.max()) > best:
-                best, found = float(score.max()), (layer, int(score.argmax()))
-        return found
+        explained = torch.cat([self._arrays(layer).explained_variance for layer in self.layers])
+        pictured = torch.cat(
+            [
+                torch.isin(self._arrays(layer).top_activating_images, self.bundle.examples.ids)
+                .sum(1)
+                .ge(_PICTURES)
+                for layer in self.layers
+            ]
+        )
+        return torch.where(self.reliable, 1 + self._simulation_low, explained) + 2 * pictured
 
-    def most_trusted(self, count: int) -> list[int]:
+    def interesting(self) -> tuple[int, int]:
+        """The unit of the largest `interest`: the one to open with."""
+        return self.place(int(self.interest.argmax()))
+
+    def most_reliable(self, count: int) -> list[int]:
         """Rows of the units whose reliable labels predict them best, at the interval's low end."""
-        low = [self.bundle.labels[layer].simulation_low for layer in self.layers if self.tested]
-        if not low:
-            return []
-        order = torch.cat(low).where(self.reliable, -torch.inf).argsort(descending=True)
+        order = self._simulation_low.where(self.reliable, -torch.inf).argsort(descending=True)
         return [row for row in order[:count].tolist() if self.reliable[row]]
 
-    def _pictured(self, row: int) -> int:
-        """How many pictures that the unit reacts to most are kept."""
-        layer, unit = self.place(row)
-        images = self._arrays(layer).top_activating_images[unit].tolist()
-        return sum(image in self.bundle.examples for image in images if image >= 0)
-
-    def _clear(self, layer: int) -> Float[Tensor, " unit"]:
-        """How clearly each unit says one thing, for want of a test."""
-        arrays, rows = self._arrays(layer), self.rows(layer)
-        said = self.coefficients[rows, 0].clamp_min(0)
-        size = arrays.top_norms[:, 0] / arrays.top_norms[:, 0].median().clamp_min(1e-12)
-        clear = arrays.explained_variance * (1 - arrays.participation_ratio)
-        return said * clear * size.clamp_max(3).sqrt() * self._named(layer)
-
-    def _named(self, layer: int) -> Float[Tensor, " unit"]:
-        """Of a unit's first nine pictures, those whose caption has one of its first phrases,
-        plus one, so that bundles without captions are compared by the rest."""
-        kept, named = self.bundle.examples, []
-        for unit, images in enumerate(self._arrays(layer).top_activating_images[:, :9].tolist()):
-            words = [text for text, c in self.bundle.phrases(layer, unit, 6) if c > 0]
-            captions = [kept.caption(image) for image in images if image in kept]
-            named.append(1.0 + sum(any(word in one for word in words) for one in captions))
-        return torch.tensor(named)
+    @cached_property
+    def _simulation_low(self) -> Float[Tensor, " row"]:
+        if not self.tested:
+            return torch.zeros(len(self.directions))
+        return torch.cat([self.bundle.labels[layer].simulation_low for layer in self.layers])
 
 
 def _mean_top_norm(norms: Float[Tensor, " top"], images: Int[Tensor, " top"]) -> float:

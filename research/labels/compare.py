@@ -22,9 +22,8 @@ from research.labels.baselines import (
     of_other_units,
     random_texts,
 )
-from research.labels.detection import auc, iou
+from research.labels.detection import auc, average_precision, iou
 from research.labels.sanity import sanity
-from research.segmentation.metrics import average_precision
 
 OURS, DECOMPOSITION, WHOLE = "ours", "decomposition", "decomposition, all texts"
 DISSECT, NEAREST = "CLIP-Dissect", "nearest texts"
@@ -110,12 +109,6 @@ def _ahead(ours: LabelScores, theirs: LabelScores) -> dict:
     return {"difference": rounded(difference), "interval": [rounded(low), rounded(high)]}
 
 
-def _auprc(values: Tensor, positive: Tensor) -> Tensor:
-    """Average precision of each column."""
-    columns = zip(positive.T.numpy(), values.T.numpy(), strict=True)
-    return torch.tensor([average_precision(*column) for column in columns])
-
-
 def checked_metrics(present: Tensor) -> dict:
     """The two checks of the metrics, on units that show a text exactly, and some noise."""
     shown = present.float().sum(0)
@@ -127,7 +120,7 @@ def checked_metrics(present: Tensor) -> dict:
     effects = truth.float() + 0.1 * noise
     metrics = {
         "simulation score": lambda e, y: pearson(e, y.float()),
-        "AUPRC": _auprc,
+        "AUPRC": average_precision,
         "IoU": lambda e, y: iou(e > 0.5, y),
         "AUC": auc,
     }

@@ -31,7 +31,7 @@ from tabs.adversarial.layout import Widgets, pair_label
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui import plots
-from tabs.ui.unknown_words import unknown_words_html, untrained
+from tabs.ui.words import unknown_words_html, untrained
 
 _EXAMPLE = 12  # images of the example that stands there when the tab is opened
 

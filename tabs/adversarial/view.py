@@ -225,9 +225,7 @@ def _signed(value: float) -> str:
 
 def _units(key: str, cue: Cue) -> str:
     links = ", ".join(
-        plots.link(
-            f"{u.layer} · {u.unit}", tab="dictionary", layer=u.layer, unit=u.unit, bundle=key
-        )
+        plots.link(f"{u.layer} · {u.unit}", tab="explore", layer=u.layer, unit=u.unit, bundle=key)
         for u in cue.units[:_UNITS_SHOWN]
     )
     return f'<span class="cn-units">{links}</span>' if links else ""

@@ -11,7 +11,7 @@ from PIL import Image
 from tabs.concepts.view import concepts_html
 from tabs.server.session import BundleSession
 from tabs.ui.image_input import image_uri
-from tabs.ui.neuron_card import says
+from tabs.ui.units import says
 
 _EXAMPLES = 6
 _NO_READING = (KeyError, TypeError, ValueError, IndexError, AttributeError)

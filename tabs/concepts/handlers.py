@@ -18,8 +18,8 @@ from tabs.server.registry import BundleRegistry
 from tabs.server.uploads import open_image
 from tabs.ui.former_result import says_whose
 from tabs.ui.image_input import image_uri
-from tabs.ui.neuron_card import says
-from tabs.ui.unknown_words import untrained
+from tabs.ui.units import says
+from tabs.ui.words import untrained
 
 MOST_IMAGES = 8
 # An address that brings an image leaves no room for the example.

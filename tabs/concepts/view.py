@@ -5,9 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from clipneurons.bundle.unit_words import plain
-from tabs.ui.names import named
 from tabs.ui.plots import Bar, bars, empty, link, patch_mask, section
-from tabs.ui.unknown_words import unknown_words_html
+from tabs.ui.words import named, unknown_words_html
 
 # Less of the image than this is read: the page says so.
 _WHOLE = 0.98
@@ -114,7 +113,7 @@ def _neurons(key: str, found: dict) -> str:
 
 def _dashboard_link(key: str, neuron: dict) -> str:
     layer, unit = neuron["layer"], neuron["unit"]
-    return link(f"{layer} · {unit}", tab="dictionary", layer=layer, unit=unit, bundle=key)
+    return link(f"{layer} · {unit}", tab="explore", layer=layer, unit=unit, bundle=key)
 
 
 def contrast_html(found: dict) -> str:

@@ -11,8 +11,8 @@ from PIL import Image
 from clipneurons.synthetic.captions import COLOURS
 from tabs.edit.edits import edit_of_link, edit_of_text
 from tabs.edit.reading import TEMPLATES, Reading, read
-from tabs.neuron_page import names_of
 from tabs.server.session import BundleSession
+from tabs.ui.words import names_of
 
 _TRIED = 24  # gallery pictures
 

@@ -22,10 +22,10 @@ from tabs.edit.edits import (
 )
 from tabs.edit.example import given_or_example, restored
 from tabs.edit.reading import MOST_IMAGES, Reading, read
-from tabs.neuron_page import names_of
 from tabs.server.registry import BundleRegistry
 from tabs.server.uploads import open_image
 from tabs.ui.plots import empty, percent
+from tabs.ui.words import names_of
 
 _NOTHING_READ = "Read a picture first."
 

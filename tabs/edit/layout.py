@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import gradio as gr
 
 from tabs.edit.reading import MOST_IMAGES
-from tabs.neuron_page import default_names
-from tabs.search import MOST_LETTERS
 from tabs.server.session import BundleSession
 from tabs.ui.image_input import ImageInput
 from tabs.ui.plots import empty, html
+from tabs.ui.suggestions import default_names
+from tabs.ui.words import MOST_LETTERS
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from clipneurons.bundle.labels import Label
-from tabs.search import dictionary_of
 from tabs.server.session import BundleSession
-from tabs.ui.neuron_card import says
-from tabs.ui.unknown_words import untrained
+from tabs.ui.units import says
+from tabs.ui.words import untrained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,7 +155,7 @@ def _parts(
     from clipneurons.edit.edit import UnitFactor
     from clipneurons.edit.preview import weighted_effects
 
-    bundle, dictionary = session.bundle, dictionary_of(session)
+    bundle, dictionary = session.bundle, session.dictionary
     rows, free = list(edit.units), torch.ones(len(margin), dtype=torch.bool)
     free[[dictionary.row(one.layer, one.unit) for one in rows]] = False
     groups: list[tuple[tuple, Tensor]] = []

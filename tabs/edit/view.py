@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from tabs.ui.plots import empty, link, patch_mask, section
-from tabs.ui.unknown_words import unknown_words_html
+from tabs.ui.words import unknown_words_html
 
 if TYPE_CHECKING:
     from tabs.edit.reading import Part, Reading
@@ -117,7 +117,7 @@ def _row(key: str, index: int, part: Part, picture: str, most: float) -> str:
     thumb = ""
     if part.kind == "unit":
         rule = part.rules[0]
-        place = link(f"{rule.layer} · {rule.unit}", tab="dictionary", layer=rule.layer,
+        place = link(f"{rule.layer} · {rule.unit}", tab="explore", layer=rule.layer,
                      unit=rule.unit, bundle=key)  # fmt: skip
         name = f'{place} <span class="cn-said">{name}</span>' if name else place
         title = f"layer {rule.layer}, neuron {rule.unit}"

@@ -31,7 +31,7 @@ from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.server.uploads import open_image
 from tabs.ui import plots
-from tabs.ui.unknown_words import unknown_words_html, untrained
+from tabs.ui.words import unknown_words_html, untrained
 
 # In place of a bundle's key: the visitor's own picture, which no example takes the place of.
 OWN = "own"

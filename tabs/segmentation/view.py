@@ -11,7 +11,7 @@ from PIL import Image
 
 from clipneurons.bundle.unit_words import plain
 from tabs.ui import plots
-from tabs.ui.neuron_card import unit_bar
+from tabs.ui.units import unit_bar
 
 if TYPE_CHECKING:
     from clipneurons.segmentation.presence import Line, Presence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 
 import gradio as gr
@@ -22,28 +22,37 @@ class Handles:
 
 
 def handler(
-    registry: BundleRegistry, function: Callable, gpu_seconds: int | None = None
+    registry: BundleRegistry,
+    function: Callable,
+    gpu_seconds: int | None = None,
+    request: type | None = None,
 ) -> Callable:
     """A function of the registry and more as a handler of an event, mistakes as page messages.
 
     Name, description and types of what is left stay, as the API shows them. With `gpu_seconds`
-    it asks for a GPU where one is lent.
+    it asks for a GPU where one is lent. `request` is a dataclass that the function takes in place
+    of as many of the event's inputs as it has fields.
     """
     function = user_errors(function)
+    names = [field.name for field in fields(request)] if request else []
+
+    def arguments(values: tuple) -> tuple:
+        return (request(*values[: len(names)]), *values[len(names) :]) if request else values
 
     if inspect.isgeneratorfunction(function):
 
         @wraps(function)
-        def bound(*args):
-            yield from function(registry, *args)
+        def bound(*values):
+            yield from function(registry, *arguments(values))
 
     else:
 
         @wraps(function)
-        def bound(*args):
-            return function(registry, *args)
+        def bound(*values):
+            return function(registry, *arguments(values))
 
     signature = inspect.signature(function)
-    _, *rest = signature.parameters.values()
-    bound.__signature__ = signature.replace(parameters=rest)
+    rest = list(signature.parameters.values())[2 if request else 1 :]
+    inputs = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    bound.__signature__ = signature.replace(parameters=[*inputs, *rest])
     return bound if gpu_seconds is None else on_gpu(gpu_seconds)(bound)

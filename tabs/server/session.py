@@ -16,6 +16,7 @@ from torch import Tensor
 from clipneurons.bundle.bundle import Bundle, load_bundle
 from clipneurons.bundle.config import check_clip
 from clipneurons.bundle.hub import resolve
+from clipneurons.dictionary.dictionary import Dictionary
 from tabs.server.uploads import open_image
 
 if TYPE_CHECKING:  # open_clip takes seconds to import: never before the page is served
@@ -64,6 +65,11 @@ class BundleSession:
         config = self.bundle.config
         name = self.key if config.carries_model else f"{config.model} {config.pretrained or ''}"
         return f"{name.strip()} · {config.data.name}"
+
+    @property
+    def dictionary(self) -> Dictionary:
+        """The bundle, arranged for looking things up in it."""
+        return self.cached("dictionary", lambda: Dictionary(self.bundle))
 
     @property
     def clip(self) -> ClipModel:

@@ -9,9 +9,9 @@ from html import escape
 from PIL import Image, ImageDraw
 
 from clipneurons.bundle.bundle import Bundle
-from tabs.ui.names import named
-from tabs.ui.neuron_card import unit_title
 from tabs.ui.plots import Bar, bars, figures, folded, link, section
+from tabs.ui.units import unit_title
+from tabs.ui.words import named
 
 ALL_UNITS = "All units"
 _SHOWN = 8  # texts a list
@@ -113,7 +113,7 @@ def unit_html(report: dict, number: int, bundle: str) -> str:
     unit = report["units"][number - 1]
     dashboard = link(
         f"{unit['layer']} · {unit['unit']}",
-        tab="dictionary", layer=unit["layer"], unit=unit["unit"], bundle=bundle,
+        tab="explore", layer=unit["layer"], unit=unit["unit"], bundle=bundle,
     )  # fmt: skip
     change = f"{unit['change']:+.2f}".replace("-", "−")
     return (

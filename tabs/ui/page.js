@@ -11,7 +11,7 @@
   window.cnPush = (query) => {
     if (query && keep(query) !== location.search) history.pushState(null, "", keep(query));
   };
-  const tab = () => new URLSearchParams(location.search).get("tab") || "dictionary";
+  const tab = () => new URLSearchParams(location.search).get("tab") || "explore";
   // Whether the visitor has stepped on to another neuron's address while this one was drawn.
   const movedOn = (query) => {
     const here = new URLSearchParams(location.search).get("unit");
@@ -20,7 +20,7 @@
   window.cnDrawn = (query, restored) => {
     // The card is drawn at every start; only its own tab shows it in the address.
     window.cnCard = query;
-    if (tab() !== "dictionary") return;
+    if (tab() !== "explore") return;
     // What the address asked for is there already, perhaps written in another way: pushed once
     // more, it would lie in the way of going back.
     if (restored && movedOn(query)) return;
@@ -30,7 +30,7 @@
   window.cnTab = (name) => {
     // Gradio also calls this for the first tab before the address has been read.
     if (tab() === name || !window.cnCard) return;
-    if (name === "dictionary") return window.cnPush(window.cnCard);
+    if (name === "explore") return window.cnPush(window.cnCard);
     if (name === "edit" && window.cnEditLink()) return window.cnPush(window.cnEditLink());
     const next = new URLSearchParams({ tab: name });
     const bundle = new URLSearchParams(window.cnCard).get("bundle");
@@ -51,7 +51,7 @@
   };
   // Another bundle was chosen: its address, where the tab does not write its own.
   window.cnChosen = (bundle) => {
-    if (!["dictionary", "edit"].includes(tab()))
+    if (!["explore", "edit"].includes(tab()))
       window.cnPush("?" + new URLSearchParams({ tab: tab(), bundle }));
   };
   // The bundle that the address names: a tab may open before the server has answered.
@@ -67,7 +67,7 @@
   };
   // A card that changed out of sight is brought into view.
   const reveal = () => {
-    const card = document.querySelector("#dictionary-card");
+    const card = document.querySelector("#explore-card");
     if (card && !seen(card)) card.scrollIntoView({ block: "start" });
   };
   // What a link brings into Concepts is read at once; other tabs wait for words.

@@ -40,7 +40,7 @@ class Bar:
 
 
 def address(**parameters: object) -> str:
-    """The query part of a permanent link, such as `?tab=dictionary&layer=4&unit=12`."""
+    """The query part of a permanent link, such as `?tab=explore&layer=4&unit=12`."""
     return "?" + urlencode({k: v for k, v in parameters.items() if v not in (None, "")})
 
 

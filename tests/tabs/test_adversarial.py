@@ -114,7 +114,7 @@ def test_cues_can_be_drawn_and_lead_into_the_dictionary(session):
     assert less.texts == cues.texts[1:]
     page = view.cues_html(session, cues)
     unit = cues.positive[0].units[0]
-    assert f"?tab=dictionary&amp;layer={unit.layer}&amp;unit={unit.unit}" in page
+    assert f"?tab=explore&amp;layer={unit.layer}&amp;unit={unit.unit}" in page
     assert f">{unit.layer} · {unit.unit}</a>" in page
     assert "similarity" in view.more_cues_html(cues, similarity_of(session).name)
     odd = replace(cues, positive=(replace(cues.positive[0], text="a jeans"),))

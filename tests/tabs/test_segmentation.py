@@ -39,7 +39,7 @@ from tabs.segmentation.view import (
 )
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
-from tabs.ui.neuron_card import unit_title
+from tabs.ui.units import unit_title
 from tests.helpers.models import tiny_vit
 from tests.helpers.tiny import tiny_bundle, tiny_webp
 
@@ -114,14 +114,14 @@ def test_found_or_not_is_said_without_a_percentage_of_the_name(search):
 
 def test_voters_and_clicks_lead_into_the_dictionary(search, session):
     bars = voters_html(session, "cat")
-    assert bars.count("tab=dictionary") == 12
+    assert bars.count("tab=explore") == 12
     assert "“cat”" in bars
     layer, unit = re.search(r"layer=(\d+)&amp;unit=(\d+)", bars).groups()
     assert f">{layer} · {unit}</a>" in bars, "not a decimal number"
     corner, other = (here_html(search, session, point) for point in [(0, 0), (59, 39)])
     assert "row 1, column 1 of 4 × 4" in corner
     assert "row 4, column 4" in other
-    assert corner.count("tab=dictionary") == 10
+    assert corner.count("tab=explore") == 10
 
 
 def test_neurons_are_listed_with_their_labels(search, session):

@@ -10,7 +10,7 @@ from tabs.concepts.handlers import Tab, compare, concepts, selected
 from tabs.concepts.view import concepts_html, contrast_html
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
-from tabs.ui.unknown_words import unknown_words_html
+from tabs.ui.words import unknown_words_html
 from tests.helpers.models import tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
 

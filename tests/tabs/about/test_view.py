@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tabs.about import card_text, limits_text, overview_html
+from tabs.about.drawing import method_drawing
+from tabs.about.view import card_text, limits_text, overview_html
 from tabs.server.session import BundleSession
-from tabs.ui.method_drawing import method_drawing
 from tests.helpers.tiny import tiny_bundle
 
 ROWS = "".join(f"| {i} | <b>{i}</b> |\n" for i in range(20))

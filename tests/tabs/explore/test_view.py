@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from clipneurons.dictionary.dictionary import Dictionary
-from tabs.ui.neuron_card import card_html, heads_html
+from tabs.explore.view import card_html, heads_html
 from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 

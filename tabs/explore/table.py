@@ -11,9 +11,8 @@ from typing import Any
 
 from clipneurons.bundle.unit_words import plain
 from clipneurons.dictionary.dictionary import TABLE
-from tabs.search import dictionary_of
+from tabs.explore.files import file_to_save
 from tabs.server.session import BundleSession
-from tabs.ui.card_files import file_to_save
 from tabs.ui.plots import empty, link, percent
 
 # Rows that are drawn; the rest is found by sorting, by the filter, or in the CSV file.
@@ -98,7 +97,7 @@ def rows_of(session: BundleSession, layer: int) -> list[dict]:
     return session.cached(
         f"table {layer}",
         lambda: [
-            dict(zip(TABLE, values, strict=True)) for values in dictionary_of(session).table(layer)
+            dict(zip(TABLE, values, strict=True)) for values in session.dictionary.table(layer)
         ],
     )
 
@@ -132,7 +131,7 @@ def _heading(column: Column, order: Order) -> str:
 
 def _row(session: BundleSession, layer: int, row: dict) -> str:
     unit = row["unit"]
-    place = link(str(unit), tab="dictionary", layer=layer, unit=unit, bundle=session.key)
+    place = link(str(unit), tab="explore", layer=layer, unit=unit, bundle=session.key)
     cells = [f'<td class="cn-number">{place}</td>']
     for column in COLUMNS[1:]:
         value = row[column.key]

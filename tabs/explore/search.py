@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from clipneurons.bundle.unit_words import plain
-from clipneurons.dictionary.dictionary import Dictionary, Hit, Phrase, parse_query
+from clipneurons.dictionary.dictionary import Hit, parse_query
 from clipneurons.text.synonym_groups import synonym_groups
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
-from tabs.ui.neuron_card import says
 from tabs.ui.plots import Bar, bars, empty, link, section
-from tabs.ui.unknown_words import unknown_words_html, untrained
+from tabs.ui.suggestions import clearly_said
+from tabs.ui.units import says
+from tabs.ui.words import MOST_LETTERS, unknown_words_html, untrained
 
 DIRECTION, DECOMPOSITION = "direction", "phrases"
 # Orders of what was found: by the match, by how far labels can be trusted, reliable ones alone.
 MATCH, TRUST, RELIABLE = "match", "trust", "reliable"
-MOST_LETTERS = 300
 # What a search finds, and what that is called.
 _SECTIONS = {
     "labelled": "Their label names it",
@@ -27,30 +27,26 @@ _SECTIONS = {
 }
 # Letters from which the vocabulary is offered, texts of it; letters of an example, examples.
 _FEWEST, _OFFERED, _CHIP, _THINGS = 2, 8, 24, 4
-# What to look for where neither labels nor classes say it, and classes that are tried.
-_EVERYDAY = (
-    "dog", "cat", "bird", "horse", "fish", "car", "train", "boat", "airplane", "bicycle", "tree",
-    "flower", "beach", "mountain", "snow", "water", "fire", "food", "fruit", "bread", "coffee",
-    "book", "music", "guitar", "computer", "phone", "house", "church", "street", "city", "baby",
-    "child", "wedding", "sport", "football", "red", "blue", "green", "yellow", "stripes",
-)  # fmt: skip
-_CLASSES = 400
 
 
-def dictionary_of(session: BundleSession) -> Dictionary:
-    """The session's dictionary, made once."""
-    return session.cached("dictionary", lambda: Dictionary(session.bundle))
-
-
-def find(
-    registry: BundleRegistry, bundle: str, query: str, way: str, top: int = 10, order: str = MATCH
-) -> dict:
-    """Neurons whose reliable label names a query, and those that write toward or against it.
+def search(
+    registry: BundleRegistry, bundle: str = "", query: str = "", way: str = DIRECTION,
+    top: int = 10, order: str = MATCH,
+) -> dict:  # fmt: skip
+    """Neurons whose label names a query, and those that write toward or against it.
 
     By direction with the line that random directions stay below (`Dictionary.chance_line`).
+
+    Args:
+        bundle: key of the bundle, or "" for the one the page opens with.
+        query: phrases with commas between them; a leading minus for what is unwanted.
+        way: "direction" (cosine with the text's embedding) or "phrases" (coefficients).
+        top: how many of each, at most 100.
+        order: "match", "trust" (of those, the labels that predict best first) or "reliable"
+            (neurons with a reliable label alone).
     """
     session = registry[bundle]
-    dictionary = dictionary_of(session)
+    dictionary = session.dictionary
     if order not in (MATCH, TRUST, RELIABLE):
         raise ValueError(f'Order by "{MATCH}", "{TRUST}" or "{RELIABLE}", not by {order!r}.')
     if order != MATCH and not dictionary.tested:
@@ -78,7 +74,7 @@ def find(
 
 def _scores(session: BundleSession, query: str, way: str) -> tuple[Tensor, list[str]]:
     """How well every unit fits a query, and words of it that the model never saw."""
-    dictionary = dictionary_of(session)
+    dictionary = session.dictionary
     if len(query) > MOST_LETTERS:
         raise ValueError(f"Searches of at most {MOST_LETTERS} letters, please.")
     phrases = parse_query(query)
@@ -109,7 +105,7 @@ def results_html(session: BundleSession, query: str, way: str, order: str = MATC
     """Search results; nothing for an empty query."""
     if not query.strip():
         return ""
-    found = find(BundleRegistry([session]), session.key, query, way, order=order)
+    found = search(BundleRegistry([session]), session.key, query, way, order=order)
     line = found["chance_line"] or 0.0
     parts = []
     for key, title in _SECTIONS.items():
@@ -137,7 +133,7 @@ def results_html(session: BundleSession, query: str, way: str, order: str = MATC
 def _result(session: BundleSession, query: str, way: str, row: dict) -> Bar:
     """A unit that was found, as a bar that leads to its dashboard."""
     link = {
-        "tab": "dictionary", "layer": row["layer"], "unit": row["unit"], "q": query,
+        "tab": "explore", "layer": row["layer"], "unit": row["unit"], "q": query,
         "by": way if way != DIRECTION else None, "bundle": session.key,
     }  # fmt: skip
     title = f"{row['layer']} · {row['unit']}  {row['label']}".rstrip()
@@ -167,43 +163,6 @@ def suggestions(session: BundleSession) -> list[str]:
     return session.cached("suggestions", make)
 
 
-def clearly_said(session: BundleSession) -> list[str]:
-    """Phrases that some neuron says clearly, the clearest first.
-
-    What reliable labels say; of a bundle without any, things (`_things`) that a direction is
-    nearer to than random directions are. A pool of words holds much that is no thing to look for.
-    """
-
-    def make() -> list[str]:
-        dictionary = dictionary_of(session)
-        trusted = [dictionary.place(row) for row in dictionary.most_trusted(100)]
-        labels = [session.bundle.label(layer, unit) for layer, unit in trusted]
-        found = list(dict.fromkeys(label.positive[0] for label in labels if label.positive))
-        if len(found) < 2:
-            things = [text for text in _things(session) if dictionary.in_pool(text)]
-            best = {
-                text: float(dictionary.cosines(dictionary.embed([Phrase(text)])).max())
-                for text in things
-            }
-            known = [text for text in things if best[text] > dictionary.chance_line]
-            found = sorted(known, key=lambda text: -best[text])
-        return found
-
-    return session.cached("clearly said", make)
-
-
-def _things(session: BundleSession) -> list[str]:
-    """Names of things: the data's classes, else everyday ones."""
-    names = session.bundle.config.data.class_names or _EVERYDAY
-    return list(dict.fromkeys(text for name in names[:_CLASSES] for text in _forms(name)))
-
-
-def _forms(name: str) -> tuple[str, str]:
-    """A name as pools of texts may have it: alone or with its article."""
-    name = name.replace("_", " ").strip().lower()
-    return name, f"{'an' if name[:1] in 'aeiou' else 'a'} {name}"
-
-
 def try_html(session: BundleSession) -> str:
     """Examples of searches, as links."""
     return _chips("Try", session, {text: text for text in suggestions(session)})
@@ -217,14 +176,14 @@ def vocabulary_html(session: BundleSession, query: str) -> str:
         return try_html(session)
     sign = "-" if last.strip()[:1] in ("-", "−", "–") else ""
     lead = f"{before.strip()}, {sign}" if before.strip() else sign
-    texts = dictionary_of(session).pool.going_on(words, _OFFERED)
+    texts = session.dictionary.pool.going_on(words, _OFFERED)
     return _chips("In the vocabulary", session, {text: lead + text for text in texts})
 
 
 def _chips(title: str, session: BundleSession, queries: Mapping[str, str]) -> str:
     """Links to searches, by what they are called."""
     chips = " ".join(
-        link(_without_articles(text), tab="dictionary", q=query, bundle=session.key)
+        link(_without_articles(text), tab="explore", q=query, bundle=session.key)
         for text, query in queries.items()
     )
     return f'<div class="cn-try"><span>{title}</span> {chips}</div>' if chips else ""

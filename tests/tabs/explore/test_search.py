@@ -4,21 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from tabs.neuron_page import default_names
-from tabs.search import (
+from tabs.explore.search import (
     DIRECTION,
     MATCH,
     RELIABLE,
     TRUST,
-    dictionary_of,
-    find,
     results_html,
+    search,
     suggestions,
     try_html,
     vocabulary_html,
 )
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
+from tabs.ui.suggestions import default_names
 from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 
@@ -37,38 +36,38 @@ def untested(tmp_path):
     return BundleSession("b", tmp_path, tiny_bundle())
 
 
-def search(session, order):
-    return find(BundleRegistry([session]), "b", "cat", DIRECTION, 8, order)
+def hits(session, order):
+    return search(BundleRegistry([session]), "b", "cat", DIRECTION, 8, order)
 
 
 def test_hits_carry_their_label_and_its_score(session, untested):
-    for hit in search(session, MATCH)["toward"]:
+    for hit in hits(session, MATCH)["toward"]:
         label = session.bundle.label(hit["layer"], hit["unit"])
         assert hit["simulation_score"] == label.simulation_score
         assert hit["reliable"] == label.reliable
         assert bool(hit["label"]) == label.reliable
-    assert {hit["reliable"] for hit in search(untested, MATCH)["toward"]} == {None}
+    assert {hit["reliable"] for hit in hits(untested, MATCH)["toward"]} == {None}
 
 
 def test_orders(session, untested):
-    plain, trusted = search(session, MATCH)["toward"], search(session, TRUST)["toward"]
+    plain, trusted = hits(session, MATCH)["toward"], hits(session, TRUST)["toward"]
     assert [hit["score"] for hit in plain] == sorted((h["score"] for h in plain), reverse=True)
     values = [hit["simulation_score"] for hit in trusted]
     assert values == sorted(values, reverse=True)
     assert {h["unit"] for h in plain} == {h["unit"] for h in trusted}
-    only = search(session, RELIABLE)
+    only = hits(session, RELIABLE)
     assert {hit["layer"] for hit in plain} == {1, 2}
     assert {hit["layer"] for hit in only["toward"] + only["against"]} == {2}
     with pytest.raises(ValueError, match="not tested"):
-        search(untested, TRUST)
+        hits(untested, TRUST)
     with pytest.raises(ValueError, match="Order by"):
-        search(session, "luck")
+        hits(session, "luck")
 
 
 def test_what_random_directions_reach_stands_behind_a_divider(untested):
     page = results_html(untested, "cat", DIRECTION)
-    line = dictionary_of(untested).chance_line
-    found = search(untested, MATCH)["toward"]
+    line = untested.dictionary.chance_line
+    found = hits(untested, MATCH)["toward"]
     weak = [hit for hit in found if hit["score"] < line]
     assert weak, "only a few of 32 random directions are near one text"
     behind = page.index("Weaker than chance")
@@ -80,7 +79,7 @@ def test_what_random_directions_reach_stands_behind_a_divider(untested):
 def test_units_whose_reliable_label_names_the_query_come_first(session, untested):
     bundle = session.bundle
     text = bundle.label(2, 3).texts[0]
-    found = find(BundleRegistry([session]), "b", text, DIRECTION)
+    found = search(BundleRegistry([session]), "b", text, DIRECTION)
     assert {(hit["layer"], hit["unit"]) for hit in found["labelled"]} >= {(2, 3)}
     for hit in found["labelled"]:
         label = bundle.label(hit["layer"], hit["unit"])
@@ -88,13 +87,13 @@ def test_units_whose_reliable_label_names_the_query_come_first(session, untested
         assert hit["score"] <= label.simulation_score
     page = results_html(session, text, DIRECTION)
     assert page.index("Their label names it") < page.index("Write toward it")
-    assert find(BundleRegistry([untested]), untested.key, text, DIRECTION)["labelled"] == []
+    assert search(BundleRegistry([untested]), untested.key, text, DIRECTION)["labelled"] == []
     assert "Their label names it" not in results_html(untested, text, DIRECTION)
 
 
 def test_examples_are_what_trusted_labels_say(session):
-    dictionary = dictionary_of(session)
-    places = [dictionary.place(row) for row in dictionary.most_trusted(100)]
+    dictionary = session.dictionary
+    places = [dictionary.place(row) for row in dictionary.most_reliable(100)]
     assert {layer for layer, _ in places} == {2}
     words = {session.bundle.label(layer, unit).positive[0] for layer, unit in places}
     found = suggestions(session)

@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 
 from clipneurons.images.convert import from_pixels
-from tabs.search import dictionary_of
+from tabs.explore.view import place
 from tabs.server.session import BundleSession
 from tabs.ui.image_input import image_uri
-from tabs.ui.neuron_card import place
 from tabs.ui.plots import figures, patch_mask, percent
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def fire_maps(
 
 def tried_html(session: BundleSession, layer: int, unit: int, image: Image.Image) -> str:
     """A neuron's effect on a visitor's image: how large, how rare that is, and where it fires."""
-    card = dictionary_of(session).card(layer, unit)
+    card = session.dictionary.card(layer, unit)
     reader, clip = session.concept_reader, session.clip
     pixels = clip.preprocess(image)
     _, effects = reader(pixels[None])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from html import escape
 
-from tabs.search import dictionary_of
 from tabs.server.session import BundleSession
-from tabs.ui.neuron_card import unit_title
 from tabs.ui.plots import link
+from tabs.ui.units import unit_title
 
 MOST = 24
 _UNIT = re.compile(r"(\d{1,4})\.(\d{1,7})")
@@ -39,11 +38,11 @@ def toggled(text: str, layer: int, unit: int) -> str:
 
 def html_of(session: BundleSession, units: list[tuple[int, int]]) -> str:
     """Links to those that the bundle has."""
-    dictionary = dictionary_of(session)
+    dictionary = session.dictionary
     chips = [
         link(
             unit_title(session.bundle, layer, unit),
-            tab="dictionary", layer=layer, unit=unit, bundle=session.key,
+            tab="explore", layer=layer, unit=unit, bundle=session.key,
         )
         for layer, unit in units
         if layer in dictionary.layers and unit < dictionary.units(layer)

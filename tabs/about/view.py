@@ -1,21 +1,13 @@
-"""What the page shows: the bundle, its card and figures, how to cite and remake it."""
+"""A bundle in numbers, its limits and its model card, as HTML and Markdown."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from html import escape
 
-import gradio as gr
-
-from tabs.server.events import PRIVATE
-from tabs.server.handlers import handler
-from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
-from tabs.ui.method_drawing import method_drawing
-from tabs.ui.plots import Bar, bars, empty, figures, folded, html, percent, section
+from tabs.ui.plots import Bar, bars, empty, figures, folded, percent, section
 
-TITLE = "About"
 _METHODS = {
     "by_place": "neurons, patch by patch",
     "paper": "neurons, the paper’s weights",
@@ -26,24 +18,6 @@ _METHODS = {
 }
 # Of the export's conditions, those that say most about the texts.
 _REPLACED = ("all effects mean-ablated", "first component", "32 texts", "128 texts")
-_METHOD = """
-A neuron of CLIP's image encoder says little by what makes it fire. What it *does* is to write a
-vector that later layers carry into the embedding in which images and texts are compared. For one
-neuron that vector points, over all images, along nearly one direction, so it can be read: by the
-texts that lie along it, and against it. This page shows these words for every neuron, the
-pictures that drive it, how far the words foretell it on pictures kept for that, and what follows
-from them: concepts of an image, masks, pictures that mislead, and what changed between two sets.
-"""
-_CITE = """
-### How to cite
-
-The methods are those of two papers; please cite the one whose models you look at.
-
-- Yossi Gandelsman, Alexei A. Efros, Jacob Steinhardt: *Interpreting the Second-Order Effects of
-  Neurons in CLIP*. ICLR 2025, arXiv 2406.04341. (ViT models)
-- Edmund Bu, Yossi Gandelsman: *Interpreting ResNet-based CLIP via Neuron-Attention
-  Decomposition*. arXiv 2509.19943, 2025. (ResNet models)
-"""
 # Longer tables of the card are opened by whoever wants them.
 _ROWS = 8
 
@@ -147,38 +121,3 @@ def limits_text(session: BundleSession) -> str:
         flags=re.MULTILINE | re.DOTALL,
     )
     return "\n\n".join(["### Limits", *map(str.strip, sections)]) if sections else ""
-
-
-def build(registry: BundleRegistry, source: gr.Dropdown) -> None:
-    """The method, and figures, limits and card of the chosen bundle."""
-    first = registry.first
-    gr.Markdown(_METHOD, elem_classes="cn-text")
-    drawing = html(method_drawing(first.bundle.config.kind), elem_id="about-method")
-    overview = html(overview_html(first), elem_id="about-overview")
-    limits = gr.Markdown(limits_text(first), elem_id="about-limits", elem_classes="cn-text")
-    gr.Markdown(_CITE, elem_classes="cn-text")
-    with gr.Accordion("The bundle’s card", open=False, elem_id="about-whole-card"):
-        card = gr.Markdown(card_text(first), elem_id="about-card", elem_classes="cn-text")
-    gr.api(handler(registry, about), api_name="about")
-    source.change(
-        handler(registry, opened), [source], [drawing, overview, limits, card],
-        **PRIVATE,
-    )  # fmt: skip
-
-
-def opened(registry: BundleRegistry, bundle: str) -> tuple[str, str, str, str]:
-    """Another bundle was chosen."""
-    session = registry[bundle]
-    drawing = method_drawing(session.bundle.config.kind)
-    return drawing, overview_html(session), limits_text(session), card_text(session)
-
-
-def about(registry: BundleRegistry, bundle: str) -> dict:
-    """What a bundle is: its configuration, measured figures and model card.
-
-    Args:
-        bundle: key of the bundle, or "" for the one the page opens with.
-    """
-    session = registry[bundle]
-    config = asdict(session.bundle.config)
-    return {"config": config, "metrics": session.bundle.metrics, "card": session.bundle.card}

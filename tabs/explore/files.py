@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.unit_words import plain, signed_words
 from clipneurons.dictionary.dashboard import NeuronDashboard
+from tabs.explore.images import shown_images
+from tabs.explore.view import place
 from tabs.server.uploads import open_image
-from tabs.ui.neuron_card import place
 from tabs.ui.plots import MINUS, PLUS, percent
 from tabs.ui.theme import picture_font
-from tabs.ui.top_images import shown_images
 
 _LISTS = ("decomposition", "images", "neighbours")
 
@@ -85,7 +85,7 @@ def card_picture(bundle: Bundle, card: NeuronDashboard) -> Image.Image:
     draw.text((48, 40), place(card), soft, text(24))
     draw.text((48, 72), _fit(title, heading(44), 1104), ink, heading(44))
     numbers = (
-        f"{percent(card.significant_share)} of images carry it    "
+        f"{percent(card.participation_ratio)} of images carry it    "
         f"{percent(card.explained_variance, 0)} along one direction"
     )
     draw.text((48, 134), numbers, soft, text(22))

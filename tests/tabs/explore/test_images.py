@@ -8,8 +8,8 @@ from clipneurons.bundle import thumbnails
 from clipneurons.bundle.thumbnails import SHOWN
 from clipneurons.bundle.weaker_images import FEW, PAD, sampled
 from clipneurons.dictionary.dictionary import Dictionary
-from tabs.ui.neuron_card import card_html
-from tabs.ui.top_images import shown_images, weaker_images
+from tabs.explore.images import shown_images, weaker_images
+from tabs.explore.view import card_html
 from tests.helpers.tiny import tiny_bundle
 
 

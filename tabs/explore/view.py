@@ -1,37 +1,24 @@
-"""A neuron's card as HTML."""
+"""One unit as HTML: its label and score, texts, images, figures, similar units."""
 
 from __future__ import annotations
 
 from html import escape
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.bundle.unit_words import plain, signed, signed_words, unit_name
+from clipneurons.bundle.labels import EXPLAINS, SPECIFIC, Label
+from clipneurons.bundle.unit_words import plain, signed, unit_name
 from clipneurons.dictionary.dashboard import NeuronDashboard
 from clipneurons.dictionary.dictionary import Dictionary
+from tabs.explore.images import Gallery, Maps, gallery_html
 from tabs.ui.plots import Bar, bars, empty, figures, histogram, percent, section
-from tabs.ui.top_images import Gallery, Maps, gallery_html
-from tabs.ui.trust import label_score_html
+from tabs.ui.units import unit_bar
+
+NOT_TESTED = "Labels of this bundle were not tested."
 
 
 def place(card: NeuronDashboard) -> str:
     """Where the unit is, in words."""
     return f"Layer {card.layer}, {unit_name(card.neuron, card.head)}"
-
-
-def says(bundle: Bundle, layer: int, unit: int) -> str:
-    """The unit's reliable label as one line; empty where it has none."""
-    return ", ".join(signed_words(bundle, layer, unit))
-
-
-def unit_title(bundle: Bundle, layer: int, unit: int) -> str:
-    """What a list calls a unit: layer, number and reliable label."""
-    return f"{layer} · {unit}  {says(bundle, layer, unit)}".rstrip()
-
-
-def unit_bar(key: str, bundle: Bundle, layer: int, unit: int, value: float, hint: str = "") -> Bar:
-    """A unit with its label and a value, as a bar that leads to its dashboard."""
-    link = {"tab": "dictionary", "layer": layer, "unit": unit, "bundle": key}
-    return Bar(unit_title(bundle, layer, unit), value, hint, link)
 
 
 def card_html(
@@ -89,7 +76,7 @@ def _header_html(card: NeuronDashboard) -> str:
             rest = f'<p class="cn-says">and less with {escape(against)}</p>'
     return (
         f'<header><p class="cn-place">{escape(place(card))}</p><h2>{escape(title)}</h2>{rest}'
-        f"{label_score_html(card.label)}</header>"
+        f"{_label_score_html(card.label)}</header>"
     )
 
 
@@ -109,7 +96,7 @@ def _figures_html(card: NeuronDashboard) -> str:
     return figures(
         [
             (
-                percent(card.significant_share), "of images carry it",
+                percent(card.participation_ratio), "of images carry it",
                 "Participation ratio of the effect over the data set: how many images share it",
             ),
             (
@@ -176,7 +163,7 @@ def words_html(key: str, card: NeuronDashboard) -> str:
 
     def texts(pairs: list[tuple[str, float]], what: str) -> str:
         return bars(
-            [Bar(plain(t), c, link={"tab": "dictionary", "q": t, "bundle": key}) for t, c in pairs],
+            [Bar(plain(t), c, link={"tab": "explore", "q": t, "bundle": key}) for t, c in pairs],
             label=f"{what} of {place(card)}, with signed weights",
         )
 
@@ -207,7 +194,7 @@ def heads_html(key: str, dictionary: Dictionary, card: NeuronDashboard) -> str:
         heads = ", ".join(map(str, group.heads))
         words = ", ".join(signed(plain(text), c) for text, c in group.phrases) or "—"
         target = {
-            "tab": "dictionary", "layer": card.layer, "unit": group.units[0], "bundle": key,
+            "tab": "explore", "layer": card.layer, "unit": group.units[0], "bundle": key,
         }  # fmt: skip
         label = f"head{'s' * (len(group.heads) > 1)} {heads}  {words}"
         rows.append(Bar(label, group.share, link=target))
@@ -218,3 +205,38 @@ def heads_html(key: str, dictionary: Dictionary, card: NeuronDashboard) -> str:
         f"{bundle.config.units_per_neuron} heads. Heads that say about the same stand together; "
         "the bar is their share of its strongest effects.",
     )
+
+
+def _label_score_html(label: Label | None) -> str:
+    """The bar with the line of other units' labels on it, the score, and what it means."""
+    if label is None:
+        return f'<p class="cn-trust">{NOT_TESTED}</p>'
+    hint = (
+        "Simulation score: correlation of the neuron’s effect, on held-out images, with what the"
+        f" label predicts: {label.simulation_score:.3f}, 95 % interval {label.low:.3f} to"
+        f" {label.high:.3f}. The line: 95 % of the other neurons’ labels stay below"
+        f" {label.shuffled_line:.3f} on it. The label predicts {label.specificity:.0%} of the"
+        f" layer’s other neurons worse. Reliable: significant, r² of at least {EXPLAINS:.0%}, and"
+        f" specificity of at least {SPECIFIC:.0%}."
+    ).replace("-", "−")
+    value = f"{label.simulation_score:.2f}".replace("-", "−")
+    return (
+        f'<p class="cn-trust{"" if label.reliable else " cn-unsure"}" title="{hint}">'
+        f'<span class="cn-gauge" aria-hidden="true" style="--share:'
+        f'{_share(label.simulation_score):.4f};--line:{_share(label.shuffled_line):.4f}"></span>'
+        f"<b>{value}</b> {_verdict(label)}</p>"
+    )
+
+
+def _verdict(label: Label) -> str:
+    """How far a label can be relied on, in words."""
+    if label.reliable:
+        return "simulation score: a reliable label"
+    if label.significant:
+        return "no reliable label: texts predict it only a little"
+    return "no reliable label: other neurons’ labels predict it as well"
+
+
+def _share(correlation: float) -> float:
+    """Of the bar's length; what predicts the opposite has no bar."""
+    return min(max(correlation, 0.0), 1.0)

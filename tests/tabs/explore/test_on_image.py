@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from tabs.neuron_on_image import fire_maps, share_below, tried_html
-from tabs.neuron_page import show
+from tabs.explore.dashboard import show
+from tabs.explore.on_image import fire_maps, share_below, tried_html
 from tabs.server.session import BundleSession
 from tests.helpers.tiny import tiny_bundle_folder
 

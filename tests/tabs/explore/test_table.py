@@ -7,7 +7,7 @@ import json
 import pytest
 
 from clipneurons.dictionary.dictionary import TABLE
-from tabs.neuron_table import COLUMNS, DRAWN, Order, csv_file, ordered, rows_of, table_html
+from tabs.explore.table import COLUMNS, DRAWN, Order, csv_file, ordered, rows_of, table_html
 from tabs.server.session import BundleSession
 from tests.helpers.tiny import tiny_bundle
 

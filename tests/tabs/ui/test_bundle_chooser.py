@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 from export.__main__ import COMMANDS as KNOWN
-from tabs.bundle_chooser import COMMANDS
+from tabs.ui.bundle_chooser import COMMANDS
 
 
 @pytest.mark.parametrize("label", ["Export", "Publish"])

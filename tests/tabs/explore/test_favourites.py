@@ -2,7 +2,7 @@
 
 import pytest
 
-from tabs.favourites import MOST, html_of, parse, toggled
+from tabs.explore.favourites import MOST, html_of, parse, toggled
 from tabs.server.session import BundleSession
 from tests.helpers.tiny import tiny_bundle
 

@@ -1,0 +1,72 @@
+"""The dashboard of a unit: as data for programs, as HTML with or without the model."""
+
+from __future__ import annotations
+
+import torch
+
+from clipneurons.dictionary.dictionary import Phrase
+from tabs.explore.files import card_data
+from tabs.explore.images import shown_images
+from tabs.explore.on_image import fire_maps
+from tabs.explore.view import card_html
+from tabs.server.registry import BundleRegistry
+from tabs.server.session import BundleSession
+from tabs.ui.words import names_of
+
+
+def start_of(session: BundleSession) -> tuple[int, int]:
+    """Layer and number of the unit that the page opens on."""
+    return session.cached("start", lambda: session.dictionary.interesting())
+
+
+def unit_name(session: BundleSession) -> str:
+    """What a unit of this bundle is called."""
+    return "Neuron" if session.bundle.config.units_per_neuron == 1 else "Pair"
+
+
+def neuron(
+    registry: BundleRegistry, bundle: str = "", layer: int | None = None, unit: int | None = None
+) -> dict:
+    """What one neuron says: texts with signed weights, images, figures, similar neurons.
+
+    Args:
+        bundle: key of the bundle, or "" for the one the page opens with.
+        layer: layer, as in the bundle; without one, that of the neuron the page opens on.
+        unit: number of the neuron in its layer (for a ResNet: neuron * heads + head); without
+            one, the neuron the page opens on if it is of this layer, else the first.
+    """
+    session = registry[bundle]
+    first = start_of(session)
+    layer = first[0] if layer is None else int(layer)
+    unit = (first[1] if layer == first[0] else 0) if unit is None else int(unit)
+    return card_data(session.bundle, session.dictionary.card(layer, unit))
+
+
+def show(
+    session: BundleSession, layer: int, unit: int, names: str, model: bool, fires: bool = False
+) -> str:
+    """A dashboard; what needs the model is left out unless `model` or it is known already.
+
+    `fires`: with `model`, where in each image the neuron fires.
+    """
+    dictionary = session.dictionary
+    card = dictionary.card(int(layer), int(unit))
+    if card.dead:
+        return card_html(session.key, dictionary, card, [])
+    wanted = names_of(names)
+    effects = None if wanted else []
+    new = [name for name in wanted if not dictionary.in_pool(name)]
+    if wanted and (model or session.knows_texts(new)):
+        vectors = [dictionary.embed([Phrase(name)], session.encode_texts) for name in wanted]
+        values = dictionary.effect_on(card.layer, card.unit, torch.stack(vectors)).tolist()
+        effects = sorted(zip(wanted, values, strict=True), key=lambda pair: -pair[1])
+    images = [image for image, _ in shown_images(session.bundle, card)]
+    maps = fire_maps(session, card.layer, card.unit, images) if model and fires else {}
+    return card_html(session.key, dictionary, card, effects, maps)
+
+
+def complete(session: BundleSession, layer: int, unit: int, names: str) -> bool:
+    """Whether a dashboard drawn without the model has everything already."""
+    dictionary = session.dictionary
+    dictionary.row(int(layer), int(unit))
+    return session.knows_texts([n for n in names_of(names) if not dictionary.in_pool(n)])
