@@ -17,6 +17,7 @@ CONFIG, NEURONS, DECOMPOSITION = "config.json", "neurons.safetensors", "decompos
 TEXTS, EXAMPLES, METRICS = "texts.txt", "examples/thumbnails.safetensors", "metrics.json"
 CARD, OPENING = "README.md", "examples/opening.json"
 LABELS, CUES = "labels.safetensors", "cues.safetensors"
+FEATURES = "features.safetensors"
 BUNDLE_FILES = (CONFIG, NEURONS, DECOMPOSITION, TEXTS, EXAMPLES, METRICS, CARD)
 # What later commands add; a bundle is whole without them.
 ADDED_FILES = (LABELS, CUES, OPENING)

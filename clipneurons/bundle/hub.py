@@ -55,22 +55,33 @@ def resolve(source: str | Path, cache_dir: str | Path | None = None, weights: bo
             f"{source} does not exist. Expected a bundle's folder, or {EXPECTED}"
             " on the Hugging Face Hub"
         )
-    repository, _, revision = str(source).partition("@")
     wanted = [*BUNDLE_FILES, CHECKSUMS, "skipped.csv", *ADDED_FILES]
     if weights:
         wanted += [*MODEL_FILES, *CHECKPOINT_FILES]
+    folder, _ = download(str(source), wanted, cache_dir)
+    if not (folder / CHECKSUMS).is_file():
+        raise BundleDamaged(f"the repository {source} holds no {CHECKSUMS}: it is no bundle")
+    return folder
+
+
+def download(
+    source: str, wanted: list[str], cache_dir: str | Path | None = None
+) -> tuple[Path, str]:
+    """The folder of "user/name" or "user/name@revision" with the files wanted, and its commit.
+
+    `wanted` are names, in which * stands for anything. Raises what `resolve` does.
+    """
+    if not NAME.fullmatch(source):
+        raise BundleError(f"{source} does not exist here, and is no {EXPECTED} on the Hub")
+    repository, _, revision = source.partition("@")
     with _explained(repository, revision):
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-        folder = Path(
-            api.snapshot_download(
-                repository, revision=revision or None, cache_dir=cache_dir, allow_patterns=wanted
-            )
+        folder = api.snapshot_download(
+            repository, revision=revision or None, cache_dir=cache_dir, allow_patterns=wanted
         )
-    if not (folder / CHECKSUMS).is_file():
-        raise BundleDamaged(f"the repository {repository} holds no {CHECKSUMS}: it is no bundle")
-    return folder
+    return Path(folder), Path(folder).name
 
 
 @contextmanager

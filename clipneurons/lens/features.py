@@ -23,13 +23,16 @@ latent is one unit for each pooling head, as a neuron is (`clipneurons.lens.neur
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from clipneurons.bundle.sparse_features import FeatureError, SparseFeatures
 from clipneurons.lens.base import SCALE, check_finite
 from clipneurons.lens.contributions import SpatialContributions
 from clipneurons.lens.directions import Directions
@@ -37,127 +40,6 @@ from clipneurons.lens.neuron_head import LAYER, NeuronHeadEffects
 from clipneurons.lens.second_order import ReadingHeads
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
-
-SETTINGS = {
-    "site": ("resid_pre", "resid_mid", "resid_post", "mlp_in", "mlp_out", "last_stage"),
-    "activation": ("relu", "topk", "jumprelu"),
-    "normalisation": ("none", "layer_norm", "unit_norm"),
-    "tokens": ("all", "patches", "class"),
-}
-# Added to the standard deviation by the library whose dictionaries normalise so.
-_EPS = 1e-5
-
-
-class FeatureError(ValueError):
-    """A dictionary that cannot be read, or that does not fit the model; the message says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class SparseFeatures:
-    """A dictionary of sparse features: the weights of an SAE or a transcoder, and where it sits.
-
-    Args:
-        w_enc, b_enc: encoder.
-        w_dec, b_dec: decoder, a row for each latent.
-        block: the block it belongs to, from 0; a ResNet's last stage is 4.
-        site: the tensor that the encoder reads. ``mlp_in`` is what the MLP reads, normalised, and
-            makes it a transcoder that predicts ``mlp_out``.
-        activation: ``relu``; ``topk`` keeps the ``k`` largest of a token; ``jumprelu`` keeps what
-            exceeds ``threshold`` (BatchTopK once trained).
-        normalisation: ``layer_norm`` subtracts each token's mean and divides by its standard
-            deviation; ``unit_norm`` scales each token to norm sqrt(X).
-        centred: whether the encoder reads x̂ − b_dec.
-        tokens: the tokens that it describes.
-        model, source: names of the model it was trained on and of where it came from.
-
-    Raises:
-        FeatureError: shapes that do not fit each other, values that are not finite, an unknown
-            setting.
-    """
-
-    w_enc: Float[Tensor, "_ _"]
-    b_enc: Float[Tensor, " _"]
-    w_dec: Float[Tensor, "_ _"]
-    b_dec: Float[Tensor, " _"]
-    block: int
-    site: str
-    activation: str = "relu"
-    k: int | None = None
-    threshold: Float[Tensor, " _"] | None = None
-    normalisation: str = "none"
-    centred: bool = False
-    tokens: str = "all"
-    model: str = ""
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        latents = self.w_enc.shape[-1]
-        expected = {"b_enc": (latents,), "w_dec": (latents, len(self.b_dec))}
-        if self.threshold is not None:
-            expected["threshold"] = (latents,)
-        for name, shape in expected.items():
-            found = tuple(getattr(self, name).shape)
-            if found != shape:
-                hint = ": transposed?" if found == shape[::-1] and len(shape) == 2 else ""
-                raise FeatureError(f"{name} is {list(found)}, expected {list(shape)}{hint}")
-        for name, known in SETTINGS.items():
-            if getattr(self, name) not in known:
-                words = ", ".join(known)
-                raise FeatureError(f"{name} {getattr(self, name)!r}: expected one of {words}")
-        if self.activation == "topk" and not (self.k and 0 < self.k <= latents):
-            raise FeatureError(f"topk needs k from 1 to {latents}, not {self.k}")
-        if self.activation == "jumprelu" and self.threshold is None:
-            raise FeatureError("jumprelu needs a threshold for each latent")
-        if self.centred and self.transcoder:
-            raise FeatureError("a transcoder's decoder bias is of its target, not of its site")
-        for name in ("w_enc", "b_enc", "w_dec", "b_dec", "threshold"):
-            value = getattr(self, name)
-            if value is not None and not bool(value.isfinite().all()):
-                raise FeatureError(f"{name} holds values that are not finite")
-
-    @property
-    def latents(self) -> int:
-        """Number of latents."""
-        return self.w_enc.shape[1]
-
-    @property
-    def transcoder(self) -> bool:
-        """Whether it predicts the MLP's output from its input."""
-        return self.site == "mlp_in"
-
-    def encode(
-        self, site: Float[Tensor, "image token site"]
-    ) -> tuple[
-        Float[Tensor, "image token latent"],
-        Float[Tensor, "image token 1"],
-        Float[Tensor, "image token 1"],
-    ]:
-        """f, and the σ and μ that a reconstruction is scaled back with."""
-        mu, sigma = torch.zeros_like(site[..., :1]), torch.ones_like(site[..., :1])
-        if self.normalisation == "layer_norm":
-            mu = site.mean(-1, keepdim=True)
-            sigma = (site - mu).std(-1, keepdim=True) + _EPS
-        elif self.normalisation == "unit_norm":
-            sigma = site.norm(dim=-1, keepdim=True) / site.shape[-1] ** 0.5
-        inputs = (site - mu) / sigma
-        if self.centred:
-            inputs = inputs - self.b_dec
-        pre = inputs @ self.w_enc + self.b_enc  # [image, token, latent]
-        latents = torch.relu(pre)
-        if self.activation == "topk":
-            values, indices = latents.topk(self.k, dim=-1)
-            latents = torch.zeros_like(latents).scatter_(-1, indices, values)
-        elif self.activation == "jumprelu":
-            latents = latents * (pre > self.threshold)
-        return latents, sigma, mu
-
-    def to(self, device: torch.device) -> SparseFeatures:
-        """The same dictionary on a device, in float32."""
-        tensors = {
-            name: None if getattr(self, name) is None else getattr(self, name).to(device).float()
-            for name in ("w_enc", "b_enc", "w_dec", "b_dec", "threshold")
-        }
-        return SparseFeatures(**(vars(self) | tensors))
 
 
 @dataclass(frozen=True)
@@ -172,54 +54,168 @@ class FeatureParts:
 
 
 @dataclass(frozen=True)
-class FeatureEffects:
-    """Effects of the latents of a dictionary, from what `Lens` records.
+class FeatureSite:
+    """The tensors of a model that a dictionary reads and writes.
 
-    A unit is a latent; in a ResNet a pair
-    of a latent and a pooling head, ``unit = latent · heads + head``.
+    Args:
+        block, name, tokens: `SparseFeatures.block`, ``site`` and ``tokens``.
 
     Raises:
-        FeatureError: a dictionary of another width or site than the model has.
+        FeatureError: a site or a block that the model does not have, or that no attention reads.
     """
 
     clip: ClipModel
-    features: SparseFeatures
+    block: int
+    name: str
+    tokens: str = "all"
 
     def __post_init__(self) -> None:
-        features, clip = self.features.to(self.clip.device), self.clip
-        object.__setattr__(self, "features", features)
-        of_resnet = features.site == "last_stage"
+        clip = self.clip
+        of_resnet = self.name == "last_stage"
         if of_resnet != (clip.kind == "resnet"):
             raise FeatureError(
-                f"a dictionary of {features.site} does not fit {clip.name}, a {clip.kind}"
+                f"a dictionary of {self.name} does not fit {clip.name}, a {clip.kind}"
             )
-        blocks = clip.layers + (features.site == "resid_pre") - (clip.kind == "vit")
-        if clip.kind == "vit" and clip.anatomy.pooling.kind == "probe":
+        if of_resnet:
+            return
+        blocks = clip.layers + (self.name == "resid_pre") - 1
+        if clip.anatomy.pooling.kind == "probe":
             blocks = clip.layers
-        if not of_resnet and not 0 <= features.block < blocks:
+        if not 0 <= self.block < blocks:
             raise FeatureError(
-                f"{features.site} of block {features.block}: expected blocks 0 to {blocks - 1} of "
+                f"{self.name} of block {self.block}: expected blocks 0 to {blocks - 1} of "
                 f"{clip.name}, which later attention reads"
             )
-        width = clip.neurons if of_resnet else clip.anatomy.blocks[0].mlp.output.weight.shape[0]
-        for name, found in (
-            ("encoder reads", len(features.w_enc)), ("decoder writes", len(features.b_dec)),
-        ):  # fmt: skip
-            if found != width:
+        if self.name in ("resid_mid", "mlp_in") and not clip.anatomy.blocks[self.block].mlp.norm:
+            raise FeatureError(
+                f"{self.name} is not read in {clip.name}: its MLPs have no norm before them"
+            )
+
+    @property
+    def width(self) -> int:
+        """Numbers that the site, and the target, has for each token."""
+        if self.clip.kind == "resnet":
+            return self.clip.neurons
+        return self.clip.anatomy.blocks[0].mlp.output.weight.shape[0]
+
+    @property
+    def recorded(self) -> list[str]:
+        """Names of the tensors that :meth:`inputs` and :meth:`target` need."""
+        if self.clip.kind == "resnet":
+            return ["attnpool:input"]
+        mlp = self.clip.anatomy.blocks[self.block].mlp
+        if self.name in ("mlp_in", "mlp_out"):
+            return [mlp.path] if self.name == "mlp_out" else [mlp.norm.path, mlp.path]
+        return [self._stream]
+
+    @property
+    def _stream(self) -> str:
+        block = self.clip.anatomy.blocks[self.block]
+        return {
+            "resid_pre": block.inputs,
+            "resid_post": block.path,
+            "resid_mid": f"{block.mlp.norm.path}:input" if block.mlp.norm else "",
+        }[self.name]
+
+    def inputs(self, tensors: dict[str, Tensor]) -> Float[Tensor, "image token width"]:
+        """What the encoder reads, from the recorded tensors."""
+        if self.name == "mlp_in":
+            return tensors[self.clip.anatomy.blocks[self.block].mlp.norm.path].float()
+        return self.target(tensors)
+
+    def target(self, tensors: dict[str, Tensor]) -> Float[Tensor, "image token width"]:
+        """What the decoder rebuilds, from the recorded tensors."""
+        if self.clip.kind == "resnet":
+            return tensors["attnpool:input"].float().flatten(2).mT
+        if self.name in ("mlp_in", "mlp_out"):
+            mlp = self.clip.anatomy.blocks[self.block].mlp
+            return mlp(tensors[mlp.path]).float()
+        return tensors[self._stream].float()
+
+    def described(self, tokens: Float[Tensor, "image token width"]) -> Bool[Tensor, "token 1"]:
+        """Whether the dictionary describes each token."""
+        mask = torch.ones(tokens.shape[1], 1, dtype=torch.bool, device=tokens.device)
+        if self.clip.kind == "vit" and self.tokens != "all":
+            mask[: self.clip.anatomy.prefix] = self.tokens == "class"
+            mask[self.clip.anatomy.prefix :] = self.tokens == "patches"
+        return mask
+
+
+@dataclass(frozen=True)
+class FeatureEffects:
+    """Effects of the latents of dictionaries, at most one a block, from what `Lens` records.
+
+    A unit is a latent; in a ResNet a pair of a latent and a pooling head,
+    ``unit = latent · heads + head``.
+
+    Args:
+        features: a dictionary or several.
+
+    Raises:
+        FeatureError: a dictionary of another model, width or site than the model has; two of one
+            block.
+    """
+
+    clip: ClipModel
+    features: SparseFeatures | tuple[SparseFeatures, ...]
+
+    def __post_init__(self) -> None:
+        clip, known = self.clip, _published_names(self.clip)
+        several = self.features if isinstance(self.features, tuple) else (self.features,)
+        for features in several:
+            if features.model and known and _plain(features.model) not in known:
+                name = f"{clip.name} {clip.pretrained or ''}".rstrip()
                 raise FeatureError(
-                    f"the {name} {found} numbers a token, {clip.name} has {width}: the dictionary "
-                    f"is of another model ({features.model or 'it names none'})"
+                    f"the dictionary is of {features.model}, the model is {name}: expected a "
+                    "dictionary of this model"
                 )
+            width = FeatureSite(clip, features.block, features.site).width
+            for end, found in (
+                ("encoder reads", len(features.w_enc)), ("decoder writes", len(features.b_dec)),
+            ):  # fmt: skip
+                if found != width:
+                    raise FeatureError(
+                        f"the {end} {found} numbers a token, {clip.name} has {width}: the "
+                        f"dictionary is of another model ({features.model or 'it names none'})"
+                    )
+        if not several or len(several) > len(self._by_layer(several)):
+            blocks = ", ".join(str(features.block) for features in several)
+            raise FeatureError(f"dictionaries of blocks {blocks or 'none'}: expected one a block")
+        on_device = tuple(features.to(clip.device) for features in several)
+        object.__setattr__(self, "features", on_device)
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The one layer under which effects are given."""
-        return (LAYER if self.clip.kind == "resnet" else self.features.block,)
+        """The layers under which effects are given: the blocks of the dictionaries."""
+        return tuple(self._dictionaries)
+
+    @cached_property
+    def _dictionaries(self) -> dict[int, SparseFeatures]:
+        return self._by_layer(self.features)
+
+    def _by_layer(self, several: tuple[SparseFeatures, ...]) -> dict[int, SparseFeatures]:
+        resnet = self.clip.kind == "resnet"
+        by_layer = {LAYER if resnet else features.block: features for features in several}
+        return dict(sorted(by_layer.items()))
+
+    def site(self, layer: int) -> FeatureSite:
+        """Where the dictionary of a layer sits."""
+        features = self._dictionaries[layer]
+        return FeatureSite(self.clip, features.block, features.site, features.tokens)
+
+    def _first(self, layer: int) -> int:
+        """The first block that reads what a layer's latents write."""
+        return layer + (self._dictionaries[layer].site != "resid_pre")
+
+    def _readers(self, layer: int) -> int | None:
+        """How many of the heads, the last ones, read it; None for all, a probe's."""
+        if self.clip.anatomy.pooling.kind == "probe":
+            return None
+        return (self.clip.layers - self._first(layer)) * self.clip.heads
 
     @cached_property
     def _heads(self) -> ReadingHeads:
-        after = self.features.site != "resid_pre"
-        return ReadingHeads(self.clip.anatomy, self.features.block + after)
+        return ReadingHeads(self.clip.anatomy, min(map(self._first, self.layers)))
 
     @cached_property
     def _pooling(self) -> NeuronHeadEffects:
@@ -228,104 +224,77 @@ class FeatureEffects:
     @cached_property
     def directions(self) -> dict[int, Directions]:
         """By layer, what each latent writes to the embedding through each head."""
-        if self.clip.kind == "resnet":
-            return {LAYER: self._pooling.written_through(self.features.w_dec).split()}
-        return {self.features.block: self._heads.directions(self.features.w_dec)}
+        return {
+            layer: self._pooling.written_through(features.w_dec).split()
+            if self.clip.kind == "resnet"
+            else self._heads.directions(features.w_dec, self._readers(layer))
+            for layer, features in self._dictionaries.items()
+        }
 
     @property
     def recorded(self) -> list[str]:
         """Names of the tensors that :meth:`read` and :meth:`parts` need."""
-        if self.clip.kind == "resnet":
-            return self._pooling.recorded
-        block = self.clip.anatomy.blocks[self.features.block]
-        paths = {
-            "resid_pre": [block.inputs],
-            "resid_post": [block.path],
-            "resid_mid": [f"{block.mlp.norm.path}:input"] if block.mlp.norm else [],
-            "mlp_in": [block.mlp.norm.path, block.mlp.path] if block.mlp.norm else [],
-            "mlp_out": [block.mlp.path],
-        }[self.features.site]
-        if not paths:
-            raise FeatureError(
-                f"{self.features.site} is not read in {self.clip.name}: its MLPs have no norm "
-                "before them"
-            )
-        return self._heads.recorded + paths
+        heads = self._pooling if self.clip.kind == "resnet" else self._heads
+        sites = [name for layer in self.layers for name in self.site(layer).recorded]
+        return list(dict.fromkeys(heads.recorded + sites))
 
     def read(
         self, tensors: dict[str, Tensor], representation: Float[Tensor, "image embed"]
     ) -> dict[int, SpatialContributions]:
         """Contributions from the :attr:`recorded` tensors of a forward pass."""
         check_finite(representation)
-        latents, sigma, _ = self._encode(self._site(tensors))
-        (layer,) = self.layers
-        prefix = 1 if self.clip.kind == "resnet" else self.clip.anatomy.prefix
         weights = self._weights(tensors, representation)
-        written = self._pooled_tokens(latents * sigma)
-        return {layer: SpatialContributions(written, weights, self.directions[layer], None, prefix)}
+        prefix = 1 if self.clip.kind == "resnet" else self.clip.anatomy.prefix
+        contributions = {}
+        for layer, directions in self.directions.items():
+            latents, sigma, _ = self._encode(layer, tensors)
+            plain = self._dictionaries[layer].normalisation == "none"
+            written = latents if plain else latents * sigma
+            contributions[layer] = SpatialContributions(
+                self._pooled_tokens(written), self._of_layer(weights, layer), directions, None,
+                prefix,
+            )  # fmt: skip
+        return contributions
 
     @torch.no_grad()
-    def parts(self, images: Float[Tensor, "image 3 height width"]) -> FeatureParts:
+    def parts(
+        self, images: Float[Tensor, "image 3 height width"], layer: int | None = None
+    ) -> FeatureParts:
         """What latents, decoder bias, reconstruction error and all the rest bring to embeddings.
 
-        ``explained_variance``: the share of the target's variance, over tokens that the dictionary
-        describes and images, that its reconstruction explains. Less than half means most likely
-        another block, another preprocessing or another normalisation than it was trained with.
+        ``layer``: of several dictionaries, the one's. ``explained_variance`` is the share of the
+        target's variance, over images and the tokens that the dictionary describes, that its
+        reconstruction explains. Less than half means most likely another block, another
+        preprocessing or another normalisation than it was trained with.
         """
+        layer = self.layers[0] if layer is None else layer
+        features = self._dictionaries[layer]
         with record_activations(self.clip.visual, self.recorded) as tensors:
             representation = self.clip.encode_image(images)
-        (effects,) = self.read(tensors, representation).values()
-        site, target = self._site(tensors), self._target(tensors)
-        latents, sigma, mu = self._encode(site)
-        mine = self._mine(target).to(target.dtype)  # [token, 1]: 1 where it describes the token
-        bias = (sigma * self.features.b_dec + mu) * mine  # [image, token, target]
-        rebuilt = sigma * (latents @ self.features.w_dec) + bias
-        missed = target - rebuilt
-        total = ((target - target.mean((0, 1))) * mine).square().sum()
-        weights = self._weights(tensors, representation)
-        error, of_bias = self._carried(missed, weights), self._carried(bias, weights)
-        features = effects.sum()
+        effects = self.read(tensors, representation)[layer]
+        target = self.site(layer).target(tensors)
+        latents, sigma, mu = self._encode(layer, tensors)
+        described = self.site(layer).described(target).to(target.dtype)  # [token, 1]
+        bias = (sigma * features.b_dec + mu) * described  # [image, token, target]
+        rebuilt = sigma * (latents @ features.w_dec) + bias
+        weights = self._of_layer(self._weights(tensors, representation), layer)
         scaled = SCALE * representation / representation.norm(dim=-1, keepdim=True)
         return FeatureParts(
-            features=features,
-            decoder_bias=of_bias,
-            error=error,
-            rest=scaled - self._carried(target, weights),
-            explained_variance=float(1 - (missed * mine).square().sum() / total),
+            features=effects.sum(),
+            decoder_bias=self._carried(bias, weights, layer),
+            error=self._carried(target - rebuilt, weights, layer),
+            rest=scaled - self._carried(target, weights, layer),
+            explained_variance=explained_variance(
+                target[:, described[:, 0] > 0], rebuilt[:, described[:, 0] > 0]
+            ),
         )
 
-    def _encode(self, site: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        latents, sigma, mu = self.features.encode(site)
-        return latents * self._mine(site), sigma, mu
-
-    def _mine(self, tokens: Float[Tensor, "image token width"]) -> Tensor:
-        """[token, 1]: whether the dictionary describes the token."""
-        described = torch.ones(tokens.shape[1], 1, dtype=torch.bool, device=tokens.device)
-        if self.clip.kind == "vit" and self.features.tokens != "all":
-            described[: self.clip.anatomy.prefix] = self.features.tokens == "class"
-            described[self.clip.anatomy.prefix :] = self.features.tokens == "patches"
-        return described
-
-    def _site(self, tensors: dict[str, Tensor]) -> Float[Tensor, "image token site"]:
-        if self.clip.kind == "resnet":
-            return tensors["attnpool:input"].float().flatten(2).mT
-        block = self.clip.anatomy.blocks[self.features.block]
-        if self.features.site == "mlp_in":
-            return tensors[block.mlp.norm.path].float()
-        return self._target(tensors)
-
-    def _target(self, tensors: dict[str, Tensor]) -> Float[Tensor, "image token target"]:
-        if self.clip.kind == "resnet":
-            return self._site(tensors)
-        block = self.clip.anatomy.blocks[self.features.block]
-        if self.features.site in ("mlp_in", "mlp_out"):
-            return block.mlp(tensors[block.mlp.path]).float()
-        names = {
-            "resid_pre": block.inputs,
-            "resid_post": block.path,
-            "resid_mid": f"{block.mlp.norm.path}:input" if block.mlp.norm else "",
-        }
-        return tensors[names[self.features.site]].float()
+    def _encode(self, layer: int, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, zero at tokens that the dictionary does not describe, σ and μ."""
+        site = self.site(layer)
+        inputs = site.inputs(tensors)
+        latents, sigma, mu = self._dictionaries[layer].encode(inputs)
+        return latents if site.tokens == "all" else latents * site.described(inputs), sigma, mu
 
     def _weights(
         self, tensors: dict[str, Tensor], representation: Float[Tensor, "image embed"]
@@ -337,6 +306,11 @@ class FeatureEffects:
         scale = SCALE / representation.norm(dim=-1)
         attention = torch.cat(self._heads.attention_by_sigma(tensors), 1)  # [image, head, token]
         return attention * scale[:, None, None]
+
+    def _of_layer(self, weights: Float[Tensor, "image head token"], layer: int) -> Tensor:
+        """Those of the heads that read the layer."""
+        readers = None if self.clip.kind == "resnet" else self._readers(layer)
+        return weights if readers is None else weights[:, -readers:]
 
     def _pooled_tokens(
         self, tokens: Float[Tensor, "image token width"]
@@ -350,6 +324,7 @@ class FeatureEffects:
         self,
         written: Float[Tensor, "image token target"],
         weights: Float[Tensor, "image head pooled"],
+        layer: int,
     ) -> Float[Tensor, "image embed"]:
         """What vectors in the tokens bring to the embedding through the heads that read."""
         pooled = weights @ self._pooled_tokens(written)  # [image, head, target]
@@ -357,5 +332,38 @@ class FeatureEffects:
         if self.clip.kind == "resnet":
             directions = self._pooling.written_through(whole)
         else:
-            directions = self._heads.directions(whole)
+            directions = self._heads.directions(whole, self._readers(layer))
         return directions.sum(pooled.mT)  # each coordinate of the target as a unit
+
+
+def explained_variance(
+    target: Float[Tensor, "*token width"], rebuilt: Float[Tensor, "*token width"]
+) -> float:
+    """Share of the variance of tokens that their reconstruction explains."""
+    total = (target - target.flatten(0, -2).mean(0)).square().sum()
+    return float(1 - (target - rebuilt).square().sum() / total)
+
+
+def _published_names(clip: ClipModel) -> set[str]:
+    """What others call a published model; nothing for weights of the user's own."""
+    import open_clip
+
+    if Path(clip.name).exists():
+        return set()
+    if "/" in clip.name:
+        return {_plain(clip.name)}
+    config = open_clip.get_pretrained_cfg(clip.name, clip.pretrained or "")
+    if not config:
+        return set()
+    names = {f"{clip.name} {clip.pretrained}", config.get("hf_hub") or ""}
+    vit = re.fullmatch(r"ViT-([BL])-(\d+)(-336)?(-quickgelu)?", clip.name)
+    if clip.pretrained == "openai" and vit:
+        size = {"B": "base", "L": "large"}[vit[1]]
+        names.add(f"openai/clip-vit-{size}-patch{vit[2]}{vit[3] or ''}")
+    return {_plain(name) for name in names if name}
+
+
+def _plain(name: str) -> str:
+    """A model's name without the library before it, letters and digits alone."""
+    name = re.sub(r"^(open-clip|hf-hub|timm):", "", name.lower())
+    return re.sub(r"[^a-z0-9]", "", name)

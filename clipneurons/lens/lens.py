@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clipneurons.bundle.sparse_features import SparseFeatures
 from clipneurons.lens.contributions import Contributions
 from clipneurons.lens.directions import Directions
-from clipneurons.lens.features import FeatureEffects, SparseFeatures
+from clipneurons.lens.features import FeatureEffects
 from clipneurons.lens.neuron_head import LAYER, NeuronHeadEffects
 from clipneurons.lens.second_order import SecondOrderEffects
 from clipneurons.models.clip import ClipModel
@@ -47,7 +48,8 @@ class Lens:
             ResNet has only its last stage, layer 4. Features name their layer themselves.
         shared_bias: add the published code's share of biases and layer-norm means to each effect
             of a ViT's neuron.
-        features: a sparse autoencoder or transcoder, whose latents are read in place of neurons.
+        features: a sparse autoencoder or transcoder, whose latents are read in place of neurons;
+            or several, of different layers.
 
     Raises:
         ValueError: layers that the model has no effects for, features of another model.
@@ -63,7 +65,7 @@ class Lens:
         layers: Sequence[int] | None = None,
         *,
         shared_bias: bool = False,
-        features: SparseFeatures | None = None,
+        features: SparseFeatures | tuple[SparseFeatures, ...] | None = None,
     ) -> None:
         self.clip = clip
         self.method = _method(clip, layers, shared_bias, features)
@@ -105,13 +107,13 @@ def _method(
     clip: ClipModel,
     layers: Sequence[int] | None,
     shared_bias: bool,
-    features: SparseFeatures | None,
+    features: SparseFeatures | tuple[SparseFeatures, ...] | None,
 ) -> SecondOrderEffects | NeuronHeadEffects | FeatureEffects:
     if features is not None:
         method = FeatureEffects(clip, features)
         if layers is not None and tuple(layers) != method.layers:
             raise ValueError(
-                f"the features are of layer {method.layers[0]}, not {list(layers)}: leave out "
+                f"the features are of layers {list(method.layers)}, not {list(layers)}: leave out "
                 "layers"
             )
         return method

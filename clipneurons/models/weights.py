@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import pickle
 import zipfile
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -72,18 +74,9 @@ def read_file(path: Path) -> dict[str, Tensor]:
         ValueError: anything else, recognised where that helps.
     """
     read_header(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"{path} holds more than weights, which could be code and is not opened: save "
-            "model.state_dict() alone, best as safetensors"
-        ) from None
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"{path} is no whole file of weights ({reason})") from None
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    content = read_pickle(path)
     for key in _INSIDE:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -93,6 +86,24 @@ def read_file(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise ValueError(f"{path} holds no weights, but {', '.join(map(str, list(content)[:3]))}")
     return tensors
+
+
+def read_pickle(path: Path, file: BytesIO | None = None) -> Any:
+    """What `torch.save` wrote, of which no code is run; from an open file at its place.
+
+    Raises:
+        ValueError: objects other than tensors, numbers, texts and their collections; damage.
+    """
+    try:
+        return torch.load(file or path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path} holds more than weights, which could be code and is not opened: save "
+            "model.state_dict() alone, best as safetensors"
+        ) from None
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{path} is no whole file of weights ({reason})") from None
 
 
 def read_header(path: Path) -> None:

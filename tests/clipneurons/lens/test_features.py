@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clipneurons.lens.features import FeatureEffects, FeatureError, SparseFeatures
+from clipneurons.bundle.sparse_features import FeatureError, SparseFeatures
+from clipneurons.lens.features import FeatureEffects
 from clipneurons.lens.lens import Lens
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 
