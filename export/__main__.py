@@ -9,6 +9,7 @@ from export.common.command_line import run_command
 
 COMMANDS = {
     "run": "analyse a model over a data set and write its bundle",
+    "train-features": "train a dictionary of sparse features of one layer",
     "decompose": "describe the units of a bundle with other texts",
     "evaluate": "measure what a bundle keeps of its model",
     "merge": "put the shards of a run together",

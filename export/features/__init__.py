@@ -1,0 +1,1 @@
+"""Dictionaries of sparse features, trained on a source of images."""
