@@ -9,7 +9,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet
 # Tests run on all cores, a file in one process: its fixtures (an app, a browser) are made once.
 WORKERS := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: app test lint bundles clean
+.PHONY: app test lint docs bundles clean
 
 app: $(VENV)/.app
 	$(VENV)/bin/python app.py
@@ -24,6 +24,11 @@ test:
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+# The site, in docs/_build/html; it runs the tutorials. Warnings are errors.
+docs: $(VENV)/.docs
+	$(VENV)/bin/sphinx-build -W -n --keep-going -q -d docs/_build/doctrees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 # The default bundles, again, after the small CLIP's weights have changed.
 bundles: $(VENV)/.app
@@ -60,5 +65,9 @@ $(VENV)/.test: requirements.txt tests/requirements.txt $(VENV)/.app
 	$(VENV)/bin/pip install $(PIP_FLAGS) -r tests/requirements.txt
 	@touch $@
 
+$(VENV)/.docs: docs/requirements.txt $(VENV)/.app
+	$(VENV)/bin/pip install $(PIP_FLAGS) -r docs/requirements.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) docs/_build .pytest_cache .ruff_cache .import_linter_cache

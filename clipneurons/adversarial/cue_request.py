@@ -25,7 +25,7 @@ RECORDED = (RECORDED_EFFECTS, RECORDED_EMBEDDINGS)
 
 # The paper's number of neurons.
 NEURONS = 100
-# Cues to draw from where images are made at once: fewer ones are stronger (docs/results.md).
+# Cues to draw from where images are made at once: fewer are stronger (docs/guide/adversarial.md).
 FEW_CUES = 8
 MAX_NAME = 60
 MAX_CUES = 200

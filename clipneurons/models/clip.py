@@ -156,7 +156,7 @@ def load_clip(
     preprocess: str | Path | Mapping | None = None,
     image_size: int | None = None,
 ) -> ClipModel:
-    """Load a CLIP model whose image tower is a ViT (docs/models.md) or a ModifiedResNet.
+    """Load a CLIP model whose image tower is a ViT (docs/guide/models.md) or a ModifiedResNet.
 
     Args:
         model: an open_clip name (``"ViT-B-32"``), ``"hf-hub:owner/name"`` of an open_clip model,

@@ -1,6 +1,6 @@
 """open_clip's configurations by name: is the image tower one that is read, before any weights.
 
-`python -m clipneurons.models.configurations` prints the table of `docs/models.md`.
+`python -m clipneurons.models.configurations` prints the table of `docs/guide/models.md`.
 """
 
 import json

@@ -5,7 +5,25 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+
+
+def make_parser(
+    prog: str,
+    description: str,
+    commands: Mapping[str, tuple[str, str]],
+    with_flags: Collection[str],
+) -> argparse.ArgumentParser:
+    """A parser of ``commands``; only those in ``with_flags`` are imported and have their flags."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module_name, help_text) in commands.items():
+        subparser = subparsers.add_parser(name, help=help_text, description=help_text)
+        if name in with_flags:
+            module = importlib.import_module(module_name)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser
 
 
 def run_command(
@@ -20,15 +38,8 @@ def run_command(
     affects no other command.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog=prog, description=description)
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     requested = next((a for a in arguments if not a.startswith("-")), None)
-    for name, (module_name, help_text) in commands.items():
-        subparser = subparsers.add_parser(name, help=help_text, description=help_text)
-        if name == requested:
-            module = importlib.import_module(module_name)
-            module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
+    parser = make_parser(prog, description, commands, [requested] if requested else [])
     args = parser.parse_args(arguments)
     # Imported late: `--help` should not wait for PyTorch.
     from export.common.errors import reported

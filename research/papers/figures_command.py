@@ -1,4 +1,4 @@
-"""`python -m research figures`: the README's table, from the figures that `artifacts/` holds."""
+"""`python -m research figures`: the tables of README.md and docs/, from what was measured."""
 
 from __future__ import annotations
 
@@ -12,33 +12,39 @@ from export.common.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `figures`."""
     add = parser.add_argument
-    add("--page", type=Path, default=Path("README.md"), help="default: %(default)s")
+    add("--pages", type=Path, nargs="+", help="default: README.md and all pages in docs")
     add("--artifacts", type=Path, default=Path("artifacts"), help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read what was measured, write the table between its marks."""
+    """Read what was measured, write each table between its marks."""
     from clipneurons.bundle.folders import write_atomic
+    from research.papers import figures
 
+    pages = args.pages or [Path("README.md"), *sorted(Path("docs").rglob("*.md"))]
     try:
-        page = args.page.read_text()
-        write_atomic(args.page, renewed(page, args.artifacts).encode())
+        texts = {page: page.read_text() for page in pages}
+        with_tables = {page: text for page, text in texts.items() if figures.names(text)}
+        if not with_tables:
+            listed = ", ".join(map(str, pages))
+            raise UserError(f"{listed}: expected <!-- figures: NAME --> and <!-- /figures -->")
+        measured = load(args.artifacts)
+        for page, text in with_tables.items():
+            write_atomic(page, figures.renewed(text, measured).encode())
+            print(f"{page}: {', '.join(figures.names(text))}")
     except KeyError as error:
         raise UserError(f"{args.artifacts} holds no {error}: measure it first") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{args.page}: {error}") from None
-    print(f"{args.page}: table of figures renewed")
+        raise UserError(str(error)) from None
     return 0
 
 
-def renewed(page: str, artifacts: Path) -> str:
-    """The page as it should be."""
-    from research.mini_clip import marked
+def load(artifacts: Path) -> list:
+    """What was measured of the bundled models, `Measured` each."""
     from research.papers import figures
     from research.papers.command import RESULTS, experiments
     from research.papers.page import verdicts
 
     results = json.loads((artifacts / "report" / RESULTS).read_text())
     known = {experiment.name: experiment for experiment in experiments(None)}
-    table = figures.table(figures.load(artifacts, results, verdicts(results, known)))
-    return marked.renewed(page, figures.BEGIN, figures.END, table)
+    return figures.load(artifacts, results, verdicts(results, known))

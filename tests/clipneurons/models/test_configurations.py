@@ -2,7 +2,7 @@ from pathlib import Path
 
 from clipneurons.models.configurations import statuses, table
 
-DOCUMENT = Path(__file__).parents[3] / "docs/models.md"
+DOCUMENT = Path(__file__).parents[3] / "docs/guide/models.md"
 
 
 def test_the_table_is_the_documents():
