@@ -47,6 +47,7 @@ from clipneurons.bundle.folders import (
 from clipneurons.bundle.hub import resolve
 from clipneurons.bundle.labels import Label, LayerLabels
 from clipneurons.bundle.layer_arrays import LayerArrays
+from clipneurons.bundle.neuron import Neuron, read_neuron
 from clipneurons.bundle.storage import narrow, read_tensor
 from clipneurons.bundle.thumbnails import Examples
 from clipneurons.bundle.weaker_images import sampled
@@ -93,6 +94,23 @@ class Bundle:
         """
         layer_labels = self.labels.get(layer)
         return layer_labels.of(unit, self.texts) if layer_labels else None
+
+    def neuron(self, layer: int, neuron: int, head: int | None = None) -> Neuron:
+        """All that is known of one unit: label, decomposition, top images, similar units.
+
+        Args:
+            layer: one of the bundle's layers.
+            neuron: number of the neuron in its layer.
+            head: of a ResNet's neuron-head pair, the head of the pooling.
+
+        Raises:
+            ValueError: a layer, neuron or head that the bundle does not have.
+
+        Example:
+            >>> bundle = cn.load_bundle("user/name")
+            >>> print(bundle.neuron(9, 115))
+        """
+        return read_neuron(self, layer, neuron, head)
 
     def by_layer(self, columns: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         """Columns with a row a unit, all layers one below the other, cut into the layers."""

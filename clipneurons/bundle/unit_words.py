@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from clipneurons.bundle.bundle import Bundle
+if TYPE_CHECKING:
+    from clipneurons.bundle.bundle import Bundle
 
 _ARTICLE = re.compile(r"^(−?)(?:an?|the)\s+(?=\S)", re.IGNORECASE)
 
