@@ -293,7 +293,7 @@ def test_compared_sets_are_data(client, tmp_path, bundle):
         new.append(handle_file(tmp_path / f"new{i}.png"))
     found = client.predict(bundle, reference, new, api_name="/compare_sets")
     assert found["p"] <= 0.05
-    assert set(found["tests"]) == {"spread", "peak", "embeddings", "places", "pixels"}
+    assert set(found["tests"]) == {"spread", "peak", "embeddings", "places", "objects", "pixels"}
     assert found["significant"]
     assert "saturation" in {change["measure"] for change in found["pixels"]}
     assert len(found["units"]) == 12

@@ -1,11 +1,12 @@
 """Whether two sets of images differ, and in which units, texts and images (2509.19943, section 5).
 
-The test is a permutation test of five statistics combined by min-p (`stats.two_sample`, (5)):
+The test is a permutation test of six statistics combined by min-p (`stats.two_sample`, (5)):
 
     spread      many units change a little              mean_u z_u²
     peak        one unit changes a lot                  max_u |z_u|
     embeddings  the distribution of embeddings changes  MMD²
     places      what stands at one place changes        max over places of Hotelling's T²
+    objects     something stands on more images         max over prototypes |z|
     pixels      brightness, blur, ... change            max over measures |z|
 
 The change Δ = mean embedding of the new images - that of the reference is read in texts: text t
@@ -22,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.shift.places import place_test
+from clipneurons.shift.places import object_test, place_test
 from clipneurons.shift.profile import Profile
 from clipneurons.stats.centring import without_shared
 from clipneurons.stats.two_sample import (
@@ -40,6 +41,7 @@ TESTS = {
     "peak": "one unit changes a lot",
     "embeddings": "the distribution of embeddings changes (MMD)",
     "places": "what stands at one place of the images changes",
+    "objects": "something stands on more or fewer images, wherever it stands",
     "pixels": "brightness, blur, size or another property of the pixels changes",
 }
 
@@ -65,8 +67,8 @@ class Shift:
         units: changes of the units, in the order of the profile's columns.
         pixels: changes of the pixels' properties (`MEASURES`); None where they were not measured.
         more, less: texts that the new images match more, and less, than the reference.
-        along_change: how far each new image lies along the change: at its place, where that is
-            more significant than the change of units and embeddings, otherwise in the units.
+        along_change: how far each new image lies along the change: of a place or an object, where
+            that is more significant than the change of units and embeddings, else of the units.
     """
 
     statistics: dict[str, Float[Tensor, " permutation"]]
@@ -158,20 +160,22 @@ def compare(
     labels = permuted_labels(len(reference), len(new), permutations, seed)
     both = Profile.cat([reference, new])
     units = unit_tests(without_rounding(both.units), labels)
-    places = place_test(both.places, labels)
+    places, objects = place_test(both.places, labels), object_test(both.places, labels, seed=seed)
     content = {
         "spread": units.spread,
         "peak": units.peak,
         "embeddings": mmd(without_rounding(both.embeddings), labels),
     }
-    tests = content | {"places": places.largest}
+    tests = content | {"places": places.statistic, "objects": objects.statistic}
     pixels = None
     if both.pixels.shape[1]:
         pixels = unit_tests(both.pixels, labels)
         tests["pixels"] = pixels.peak
     p = _p_of_each(tests)
-    placed = p["places"] < min(p[name] for name in content)
-    along_change = places.along if placed else along_units(both.units, units)
+    located = {"places": places.along, "objects": objects.along}
+    best = min(located, key=p.__getitem__)
+    placed = p[best] < min(p[name] for name in content)
+    along_change = located[best] if placed else along_units(both.units, units)
     moved = 100 * pool.centred @ (new.embeddings.mean(0) - reference.embeddings.mean(0))
     return Shift(
         statistics=tests,

@@ -32,7 +32,7 @@ class Profile:
 
     embeddings: Float[Tensor, "image embed"]
     units: Float[Tensor, "image unit"]
-    places: Float[Tensor, "image place feature"]
+    places: Float[Tensor, "image row column feature"]
     pixels: Float[Tensor, "image measure"]
 
     def __len__(self) -> int:

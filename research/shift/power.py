@@ -2,7 +2,7 @@
 
 Every run draws two samples of the same size, of which the second has a known shift, and asks all
 tests for a p-value; power is the share of runs with p at most 0.05. Without a shift it is the
-rate of false alarms. "Ours" combines five tests, of which one is MMD on the embeddings and one
+rate of false alarms. "Ours" combines six tests, of which one is MMD on the embeddings and one
 reads pixels; "ours without" leaves one out. A planted concept is named when it is among the first
 five texts: of the units' reconstruction (named), of the mean embedding, or of the place where the
 images differ; the last two are what the comparison shows.

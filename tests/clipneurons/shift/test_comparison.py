@@ -37,7 +37,7 @@ def profile(count, seed=0, planted=None, share=1.0):
     else:
         directions[0] = 5 * pool().embeddings[0]
     effects = units @ torch.nn.functional.normalize(directions, dim=-1)
-    places = torch.stack([torch.randn(count, EMBED, generator=generator), effects], 1)
+    places = torch.stack([torch.randn(count, EMBED, generator=generator), effects], 1)[:, None]
     pixels = torch.randn(count, 8, generator=generator)
     return Profile(torch.nn.functional.normalize(effects, dim=-1), units, places, pixels)
 

@@ -53,7 +53,7 @@ CHANGES = {
 
 def differences(reference, new):
     rows = [torch.stack([measure_pixels(image) for image in side]) for side in (reference, new)]
-    sides = [Profile(torch.ones(len(r), 4), torch.ones(len(r), 3), torch.ones(len(r), 0, 2), r)
+    sides = [Profile(torch.ones(len(r), 4), torch.ones(len(r), 3), torch.ones(len(r), 1, 0, 2), r)
              for r in rows]  # fmt: skip
     shift = compare(*sides, EmbeddedTextPool(("a", "b"), torch.eye(4)[:2]), 199)
     return shift.p, changed_pixels(shift, 0.05)

@@ -34,7 +34,7 @@ def test_what_spoils_an_image_changes_it_a_little(how):
 def pool(value, count=24):
     rows = torch.full((count, 2), float(value))
     return Images(
-        Profile(rows, rows, rows[:, None], rows), np.full((count, 4, 4, 3), value, np.uint8)
+        Profile(rows, rows, rows[:, None, None], rows), np.full((count, 4, 4, 3), value, np.uint8)
     )
 
 
