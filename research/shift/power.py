@@ -51,9 +51,9 @@ class PowerOptions:
     """How long to measure: runs a cell, images a side, usual scenes to draw from, concepts that
     are planted in turn, and permutations of a test."""
 
-    runs: int = 40
+    runs: int = 24
     sizes: Sequence[int] = (50, 200, 1000)
-    pool: int = 3000
+    pool: int = 2000
     marks: int = 20
     permutations: int = 200
 
