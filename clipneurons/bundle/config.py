@@ -41,6 +41,7 @@ CHECKPOINT_FILES = tuple(
 # Neither "." nor "..", no "/": what passes is a part of no path on this machine.
 PART = r"[A-Za-z0-9_][\w.-]{0,95}"
 _MODEL = re.compile(rf"\.|\./{CHECKPOINT}|{PART}|(hf-hub:)?{PART}/{PART}", re.ASCII)
+_FLAG = re.compile(r"--[a-z_ -]{1,40}")
 _LAYERS, _LARGEST_SIDE = 256, 1024
 OPTIONAL_FILES = (*MODEL_FILES, *CHECKPOINT_FILES, "skipped.csv", *ADDED_FILES)
 
@@ -84,6 +85,30 @@ class DataSet:
 
 
 @dataclass(frozen=True)
+class SelfCheck:
+    """Zero-shot classification of a few photographs that ship, before the statistics were taken.
+
+    `right` of `photographs` had their class, one of `classes`, ranked first. `others` are the same
+    number under another flag of the export, such as "--activation gelu", where a weights file does
+    not say how it is read.
+    """
+
+    photographs: int
+    classes: int
+    right: int
+    others: Mapping[str, int]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether its numbers can be, and its names are flags."""
+        return (
+            self.classes > 0 < self.photographs
+            and all(0 <= n <= self.photographs for n in (self.right, *self.others.values()))
+            and all(_FLAG.fullmatch(name) for name in self.others)
+        )
+
+
+@dataclass(frozen=True)
 class BundleConfig:
     """Everything needed to tell whether a bundle belongs to a model; `config.json` as a type.
 
@@ -96,7 +121,8 @@ class BundleConfig:
     `units_per_neuron` is 1 or the number of heads. `pooling` is how a ViT's tokens become one
     vector ("token", "mean" or "probe"), `texts` what the model's tokenizer does to a text.
     `quick_gelu`, `interpolation` and `resize_mode` are how a weights file of the user's own is read
-    again, which does not say so itself.
+    again, which does not say so itself; `self_check` says how well the model was read, None where
+    that was not tried.
     `norm_edges` are the edges of the norm histogram, in units of effect norm (effects are scaled
     by 100 / ‖representation‖).
     """
@@ -127,6 +153,7 @@ class BundleConfig:
     quick_gelu: bool = False
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
+    self_check: SelfCheck | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -169,6 +196,8 @@ class BundleConfig:
             )
         values["pool"] = _typed(Pool, values.get("pool"), "pool")
         values["data"] = _typed(DataSet, values.get("data"), "data")
+        if (check := values.get("self_check")) is not None:
+            values["self_check"] = _typed(SelfCheck, check, "self_check")
         config = _typed(cls, values, CONFIG)
         if wrong := config._problems():
             raise BundleDamaged(f"{CONFIG}: {'; '.join(wrong)}. Export the bundle again")
@@ -198,6 +227,9 @@ class BundleConfig:
             "norm_edges do not rise": len(edges) > 1 and all(a < b for a, b in pairwise(edges)),
             "counts of images and texts are below 1": (
                 min(self.data.count, self.data.skipped + 1, self.pool.count) >= 1
+            ),
+            "self_check counts more than there are, or names no flag": (
+                self.self_check is None or self.self_check.is_sound
             ),
         }
         return [wrong for wrong, holds in rules.items() if not holds]

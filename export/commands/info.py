@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _whole(bundle) -> list[str]:
     from export.evaluation.fidelity import in_words
+    from export.evaluation.self_check import in_words as self_check_in_words
 
     config = bundle.config
     named = f"{config.model} {config.pretrained or ''}".rstrip()
@@ -38,6 +39,7 @@ def _whole(bundle) -> list[str]:
     lines = [
         f"model    {model}, weights {config.weights_sha256[:12]}",
         f"input    {config.image_size[0]} x {config.image_size[1]} pixels, {config.activation}",
+        f"check    {self_check_in_words(config.self_check) if config.self_check else 'not tried'}",
         f"images   {config.data.count:,} of {config.data.name}, {config.data.skipped} skipped",
         f"texts    {config.pool.count:,} of {config.pool.name}, {config.components} a unit",
         f"gallery  {len(bundle.examples):,} thumbnails",

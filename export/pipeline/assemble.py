@@ -64,6 +64,7 @@ def assemble(
         quick_gelu=clip.quick_gelu,
         interpolation=clip.visual.preprocess_cfg["interpolation"],
         resize_mode=clip.visual.preprocess_cfg["resize_mode"],
+        self_check=inputs.self_check.figure if inputs.self_check else None,
         versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
     )
     layers = {

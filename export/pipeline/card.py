@@ -9,6 +9,7 @@ from string import Template
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.labels import EXPLAINS, SPECIFIC
 from clipneurons.bundle.unit_words import signed_words
+from export.evaluation.self_check import in_words
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 
@@ -43,6 +44,7 @@ def render_card(
         width=config.image_size[1],
         height=config.image_size[0],
         activation=config.activation,
+        check=in_words(config.self_check) if config.self_check else "not tried",
         layers=", ".join(f"{x} ({n:,} units)" for x, n in zip(config.layers, counts, strict=True)),
         images=f"{config.data.count:,} of {config.data.name}{skipped}; fingerprint"
         f" `{config.data.fingerprint[:16]}`",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from clipneurons.bundle.config import BUNDLE_FILES, CHECKPOINT, CHECKPOINT_FILES, MODEL_FILES
@@ -17,6 +18,7 @@ from export.common.models import open_clip_model
 from export.common.settings import Settings
 from export.data.dataset import Source
 from export.data.open_source import SCENES, is_scenes, open_source, ships
+from export.evaluation.self_check import Checked, self_check
 from export.pipeline import distributed
 
 SHALLOW = 6  # blocks
@@ -43,6 +45,13 @@ class Inputs:
         """The model."""
         return self.lens.clip
 
+    @cached_property
+    def self_check(self) -> Checked | None:
+        """How well the model reads photographs; also otherwise where a file leaves that open."""
+        settings = self.settings
+        is_file = settings.pretrained is not None and Path(settings.pretrained).is_file()
+        return self_check(self.clip, other_readings=is_file)
+
 
 def open_inputs(settings: Settings, workers: int = 1, device: str | None = None) -> Inputs:
     """Open what the settings name, after filling in the defaults that depend on the model.
@@ -51,6 +60,11 @@ def open_inputs(settings: Settings, workers: int = 1, device: str | None = None)
     """
     device = distributed.local_device(device or settings.device)
     clip = open_model_of(settings, device, precision=settings.precision)
+    if not clip.reads_texts:
+        raise UserError(
+            f"{settings.model} has no text tower, and a bundle describes units in texts: expected a"
+            " checkpoint of both towers. `load_clip` and the lenses read its images without one"
+        )
     settings = with_defaults(settings, clip)
     lens, source = open_lens(clip, settings), open_images(settings, clip)
     pool = open_texts(settings.texts)

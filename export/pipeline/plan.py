@@ -60,6 +60,9 @@ class Plan:
         whole = self.image_seconds + self.text_seconds + self.figure_seconds
         return [
             f"model    {settings.model} {settings.pretrained or ''}".rstrip(),
+            inputs.self_check.line()
+            if inputs.self_check
+            else "check    skipped: the photographs ship with a checkout, not with the package",
             f"images   {self.images:,} of {source.name}, {classes(source)}",
             f"layers   {layers}",
             f"passes   {passes}",

@@ -105,6 +105,7 @@ def test_a_run_gives_a_whole_bundle(place, tmp_path, capsys):
     assert bundle.config.data.count == 40
     assert bundle.config.data.skipped == 2
     assert bundle.config.data.class_names == ("cat", "dog")
+    assert bundle.config.self_check.photographs == 48
     skipped = (out / "skipped.csv").read_text()
     assert "cat/empty.jpg,empty file" in skipped
     assert "dog/words.png,not an image" in skipped
@@ -122,6 +123,8 @@ def test_a_run_gives_a_whole_bundle(place, tmp_path, capsys):
     assert main(["info", str(out)]) == 0
     said = capsys.readouterr().out
     assert "40 of pictures, 2 skipped" in said
+    assert "of 48 shipped photographs" in said
+    assert "of 48 shipped photographs" in bundle.card
     share = figures["layers"]["layer 2"]["4 texts"]["accuracy"]
     assert f"4 texts {share:.1%}" in said
     assert main(["info", str(out), "--layer", "2"]) == 2
