@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from safetensors.torch import load, save
@@ -47,10 +47,15 @@ from clipneurons.bundle.folders import (
 from clipneurons.bundle.hub import resolve
 from clipneurons.bundle.labels import Label, LayerLabels
 from clipneurons.bundle.layer_arrays import LayerArrays
-from clipneurons.bundle.neuron import Neuron, read_neuron
+from clipneurons.bundle.neuron import Neuron, read_unit, unit_of
 from clipneurons.bundle.storage import narrow, read_tensor
 from clipneurons.bundle.thumbnails import Examples
+from clipneurons.bundle.unit_table import unit_table
 from clipneurons.bundle.weaker_images import sampled
+from clipneurons.extras import extra
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +115,33 @@ class Bundle:
             >>> bundle = cn.load_bundle("user/name")
             >>> print(bundle.neuron(9, 115))
         """
-        return read_neuron(self, layer, neuron, head)
+        return read_unit(self, layer, unit_of(self, layer, neuron, head))
+
+    def unit(self, layer: int, unit: int) -> Neuron:
+        """`neuron`, by the unit's number in its layer, ``neuron * heads + head``.
+
+        Raises:
+            ValueError: a layer or unit that the bundle does not have.
+
+        Example:
+            >>> bundle = cn.load_bundle("user/name")
+            >>> [bundle.unit(hit.layer, hit.unit) for hit in cn.search(bundle, "boat").toward]
+        """
+        return read_unit(self, layer, unit)
+
+    def to_pandas(self) -> DataFrame:
+        """A table of all units, one row each: place, label, scores, decomposition, figures.
+
+        What was not tested is missing. Needs pandas (``pip install 'clipneurons[pandas]'``).
+
+        Example:
+            >>> table = cn.load_bundle("user/name").to_pandas()
+            >>> table[table.reliable].nlargest(10, "simulation_score")
+        """
+        with extra("pandas"):
+            from pandas import DataFrame
+
+        return DataFrame(unit_table(self))
 
     def by_layer(self, columns: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         """Columns with a row a unit, all layers one below the other, cut into the layers."""

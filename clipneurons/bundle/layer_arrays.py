@@ -64,6 +64,11 @@ class LayerArrays:
     middle_images: Int[Tensor, "unit few"] | None = None
     weak_images: Int[Tensor, "unit few"] | None = None
 
+    def mean_top_norm(self, unit: int) -> float:
+        """Mean of a unit's k largest ‖φ_n(I) − b_n‖; 0 where none is kept."""
+        kept = self.top_norms[unit][self.top_activating_images[unit] >= 0]
+        return float(kept.mean()) if len(kept) else 0.0
+
 
 @dataclass(frozen=True)
 class LayerTensors:

@@ -12,7 +12,7 @@ from PIL import Image
 from clipneurons.bundle.labels import Label
 from clipneurons.bundle.stacked_units import StackedUnits
 from clipneurons.bundle.thumbnails import shown_images
-from clipneurons.bundle.unit_words import plain, signed, signed_words, unit_name
+from clipneurons.bundle.unit_words import neuron_and_head, plain, signed, signed_words, unit_name
 from clipneurons.notebook import article, bars, gallery, number
 
 if TYPE_CHECKING:
@@ -185,12 +185,14 @@ class Neuron:
 _NESTED = ("label", "decomposition", "images", "neighbours")
 
 
-def read_neuron(bundle: Bundle, layer: int, neuron: int, head: int | None) -> Neuron:
-    """`Bundle.neuron`."""
-    unit, config = unit_of(bundle, layer, neuron, head), bundle.config
+def read_unit(bundle: Bundle, layer: int, unit: int) -> Neuron:
+    """`Bundle.unit`."""
+    units, heads = _units(bundle, layer), bundle.config.units_per_neuron
+    if not 0 <= unit < units:
+        raise ValueError(f"unit {unit}: layer {layer} has units 0 to {units - 1}")
+    config, (neuron, head) = bundle.config, neuron_and_head(unit, heads)
     arrays = bundle.layers[layer]
     images, norms = arrays.top_activating_images[unit], arrays.top_norms[unit]
-    kept = norms[images >= 0]
     return Neuron(
         model=config.model,
         pretrained=config.pretrained,
@@ -205,7 +207,7 @@ def read_neuron(bundle: Bundle, layer: int, neuron: int, head: int | None) -> Ne
         explained_variance=float(arrays.explained_variance[unit]),
         participation_ratio=float(arrays.participation_ratio[unit]),
         threshold=float(arrays.percentile[unit]),
-        mean_top_norm=float(kept.mean()) if len(kept) else 0.0,
+        mean_top_norm=arrays.mean_top_norm(unit),
         dead=not bool(arrays.directions[unit].any()),
         images=tuple(
             TopImage(image, norm, bundle.examples.caption(image), bundle.examples[image])
@@ -221,11 +223,8 @@ def unit_of(bundle: Bundle, layer: int, neuron: int, head: int | None) -> int:
     Raises:
         ValueError: a layer, neuron or head that the bundle does not have.
     """
-    if layer not in bundle.layers:
-        known = ", ".join(map(str, sorted(bundle.layers)))
-        raise ValueError(f"layer {layer}: expected one of the bundle's layers {known}")
     heads = bundle.config.units_per_neuron
-    neurons = len(bundle.layers[layer].directions) // heads
+    neurons = _units(bundle, layer) // heads
     if not 0 <= neuron < neurons:
         raise ValueError(f"neuron {neuron}: layer {layer} has neurons 0 to {neurons - 1}")
     if heads == 1 and head is not None:
@@ -233,6 +232,13 @@ def unit_of(bundle: Bundle, layer: int, neuron: int, head: int | None) -> int:
     if heads > 1 and (head is None or not 0 <= head < heads):
         raise ValueError(f"head {head}: expected 0 to {heads - 1}, a ResNet's units are pairs")
     return neuron * heads + (head or 0)
+
+
+def _units(bundle: Bundle, layer: int) -> int:
+    if layer not in bundle.layers:
+        known = ", ".join(map(str, sorted(bundle.layers)))
+        raise ValueError(f"layer {layer}: expected one of the bundle's layers {known}")
+    return len(bundle.layers[layer].directions)
 
 
 def _similar(bundle: Bundle, layer: int, unit: int) -> tuple[SimilarUnit, ...]:

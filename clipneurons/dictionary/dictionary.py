@@ -7,19 +7,17 @@ pool of texts does not have.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.stacked_units import StackedUnits
-from clipneurons.bundle.unit_words import neuron_and_head, signed, signed_words
-from clipneurons.dictionary.dashboard import Hit as Hit
-from clipneurons.dictionary.dashboard import NeuronDashboard as NeuronDashboard
 from clipneurons.dictionary.head_groups import HeadGroup as HeadGroup
 from clipneurons.dictionary.head_groups import head_groups
 from clipneurons.dictionary.query import Embed as Embed
@@ -27,17 +25,21 @@ from clipneurons.dictionary.query import Phrase as Phrase
 from clipneurons.dictionary.query import TextIndex
 from clipneurons.dictionary.query import parse_query as parse_query
 
-# Columns of `Dictionary.table`.
-TABLE = (
-    "unit", "label", "simulation_score", "reliable", "specificity", "decomposition",
-    "decomposition_score", "explained_variance", "participation_ratio", "top_norm",
-)  # fmt: skip
 # Random directions behind `Dictionary.chance_line`, and the share of them below it.
 _RANDOM, _BELOW = 1000, 0.95
 # A unit to open with has so many images.
 _PICTURES = 4
 # Directions that are compared at once.
 _CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A unit that a search found; `score` is a cosine or a coefficient."""
+
+    layer: int
+    unit: int
+    score: float
 
 
 class Dictionary:
@@ -154,15 +156,6 @@ class Dictionary:
 
     # -- one unit
 
-    def neighbours(self, layer: int, unit: int, top: int = 8) -> list[Hit]:
-        """Units of any layer whose directions are nearest by cosine; none for a dead unit."""
-        row = self.row(layer, unit)
-        scores = self.directions @ self.directions[row]
-        if not self.directions[row].any():
-            return []
-        order = scores.topk(min(top + 1, len(scores))).indices.tolist()
-        return self.hits(scores, [other for other in order if other != row][:top])
-
     def effect_on(
         self, layer: int, unit: int, classes: Float[Tensor, "class embed"]
     ) -> Float[Tensor, " class"]:
@@ -173,30 +166,7 @@ class Dictionary:
         """
         arrays = self._arrays(layer)
         along = normalize(classes, dim=1) @ self.directions[self.row(layer, unit)]
-        return along * _mean_top_norm(arrays.top_norms[unit], arrays.top_activating_images[unit])
-
-    def card(
-        self, layer: int, unit: int, phrases: int = 12, neighbours: int = 8
-    ) -> NeuronDashboard:
-        """Everything the page shows of a unit."""
-        row, arrays = self.row(layer, unit), self._arrays(layer)
-        neuron, head = neuron_and_head(unit, self.bundle.config.units_per_neuron)
-        images, norms = arrays.top_activating_images[unit], arrays.top_norms[unit]
-        return NeuronDashboard(
-            layer=layer,
-            unit=unit,
-            neuron=neuron,
-            head=head,
-            label=self.bundle.label(layer, unit),
-            decomposition=self.bundle.phrases(layer, unit, phrases),
-            images=[(i, n) for i, n in zip(images.tolist(), norms.tolist(), strict=True) if i >= 0],
-            explained_variance=float(arrays.explained_variance[unit]),
-            participation_ratio=float(arrays.participation_ratio[unit]),
-            threshold=float(arrays.percentile[unit]),
-            mean_top_norm=_mean_top_norm(norms, images),
-            neighbours=self.neighbours(layer, unit, neighbours),
-            dead=not bool(self.directions[row].any()),
-        )
+        return along * arrays.mean_top_norm(unit)
 
     def sub_concepts(
         self, layer: int, unit: int, similar: float = 0.5, phrases: int = 4
@@ -234,24 +204,6 @@ class Dictionary:
             return torch.zeros(len(self.directions), dtype=torch.bool)
         return torch.cat([self.bundle.labels[layer].reliable for layer in self.layers])
 
-    def table(self, layer: int, phrases: int = 4) -> list[list]:
-        """A row a unit, as the columns of `TABLE`; what was not tested is None."""
-        arrays, rows = self._arrays(layer), []
-        figures = zip(
-            arrays.explained_variance.tolist(),
-            arrays.participation_ratio.tolist(),
-            arrays.top_norms[:, 0].tolist(),
-            strict=True,
-        )
-        for unit, values in enumerate(figures):
-            label = self.bundle.label(layer, unit)
-            tested = (label.simulation_score, label.reliable, label.specificity) if label else ()
-            name = ", ".join(signed_words(self.bundle, layer, unit))
-            said = ", ".join(signed(t, c) for t, c in self.bundle.phrases(layer, unit, phrases))
-            scores = tested or (None, None, None)
-            rows.append([unit, name, *scores, said, label and label.decomposition_score, *values])
-        return rows
-
     @cached_property
     def interest(self) -> Float[Tensor, " row"]:
         """How well each unit serves as one to open with.
@@ -285,8 +237,3 @@ class Dictionary:
         if not self.tested:
             return torch.zeros(len(self.directions))
         return torch.cat([self.bundle.labels[layer].simulation_low for layer in self.layers])
-
-
-def _mean_top_norm(norms: Float[Tensor, " top"], images: Int[Tensor, " top"]) -> float:
-    kept = norms[images >= 0]
-    return float(kept.mean()) if len(kept) else 0.0

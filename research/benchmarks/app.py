@@ -186,7 +186,7 @@ def search(args: argparse.Namespace) -> None:
     jobs = {
         "by direction": lambda: dictionary.strongest(dictionary.cosines(dictionary.embed(phrases))),
         "by phrases": lambda: dictionary.strongest(dictionary.coefficient_scores(phrases)),
-        "neighbours": lambda: dictionary.neighbours(9, 100),
+        "neighbours": lambda: dictionary.bundle.unit(9, 100),
     }
     for name, seconds in alternate(jobs, args.rounds).items():
         worst = sorted(seconds)[int(0.95 * len(seconds))]

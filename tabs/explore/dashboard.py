@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 
 from clipneurons.dictionary.dictionary import Phrase
-from tabs.explore.files import card_data
-from tabs.explore.images import shown_images
 from tabs.explore.on_image import fire_maps
 from tabs.explore.view import card_html
 from tabs.server.registry import BundleRegistry
@@ -39,7 +37,7 @@ def neuron(
     first = start_of(session)
     layer = first[0] if layer is None else int(layer)
     unit = (first[1] if layer == first[0] else 0) if unit is None else int(unit)
-    return card_data(session.bundle, session.dictionary.card(layer, unit))
+    return session.bundle.unit(layer, unit).to_dict()
 
 
 def show(
@@ -50,7 +48,7 @@ def show(
     `fires`: with `model`, where in each image the neuron fires.
     """
     dictionary = session.dictionary
-    card = dictionary.card(int(layer), int(unit))
+    card = session.bundle.unit(int(layer), int(unit))
     if card.dead:
         return card_html(session.key, dictionary, card, [])
     wanted = names_of(names)
@@ -60,7 +58,7 @@ def show(
         vectors = [dictionary.embed([Phrase(name)], session.encode_texts) for name in wanted]
         values = dictionary.effect_on(card.layer, card.unit, torch.stack(vectors)).tolist()
         effects = sorted(zip(wanted, values, strict=True), key=lambda pair: -pair[1])
-    images = [image for image, _ in shown_images(session.bundle, card)]
+    images = [image.index for image in card.images]
     maps = fire_maps(session, card.layer, card.unit, images) if model and fires else {}
     return card_html(session.key, dictionary, card, effects, maps)
 

@@ -4,62 +4,32 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from dataclasses import asdict
 from functools import partial
 from io import BytesIO
 
 from PIL import Image, ImageDraw, ImageFont
 
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.neuron import Neuron
 from clipneurons.bundle.unit_words import plain, signed_words
-from clipneurons.dictionary.dashboard import NeuronDashboard
-from tabs.explore.images import shown_images
-from tabs.explore.view import place
-from tabs.server.uploads import open_image
 from tabs.ui.plots import MINUS, PLUS, percent
 from tabs.ui.theme import picture_font
 
-_LISTS = ("decomposition", "images", "neighbours")
 
-
-def card_data(bundle: Bundle, card: NeuronDashboard) -> dict:
-    """The card as plain data."""
-    config = bundle.config
-    return {
-        "model": config.model,
-        "pretrained": config.pretrained,
-        "weights_sha256": config.weights_sha256,
-        "data": config.data.name,
-        **{k: v for k, v in asdict(card).items() if k not in _LISTS},
-        "decomposition": [{"text": text, "coefficient": c} for text, c in card.decomposition],
-        "images": [
-            {"index": i, "norm": n, "caption": bundle.examples.caption(i)}
-            for i, n in shown_images(bundle, card)
-        ],
-        "neighbours": [
-            {
-                "layer": hit.layer, "unit": hit.unit, "cosine": hit.score,
-                "label": signed_words(bundle, hit.layer, hit.unit),
-            }
-            for hit in card.neighbours
-        ],
-    }  # fmt: skip
-
-
-def json_file(bundle: Bundle, card: NeuronDashboard) -> str:
+def json_file(card: Neuron) -> str:
     """Name and content of the JSON download, for `cnSave` of `page.js`."""
-    text = json.dumps(card_data(bundle, card), indent=1, ensure_ascii=False)
+    text = json.dumps(card.to_dict(), indent=1, ensure_ascii=False)
     return file_to_save(_name(card, "json"), "application/json", text.encode())
 
 
-def png_file(bundle: Bundle, card: NeuronDashboard) -> str:
+def png_file(bundle: Bundle, card: Neuron) -> str:
     """Name and content of the PNG download, for `cnSave` of `page.js`."""
     buffer = BytesIO()
     card_picture(bundle, card).save(buffer, "PNG")
     return file_to_save(_name(card, "png"), "image/png", buffer.getvalue())
 
 
-def _name(card: NeuronDashboard, ending: str) -> str:
+def _name(card: Neuron, ending: str) -> str:
     return f"layer{card.layer}-neuron{card.unit}.{ending}"
 
 
@@ -68,7 +38,7 @@ def file_to_save(name: str, mime: str, content: bytes) -> str:
     return json.dumps({"name": name, "uri": f"data:{mime};base64,{b64encode(content).decode()}"})
 
 
-def card_picture(bundle: Bundle, card: NeuronDashboard) -> Image.Image:
+def card_picture(bundle: Bundle, card: Neuron) -> Image.Image:
     """The dashboard as a picture, 1200 × 675 pixels: title, texts, top images."""
     ink, soft, paper = "#1e1c1a", "#5a544b", "#fffdfa"
     canvas = Image.new("RGB", (1200, 675), paper)
@@ -82,7 +52,7 @@ def card_picture(bundle: Bundle, card: NeuronDashboard) -> Image.Image:
         if named and card.label
         else card.decomposition
     )
-    draw.text((48, 40), place(card), soft, text(24))
+    draw.text((48, 40), card.place, soft, text(24))
     draw.text((48, 72), _fit(title, heading(44), 1104), ink, heading(44))
     numbers = (
         f"{percent(card.participation_ratio)} of images carry it    "
@@ -99,9 +69,8 @@ def card_picture(bundle: Bundle, card: NeuronDashboard) -> Image.Image:
         bar = (min(zero, end), y + 7, max(zero, end), y + 23)
         draw.rectangle(bar, fill=PLUS if c > 0 else MINUS)
         draw.text((525, y), f"{c:+.2f}".replace("-", "−"), soft, text(20))
-    for i, (image, _) in enumerate(shown_images(bundle, card)[:15]):
-        picture = open_image(BytesIO(bundle.examples[image]))
-        picture = picture.resize((104, 104), Image.Resampling.LANCZOS)
+    for i, image in enumerate(card.images[:15]):
+        picture = image.thumbnail.resize((104, 104), Image.Resampling.LANCZOS)
         canvas.paste(picture, (618 + 110 * (i % 5), 196 + 118 * (i // 5)))
     model = bundle.config.data.name if bundle.config.carries_model else bundle.config.model
     draw.text((48, 634), f"clipneurons · {model}", soft, text(18))

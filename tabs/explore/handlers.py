@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 import gradio as gr
 from PIL import Image
 
+from clipneurons.dictionary.search import DECOMPOSITION, DIRECTION
 from tabs.explore import dashboard, favourites
 from tabs.explore.dashboard import neuron, show, start_of, unit_name
 from tabs.explore.files import json_file, png_file
 from tabs.explore.layout import Widgets, layout
 from tabs.explore.on_image import tried_html
 from tabs.explore.search import (
-    DECOMPOSITION,
-    DIRECTION,
     results_html,
     search,
     try_html,
@@ -298,13 +297,13 @@ def bundle_changed(tab: Tab, bundle: str) -> dict:
 def json(tab: Tab, request: Request) -> dict:
     """The dashboard as a JSON file."""
     session = tab.registry[request.bundle]
-    return {tab.widgets.saved: json_file(session.bundle, session.dictionary.card(*request.place))}
+    return {tab.widgets.saved: json_file(session.bundle.unit(*request.place))}
 
 
 def png(tab: Tab, request: Request) -> dict:
     """The dashboard as an image."""
     session = tab.registry[request.bundle]
-    return {tab.widgets.saved: png_file(session.bundle, session.dictionary.card(*request.place))}
+    return {tab.widgets.saved: png_file(session.bundle, session.bundle.unit(*request.place))}
 
 
 def csv(tab: Tab, request: Request) -> dict:

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from clipneurons.bundle import thumbnails
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.neuron import Neuron
 from clipneurons.bundle.weaker_images import PAD, sampled
-from clipneurons.dictionary.dashboard import NeuronDashboard
 from clipneurons.images.convert import webp_uri
 from tabs.ui.plots import empty, link, patch_mask
 
@@ -30,24 +29,15 @@ class Gallery:
     maps: Maps
 
 
-def shown_images(bundle: Bundle, card: NeuronDashboard) -> list[tuple[int, float]]:
-    """Top images that have a thumbnail."""
-    arrays = bundle.layers[card.layer]
-    images, norms = arrays.top_activating_images[card.unit], arrays.top_norms[card.unit]
-    return thumbnails.shown_images(images, norms, bundle.examples)
-
-
-def gallery_html(gallery: Gallery, card: NeuronDashboard) -> str:
+def gallery_html(gallery: Gallery, card: Neuron) -> str:
     """The unit's top-activating images, the strongest first, and weaker ones."""
-    images = shown_images(gallery.bundle, card)
+    images = [(image.index, image.norm) for image in card.images]
     if not images:
         return empty("The bundle keeps no picture that this neuron reacts to strongly.")
     return _pictures(gallery, images) + _weaker_html(gallery, card)
 
 
-def weaker_images(
-    bundle: Bundle, card: NeuronDashboard
-) -> list[tuple[str, list[tuple[int, float | None]]]]:
+def weaker_images(bundle: Bundle, card: Neuron) -> list[tuple[str, list[tuple[int, float | None]]]]:
     """Pictures to which the unit reacts less, by what range they are of; without empty ranges.
 
     The middle half and the weakest quarter of all images, without the sizes of the effects, where
@@ -69,17 +59,20 @@ def weaker_images(
 
 
 def _listed_weaker(
-    bundle: Bundle, card: NeuronDashboard
+    bundle: Bundle, card: Neuron
 ) -> list[tuple[str, list[tuple[int, float | None]]]]:
     """Of the images listed for a unit, some of the middle and the weakest.
 
     Those that are shown as strongest are in neither; without a thumbnail an image is left out.
     """
-    strong = {image for image, _ in shown_images(bundle, card)}
-    count = len(card.images)
+    arrays, strong = bundle.layers[card.layer], {image.index for image in card.images}
+    images = arrays.top_activating_images[card.unit].tolist()
+    count = sum(image >= 0 for image in images)
     kept = [
         (rank, image, norm)
-        for rank, (image, norm) in enumerate(card.images)
+        for rank, (image, norm) in enumerate(
+            zip(images, arrays.top_norms[card.unit].tolist(), strict=True)
+        )
         if image in bundle.examples and image not in strong
     ]
     weak = kept[-_WEAKER:]
@@ -91,7 +84,7 @@ def _listed_weaker(
     return [one for one in found if one[1]]
 
 
-def _weaker_html(gallery: Gallery, card: NeuronDashboard) -> str:
+def _weaker_html(gallery: Gallery, card: Neuron) -> str:
     parts = [
         f'<div class="cn-group"><h4><small>{title}</small></h4>{_pictures(gallery, images)}</div>'
         for title, images in weaker_images(gallery.bundle, card)

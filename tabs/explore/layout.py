@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from clipneurons.dictionary.search import DECOMPOSITION, DIRECTION, MATCH, SIMULATION_SCORE
 from tabs.explore.dashboard import show, start_of, unit_name
-from tabs.explore.search import DECOMPOSITION, DIRECTION, MATCH, RELIABLE, TRUST, try_html
+from tabs.explore.search import RELIABLE, try_html
 from tabs.explore.table import Order
 from tabs.server.session import BundleSession
 from tabs.ui.image_input import ImageInput
@@ -17,7 +18,10 @@ from tabs.ui.words import MOST_LETTERS
 
 TITLE = "Neuron dictionary"
 WAYS = [("by meaning", DIRECTION), ("by listed words", DECOMPOSITION)]
-ORDERS = [("best match", MATCH), ("most trusted", TRUST), ("reliable labels only", RELIABLE)]
+ORDERS = [
+    ("best match", MATCH), ("simulation score", SIMULATION_SCORE),
+    ("reliable labels only", RELIABLE),
+]  # fmt: skip
 _PLACEHOLDER = "boat, -water   (commas between things; a minus before what should not be there)"
 _WAYS_HINT = (
     "By meaning: neurons whose direction points toward the words. By listed words: neurons that "

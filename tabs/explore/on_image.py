@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from clipneurons.images.convert import from_pixels
-from tabs.explore.view import place
 from tabs.server.session import BundleSession
 from tabs.ui.image_input import image_uri
 from tabs.ui.plots import figures, patch_mask, percent
@@ -31,7 +30,7 @@ def fire_maps(
 
 def tried_html(session: BundleSession, layer: int, unit: int, image: Image.Image) -> str:
     """A neuron's effect on a visitor's image: how large, how rare that is, and where it fires."""
-    card = session.dictionary.card(layer, unit)
+    card = session.bundle.unit(layer, unit)
     reader, clip = session.concept_reader, session.clip
     pixels = clip.preprocess(image)
     _, effects = reader(pixels[None])
@@ -65,7 +64,7 @@ def tried_html(session: BundleSession, layer: int, unit: int, image: Image.Image
     return (
         '<div class="cn-tried"><div class="cn-lit"><img alt="Your image as the model sees it" '
         f'src="{seen}"><img class="cn-map" alt="" src="{mask}"></div><div><h3>{verdict}</h3>'
-        f'<p class="cn-note">{escape(place(card))}. The effect comes from the bright patches; '
+        f'<p class="cn-note">{escape(card.place)}. The effect comes from the bright patches; '
         f"point at the image to see it plain.</p>{numbers}</div></div>"
     )
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
-
 from clipneurons.bundle.unit_words import plain
-from clipneurons.dictionary.dictionary import Hit, parse_query
+from clipneurons.dictionary.query import parse_query
+from clipneurons.dictionary.search import DIRECTION, MATCH, SIMULATION_SCORE
+from clipneurons.dictionary.search import search as search_units
 from clipneurons.text.synonym_groups import synonym_groups
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.plots import Bar, bars, empty, link, section
 from tabs.ui.suggestions import clearly_said
-from tabs.ui.units import says
 from tabs.ui.words import MOST_LETTERS, unknown_words_html, untrained
 
-DIRECTION, DECOMPOSITION = "direction", "phrases"
-# Orders of what was found: by the match, by how far labels can be trusted, reliable ones alone.
-MATCH, TRUST, RELIABLE = "match", "trust", "reliable"
+# An order of what was found beside those of the library: by the match, reliable labels alone.
+RELIABLE = "reliable"
+ORDERS = (MATCH, SIMULATION_SCORE, RELIABLE)
 # What a search finds, and what that is called.
 _SECTIONS = {
     "labelled": "Their label names it",
@@ -35,70 +34,31 @@ def search(
 ) -> dict:  # fmt: skip
     """Neurons whose label names a query, and those that write toward or against it.
 
-    By direction with the line that random directions stay below (`Dictionary.chance_line`).
+    As `clipneurons.search` gives them, with the words that the model never saw in training.
 
     Args:
         bundle: key of the bundle, or "" for the one the page opens with.
-        query: phrases with commas between them; a leading minus for what is unwanted.
-        way: "direction" (cosine with the text's embedding) or "phrases" (coefficients).
+        query: texts with commas between them; a leading minus for what is unwanted.
+        way: "direction" (cosine with the text's embedding) or "decomposition" (coefficients).
         top: how many of each, at most 100.
-        order: "match", "trust" (of those, the labels that predict best first) or "reliable"
+        order: "match", "simulation_score" (of those, the best predicted first) or "reliable"
             (neurons with a reliable label alone).
     """
     session = registry[bundle]
-    dictionary = session.dictionary
-    if order not in (MATCH, TRUST, RELIABLE):
-        raise ValueError(f'Order by "{MATCH}", "{TRUST}" or "{RELIABLE}", not by {order!r}.')
-    if order != MATCH and not dictionary.tested:
-        raise ValueError("The labels of this bundle were not tested: order by the match.")
-    scores, warnings = _scores(session, query, way)
-    if order == RELIABLE:
-        scores = scores * dictionary.reliable
-    top = max(1, min(int(top), 100))
-    toward, against = dictionary.strongest(scores, top)
-    if order == TRUST:
-
-        def distrust(hit: Hit) -> float:
-            return -float(dictionary.simulation_score[dictionary.row(hit.layer, hit.unit)])
-
-        toward, against = sorted(toward, key=distrust), sorted(against, key=distrust)
-    labelled, _ = dictionary.strongest(dictionary.label_scores(parse_query(query)), top)
-    return {
-        "labelled": _hits(session, labelled),
-        "toward": _hits(session, toward),
-        "against": _hits(session, against),
-        "never_trained": warnings,
-        "chance_line": dictionary.chance_line if way == DIRECTION else None,
-    }
-
-
-def _scores(session: BundleSession, query: str, way: str) -> tuple[Tensor, list[str]]:
-    """How well every unit fits a query, and words of it that the model never saw."""
-    dictionary = session.dictionary
     if len(query) > MOST_LETTERS:
         raise ValueError(f"Searches of at most {MOST_LETTERS} letters, please.")
-    phrases = parse_query(query)
-    if way == DECOMPOSITION:
-        return dictionary.coefficient_scores(phrases), []
-    if way == DIRECTION:
-        new = [phrase.words for phrase in phrases if not dictionary.in_pool(phrase.words)]
-        warnings = untrained(session, new)
-        return dictionary.cosines(dictionary.embed(phrases, session.encode_texts)), warnings
-    raise ValueError(f'Search by "{DIRECTION}" or by "{DECOMPOSITION}", not by {way!r}.')
-
-
-def _hits(session: BundleSession, hits: list[Hit]) -> list[dict]:
-    """Units that were found, each with its reliable label and the label's score."""
-    return [
-        {
-            "layer": hit.layer, "unit": hit.unit, "score": hit.score,
-            "label": says(session.bundle, hit.layer, hit.unit),
-            "simulation_score": label and label.simulation_score,
-            "reliable": label and label.reliable,
-        }
-        for hit in hits
-        for label in [session.bundle.label(hit.layer, hit.unit)]
-    ]  # fmt: skip
+    if order not in ORDERS:
+        raise ValueError(f"order={order!r}: expected {' or '.join(map(repr, ORDERS))}")
+    result = search_units(
+        session.bundle, query, by=way, order=MATCH if order == RELIABLE else order,
+        reliable=order == RELIABLE, top=max(1, min(int(top), 100)), embed=session.encode_texts,
+    )  # fmt: skip
+    new = [
+        phrase.words
+        for phrase in parse_query(query)
+        if way == DIRECTION and not session.dictionary.in_pool(phrase.words)
+    ]
+    return result.to_dict() | {"never_trained": untrained(session, new)}
 
 
 def results_html(session: BundleSession, query: str, way: str, order: str = MATCH) -> str:

@@ -9,8 +9,8 @@ from html import escape
 from io import StringIO
 from typing import Any
 
+from clipneurons.bundle.unit_table import layer_table
 from clipneurons.bundle.unit_words import plain
-from clipneurons.dictionary.dictionary import TABLE
 from tabs.explore.files import file_to_save
 from tabs.server.session import BundleSession
 from tabs.ui.plots import empty, link, percent
@@ -21,7 +21,7 @@ DRAWN = 200
 
 @dataclass(frozen=True)
 class Column:
-    """A column of `Dictionary.table`: its heading, what it means, how a value is written."""
+    """A column of `layer_table`: its heading, what it means, how a value is written."""
 
     key: str
     title: str
@@ -96,9 +96,7 @@ def rows_of(session: BundleSession, layer: int) -> list[dict]:
     """The layer's rows by the columns' keys."""
     return session.cached(
         f"table {layer}",
-        lambda: [
-            dict(zip(TABLE, values, strict=True)) for values in session.dictionary.table(layer)
-        ],
+        lambda: layer_table(session.bundle, layer),
     )
 
 
@@ -150,7 +148,7 @@ def _as_text(words: str) -> str:
 def csv_file(session: BundleSession, layer: int) -> str:
     """All rows with unrounded values, for `cnSave` of `page.js`."""
     text = StringIO()
-    writer = csv.DictWriter(text, TABLE)
+    writer = csv.DictWriter(text, [column.key for column in COLUMNS], extrasaction="ignore")
     writer.writeheader()
     writer.writerows(
         row | {column.key: _as_text(row[column.key]) for column in COLUMNS if column.words}

@@ -6,8 +6,8 @@ from html import escape
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.labels import EXPLAINS, SPECIFIC, Label
+from clipneurons.bundle.neuron import Neuron
 from clipneurons.bundle.unit_words import plain, signed, unit_name
-from clipneurons.dictionary.dashboard import NeuronDashboard
 from clipneurons.dictionary.dictionary import Dictionary
 from tabs.explore.images import Gallery, Maps, gallery_html
 from tabs.ui.plots import Bar, bars, empty, figures, histogram, percent, section
@@ -16,15 +16,10 @@ from tabs.ui.units import unit_bar
 NOT_TESTED = "Labels of this bundle were not tested."
 
 
-def place(card: NeuronDashboard) -> str:
-    """Where the unit is, in words."""
-    return f"Layer {card.layer}, {unit_name(card.neuron, card.head)}"
-
-
 def card_html(
     key: str,
     dictionary: Dictionary,
-    card: NeuronDashboard,
+    card: Neuron,
     effects: list[tuple[str, float]] | None,
     maps: Maps | None = None,
 ) -> str:
@@ -34,7 +29,7 @@ def card_html(
     """
     if card.dead:
         note = "Its effect is the same on every image, so it says nothing."
-        where = f'<p class="cn-place">{escape(place(card))}</p>'
+        where = f'<p class="cn-place">{escape(card.place)}</p>'
         return (
             f'<article class="cn-card"><header>{where}<h2>Silent</h2></header>{empty(note)}'
             "</article>"
@@ -64,7 +59,7 @@ def _columns_html(left: str, right: str) -> str:
     return f'<div class="cn-columns"><div>{left}</div><div>{right}</div></div>'
 
 
-def _header_html(card: NeuronDashboard) -> str:
+def _header_html(card: Neuron) -> str:
     """Where the unit is, its reliable label or its number, and the label's score."""
     title, rest = unit_name(card.neuron, card.head).capitalize(), ""
     if card.label and card.label.reliable:
@@ -75,12 +70,12 @@ def _header_html(card: NeuronDashboard) -> str:
         if toward and against:
             rest = f'<p class="cn-says">and less with {escape(against)}</p>'
     return (
-        f'<header><p class="cn-place">{escape(place(card))}</p><h2>{escape(title)}</h2>{rest}'
+        f'<header><p class="cn-place">{escape(card.place)}</p><h2>{escape(title)}</h2>{rest}'
         f"{_label_score_html(card.label)}</header>"
     )
 
 
-def _shared_html(bundle: Bundle, card: NeuronDashboard) -> str:
+def _shared_html(bundle: Bundle, card: Neuron) -> str:
     """What all units of the layer share, which no label says; nothing where they share nothing."""
     shared = bundle.metrics.get("labels", {}).get("layers", {}).get(str(card.layer), {})
     notes = [
@@ -92,7 +87,7 @@ def _shared_html(bundle: Bundle, card: NeuronDashboard) -> str:
     return "".join(f'<p class="cn-note">{note}</p>' for note in notes)
 
 
-def _figures_html(card: NeuronDashboard) -> str:
+def _figures_html(card: Neuron) -> str:
     return figures(
         [
             (
@@ -112,9 +107,9 @@ def _figures_html(card: NeuronDashboard) -> str:
     )  # fmt: skip
 
 
-def _neighbours_html(key: str, dictionary: Dictionary, card: NeuronDashboard) -> str:
+def _neighbours_html(key: str, dictionary: Dictionary, card: Neuron) -> str:
     bundle = dictionary.bundle
-    rows = [unit_bar(key, bundle, hit.layer, hit.unit, hit.score) for hit in card.neighbours]
+    rows = [unit_bar(key, bundle, hit.layer, hit.unit, hit.cosine) for hit in card.neighbours]
     return section(
         "Neurons like it",
         bars(rows, label="Nearest neurons by direction", most=1.0, wide=True),
@@ -122,7 +117,7 @@ def _neighbours_html(key: str, dictionary: Dictionary, card: NeuronDashboard) ->
     )
 
 
-def _reactions_html(dictionary: Dictionary, card: NeuronDashboard) -> str:
+def _reactions_html(dictionary: Dictionary, card: Neuron) -> str:
     """Number of images by the size of the effect."""
     config = dictionary.bundle.config
     return section(
@@ -130,7 +125,7 @@ def _reactions_html(dictionary: Dictionary, card: NeuronDashboard) -> str:
         histogram(
             config.norm_edges,
             dictionary.bundle.layers[card.layer].norm_histogram[card.unit].tolist(),
-            label=f"Number of images by effect norm of {place(card)}",
+            label=f"Number of images by effect norm of {card.place}",
             unit="size of its effect",
             mark=card.threshold,
         ),
@@ -158,13 +153,13 @@ def _names_html(effects: list[tuple[str, float]] | None) -> str:
     )
 
 
-def words_html(key: str, card: NeuronDashboard) -> str:
+def words_html(key: str, card: Neuron) -> str:
     """The label, where one was tested, and the decomposition of the direction."""
 
     def texts(pairs: list[tuple[str, float]], what: str) -> str:
         return bars(
             [Bar(plain(t), c, link={"tab": "explore", "q": t, "bundle": key}) for t, c in pairs],
-            label=f"{what} of {place(card)}, with signed weights",
+            label=f"{what} of {card.place}, with signed weights",
         )
 
     direction = section(
@@ -184,7 +179,7 @@ def words_html(key: str, card: NeuronDashboard) -> str:
     return f'<div class="cn-words{unsure}">{label}{direction}</div>'
 
 
-def heads_html(key: str, dictionary: Dictionary, card: NeuronDashboard) -> str:
+def heads_html(key: str, dictionary: Dictionary, card: Neuron) -> str:
     """What the neuron says through its other heads; nothing for a ViT."""
     found = dictionary.sub_concepts(card.layer, card.unit)
     if not found:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.unit_words import neuron_and_head, signed, unit_name
-from clipneurons.dictionary.dictionary import Dictionary
 from clipneurons.images.convert import webp_uri
 from clipneurons.stats.centring import without_shared
 from export.common.numbers import percent
@@ -30,7 +29,7 @@ _BINS = (0, 1.5, 2, 3, 4, 6, 8, 12, 16.01)
 def measure(context: EvaluationContext) -> dict:
     """The clearest units of the layer, others chosen by chance, and how much all say."""
     bundle, layer = context.bundle, context.layer
-    book, arrays = Dictionary(bundle), bundle.layers[layer]
+    arrays = bundle.layers[layer]
     texts = without_shared(bundle.text_embeddings)
     concepts = effective_concepts(arrays.indices, arrays.coefficients, texts)
     alive = concepts > 0
@@ -48,7 +47,7 @@ def measure(context: EvaluationContext) -> dict:
         "layer": layer,
         "heads": bundle.config.units_per_neuron,
         "units": {
-            group: [_example(context, book, unit, float(concepts[unit])) for unit in units]
+            group: [_example(context, unit, float(concepts[unit])) for unit in units]
             for group, units in groups.items()
         },
         "effective_concepts": {
@@ -70,21 +69,20 @@ def _by_chance(arrays: LayerArrays, texts: Float[Tensor, "text embed"]) -> float
     return float(concepts[concepts > 0].median()) if (concepts > 0).any() else 0.0
 
 
-def _example(context: EvaluationContext, book: Dictionary, unit: int, concepts: float) -> dict:
-    card = book.card(context.layer, unit, phrases=_PHRASES)
-    shown = [(i, norm) for i, norm in card.images if i in context.bundle.examples][:_IMAGES]
+def _example(context: EvaluationContext, unit: int, concepts: float) -> dict:
+    neuron = context.bundle.unit(context.layer, unit)
     return {
         "unit": unit,
-        "phrases": [[text, round(value, 4)] for text, value in card.decomposition],
-        "explained": round(card.explained_variance, 4),
+        "phrases": [[text, round(value, 4)] for text, value in neuron.decomposition[:_PHRASES]],
+        "explained": round(neuron.explained_variance, 4),
         "effective_concepts": round(concepts, 2),
         "images": [
             {
-                "uri": webp_uri(context.bundle.examples[i]),
-                "words": context.bundle.examples.caption(i),
-                "norm": round(norm, 3),
+                "uri": webp_uri(image.webp),
+                "words": image.caption,
+                "norm": round(image.norm, 3),
             }
-            for i, norm in shown
+            for image in neuron.images[:_IMAGES]
         ],
     }
 

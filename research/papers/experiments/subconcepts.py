@@ -8,7 +8,6 @@ import torch
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.unit_words import signed, unit_name
-from clipneurons.dictionary.dictionary import Dictionary
 from clipneurons.images.convert import webp_uri
 from export.common.numbers import percent
 from research.papers.context import EvaluationContext
@@ -34,12 +33,11 @@ def measure(context: EvaluationContext) -> dict:
     # Neurons whose pairs are all strong: there sub-concepts can be seen.
     strength = arrays.top_norms.mean(1).unflatten(0, (-1, heads))
     ranked = strength.topk(min(_PAIRS, heads), dim=1).values[:, -1].argsort(descending=True)
-    book = Dictionary(bundle)
     examples = []
     for neuron in ranked[:_NEURONS].tolist():
         pairs = strength[neuron].topk(min(_PAIRS, heads)).indices.tolist()
         examples.append(
-            {"neuron": neuron, "pairs": [_pair(context, book, neuron, head) for head in pairs]}
+            {"neuron": neuron, "pairs": [_pair(context, neuron, head) for head in pairs]}
         )
     shared = _shared_images(arrays.top_activating_images.unflatten(0, (-1, heads))[ranked[:128]])
     return {
@@ -52,19 +50,17 @@ def measure(context: EvaluationContext) -> dict:
     }
 
 
-def _pair(context: EvaluationContext, book: Dictionary, neuron: int, head: int) -> dict:
-    unit = neuron * book.bundle.config.units_per_neuron + head
-    card = book.card(4, unit, phrases=4)
-    kept = [i for i, _ in card.images if i in context.bundle.examples][:_IMAGES]
+def _pair(context: EvaluationContext, neuron: int, head: int) -> dict:
+    pair = context.bundle.neuron(4, neuron, head)
     return {
         "head": head,
-        "phrases": [[text, value] for text, value in card.decomposition],
+        "phrases": [[text, value] for text, value in pair.decomposition[:4]],
         "images": [
             {
-                "uri": webp_uri(context.bundle.examples[i]),
-                "words": context.bundle.examples.caption(i),
+                "uri": webp_uri(image.webp),
+                "words": image.caption,
             }
-            for i in kept
+            for image in pair.images[:_IMAGES]
         ],
     }
 

@@ -55,6 +55,17 @@ def test_a_dead_neuron_says_so():
     assert repr(bundle.neuron(1, 5)).endswith("dead, its effect is the same on every image")
 
 
+def test_padding_is_no_image():
+    bundle = tiny_bundle(kind="resnet", neurons=6, heads=2)
+    bundle.layers[4].top_activating_images[7, 4:] = -1
+    pair = bundle.unit(4, 7)
+    assert (pair.neuron, pair.head, len(pair.images)) == (3, 1, 4)
+    mean = bundle.layers[4].top_norms[7, :4].mean()
+    assert pair.mean_top_norm == pytest.approx(float(mean))
+    with pytest.raises(ValueError, match="unit 12: layer 4 has units 0 to 11"):
+        bundle.unit(4, 12)
+
+
 def test_a_pair_of_a_resnet_has_a_head():
     bundle = tiny_bundle(kind="resnet", neurons=4, heads=3)
     pair = bundle.neuron(4, 2, head=1)

@@ -8,8 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.thumbnails import Examples
-from clipneurons.bundle.unit_words import signed, signed_words
-from clipneurons.dictionary.dictionary import TABLE, Dictionary, Phrase, parse_query
+from clipneurons.dictionary.dictionary import Dictionary, Phrase, parse_query
 from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 
@@ -97,46 +96,6 @@ def test_the_pool_goes_on_as_words_begin(dictionary):
     assert dictionary.pool.going_on("ar", 5) == [], "at the beginning of a word only"
 
 
-def test_neighbours_are_the_nearest_directions_without_the_unit_itself(dictionary):
-    hits = dictionary.neighbours(2, 3, top=5)
-    mine = dictionary.bundle.layers[2].directions[3]
-    cosines = sorted(
-        (
-            (float(mine @ direction), layer, unit)
-            for layer, arrays in dictionary.bundle.layers.items()
-            for unit, direction in enumerate(arrays.directions)
-            if (layer, unit) != (2, 3)
-        ),
-        reverse=True,
-    )
-    assert [(h.layer, h.unit) for h in hits] == [(la, u) for _, la, u in cosines[:5]]
-
-
-def test_card_of_a_dead_unit_says_so():
-    bundle = tiny_bundle()
-    arrays = bundle.layers[1]
-    dead = replace(
-        arrays,
-        directions=arrays.directions.index_fill(0, torch.tensor([4]), 0.0),
-        coefficients=arrays.coefficients.index_fill(0, torch.tensor([4]), 0.0),
-    )
-    card = Dictionary(replace(bundle, layers={**bundle.layers, 1: dead})).card(1, 4)
-    assert card.dead
-    assert card.decomposition == []
-    assert card.neighbours == []
-
-
-def test_card_leaves_out_padding_and_names_the_head():
-    bundle = tiny_bundle(kind="resnet", neurons=6, heads=2)
-    images = bundle.layers[4].top_activating_images.clone()
-    images[7, 4:] = -1
-    arrays = replace(bundle.layers[4], top_activating_images=images)
-    card = Dictionary(replace(bundle, layers={4: arrays})).card(4, 7)
-    assert (card.neuron, card.head) == (3, 1)
-    assert len(card.images) == 4
-    assert card.mean_top_norm == pytest.approx(arrays.top_norms[7, :4].mean().item())
-
-
 def test_pairs_of_a_neuron_are_grouped_by_what_they_say():
     """Neuron 2 of a ResNet with 4 heads: two heads say one thing, one another, one is dead."""
     bundle = tiny_bundle(kind="resnet", neurons=5, heads=4, top_k=3)
@@ -168,7 +127,7 @@ def test_neurons_of_a_vit_have_no_sub_concepts(dictionary):
 @pytest.mark.parametrize(("layer", "unit"), [(9, 0), (1, 16), (1, -1)])
 def test_places_that_do_not_exist_are_named(dictionary, layer, unit):
     with pytest.raises(ValueError, match=r"has no layer 9|units 0 to 15"):
-        dictionary.card(layer, unit)
+        dictionary.row(layer, unit)
 
 
 def test_effect_on_a_class_is_the_strong_effect_along_its_text(dictionary):
@@ -178,15 +137,6 @@ def test_effect_on_a_class_is_the_strong_effect_along_its_text(dictionary):
     size = arrays.top_norms[5].mean()
     expected = [size * (arrays.directions[5] @ c) / c.norm() for c in classes]
     torch.testing.assert_close(got, torch.stack(expected))
-
-
-def test_table_has_every_unit_with_its_decomposition(dictionary):
-    rows = [dict(zip(TABLE, row, strict=True)) for row in dictionary.table(1)]
-    assert [row["unit"] for row in rows] == list(range(16))
-    for unit, row in enumerate(rows):
-        pairs = dictionary.bundle.phrases(1, unit, 4)
-        for text, (name, gamma) in zip(row["decomposition"].split(", "), pairs, strict=True):
-            assert text == (name if gamma > 0 else f"−{name}")
 
 
 @pytest.fixture(scope="module")
@@ -199,26 +149,6 @@ def tested():
     labels[1] = replace(labels[1], q_value=q)
     labels[2] = replace(labels[2], q_value=torch.ones(16))
     return Dictionary(replace(bundle, labels=labels))
-
-
-def test_a_dashboard_has_the_label_of_the_bundle(tested, dictionary):
-    card = tested.card(1, 5)
-    assert card.label == tested.bundle.label(1, 5)
-    assert card.label.reliable
-    assert not tested.card(1, 6).label.reliable
-    assert card.decomposition == tested.bundle.phrases(1, 5)
-    assert dictionary.card(1, 5).label is None, "not tested"
-
-
-def test_the_table_has_reliable_labels_and_decompositions_beside_each_other(tested, dictionary):
-    rows = [dict(zip(TABLE, row, strict=True)) for row in tested.table(1)]
-    assert rows[5]["label"].split(", ") == signed_words(tested.bundle, 1, 5)
-    assert rows[5]["decomposition"].split(", ")[0] == signed(*tested.bundle.phrases(1, 5, 1)[0])
-    label = tested.bundle.label(1, 5)
-    assert (rows[5]["reliable"], rows[5]["simulation_score"]) == (True, label.simulation_score)
-    assert (rows[6]["reliable"], rows[6]["label"]) == (False, "")
-    row = dict(zip(TABLE, dictionary.table(1)[5], strict=True))
-    assert (row["reliable"], row["simulation_score"], row["label"]) == (None, None, "")
 
 
 def test_the_most_reliable_unit_is_the_one_to_open_with(tested, dictionary):

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from clipneurons.bundle.bundle import load_bundle
+from clipneurons.bundle.unit_table import layer_table
 from clipneurons.concepts.concepts import ConceptReader
 from clipneurons.concepts.patch_concepts import patch_concepts
-from clipneurons.dictionary.dictionary import Dictionary
 from clipneurons.lens.contributions import SpatialContributions
 from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import load_clip
@@ -66,7 +66,7 @@ def test_the_bundle_says_what_it_is_of(place):
 
 def test_what_reads_a_bundle_reads_it(place):
     bundle, clip = load_bundle(place / "bundle"), load_clip(place / "model", device="cpu")
-    assert Dictionary(bundle).table(3, 2), "the pooling's own neurons are in the dictionary"
+    assert layer_table(bundle, 3), "the pooling's own neurons are in the dictionary"
     lens = Lens(clip, LAYERS)
     reader = ConceptReader(lens, bundle)
     _, effects = reader(images(2, clip))

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
+from clipneurons.dictionary.search import DIRECTION, MATCH
 from tabs.explore import handlers
 from tabs.explore.dashboard import neuron, start_of
 from tabs.explore.handlers import Request, Tab
 from tabs.explore.layout import Widgets
-from tabs.explore.search import DIRECTION, MATCH, search
+from tabs.explore.search import search
 from tabs.explore.table import Order
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession

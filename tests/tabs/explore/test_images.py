@@ -8,14 +8,14 @@ from clipneurons.bundle import thumbnails
 from clipneurons.bundle.thumbnails import SHOWN
 from clipneurons.bundle.weaker_images import FEW, PAD, sampled
 from clipneurons.dictionary.dictionary import Dictionary
-from tabs.explore.images import shown_images, weaker_images
+from tabs.explore.images import weaker_images
 from tabs.explore.view import card_html
 from tests.helpers.tiny import tiny_bundle
 
 
 def drawn(bundle, layer, unit):
     dictionary = Dictionary(bundle)
-    return card_html("key", dictionary, dictionary.card(layer, unit), [])
+    return card_html("key", dictionary, dictionary.bundle.unit(layer, unit), [])
 
 
 def test_a_unit_shows_its_first_images_that_have_a_thumbnail():
@@ -27,15 +27,16 @@ def test_a_unit_shows_its_first_images_that_have_a_thumbnail():
 
 def test_weaker_images_are_of_the_middle_and_the_end_and_none_is_shown_twice():
     bundle = tiny_bundle(top_k=100, images=100)
-    card = Dictionary(bundle).card(1, 3)
-    strong = [image for image, _ in shown_images(bundle, card)]
+    card = bundle.unit(1, 3)
+    strong = [image.index for image in card.images]
     (title, middle), (_, weak) = weaker_images(bundle, card)
-    ranks = {image: rank for rank, (image, _) in enumerate(card.images)}
+    order = bundle.layers[1].top_activating_images[3].tolist()
+    ranks = {image: rank for rank, image in enumerate(order)}
     assert [ranks[image] for image in strong] == list(range(SHOWN))
     assert [ranks[image] for image, _ in middle] == list(range(46, 54))
     assert [ranks[image] for image, _ in weak] == list(range(92, 100))
     few = tiny_bundle()
-    assert weaker_images(few, Dictionary(few).card(1, 3)) == []
+    assert weaker_images(few, few.unit(1, 3)) == []
     assert "Weaker reactions" not in drawn(few, 1, 3)
     assert title == "The middle of its 100 strongest"
     assert title in drawn(bundle, 1, 3)
@@ -49,20 +50,20 @@ def test_weaker_images_are_of_the_whole_data_set_where_the_bundle_has_such():
     arrays = replace(bundle.layers[1], middle_images=middle, weak_images=weak)
     bundle = replace(bundle, layers=bundle.layers | {1: arrays})
     dictionary = Dictionary(bundle)
-    ((title, images),) = weaker_images(bundle, dictionary.card(1, 3))
+    ((title, images),) = weaker_images(bundle, dictionary.bundle.unit(1, 3))
     assert title == "From the middle half of all images"
     assert images == [(known[5], None), (known[0], None)]
-    ((title, images),) = weaker_images(bundle, dictionary.card(1, 4))
+    ((title, images),) = weaker_images(bundle, dictionary.bundle.unit(1, 4))
     assert title == "From the quarter of all images in which it does least"
     assert images == [(known[63], None)]
     assert title in drawn(bundle, 1, 4)
-    assert weaker_images(bundle, dictionary.card(1, 5)) == []
+    assert weaker_images(bundle, dictionary.bundle.unit(1, 5)) == []
 
 
 def test_a_picture_says_what_it_shows_and_leads_to_other_tabs():
     bundle = tiny_bundle()
     page = drawn(bundle, 1, 3)
-    image, _ = Dictionary(bundle).card(1, 3).images[0]
+    image = bundle.unit(1, 3).images[0].index
     assert f"<p>colour {image}</p>" in page
     for tab in ("concepts", "segmentation", "edit"):
         assert f"?tab={tab}&amp;picture={image}&amp;bundle=key" in page

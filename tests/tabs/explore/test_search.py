@@ -4,11 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from clipneurons.dictionary.search import DIRECTION, MATCH, SIMULATION_SCORE
 from tabs.explore.search import (
-    DIRECTION,
-    MATCH,
     RELIABLE,
-    TRUST,
     results_html,
     search,
     suggestions,
@@ -50,7 +48,7 @@ def test_hits_carry_their_label_and_its_score(session, untested):
 
 
 def test_orders(session, untested):
-    plain, trusted = hits(session, MATCH)["toward"], hits(session, TRUST)["toward"]
+    plain, trusted = hits(session, MATCH)["toward"], hits(session, SIMULATION_SCORE)["toward"]
     assert [hit["score"] for hit in plain] == sorted((h["score"] for h in plain), reverse=True)
     values = [hit["simulation_score"] for hit in trusted]
     assert values == sorted(values, reverse=True)
@@ -59,8 +57,8 @@ def test_orders(session, untested):
     assert {hit["layer"] for hit in plain} == {1, 2}
     assert {hit["layer"] for hit in only["toward"] + only["against"]} == {2}
     with pytest.raises(ValueError, match="not tested"):
-        hits(untested, TRUST)
-    with pytest.raises(ValueError, match="Order by"):
+        hits(untested, SIMULATION_SCORE)
+    with pytest.raises(ValueError, match="order='luck': expected 'match'"):
         hits(session, "luck")
 
 

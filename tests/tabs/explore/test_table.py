@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from clipneurons.dictionary.dictionary import TABLE
+from clipneurons.bundle.unit_table import layer_table
 from tabs.explore.table import COLUMNS, DRAWN, Order, csv_file, ordered, rows_of, table_html
 from tabs.server.session import BundleSession
 from tests.helpers.tiny import tiny_bundle
@@ -17,8 +17,8 @@ def session(tmp_path_factory):
     return BundleSession("b", tmp_path_factory.mktemp("b"), tiny_bundle(neurons=DRAWN + 3))
 
 
-def test_every_column_of_the_dictionary_has_a_heading():
-    assert tuple(column.key for column in COLUMNS) == TABLE
+def test_columns_are_those_of_the_library(session):
+    assert {column.key for column in COLUMNS} <= layer_table(session.bundle, 1)[0].keys()
 
 
 def test_a_click_sorts_and_a_second_one_turns_round():
@@ -30,7 +30,10 @@ def test_a_click_sorts_and_a_second_one_turns_round():
 
 
 def test_rows_are_sorted_and_what_is_not_known_comes_last():
-    rows = [dict.fromkeys(TABLE, 0) | {"label": "", "decomposition": ""} for _ in range(3)]
+    rows = [
+        dict.fromkeys([column.key for column in COLUMNS], 0) | {"label": "", "decomposition": ""}
+        for _ in range(3)
+    ]
     for row, value in zip(rows, (0.1, None, 0.7), strict=True):
         row["simulation_score"] = value
     for descending, expected in ((True, [0.7, 0.1, None]), (False, [0.1, 0.7, None])):

@@ -11,7 +11,7 @@ from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 def drawn(bundle, layer, unit):
     dictionary = Dictionary(bundle)
-    return card_html("key", dictionary, dictionary.card(layer, unit), [])
+    return card_html("key", dictionary, dictionary.bundle.unit(layer, unit), [])
 
 
 def test_a_pairs_card_leads_to_the_neurons_other_heads():
@@ -25,7 +25,7 @@ def test_a_pairs_card_leads_to_the_neurons_other_heads():
 def test_a_vits_card_has_no_heads():
     bundle = tiny_bundle()
     dictionary = Dictionary(bundle)
-    assert heads_html("key", dictionary, dictionary.card(1, 3)) == ""
+    assert heads_html("key", dictionary, dictionary.bundle.unit(1, 3)) == ""
     assert "all its heads" not in drawn(bundle, 1, 3)
 
 
