@@ -58,7 +58,13 @@ class SearchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """In JSON values, as the page's endpoint gives it."""
-        return asdict(self)
+        return {
+            "query": self.query,
+            "labelled": [asdict(unit) for unit in self.labelled],
+            "toward": [asdict(unit) for unit in self.toward],
+            "against": [asdict(unit) for unit in self.against],
+            "chance_line": self.chance_line,
+        }
 
     def __repr__(self) -> str:
         lines = [f"Search for {self.query!r}"]
