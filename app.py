@@ -34,7 +34,7 @@ from clipneurons.bundle.hub import NAME  # noqa: E402
 from clipneurons.shipped import ARTIFACTS, TOWERS  # noqa: E402
 from tabs import edit  # noqa: E402
 from tabs.concepts.examples import opening_concepts  # noqa: E402
-from tabs.edit.example import example as edit_example  # noqa: E402
+from tabs.edit.sources import example as edit_example  # noqa: E402
 from tabs.explore.handlers import number  # noqa: E402
 from tabs.server.events import LATEST, PRIVATE  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
@@ -139,7 +139,6 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
     )  # fmt: skip
     for event in (page.load, button.click):
         restored = event(restore, [where], outputs, **options)
-        modules["edit"].then_restore(event, "() => location.search")
         explore.then_show(restored, restored=True)
         explore.then_search(restored)
         restored.then(None, js="() => window.cnArrived()")

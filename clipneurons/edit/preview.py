@@ -95,16 +95,16 @@ def patch_attributions(
     return shares[contributions.prefix :].cpu()
 
 
-def fewest_that_turn(
+def order_that_turns(
     logits: Float[Tensor, " class"],
     effects: Float[Tensor, "unit class"],
     wanted: int,
     most: int,
-) -> list[int] | None:
-    """The fewest units without which an image is read as the wanted class; None beyond `most`.
+) -> list[int]:
+    """Units in the order in which their ablation turns an image to the wanted class, by estimate.
 
-    One at a time, the unit whose ablation leaves the least lead to the strongest rival: with one
-    rival that is the fewest; with more it is greedy.
+    Each time the unit whose ablation leaves the least lead to the strongest rival. So with one
+    rival no smaller set than the first so many takes as much from its lead; with more it is greedy.
 
     Args:
         logits: ⟨e, t_c⟩.
@@ -114,28 +114,9 @@ def fewest_that_turn(
     lead = (logits - logits[wanted])[others]
     by_unit = (effects - effects[:, [wanted]])[:, others]
     taken: list[int] = []
-    while bool(lead.max() >= 0):
-        if len(taken) == min(most, len(effects)):
-            return None
+    for _ in range(min(most, len(effects))):
         left = (lead - by_unit).amax(1)
         left[taken] = torch.inf
         taken.append(int(left.argmin()))
         lead = lead - by_unit[taken[-1]]
     return taken
-
-
-def share_that_turn(
-    logits: Float[Tensor, " class"],
-    effects: Float[Tensor, "unit class"],
-    wanted: int,
-    count: int,
-    draws: int = 1000,
-    seed: int = 0,
-) -> float:
-    """Of random sets of as many units, the share without which the image is read as wanted."""
-    generator = torch.Generator().manual_seed(seed)
-    turned = 0
-    for _ in range(draws):
-        units = torch.randperm(len(effects), generator=generator)[:count]
-        turned += int((logits - effects[units].sum(0)).argmax()) == wanted
-    return turned / draws

@@ -243,21 +243,20 @@ _MOVES = """async (count) => {
 
 def edit(args: argparse.Namespace) -> None:
     """Time the edit tab on a bundle: on the server, and in Chromium where it is installed."""
-    from tabs.edit.edits import for_real, with_units
-    from tabs.edit.example import example, gallery_image
-    from tabs.edit.reading import read
+    from clipneurons.edit.edit import Edit
+    from tabs.edit.handlers import opened_with, reader_of
+    from tabs.edit.sources import example
     from tabs.server.session import BundleSession
 
     session = BundleSession.open((args.bundle or [str(ROOT / "artifacts" / "mini-vit")])[0])
     picture, names, wanted = example(session)
-    image = gallery_image(session, picture)
-    reading = read(session, [image], names, wanted)
-    found = with_units(reading, [(one.rules[0].layer, one.rules[0].unit)
-                                     for one in reading.parts[:2]])  # fmt: skip
+    reading = opened_with(session, [session.image(picture)], names, wanted).reading
+    units = [(part.rules[0].layer, part.rules[0].unit) for part in reading.parts[:2]]
+    ablation, reader = Edit.ablating(session.bundle, units), reader_of(session)
     jobs = {
         "encode_image": lambda: session.clip.encode_image(reading.pixels),
-        "reading": lambda: read(session, [image], names, wanted),
-        "for real": lambda: for_real(session, reading, found),
+        "reading": lambda: reader.read(reading.pixels, names, wanted),
+        "measured": lambda: reader.measure(reading, ablation),
     }
     for job in jobs.values():
         job()

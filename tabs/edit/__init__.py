@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tabs.edit.tab import TITLE, build
+from tabs.edit.handlers import build
+from tabs.edit.layout import TITLE
 
 _HERE = Path(__file__).parent
 CSS = (_HERE / "style.css").read_text()

@@ -1,4 +1,5 @@
-// The tab "Edit": bars follow the sliders from inner products that were sent once.
+// The tab "Edit": bars follow the sliders from inner products that were sent once,
+// until the model has answered.
 //   cos_c(x) = ⟨e + Σ x_r v_r, t_c⟩ / ‖e + Σ x_r v_r‖
 (() => {
   const shown = () => document.querySelector("#edit-result .cn-edit");
@@ -45,22 +46,28 @@
   const fill = (node, kind, values) => {
     const { scale } = factsOf(node);
     const was = [...node.querySelectorAll(".cn-classes [data-class] .cn-value.cn-was")];
-    const most = scale === null ? Math.max(...was.map((one) => Math.abs(one.textContent))) : 1;
+    const most = scale === null ? Math.max(...was.map((value) => Math.abs(value.textContent))) : 1;
     node.querySelectorAll(".cn-classes [data-class]").forEach((row, c) => {
       const share = Math.max(0, Math.min(1, values[c] / (most || 1)));
       row.querySelector(`.cn-track.cn-${kind} .cn-bar`).style.setProperty("--share", share);
       row.querySelector(`.cn-value.cn-${kind}`).textContent = text(values[c], scale);
     });
   };
-  const draw = (node) => {
-    const { previews, scale, names } = factsOf(node), x = strengths(node);
-    const now = shares(previews[0], x, scale);
-    fill(node, "now", now);
-    node.querySelector(".cn-top").textContent = names[best(now)];
+  // The headline and the other images' captions, by an estimate or by what the model said.
+  const tell = (node, basis, sharesOf) => {
+    const { names, scale } = factsOf(node);
+    node.querySelector(".cn-top").textContent = names[best(sharesOf(0))];
+    node.querySelector(".cn-basis").textContent = basis;
     node.querySelectorAll("[data-image]").forEach((figure) => {
-      const values = shares(previews[figure.dataset.image], x, scale), top = best(values);
+      const values = sharesOf(figure.dataset.image), top = best(values);
       figure.querySelector("b").textContent = `${names[top]} ${text(values[top], scale)}`;
     });
+  };
+  const draw = (node) => {
+    const { previews, scale } = factsOf(node), x = strengths(node);
+    const estimate = (image) => shares(previews[image], x, scale);
+    fill(node, "estimated", estimate(0));
+    tell(node, "Estimated", estimate);
     return x;
   };
 
@@ -82,8 +89,8 @@
     const { bundle, picture, names, wanted } = factsOf(node), edit = JSON.parse(window.cnEdit());
     const short = (factor) => Number(factor.toFixed(3));
     const items = [
-      ...edit.units.map((one) => `${one.layer}.${one.unit}:${short(one.factor)}`),
-      ...edit.words.map((one) => `${one.words}>${one.more_than}:${short(one.factor)}`),
+      ...edit.units.map((rule) => `${rule.layer}.${rule.unit}:${short(rule.factor)}`),
+      ...edit.words.map((rule) => `${rule.words}>${rule.more_than}:${short(rule.factor)}`),
     ];
     const query = new URLSearchParams({ tab: "edit", bundle, names: names.join(","), wanted });
     if (picture !== null) query.set("picture", picture);
@@ -102,41 +109,61 @@
     if (!link || here().get("tab") !== "edit") return;
     history.replaceState(null, "", theme ? `${link}&__theme=${theme}` : link);
   };
-  // What is to be read when the tab opens: nothing if something is shown, or if the page is about
-  // to read its own address.
-  window.cnEditMissing = () => {
-    if (here().get("tab") !== "edit") return shown() ? "" : "?tab=edit";
-    return shown() || !window.cnCard ? "" : location.search;
+  window.cnEditOpen = () => here().get("tab") === "edit";
+  // Shows what a query asks for. Without one, the tab was opened: what it is missing is shown, and
+  // nothing while the page is about to read its own address.
+  window.cnEditRestore = async (query) => {
+    if (query === undefined) {
+      if (shown() || document.querySelector("#edit-image img")) return;
+      if (window.cnEditOpen() && !window.cnCard) return;
+      query = window.cnEditOpen() ? location.search : "?tab=edit";
+    }
+    const address = location.search, button = () => document.querySelector("#edit-restore");
+    // The components of a tab that was never opened are still being made.
+    for (let tries = 0; !button() && tries < 100; tries++)
+      await new Promise((done) => setTimeout(done, 100));
+    if (location.search !== address) return;
+    window.cnEditAsked = query;
+    if (shown()) asDrawn(shown());
+    button()?.click();
   };
 
-  // "For real" is asked of the model once the sliders rest, and shown if they still do.
+  // The model is asked once the sliders rest, and its answer shown if they still do.
   let timer;
   const settle = (node, x) => {
-    node.querySelectorAll(".cn-real").forEach((one) => one.classList.add("cn-stale"));
+    node.querySelectorAll(".cn-measured").forEach((cell) => cell.classList.add("cn-stale"));
+    node.querySelector(".cn-found")?.remove(); // it is of another edit
     clearTimeout(timer);
     timer = setTimeout(() => {
       window.cnEditKeep();
       if (x.slice(1).some((value) => value !== 0)) return document.querySelector("#edit-measure").click();
       const { previews, scale } = factsOf(node);
-      window.cnReal({ edit: window.cnEdit(), shares: [shares(previews[0], x, scale)] });
+      window.cnMeasured({ edit: window.cnEdit(), shares: previews.map((one) => shares(one, x, scale)) });
     }, 300);
   };
-  window.cnReal = (found) => {
+  window.cnMeasured = (answer) => {
     const node = shown();
-    if (!node || !found || found.edit !== window.cnEdit()) return;
-    if (found.shares) fill(node, "real", found.shares[0]);
-    node.querySelectorAll(".cn-real").forEach((one) => one.classList.toggle("cn-stale", !found.shares));
+    if (!node || !answer?.shares || answer.edit !== window.cnEdit()) return;
+    fill(node, "measured", answer.shares[0]);
+    tell(node, "Measured", (image) => answer.shares[image]);
+    node.querySelectorAll(".cn-measured").forEach((cell) => cell.classList.remove("cn-stale"));
   };
-  // A new reading starts as the server drew it, whatever was moved in the elements before.
+  // A reading starts as the server drew it, whatever was moved in the elements before.
+  const asDrawn = (node) => {
+    for (const input of node.querySelectorAll("[data-part] input")) {
+      if (input.type === "range") input.value = input.getAttribute("value");
+      else input.checked = input.hasAttribute("checked");
+    }
+    const { measured } = factsOf(node);
+    draw(node);
+    if (measured) window.cnMeasured({ edit: window.cnEdit(), shares: measured });
+  };
   let drawn = "";
   const freshen = () => {
     const node = shown();
     if (!node || node.dataset.facts === drawn) return;
     drawn = node.dataset.facts;
-    for (const input of node.querySelectorAll("[data-part] input")) {
-      if (input.type === "range") input.value = input.getAttribute("value");
-      else input.checked = input.hasAttribute("checked");
-    }
+    asDrawn(node);
   };
   new MutationObserver(freshen).observe(document.documentElement, {
     subtree: true, childList: true, attributes: true, attributeFilter: ["data-facts"],

@@ -70,9 +70,10 @@
     const card = document.querySelector("#explore-card");
     if (card && !seen(card)) card.scrollIntoView({ block: "start" });
   };
-  // What a link brings into Concepts is read at once; other tabs wait for words.
+  // What a link brings into Concepts and Edit is read at once; other tabs wait for words.
   window.cnArrived = async () => {
     const address = location.search, given = new URLSearchParams(address);
+    if (given.get("tab") === "edit") return window.cnEditRestore(address);
     if (given.get("tab") !== "concepts" || !given.has("picture")) return;
     const ready = () => document.querySelector("#concepts-image img") && document.querySelector("#concepts-go");
     // The components of a tab that was never opened are still being made.

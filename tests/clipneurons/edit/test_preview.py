@@ -5,9 +5,8 @@ import torch
 
 from clipneurons.edit.preview import (
     Preview,
-    fewest_that_turn,
+    order_that_turns,
     patch_attributions,
-    share_that_turn,
     weighted_effects,
 )
 from clipneurons.lens.lens import Lens
@@ -68,33 +67,22 @@ def test_patches_and_what_comes_before_them_add_up_to_the_effect(kind):
     assert float(shares.sum()) + before == pytest.approx(float(whole), abs=1e-4)
 
 
-def test_the_fewest_units_are_fewest():
-    """Against all sets, of two classes; with a third no smaller set than the greedy one's."""
+def test_the_first_units_of_the_order_take_most_from_the_lead():
+    """Against all sets of as many, of two classes."""
     for seed in range(5):
         effects, logits = random(9, 2, seed=seed), torch.tensor([1.5, 0.0])
-        found = fewest_that_turn(logits, effects, wanted=1, most=9)
-        for size in range(10):
-            sets = [
-                units
+        order = order_that_turns(logits, effects, wanted=1, most=9)
+        for size in range(1, 10):
+            leads = [
+                float((logits - effects[list(units)].sum(0)) @ torch.tensor([1.0, -1.0]))
                 for units in combinations(range(9), size)
-                if (logits - effects[list(units)].sum(0)).argmax() == 1
             ]
-            if sets:
-                break
-        assert (found is None) == (not sets)
-        assert found is None or len(found) == size
+            lead = float((logits - effects[order[:size]].sum(0)) @ torch.tensor([1.0, -1.0]))
+            assert lead == pytest.approx(min(leads), abs=1e-5)
 
 
 def test_a_third_class_must_lose_too():
-    effects = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+    effects = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 2.0], [0.0, 1.0, 0.0]])
     logits = torch.tensor([1.0, 0.0, 0.5])
-    assert sorted(fewest_that_turn(logits, effects, wanted=1, most=2)) == [0, 1]
-    assert fewest_that_turn(logits, effects, wanted=1, most=1) is None
-    assert fewest_that_turn(logits, effects, wanted=0, most=2) == []
-
-
-def test_random_sets_turn_as_often_as_they_hold_the_unit_that_does():
-    effects = torch.zeros(10, 2)
-    effects[4, 0] = 2.0
-    share = share_that_turn(torch.tensor([1.0, 0.0]), effects, wanted=1, count=3, draws=2000)
-    assert share == pytest.approx(0.3, abs=0.04)
+    assert order_that_turns(logits, effects, wanted=1, most=3) == [0, 1, 2]
+    assert order_that_turns(logits, effects, wanted=1, most=1) == [0]
