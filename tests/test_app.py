@@ -191,22 +191,33 @@ def test_concepts_are_those_of_the_library(client, folder, tmp_path):
     assert all(len(one["map"]) == 4 and len(one["map"][0]) == 4 for one in found["concepts"])
 
 
-def test_an_edit_without_a_picture_is_of_the_example_and_goes_back_in(client, tmp_path):
-    found = client.predict("", api_name="/find_edit")
-    assert found["count"] == len(json.loads(found["edit"])["units"]) > 0
-    after = {row["name"]: row["after"] for row in found["classes"]}
-    assert max(after, key=after.get) == found["wanted"]
-    names = ", ".join(after)
-    again = client.predict("", None, names, found["wanted"], found["edit"], api_name="/edit")
-    assert again["classes"] == found["classes"]
-    assert all(0 <= row["for_real"] <= 1 for row in again["classes"])
+def test_an_edit_without_an_image_is_of_the_example_and_goes_back_in(client, tmp_path):
+    plain = client.predict("", None, "", "", "", api_name="/edit")
+    unit = {key: plain["neurons"][0][key] for key in ("layer", "unit")} | {"factor": 0.0}
+    text = json.dumps(json.loads(plain["edit"]) | {"units": [unit]})
+    names = ", ".join(row["name"] for row in plain["classes"])
+    edited = client.predict("", None, names, "", text, api_name="/edit")
+    assert [row["before"] for row in edited["classes"]] == [
+        row["measured"] for row in plain["classes"]
+    ]
+    assert edited["classes"][0]["measured"] != plain["classes"][0]["measured"]
+    again = client.predict("", None, names, "", edited["edit"], api_name="/edit")
+    assert again == edited
     path = picture(tmp_path / "a.png", 1)
     own = client.predict("tiny-rn", handle_file(path), "cat, dog", "", "", api_name="/edit")
     assert [row["name"] for row in own["classes"]] == ["cat", "dog"]
-    assert all(row["before"] == row["after"] for row in own["classes"])
+    assert all(row["before"] == row["estimated"] for row in own["classes"])
+    bare = client.predict("tiny-rn", handle_file(path), "", "", "", api_name="/edit")
+    assert 2 <= len(bare["classes"]) <= 5, "the model's own first classes"
     with pytest.raises(AppError, match="expected an edit of this bundle's model") as error:
-        client.predict("tiny-rn", None, "", "", found["edit"], api_name="/edit")
+        client.predict("tiny-rn", None, "", "", edited["edit"], api_name="/edit")
     assert "Traceback" not in str(error.value)
+
+
+def test_where_no_neurons_turn_an_image_the_endpoint_says_so(client):
+    """Those of the tiny bundle are random numbers."""
+    with pytest.raises(AppError, match="neurons turn this image to"):
+        client.predict("", api_name="/find_edit")
 
 
 def test_an_empty_bundle_is_the_one_the_page_opens_with(client, tmp_path):
