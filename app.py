@@ -32,7 +32,7 @@ import gradio as gr  # noqa: E402
 from clipneurons.bundle.config import BundleError  # noqa: E402
 from clipneurons.bundle.hub import NAME  # noqa: E402
 from clipneurons.shipped import ARTIFACTS, TOWERS  # noqa: E402
-from tabs import edit  # noqa: E402
+from tabs import confusions, edit  # noqa: E402
 from tabs.concepts.examples import opening_concepts  # noqa: E402
 from tabs.edit.sources import example as edit_example  # noqa: E402
 from tabs.explore.handlers import number  # noqa: E402
@@ -46,7 +46,16 @@ from tabs.shift import handlers as shift_handlers  # noqa: E402
 from tabs.ui import bundle_chooser, image_input  # noqa: E402
 from tabs.ui.theme import HEAD, css, theme  # noqa: E402
 
-TABS = ("explore", "concepts", "edit", "segmentation", "adversarial", "shift", "about")
+TABS = (
+    "explore",
+    "concepts",
+    "edit",
+    "confusions",
+    "segmentation",
+    "adversarial",
+    "shift",
+    "about",
+)
 # One image at a time through a model on a CPU; others wait in a queue of bounded length.
 AT_ONCE, WAITING = 1, 64
 MASTHEAD = """
@@ -74,6 +83,9 @@ def build(registry: BundleRegistry) -> gr.Blocks:
                 tab.select(None, js=f"() => window.cnTab('{name}')", **PRIVATE)
                 if when_selected := getattr(modules[name], "when_selected", None):
                     when_selected(tab)
+        for handles in modules.values():
+            for handed, image in getattr(handles, "hands", ()):
+                modules["edit"].receive(handed, image)
         _permanent_links(page, registry, chosen, tabs, modules)
     _one_sign_of_failure(page)
     for fn in page.fns.values():
@@ -200,7 +212,8 @@ def serve(registry: BundleRegistry, *, block: bool = True, **options) -> gr.Bloc
         if fn.concurrency_id == MODEL:
             fn.concurrency_limit = AT_ONCE
     page.launch(
-        theme=theme(), css=css() + edit.CSS, head=HEAD + edit.HEAD,
+        theme=theme(), css=css() + edit.CSS + confusions.CSS,
+        head=HEAD + edit.HEAD + confusions.HEAD,
         max_file_size=image_input.MAX_BYTES, ssr_mode=False, enable_monitoring=False, share=False,
         run_history=False, footer_links=["api"], show_error=False,
         prevent_thread_lock=not block, **options,

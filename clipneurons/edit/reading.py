@@ -37,6 +37,7 @@ from clipneurons.edit.preview import (
 from clipneurons.images.convert import to_rgb
 from clipneurons.lens.contributions import Contributions
 from clipneurons.lens.lens import Lens
+from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import embed_texts
 from clipneurons.text.synonym_groups import CosineSpread, synonym_groups
 
@@ -191,11 +192,17 @@ class EditReader:
 
         Raises `ValueError` for a model into whose weights the edit cannot be folded.
         """
-        clip, factors = self.lens.clip, edit.factors(self.bundle)
-        if factors:
-            clip = fold(clip, factors, self._unit_means)
+        clip = self.edited_model(edit)
         pixels = reading.pixels.to(clip.device)
         return normalize(clip.encode_image(pixels).cpu(), dim=1) @ reading.classes.T
+
+    def edited_model(self, edit: Edit) -> ClipModel:
+        """The model with an edit in its weights, about mean activations over the gallery.
+
+        Raises `ValueError` for a model whose weights cannot hold it.
+        """
+        factors = edit.factors(self.bundle)
+        return fold(self.lens.clip, factors, self._unit_means) if factors else self.lens.clip
 
     def turn(self, reading: EditReading) -> Turned:
         """The fewest units whose ablation turns the first image to the wanted class, measured.

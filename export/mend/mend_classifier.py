@@ -200,14 +200,23 @@ def _check_groups(images: GroupedImages, seen: Observed, known: bool, folds: int
         )
     numbers, counts = groups.unique(return_counts=True)
     least = int(counts.argmin())
-    if int(counts[least]) < folds:
-        rows = groups == numbers[least]
-        name = images.group_name(int(seen.labels[rows][0]), int(seen.cues[rows][0]))
-        what = "images" if known else "of its images that are read alike"
+    if (count := int(counts[least])) >= folds:
+        return
+    rows = groups == numbers[least]
+    label = int(seen.labels[rows][0])
+    name = images.group_name(label, int(seen.cues[rows][0]))
+    if known:
         raise UserError(
-            f"{name} has {int(counts[least])} {what} in the half that neurons are found on:"
-            f" expected at least {folds}, one a fold"
+            f"{name}: {count} images to find neurons on; expected at least {folds}, so"
+            f" {2 * folds} images of this group (half of them are held out)"
         )
+    found_on, of_class = int((seen.labels == label).sum()), images.labels.count(label)
+    kind = "correctly" if int(seen.logits[rows][0].argmax()) == label else "wrongly"
+    raise UserError(
+        f"{name}: {count} of {found_on} images to find neurons on {'is' if count == 1 else 'are'}"
+        f" classified {kind}; expected at least {folds}. At this rate it takes about"
+        f" {-(-of_class * folds // count)} images of this class, not {of_class}"
+    )
 
 
 def _elsewhere(

@@ -244,7 +244,7 @@ _MOVES = """async (count) => {
 def edit(args: argparse.Namespace) -> None:
     """Time the edit tab on a bundle: on the server, and in Chromium where it is installed."""
     from clipneurons.edit.edit import Edit
-    from tabs.edit.handlers import opened_with, reader_of
+    from tabs.edit.handlers import opened_with
     from tabs.edit.sources import example
     from tabs.server.session import BundleSession
 
@@ -252,7 +252,7 @@ def edit(args: argparse.Namespace) -> None:
     picture, names, wanted = example(session)
     reading = opened_with(session, [session.image(picture)], names, wanted).reading
     units = [(part.rules[0].layer, part.rules[0].unit) for part in reading.parts[:2]]
-    ablation, reader = Edit.ablating(session.bundle, units), reader_of(session)
+    ablation, reader = Edit.ablating(session.bundle, units), session.edit_reader
     jobs = {
         "encode_image": lambda: session.clip.encode_image(reading.pixels),
         "reading": lambda: reader.read(reading.pixels, names, wanted),

@@ -17,7 +17,7 @@ from tabs.edit.layout import MOST_IMAGES, Widgets, layout
 from tabs.edit.sources import edit_of_file, edit_of_link, edit_of_text, example, without_words
 from tabs.edit.view import Opened, edit_html, part_text, reading_data, top_class
 from tabs.server.events import LATEST, ON_MODEL, PRIVATE
-from tabs.server.handlers import Handles, handler
+from tabs.server.handlers import HandedImage, Handles, handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.server.uploads import open_image
@@ -27,7 +27,6 @@ from tabs.ui.words import names_of, untrained
 
 if TYPE_CHECKING:
     from clipneurons.edit.edit import Edit
-    from clipneurons.edit.reading import EditReader
 
 _NOTHING_OPENED = "Classify an image first."
 _CHOOSE = "Choose, paste or take an image first."
@@ -83,7 +82,7 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
     _reads(tab, source.input, bundle_changed, _OTHER_BUNDLE)
     says_whose(["edit-result"], [widgets.image.input, widgets.files.change], [*read, restored])
     measured = widgets.measure.click(
-        _asked(tab, measure), widgets.request, [widgets.measured], js=_CURRENT,
+        handler(tab, measure, 60, EditRequest), widgets.request, [widgets.measured], js=_CURRENT,
         show_progress="hidden", **ON_MODEL, **LATEST, **PRIVATE,
     )  # fmt: skip
     measured.success(None, [widgets.measured], js="(data) => window.cnMeasured(data)", **PRIVATE)
@@ -94,19 +93,19 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
     ):
         button.click(None, None, js=f"() => {{ {script} }}", **PRIVATE)
 
+    def receive(handed: gr.events.Dependency, image: gr.State) -> None:
+        opened = handed.success(None, None, js="() => window.cnEditExpect()", **PRIVATE)
+        taken = opened.success(
+            handler(tab, take, 60), [image], widgets.results,
+            show_progress_on=[widgets.result], **ON_MODEL, **PRIVATE,
+        )  # fmt: skip
+        taken.success(None, None, js="() => window.cnEditKeep()", **PRIVATE)
+        says_whose(["edit-result"], [], [taken])
+
     def when_selected(gradio_tab: gr.Tab) -> None:
         gradio_tab.select(None, None, js="() => { window.cnEditRestore() }", **PRIVATE)
 
-    return Handles(when_selected)
-
-
-def _asked(tab: Tab, function: Callable) -> Callable:
-    """`function` of an `EditRequest` as a handler of what the components hold."""
-
-    def ask(tab: Tab, *values):
-        return function(tab, EditRequest(*values))
-
-    return handler(tab, ask, 60)
+    return Handles(when_selected, receive=receive)
 
 
 def _reads(
@@ -114,7 +113,7 @@ def _reads(
 ) -> gr.events.Dependency:
     """An event that fills the result; then the address names what is shown."""
     read = event(
-        _asked(tab, function), tab.widgets.request, tab.widgets.results, js=js,
+        handler(tab, function, 60, EditRequest), tab.widgets.request, tab.widgets.results, js=js,
         show_progress_on=[tab.widgets.result], **ON_MODEL, **LATEST, **PRIVATE,
     )  # fmt: skip
     read.success(None, None, js="() => window.cnEditKeep()", **PRIVATE)
@@ -188,13 +187,6 @@ def find_edit(
 # -- readings
 
 
-def reader_of(session: BundleSession) -> EditReader:
-    """What reads images under edits, made once."""
-    from clipneurons.edit.reading import EditReader
-
-    return session.cached("edit reader", lambda: EditReader(session.lens, session.bundle))
-
-
 def opened_with(
     session: BundleSession,
     images: list[Image.Image],
@@ -211,7 +203,7 @@ def opened_with(
 
     if len(images) > MOST_IMAGES:
         raise ValueError(f"At most {MOST_IMAGES} images at once, please.")
-    reader = reader_of(session)
+    reader = session.edit_reader
     pixels = torch.stack([session.clip.preprocess(image) for image in images])
     names = names or reader.top_classes(pixels[0])
     reading = reader.read(pixels, names, wanted, edit)
@@ -221,7 +213,7 @@ def opened_with(
 def edited(session: BundleSession, opened: Opened, edit: Edit) -> Opened:
     """The same images and classes under another edit."""
     reading = opened.reading
-    again = reader_of(session).read(reading.pixels, list(reading.class_names), opened.wanted, edit)
+    again = session.edit_reader.read(reading.pixels, list(reading.class_names), opened.wanted, edit)
     return replace(opened, reading=again)
 
 
@@ -234,7 +226,7 @@ def turned(session: BundleSession, opened: Opened, wanted: str = "") -> tuple[Op
     wanted = wanted or opened.wanted
     if wanted == opened.top:
         raise ValueError(f"The image is classified as {wanted} already: choose the correct class.")
-    found = reader_of(session).turn(opened.reading)
+    found = session.edit_reader.turn(opened.reading)
     return edited(session, opened, found.edit), found.random_share
 
 
@@ -326,11 +318,19 @@ def measure(tab: Tab, request: EditRequest) -> dict:
         return gr.skip()
     reading = opened.reading
     try:
-        rows = reader_of(tab.registry[opened.bundle]).measure(reading, edit)
+        rows = tab.registry[opened.bundle].edit_reader.measure(reading, edit)
     except ValueError as error:  # of a model whose weights cannot hold it
         gr.Info(escape(str(error)))
         return {"edit": request.edit, "shares": None}
     return {"edit": request.edit, "shares": [reading.shares(row) for row in rows]}
+
+
+def take(tab: Tab, handed: HandedImage) -> dict:
+    """An image that another tab handed on, with its classes."""
+    session = tab.registry[handed.bundle]
+    names = list(handed.class_names)
+    opened = opened_with(session, [handed.image], names, handed.correct, None, handed.picture)
+    return _shown(tab, opened) | {tab.widgets.image: handed.image}
 
 
 def restore(tab: Tab, request: EditRequest) -> dict:

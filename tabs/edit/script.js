@@ -112,8 +112,15 @@
   window.cnEditOpen = () => here().get("tab") === "edit";
   // Shows what a query asks for. Without one, the tab was opened: what it is missing is shown, and
   // nothing while the page is about to read its own address.
+  // Another tab hands an image on: this one is opened for it, and not with an example.
+  let expected = false;
+  window.cnEditExpect = () => {
+    expected = true;
+    document.querySelector("#tab-edit-button").click();
+  };
   window.cnEditRestore = async (query) => {
     if (query === undefined) {
+      if (expected) return (expected = false);
       if (shown() || document.querySelector("#edit-image img")) return;
       if (window.cnEditOpen() && !window.cnCard) return;
       query = window.cnEditOpen() ? location.search : "?tab=edit";

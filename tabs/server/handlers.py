@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 
 import gradio as gr
+from PIL import Image
 
 from tabs.server.gpu import on_gpu
 from tabs.server.messages import user_errors
@@ -16,9 +17,30 @@ from tabs.server.registry import BundleRegistry
 
 @dataclass(frozen=True)
 class Handles:
-    """What the page connects of a tab: `when_selected` shows an example when it is opened."""
+    """What the page connects of a tab.
+
+    when_selected  shows an example when the tab is opened
+    hands          events after which a state holds an image for another tab (`HandedImage`)
+    receive        reads such an image, in the tab that takes them
+    """
 
     when_selected: Callable[[gr.Tab], None]
+    hands: Sequence[tuple[gr.events.Dependency, gr.State]] = ()
+    receive: Callable[[gr.events.Dependency, gr.State], None] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class HandedImage:
+    """An image for another tab, with classes to tell apart and the correct one, if known.
+
+    `picture` is its number in the gallery, where it is from there.
+    """
+
+    bundle: str
+    image: Image.Image
+    class_names: tuple[str, ...] = ()
+    correct: str = ""
+    picture: int | None = None
 
 
 def handler(
@@ -56,3 +78,12 @@ def handler(
     inputs = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
     bound.__signature__ = signature.replace(parameters=[*inputs, *rest])
     return bound if gpu_seconds is None else on_gpu(gpu_seconds)(bound)
+
+
+def shown_by(progress: gr.Progress) -> Callable[[int, int, str], None]:
+    """Progress as Gradio draws it, with the number of images read."""
+
+    def show(read: int, total: int, phase: str) -> None:
+        progress((read, total), desc=phase, unit="images")
+
+    return show

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # open_clip takes seconds to import: never before the page is
     from PIL import Image
 
     from clipneurons.concepts.concepts import ConceptReader
+    from clipneurons.edit.reading import EditReader
     from clipneurons.lens.lens import Lens
     from clipneurons.models.clip import ClipModel
 
@@ -90,6 +91,13 @@ class BundleSession:
         from clipneurons.concepts.concepts import ConceptReader
 
         return self.cached("concepts", lambda: ConceptReader(self.lens, self.bundle))
+
+    @property
+    def edit_reader(self) -> EditReader:
+        """What reads images under edits of units."""
+        from clipneurons.edit.reading import EditReader
+
+        return self.cached("edit reader", lambda: EditReader(self.lens, self.bundle))
 
     @property
     def ready(self) -> bool:

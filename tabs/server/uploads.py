@@ -6,8 +6,9 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -19,6 +20,8 @@ MAX_PIXELS = 40_000_000
 LARGEST = 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MOST_IMAGES = 500
+# Between folders in the name of an uploaded file.
+FOLDER_MARK = ",,"
 _MOST_BYTES = 200 * 2**20
 _MOST_ENTRIES = 10_000
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
@@ -57,42 +60,65 @@ def open_image(file: Path | BytesIO) -> Image.Image:
     return to_rgb(image)
 
 
-def open_images(files: Sequence[str | Path]) -> tuple[list[Image.Image], int]:
-    """RGB images of zip files and picture files, and how many entries could not be read.
+@dataclass(frozen=True)
+class UploadedImage:
+    """An uploaded file's folders and name, and its image; None where it could not be read."""
+
+    path: tuple[str, ...]
+    image: Image.Image | None
+
+
+def uploaded_images(files: Sequence[str | Path]) -> Iterator[UploadedImage]:
+    """The images of zip files and image files, one at a time.
 
     Nothing is unpacked to disk, so names inside an archive lead nowhere. What an archive says of
-    its sizes is not believed: bytes are counted as they come.
+    its sizes is not believed: bytes are counted as they come. Links are read as the text they are.
 
     Raises:
-        ValueError: a file that is neither, too much of anything, or fewer than two images.
+        ValueError: a damaged archive, or too much of anything.
     """
-    images, skipped, total = [], 0, 0
-    for data in _contents(files):
+    total = count = 0
+    for path, data in _contents(files):
         total += len(data)
         if total > _MOST_BYTES:
             raise ValueError(f"More than {_MOST_BYTES // 2**20} MB of images: send fewer.")
         try:
-            images.append(open_image(BytesIO(data)))
+            image = open_image(BytesIO(data))
         except ValueError:
-            skipped += 1
-        if len(images) > MOST_IMAGES:
+            image = None
+        count += image is not None
+        if count > MOST_IMAGES:
             raise ValueError(f"More than {MOST_IMAGES} images: send fewer.")
+        yield UploadedImage(path, image)
+
+
+def open_images(files: Sequence[str | Path]) -> tuple[list[Image.Image], int]:
+    """RGB images of zip files and image files, and how many entries could not be read.
+
+    Raises:
+        ValueError: what `uploaded_images` refuses, or fewer than two images.
+    """
+    entries = [uploaded.image for uploaded in uploaded_images(files)]
+    images = [image for image in entries if image is not None]
     if len(images) < 2:
         raise ValueError(f"Expected at least two images that can be read, found {len(images)}.")
-    return images, skipped
+    return images, len(entries) - len(images)
 
 
-def _contents(files: Sequence[str | Path]) -> Iterator[bytes]:
-    """Each picture's bytes; a longer one than `MAX_BYTES` is cut off, and so cannot be read."""
+def _contents(files: Sequence[str | Path]) -> Iterator[tuple[tuple[str, ...], bytes]]:
+    """Each image's path and bytes; a longer one than `MAX_BYTES` is cut off, and so unreadable.
+
+    A browser sends no folders: the page's script writes them into the file's name.
+    """
     for file in map(Path, files):
         if zipfile.is_zipfile(file):
             yield from _unzipped(file)
         else:
             with file.open("rb") as opened:
-                yield opened.read(MAX_BYTES)
+                yield tuple(file.name.split(FOLDER_MARK)), opened.read(MAX_BYTES)
 
 
-def _unzipped(file: Path) -> Iterator[bytes]:
+def _unzipped(file: Path) -> Iterator[tuple[tuple[str, ...], bytes]]:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
@@ -101,12 +127,12 @@ def _unzipped(file: Path) -> Iterator[bytes]:
                     f"{len(entries)} files in {file.name}: send at most {MOST_IMAGES}."
                 )
             for entry in sorted(entries, key=lambda entry: entry.filename):
-                path = Path(entry.filename)
+                path = PurePosixPath(entry.filename)
                 # What file managers add.
                 hidden = path.name.startswith(".") or "__MACOSX" in path.parts
                 if entry.is_dir() or hidden or path.suffix.lower() not in _PICTURES:
                     continue
                 with archive.open(entry) as opened:
-                    yield opened.read(MAX_BYTES)
+                    yield (file.stem, *path.parts), opened.read(MAX_BYTES)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{file.name} cannot be unpacked: {error}.") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from tabs.server.events import LATEST, ON_MODEL, PRIVATE
-from tabs.server.handlers import Handles, handler
+from tabs.server.handlers import Handles, handler, shown_by
 from tabs.server.registry import BundleRegistry
 from tabs.shift.handlers import CompareRequest, Handlers, compare_example, compare_sets
 from tabs.shift.layout import layout
@@ -37,10 +37,10 @@ def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
     page = Handlers(registry, widgets)
 
     def compare(_, *request, progress=gr.Progress()):  # noqa: B008  Gradio's way to ask for one
-        return page.compare(CompareRequest(*request), _shown_by(progress))
+        return page.compare(CompareRequest(*request), shown_by(progress))
 
     def example(_, bundle, progress=gr.Progress()):  # noqa: B008
-        return page.example(bundle, _shown_by(progress))
+        return page.example(bundle, shown_by(progress))
 
     def bundle_changed(_, *request):
         return page.bundle_changed(CompareRequest(*request))
@@ -85,12 +85,3 @@ def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
     )  # fmt: skip
     gr.api(handler(registry, compare_example, 120), api_name="compare_example", **ON_MODEL)
     return Handles(when_selected)
-
-
-def _shown_by(progress: gr.Progress):
-    """Progress as Gradio draws it, with the number of images read."""
-
-    def show(read: int, total: int, phase: str) -> None:
-        progress((read, total), desc=phase, unit="images")
-
-    return show

@@ -8,14 +8,14 @@ from html import escape
 from clipneurons.bundle.unit_words import plain
 from tabs.server.session import BundleSession
 
-MOST_LETTERS, _MOST_NAMES = 300, 12
+MOST_LETTERS, MOST_NAMES = 300, 12
 _NAMED = 6
 
 
 def names_of(text: str) -> list[str]:
     """Class names from a field, with commas between them."""
     names = [" ".join(name.split()) for name in text[:MOST_LETTERS].split(",")]
-    return list(dict.fromkeys(name for name in names if name))[:_MOST_NAMES]
+    return list(dict.fromkeys(name for name in names if name))[:MOST_NAMES]
 
 
 def named(rows: Iterable[dict]) -> list[dict]:

@@ -23,6 +23,12 @@ from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 NAMES = ["cat", "dog", "red car"]
 
+# A page that is built and not served leaves an event loop behind.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 
 @pytest.fixture(scope="module", params=["vit", "resnet"])
 def tab(request, tmp_path_factory):
@@ -97,17 +103,21 @@ def test_every_speaker_has_a_switch_a_slider_and_its_reliable_label(session):
     assert page.count('class="cn-said"') == len(reliable) < len(shown.reading.parts)
 
 
-def test_the_headline_is_what_is_measured(tab, session):
-    """Also where the estimate names another class."""
-    layer = session.bundle.config.layers[-1]
-    disagree = 0
-    for factor in (-40.0, -20.0, 20.0, 40.0):
-        for unit in range(6):
-            shown = opened(session, edit_of(session, (layer, unit, factor)))
-            measured = torch.tensor(shown.reading.measured()).argmax()
-            disagree += int(measured != torch.tensor(shown.reading.estimated()).argmax())
-            assert headline(handlers.edit_html(session.bundle, shown)) == NAMES[measured]
-    assert disagree
+def test_the_headline_is_what_is_measured(session):
+    """Also where the estimate names another class; without it, the estimate."""
+    shown = opened(session)
+    estimated = NAMES[shown.reading.top]
+    for number, name in enumerate(NAMES):
+        cosines = torch.zeros(1, len(NAMES))
+        cosines[0, number] = 1.0
+        reading = replace(shown.reading, measured_cosines=cosines)
+        page = handlers.edit_html(session.bundle, replace(shown, reading=reading))
+        assert headline(page) == name
+        assert "Measured</small>" in page
+    reading = replace(shown.reading, measured_cosines=None)
+    page = handlers.edit_html(session.bundle, replace(shown, reading=reading))
+    assert headline(page) == estimated
+    assert "Estimated</small>" in page
 
 
 def test_another_image_starts_clean_with_the_models_own_classes(tab, session):
@@ -121,7 +131,7 @@ def test_another_image_starts_clean_with_the_models_own_classes(tab, session):
         ),
     )  # fmt: skip
     shown, _ = result(tab, updates)
-    own = handlers.reader_of(session).top_classes(session.clip.preprocess(noise))
+    own = session.edit_reader.top_classes(session.clip.preprocess(noise))
     assert list(shown.reading.class_names) == own
     assert updates[tab.widgets.names] == ", ".join(own)
     assert shown.reading.edit == edit_of(session)
@@ -146,7 +156,7 @@ def test_what_is_found_turns_a_forward_pass_and_one_neuron_less_does_not(tab):
     before, _ = result(tab, handlers.restore(shipped, request_of(session, address="?tab=edit")))
     shown, page = result(tab, handlers.find(shipped, request_of(session, opened=before)))
     assert headline(page) == shown.wanted == before.wanted != before.top
-    edit, reader = shown.reading.edit, handlers.reader_of(session)
+    edit, reader = shown.reading.edit, session.edit_reader
     fewer = replace(edit, units=edit.units[:-1])
     names = shown.reading.class_names
     assert names[reader.measure(shown.reading, edit)[0].argmax()] == before.wanted
@@ -184,7 +194,7 @@ def test_an_address_gives_the_image_its_classes_and_the_edit(tab, session):
     assert shown.reading.edit == edit_of(session, (layer, 3, 0.0), (layer, 0, 1.5))
     bare, _ = result(tab, handlers.restore(tab, request_of(session, address="?tab=edit&picture=4")))
     pixels = session.pixels(4)
-    assert list(bare.reading.class_names) == handlers.reader_of(session).top_classes(pixels)
+    assert list(bare.reading.class_names) == session.edit_reader.top_classes(pixels)
     example, _ = result(tab, handlers.restore(tab, request_of(session, address="?tab=edit")))
     assert example.picture == sources.example(session)[0]
     words = sources.edit_of_link("red car>0.1:0.25", session)
