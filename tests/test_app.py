@@ -130,7 +130,7 @@ def test_every_tab_has_a_described_endpoint(client):
     for name in (
         "/neuron", "/search", "/concepts", "/compare", "/segment",
         "/find_cues", "/attack", "/compare_sets", "/compare_example",
-        "/about", "/open", "/edit", "/find_edit",
+        "/about", "/open", "/edit", "/find_edit", "/confusions", "/confusions_example",
     ):  # fmt: skip
         assert name in endpoints
         assert endpoints[name]["description"], name
@@ -614,6 +614,7 @@ def test_one_lane_for_the_model(folder, monkeypatch):
         "compare",
         "edit",
         "find_edit",
+        "confusions",
         "segment",
         "find_cues",
         "attack",

@@ -760,7 +760,7 @@ def test_edits_are_found_saved_and_loaded_and_a_new_image_starts_clean(visit, tm
     page.wait_for_selector("text=expected an edit of this bundle's model")
 
 
-@pytest.mark.parametrize("tab", ["segmentation", "adversarial", "shift", "about"])
+@pytest.mark.parametrize("tab", ["confusions", "segmentation", "adversarial", "shift", "about"])
 def test_every_other_tab_opens_by_link_and_by_click(visit, tab):
     page = visit()
     if page.locator(f"#tab-{tab}-button").count() == 0:
