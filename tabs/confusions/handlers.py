@@ -84,7 +84,7 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
         handler(tab, hand_on), [widgets.classified, widgets.pair], [widgets.handed],
         **EACH, **PRIVATE,
     )  # fmt: skip
-    units = gr.Textbox(visible=False, label="Units")
+    units = gr.Textbox("", visible=False, label="Units")
     for function, inputs, name in (
         (confusions, [source, widgets.files, units], "confusions"),
         (confusions_example, [source], "confusions_example"),

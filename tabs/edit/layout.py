@@ -64,7 +64,7 @@ def layout(source: gr.Dropdown) -> Widgets:
             image = ImageInput("Your image", elem_id="edit-image", height=220)
         with gr.Column(scale=3, min_width=260):
             names = gr.Textbox(
-                label="Classes", elem_id="edit-names", max_lines=1, max_length=MOST_LETTERS,
+                "", label="Classes", elem_id="edit-names", max_lines=1, max_length=MOST_LETTERS,
                 placeholder="cat, dog",
                 info="With commas between. A new image brings the model’s own first five.",
             )  # fmt: skip
