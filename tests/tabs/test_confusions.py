@@ -75,7 +75,7 @@ def test_a_pair_shows_its_images_and_units_and_its_ablation_is_measured(tab, upd
     classified = updates[tab.widgets.classified]
     pair = classified.confusions.pairs[0]
     shown = handlers.choose_pair(tab, classified, 0)
-    assert len(shown[tab.widgets.images].value.root) == len(pair.images)
+    assert len(shown[tab.widgets.images].value) == len(pair.images)
     assert f"promote {pair.predicted} over {pair.correct}" in shown[tab.widgets.units]
     ablated = handlers.ablate(tab, classified, 0)
     data = json.loads(Path(ablated[tab.widgets.download]).read_text())
