@@ -28,8 +28,9 @@ def run(args: argparse.Namespace) -> int:
 
     folder = local_folder(args.bundle)
     bundle = load_bundle(folder)
-    images = record_images(bundle, open_model(bundle, folder, args.device), folder, args)
-    found = compare(bundle, images, note=lambda text: print(f"labels   {text}", flush=True))
+    clip = open_model(bundle, folder, args.device)
+    images = record_images(bundle, clip, folder, args)
+    found = compare(bundle, clip, images, lambda text: print(f"labels   {text}", flush=True))
     print(in_words(found))
     figures = {"command": f"python -m research {shlex.join(sys.argv[1:])}"} | found
     rewrite(replace(bundle, metrics=bundle.metrics | {"label_comparison": figures}), folder)

@@ -12,6 +12,7 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.labels.assess import LabelScores, mean_interval, measure_labels
 from clipneurons.labels.evidence import Recordings, SharedComponents
 from clipneurons.labels.simulation import Labels, pearson
+from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.evaluation.labels.figures import method_figures, rounded
 from export.evaluation.labels.measure import LabelImages, layer_slices, of_units
@@ -22,6 +23,7 @@ from research.labels.baselines import (
     of_other_units,
     random_texts,
 )
+from research.labels.cosy import Cosy, CosyScores, GeneratedImages
 from research.labels.detection import auc, average_precision, iou
 from research.labels.sanity import sanity
 
@@ -35,9 +37,14 @@ _CHECKED, _RARE, _OFTEN = 200, 10, 0.5
 
 
 def compare(
-    bundle: Bundle, images: LabelImages, note: Callable[[str], object] = lambda text: None
+    bundle: Bundle,
+    clip: ClipModel,
+    images: LabelImages,
+    note: Callable[[str], object] = lambda text: None,
 ) -> dict:
     """Figures of every method over all units, and by how much ours is ahead of each.
+
+    `cosy` has CoSy's AUC and MAD of the same labels.
 
     Raises:
         UserError: the bundle's labels were not tested.
@@ -45,20 +52,25 @@ def compare(
     if not bundle.labels:
         raise UserError("the bundle has no labels: run python -m export evaluate labels first")
     texts = normalize(bundle.text_embeddings, dim=1)
+    generated = GeneratedImages.of(bundle, clip)
     layers: dict[str, list[LabelScores]] = {}
+    cosy: dict[str, list[CosyScores]] = {}
     for layer, units in layer_slices(bundle).items():
         note(f"layer {layer}")
         write, test = of_units(images.write, units), of_units(images.test, units)
         count = len(bundle.metrics["labels"]["layers"][str(layer)]["shared"])
         shared = SharedComponents.of(write.effects, count)
         effects = shared.specific(test.effects)
+        generated_scores = Cosy(generated.specific(units, shared))
         for name, labels in _methods(bundle, layer, write, shared, texts).items():
             layers.setdefault(name, []).append(measure_labels(labels, effects, test.scores))
+            cosy.setdefault(name, []).append(generated_scores(labels))
     methods = {name: LabelScores.joined(tested) for name, tested in layers.items()}
     return {
         "methods": {
             name: method_figures(tested)
             | {"layers": [rounded(one.simulation_score.mean()) for one in layers[name]]}
+            | {"cosy": CosyScores.joined(cosy[name]).figures()}
             for name, tested in methods.items()
         },
         "ahead_of": {
@@ -74,7 +86,8 @@ def in_words(found: Mapping) -> str:
     return "\n".join(
         f"labels   {figures['simulation_score']:.3f} ({figures['interval'][0]:.3f} to"
         f" {figures['interval'][1]:.3f}) {name}; layers {figures['layers']};"
-        f" reliable {figures['reliable_share']:.1%}"
+        f" reliable {figures['reliable_share']:.1%}; AUC {figures['cosy']['auc']:.3f},"
+        f" MAD {figures['cosy']['mad']:.2f} over {figures['cosy']['measured_share']:.0%}"
         for name, figures in ranked
     )
 

@@ -108,6 +108,29 @@ class ClipJudge:
         return listed(scores)
 
 
+class UnitEffects:
+    """Reads ⟨φ_n(I) − b_n, r_n⟩ of all units of all layers, in the bundle's order."""
+
+    def __init__(self, bundle: Bundle, clip: ClipModel) -> None:
+        self._lens = Lens(clip, bundle.config.layers)
+        self._directions = {la: a.directions.to(clip.device) for la, a in bundle.layers.items()}
+        self._means = {
+            layer: MeanEffect.from_dense(arrays.means.to(clip.device), self._lens.directions[layer])
+            for layer, arrays in bundle.layers.items()
+        }
+
+    def __call__(
+        self, images: Float[Tensor, "image 3 height width"]
+    ) -> tuple[Float[Tensor, "image embed"], Float[Tensor, "image unit"]]:
+        """Embeddings of unit norm, and the effects."""
+        embeddings, contributions = self._lens(images)
+        effects = [
+            contributions[layer].project(directions, self._means[layer])
+            for layer, directions in self._directions.items()
+        ]
+        return normalize(embeddings, dim=1), torch.cat(effects, dim=1)
+
+
 @torch.no_grad()
 def record(
     bundle: Bundle, clip: ClipModel, judge: Judge, source: Source, work: KeptBatches, size: int,
@@ -117,12 +140,7 @@ def record(
 
     `prefix` tells the batches of several sources apart.
     """
-    lens = Lens(clip, bundle.config.layers)
-    directions = {la: a.directions.to(clip.device) for la, a in bundle.layers.items()}
-    means = {
-        layer: MeanEffect.from_dense(arrays.means.to(clip.device), lens.directions[layer])
-        for layer, arrays in bundle.layers.items()
-    }
+    read = UnitEffects(bundle, clip)
     numbers = range(-(-len(source) // size))
     missing = [number for number in numbers if work.get(f"{prefix}model", number) is None]
     with tqdm(total=len(source), desc="model", unit="images", disable=None) as bar:
@@ -130,10 +148,7 @@ def record(
         for batch in batches(source, clip.preprocess, missing, size, workers):
             kept = {"ids": batch.ids}
             if batch.images is not None:
-                embeddings, contributions = lens(batch.images.to(clip.device))
-                kept["embeddings"] = normalize(embeddings, dim=1)
-                found = [contributions[la].project(directions[la], means[la]) for la in directions]
-                kept["effects"] = torch.cat(found, dim=1)
+                kept["embeddings"], kept["effects"] = read(batch.images.to(clip.device))
             work.put(f"{prefix}model", batch.number, kept)
             bar.update(len(batch.ids) + len(batch.skipped))
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
