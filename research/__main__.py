@@ -11,6 +11,7 @@ COMMANDS = {
     "papers": ("research.papers.command", "compare with the figures of the papers"),
     "segmentation": ("research.segmentation.command", "segmentation methods on known masks"),
     "labels": ("research.labels.command", "labels against other ways to write them"),
+    "mending": ("research.mending.command", "classifiers with planted cues, mended"),
     "concepts": ("research.concepts.command", "recall of the concepts of images"),
     "shift": ("research.shift.command", "power of the shift monitor on planted shifts"),
     "mini-clip": ("research.mini_clip.command", "train the bundled CLIPs"),

@@ -7,16 +7,13 @@ group, whose drawings or photographs are others.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import argparse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.bundle.folders import write_atomic
 from clipneurons.edit.find_options import FindOptions
 from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
@@ -44,7 +41,7 @@ def rivals(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """`tasks` of each kind of picture, `images` to find units on and as many to measure on.
+    """`tasks` of each kind of image, `images` to find units on and as many to measure on.
 
     `draw` is what the tasks' concepts are drawn by; options were chosen on those of draw 1.
     """
@@ -85,25 +82,27 @@ def materials() -> list[Material]:
     return found
 
 
-class KeptRows:
-    """Rows of an unfinished benchmark on disk, a file each: a killed run goes on from there."""
+def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
+    """Accuracy of the worst group and the groups' mean, by task, seed and condition."""
+    options = BenchmarkOptions(args.tasks, args.images, args.seeds)
+    rows = run_benchmark(
+        bundle, clip, materials(), options, progress=lambda words: print(words, flush=True)
+    )
+    return {"images": options.images, "rows": rows}
 
-    def __init__(self, folder: Path | None, *basis: object) -> None:
-        """`basis` is what rows depend on; without a folder nothing is kept."""
-        self.folder, self.basis = folder, basis
 
-    def __call__(self, key: Sequence[object], make: Callable[[], dict]) -> dict:
-        """The row that was kept under a key, else `make()`, which is kept."""
-        if self.folder is None:
-            return make()
-        digest = hashlib.sha256(json.dumps([self.basis, key], default=str).encode()).hexdigest()
-        path = self.folder / f"{digest[:16]}.json"
-        if path.is_file():
-            return json.loads(path.read_text())
-        row = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(row).encode())
-        return row
+def in_words(figures: Mapping) -> str:
+    """A line a condition: mean over tasks and seeds, in per cent."""
+    rows = figures["rows"]
+    return "\n".join(
+        f"mending  {name}: worst group {_mean(rows, name, 'worst'):.1%}, mean of groups"
+        f" {_mean(rows, name, 'average'):.1%}"
+        for name in rows[0]["conditions"]
+    )
+
+
+def _mean(rows: Sequence[Mapping], condition: str, key: str) -> float:
+    return float(np.mean([row["conditions"][condition][key] for row in rows]))
 
 
 def run_benchmark(
@@ -113,42 +112,20 @@ def run_benchmark(
     options: BenchmarkOptions,
     find_options: FindOptions = FindOptions(),  # noqa: B008  frozen
     progress: Callable[[str], object] = lambda _: None,
-    work: Path | None = None,
 ) -> list[dict]:
-    """Figures of every task and seed: accuracy of the worst group and the groups' mean.
-
-    Rows are kept in the folder `work` as they come, from which an interrupted run goes on.
-    """
-    kept = KeptRows(
-        work, bundle.config.weights_sha256, options.images, options.draw, asdict(find_options)
-    )
+    """Figures of every task and seed: accuracy of the worst group and the groups' mean."""
     rows = []
     for pack in packs:
         progress(f"{pack.name}: choosing classes and cues")
-        tasks = kept(
-            ["tasks", pack.name, options.tasks],
-            lambda pack=pack: {
-                "tasks": [
-                    asdict(task)
-                    for task in misleading_tasks(
-                        clip, pack.things[0], pack.concepts, pack.companions[0], pack.others,
-                        options.tasks, options.draw,
-                    )
-                ]
-            },
+        tasks = misleading_tasks(
+            clip, pack.things[0], pack.concepts, pack.companions[0], pack.others,
+            options.tasks, options.draw,
         )  # fmt: skip
-        for words in tasks["tasks"]:
-            task = SpuriousTask(tuple(words["classes"]), tuple(words["cues"]))
+        for task in tasks:
             for seed in range(options.seeds):
                 progress(f"{pack.name}: {task.name}, seed {seed}")
-                row = {"pictures": pack.name, "task": task.name, "seed": seed}
-                figures = kept(
-                    list(row.values()),
-                    lambda task=task, seed=seed, pack=pack: _measure(
-                        bundle, clip, pack, task, options.images, seed, find_options
-                    ),
-                )
-                rows.append(row | figures)
+                figures = _measure(bundle, clip, pack, task, options.images, seed, find_options)
+                rows.append({"kind": pack.name, "task": task.name, "seed": seed} | figures)
     return rows
 
 

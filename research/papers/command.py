@@ -185,7 +185,7 @@ def _measure(
         if config.kind not in experiment.kinds:
             continue
         settings = {name: asdict(options)[name] for name in experiment.options}
-        read = [bundle.metrics.get(experiment.reads)] if experiment.reads else []
+        read = [bundle.metrics.get(name) for name in experiment.reads]
         digest = hashlib.sha256(json.dumps([basis, settings, *read]).encode()).hexdigest()[:16]
         if not args.again and done.get(experiment.name, {}).get("digest") == digest:
             continue

@@ -19,6 +19,7 @@ TABLES: Mapping[str, Callable[[Sequence[Measured]], str]] = {
     "summary": result_tables.summary,
     "accuracy": result_tables.accuracy,
     "labels": result_tables.labels,
+    "cosy": result_tables.cosy,
     "concepts": result_tables.concepts,
     "segmentation": result_tables.segmentation,
     "semantic": result_tables.semantic,
@@ -29,6 +30,10 @@ TABLES: Mapping[str, Callable[[Sequence[Measured]], str]] = {
     "mending": result_tables.mending,
     "claims": result_tables.claims,
 }
+# A figure: a share in per cent or a decimal; what is none: code, addresses, papers, versions.
+_FIGURE = re.compile(r"(?<![\w.])\d+(?:\.\d+)? %|(?<![\w.])\d{1,3}\.\d+(?![\w.])")
+_COMMAND = re.compile(r"python -m (?:research|export|clipneurons)|pytest |\bmake \w+")
+_NO_FIGURES = re.compile(r"`[^`\n]*`|\]\([^)]*\)|\d{4}\.\d{4,5}|Python \d\.\d+")
 _TABLE = re.compile(r"(<!-- figures: ([a-z]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 
 
@@ -40,6 +45,27 @@ def renewed(page: str, measured: Sequence[Measured]) -> str:
 def names(page: str) -> list[str]:
     """The tables that a page holds."""
     return [match[2] for match in _TABLE.finditer(page)]
+
+
+def unmade(page: str) -> list[tuple[int, str]]:
+    """Lines with figures that no command makes, by number.
+
+    A figure is made in a table between marks, and in a section that names its command.
+    """
+    lines: list[tuple[int, str]] = []
+    section: list[tuple[int, str]] = []
+    named, code = False, False
+    blank = _TABLE.sub(lambda m: "\n" * m[0].count("\n"), page)
+    for number, line in enumerate([*blank.splitlines(), "# end"], 1):
+        fence = line.lstrip().startswith(("```", "~~~"))
+        code ^= fence
+        named |= bool(_COMMAND.search(line))
+        if line.startswith("#") and not code:
+            lines += [] if named else section
+            section, named = [], False
+        elif not code and not fence and _FIGURE.search(_NO_FIGURES.sub("", line)):
+            section.append((number, line))
+    return lines
 
 
 def load(

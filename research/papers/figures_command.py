@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from export.common.errors import UserError
@@ -13,6 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `figures`."""
     add = parser.add_argument
     add("--pages", type=Path, nargs="+", help="default: README.md and all pages in docs")
+    add("--check", action="store_true", help="write nothing: print the tables that are not what was"
+        " measured, and the lines with figures that no command makes")  # fmt: skip
     add("--artifacts", type=Path, default=Path("artifacts"), help="default: %(default)s")
 
 
@@ -29,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
             listed = ", ".join(map(str, pages))
             raise UserError(f"{listed}: expected <!-- figures: NAME --> and <!-- /figures -->")
         measured = load(args.artifacts)
+        if args.check:
+            return _check(texts, measured)
         for page, text in with_tables.items():
             write_atomic(page, figures.renewed(text, measured).encode())
             print(f"{page}: {', '.join(figures.names(text))}")
@@ -37,6 +42,19 @@ def run(args: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from None
     return 0
+
+
+def _check(pages: Mapping[Path, str], measured: list) -> int:
+    """1 where a table is not what was measured."""
+    from research.papers import figures
+
+    former = [page for page, text in pages.items() if figures.renewed(text, measured) != text]
+    for page in former:
+        print(f"{page}: tables are not what was measured; run python -m research figures")
+    for page, text in pages.items():
+        for number, line in figures.unmade(text):
+            print(f"{page}:{number}: no command makes {line.strip()}")
+    return 1 if former else 0
 
 
 def load(artifacts: Path) -> list:

@@ -88,7 +88,7 @@ def summary(models: Sequence[Measured]) -> str:
          lambda one: _mean_iou(one.results["segmentation"], WITHOUT)),
         ("mark on 5 % of 1,000 images detected, % of runs", "research shift",
          lambda one: percent(_cells(one)["mark:0.05 1000"]["ours"], 0)),
-        ("worst-group accuracy after ablation, %", "research papers --only mending",
+        ("worst-group accuracy after ablation, %", "research mending",
          lambda one: _accuracies(one)[REAL][0]),
     ]  # fmt: skip
     return markdown(
@@ -131,6 +131,27 @@ def labels(models: Sequence[Measured]) -> str:
             )  # fmt: skip
         rows.append(cells)
     head = [f"{model}: {c}" for model in _MODELS for c in ("r", "low", "high", "reliable, %")]
+    return markdown(("labels", *head), rows)
+
+
+def cosy(models: Sequence[Measured]) -> str:
+    """CoSy's AUC and MAD of labels, and the share of units whose label can be drawn."""
+    by_model = [one.metrics.get("label_comparison", {}).get("methods", {}) for one in models]
+    names = sorted(by_model[0], key=lambda name: -by_model[0][name]["cosy"]["auc"])
+    rows = []
+    for name in names:
+        if name == WHOLE:  # the first text is the same
+            continue
+        cells = [f"**{name}**" if name == OUR_LABELS else name]
+        for methods in by_model:
+            if name not in methods:
+                cells += [NONE] * 5
+                continue
+            figures = methods[name]["cosy"]
+            cells += [f"{v:.3f}" for v in (figures["auc"], *figures["auc_interval"])]
+            cells += [f"{figures['mad']:.2f}", percent(figures["measured_share"], 0)]
+        rows.append(cells)
+    head = [f"{model}: {c}" for model in _MODELS for c in ("AUC", "low", "high", "MAD", "drawn, %")]
     return markdown(("labels", *head), rows)
 
 
@@ -309,7 +330,7 @@ def _by_size(models: Sequence[Measured]) -> list[tuple[str, str, str]]:
 
 def _accuracies(one: Measured) -> dict[str, tuple[str, str]]:
     """Worst group and mean of the groups by condition, %."""
-    rows = one.results["mending"]["rows"]
+    rows = one.metrics["mending"]["rows"]
     return {
         name: tuple(
             percent(mean(row["conditions"][name][key] for row in rows))

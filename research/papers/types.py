@@ -26,16 +26,12 @@ class Options:
     shift_runs: int = 12
     shift_size: int = 200
     shift_pool: int = 1200
-    mend_tasks: int = 4
-    mend_images: int = 400
-    mend_seeds: int = 2
 
 
 # A look at whether everything works, not figures to quote.
 QUICK = Options(
     images=200, statistics=400, indirect_images=100, indirect_neurons=8, masked_images=24,
     chosen_on=12, pictures=12, seeds=1, shift_runs=3, shift_size=50, shift_pool=240,
-    mend_tasks=1, mend_images=120, mend_seeds=1,
 )  # fmt: skip
 
 
@@ -114,7 +110,7 @@ class Experiment:
     """`measure(context)` gives figures that JSON can hold, `report(figures)` their account.
 
     `kinds` are the towers that it is for, `options` the sizes that change its result, `reads` the
-    part of the bundle's `metrics.json` that it reports, if any.
+    parts of the bundle's `metrics.json` that it reports.
     """
 
     name: str
@@ -122,4 +118,4 @@ class Experiment:
     options: tuple[str, ...]
     measure: Callable[..., dict]
     report: Callable[[Mapping], Section]
-    reads: str | None = None
+    reads: tuple[str, ...] = ()

@@ -150,4 +150,6 @@ def _colour(name: str) -> int:
     return 0 if name == OURS else 1 if name in (LINEAR, UPPER) else 2
 
 
-EXPERIMENT = Experiment("labels", ("vit", "resnet"), (), measure, report, reads="labels")
+EXPERIMENT = Experiment(
+    "labels", ("vit", "resnet"), (), measure, report, reads=("labels", "label_comparison")
+)

@@ -8,34 +8,26 @@ import numpy as np
 
 from export.common.numbers import percent, spread
 from export.mend.mender import OURS
-from research.mending.benchmark import (
-    UNCHANGED,
-    BenchmarkOptions,
-    materials,
-    rivals,
-    run_benchmark,
-)
+from research.mending.benchmark import UNCHANGED, rivals
 from research.papers.charts import Bar, bar_chart
 from research.papers.context import EvaluationContext
 from research.papers.types import Claim, Experiment, Figure, Section, Table
 
 
 def measure(context: EvaluationContext) -> dict:
-    """Accuracy of the worst group and the groups' mean, by task, seed and condition."""
-    options = context.options
-    sizes = BenchmarkOptions(options.mend_tasks, options.mend_images, options.mend_seeds)
-    rows = run_benchmark(
-        context.bundle, context.clip, materials(), sizes, work=context.work / "mending",
-        progress=lambda words: print(words, flush=True),
-    )  # fmt: skip
-    return {"rows": rows, "images": options.mend_images}
+    """What `research mending` left in the bundle."""
+    return dict(context.bundle.metrics.get("mending", {}))
 
 
 def report(result: Mapping) -> Section:
     """Worst group and mean by condition with intervals over tasks, and each task and seed."""
+    title = "A misled classifier, mended"
+    source = "2406.04341, Section 6 (what neurons could be used for); 2310.05916, Section 5.3"
+    if not result:
+        return Section(title, source, "Not measured; python -m research mending does.", [])
     rows = result["rows"]
     names = list(rows[0]["conditions"])
-    tasks = [f"{row['pictures']}: {row['task']}" for row in rows]
+    tasks = [f"{row['kind']}: {row['task']}" for row in rows]
     worst, mean = (
         {name: _values(rows, name, key) for name in names} for key in ("worst", "average")
     )
@@ -47,8 +39,8 @@ def report(result: Mapping) -> Section:
     ]  # fmt: skip
     units = [row["units"] for row in rows]
     return Section(
-        title="A misled classifier, mended",
-        source="2406.04341, Section 6 (what neurons could be used for); 2310.05916, Section 5.3",
+        title=title,
+        source=source,
         text="Pairs of classes in scenes whose companion or ground pulls toward the other class: "
         f"those that mislead this model most. On {result['images']} images, nine tenths of each "
         "class with its own cue, the fewest neurons are sought whose mean-ablation helps the "
@@ -79,10 +71,10 @@ def report(result: Mapping) -> Section:
             Table(
                 "Worst group by task and seed, per cent; neurons with what they are set to, their "
                 "mean over the bundle's data or over the images at hand.",
-                ["pictures", "classes (cues)", "neurons", "for real", *names],
+                ["images", "classes (cues)", "neurons", "for real", *names],
                 [
                     [
-                        row["pictures"], row["task"], _count(row, "units", "means"),
+                        row["kind"], row["task"], _count(row, "units", "means"),
                         _count(row, "real_units", "real_means"),
                         *(percent(row["conditions"][name]["worst"]) for name in names),
                     ]
@@ -147,6 +139,4 @@ def _claims(
     ]
 
 
-EXPERIMENT = Experiment(
-    "mending", ("vit", "resnet"), ("mend_tasks", "mend_images", "mend_seeds"), measure, report
-)
+EXPERIMENT = Experiment("mending", ("vit", "resnet"), (), measure, report, reads=("mending",))

@@ -5,7 +5,10 @@ from collections import Counter
 
 import pytest
 
+from clipneurons.bundle.bundle import load_bundle
 from clipneurons.shipped import ARTIFACTS, TOWERS
+from export.pipeline.card import local_name
+from export.pipeline.update_bundle import card_of
 from research.__main__ import main
 from research.papers import figures, result_tables
 from research.papers.figures_command import load
@@ -74,9 +77,8 @@ def test_tables_of_known_numbers():
         metrics={"shift": {"cells": {
             "mark:0.2 200": {"ours": 0.75, "MMD": 0.375, "embedding mean": 0, "classifier": 1},
             "style 50": {"ours": 0.6, "MMD": 0.3, "embedding mean": 0, "classifier": 1},
-        }}},
+        }}, "mending": {"rows": [{"conditions": conditions}]}},
         results={
-            "mending": {"rows": [{"conditions": conditions}]},
             "segmentation": {"metrics": ["pixel accuracy", "mIoU"], "blocks": {
                 block: {"TextSpan": entry | {"values": [1, 63.7], "behind": ahead},
                         "patch attribution": entry}
@@ -105,3 +107,31 @@ def test_bundles_that_are_not_the_shipped_ones_have_no_table(tmp_path):
     shutil.copytree(ARTIFACTS / "report", tmp_path / "report")
     with pytest.raises(FileNotFoundError):
         load(tmp_path)
+
+
+def test_figures_that_no_command_makes_are_listed():
+    page = (
+        "# A\nIt takes 0.4 s (arXiv 2406.04341, `0.5`).\n## B\n12.5 % by `python -m research labels`"
+        ".\n## C\n<!-- figures: claims -->\n| 1.5 |\n<!-- /figures -->\nPython 3.11\n```\n7.5\n```\n"
+    )
+    assert figures.unmade(page) == [(2, "It takes 0.4 s (arXiv 2406.04341, `0.5`).")]
+
+
+@shipped
+def test_tables_that_are_not_measured_are_an_error(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(text := "<!-- figures: claims -->\nformer\n<!-- /figures -->\n0.25\n")
+    assert main(["figures", "--check", "--pages", str(page)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("run python -m research figures")
+    assert lines[1].endswith("page.md:4: no command makes 0.25")
+    assert page.read_text() == text
+
+
+@shipped
+@pytest.mark.parametrize("tower", TOWERS)
+def test_cards_print_what_was_measured(monkeypatch, tower):
+    monkeypatch.chdir(ROOT)
+    folder = ARTIFACTS / tower
+    bundle = load_bundle(folder)
+    assert card_of(bundle, folder, local_name(folder)) == bundle.card
