@@ -30,7 +30,8 @@ docs: $(VENV)/.docs
 	$(VENV)/bin/sphinx-build -W -n --keep-going -q -d docs/_build/doctrees docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-# The default bundles, again, after the small CLIP's weights have changed.
+# The default bundles and all that is measured of them, again, after the small CLIP's weights have
+# changed. Hours on two cores.
 bundles: $(VENV)/.app
 	$(VENV)/bin/python -m export run --model artifacts/mini-vit --out artifacts/mini-vit --overwrite --restart \
 	  --storage float16 --gallery-mb 2.4
@@ -40,9 +41,14 @@ bundles: $(VENV)/.app
 	  $(VENV)/bin/python -m export evaluate labels --bundle artifacts/$$bundle \
 	  && $(VENV)/bin/python -m export evaluate cues --bundle artifacts/$$bundle \
 	  && $(VENV)/bin/python -m research segmentation presence --bundle artifacts/$$bundle \
+	  && $(VENV)/bin/python -m research labels --bundle artifacts/$$bundle \
 	  && $(VENV)/bin/python -m research concepts --bundle artifacts/$$bundle \
+	  && $(VENV)/bin/python -m research shift --bundle artifacts/$$bundle \
+	  && $(VENV)/bin/python -m research mending --bundle artifacts/$$bundle \
 	  && $(VENV)/bin/python -m export refresh-card --bundle artifacts/$$bundle --opening || exit 1; \
 	done
+	$(VENV)/bin/python -m research papers --out artifacts/report
+	$(VENV)/bin/python -m research figures
 
 # The browser tests drive Debian's Chromium; without root they are skipped, and say so.
 .PHONY: chromium

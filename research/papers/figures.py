@@ -33,7 +33,7 @@ TABLES: Mapping[str, Callable[[Sequence[Measured]], str]] = {
 # A figure: a share in per cent or a decimal; what is none: code, addresses, papers, versions.
 _FIGURE = re.compile(r"(?<![\w.])\d+(?:\.\d+)? %|(?<![\w.])\d{1,3}\.\d+(?![\w.])")
 _COMMAND = re.compile(r"python -m (?:research|export|clipneurons)|pytest |\bmake \w+")
-_NO_FIGURES = re.compile(r"`[^`\n]*`|\]\([^)]*\)|\d{4}\.\d{4,5}|Python \d\.\d+")
+_NO_FIGURES = re.compile(r"`[^`\n]*`|\"[^\"\n]*\"|\]\([^)]*\)|\d{4}\.\d{4,5}|Python \d\.\d+")
 _TABLE = re.compile(r"(<!-- figures: ([a-z]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 
 

@@ -111,8 +111,9 @@ def test_bundles_that_are_not_the_shipped_ones_have_no_table(tmp_path):
 
 def test_figures_that_no_command_makes_are_listed():
     page = (
-        "# A\nIt takes 0.4 s (arXiv 2406.04341, `0.5`).\n## B\n12.5 % by `python -m research labels`"
-        ".\n## C\n<!-- figures: claims -->\n| 1.5 |\n<!-- /figures -->\nPython 3.11\n```\n7.5\n```\n"
+        "# A\nIt takes 0.4 s (arXiv 2406.04341, `0.5`).\n"
+        "## B\n12.5 % by `python -m research labels`.\n"
+        "## C\n<!-- figures: claims -->\n| 1.5 |\n<!-- /figures -->\nPython 3.11\n```\n7.5\n```\n"
     )
     assert figures.unmade(page) == [(2, "It takes 0.4 s (arXiv 2406.04341, `0.5`).")]
 
