@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.labels import EXPLAINS, LayerLabels
 from clipneurons.labels.assess import LabelScores, mean_interval, measure_labels
 from clipneurons.labels.evidence import Recordings, SharedComponents
-from clipneurons.labels.simulation import Labels, pearson
+from clipneurons.labels.simulation import Labels, pearson, simulate
 from clipneurons.models.clip import ClipModel
 from export.common.errors import UserError
 from export.evaluation.labels.figures import method_figures, rounded
@@ -40,11 +42,13 @@ def compare(
     bundle: Bundle,
     clip: ClipModel,
     images: LabelImages,
+    fresh: Recordings | None = None,
     note: Callable[[str], object] = lambda text: None,
 ) -> dict:
     """Figures of every method over all units, and by how much ours is ahead of each.
 
-    `cosy` has CoSy's AUC and MAD of the same labels.
+    `cosy` has CoSy's AUC and MAD of the same labels; `fresh` has the scores of ours on other
+    images than those that called a label reliable.
 
     Raises:
         UserError: the bundle's labels were not tested.
@@ -55,12 +59,15 @@ def compare(
     generated = GeneratedImages.of(bundle, clip)
     layers: dict[str, list[LabelScores]] = {}
     cosy: dict[str, list[CosyScores]] = {}
+    again: list[Tensor] = []
     for layer, units in layer_slices(bundle).items():
         note(f"layer {layer}")
         write, test = of_units(images.write, units), of_units(images.test, units)
         count = len(bundle.metrics["labels"]["layers"][str(layer)]["shared"])
         shared = SharedComponents.of(write.effects, count)
         effects = shared.specific(test.effects)
+        if fresh is not None:
+            again.append(_scores_on(of_units(fresh, units), shared, bundle.labels[layer]))
         generated_scores = Cosy(generated.specific(units, shared))
         for name, labels in _methods(bundle, layer, write, shared, texts).items():
             layers.setdefault(name, []).append(measure_labels(labels, effects, test.scores))
@@ -77,19 +84,26 @@ def compare(
             name: _ahead(methods[OURS], tested) for name, tested in methods.items() if name != OURS
         },
         "sanity": checked_metrics(images.test.present),
-    }
+    } | ({"fresh": _fresh(again, bundle, len(fresh))} if fresh is not None else {})
 
 
 def in_words(found: Mapping) -> str:
     """A line a method, the best first."""
     ranked = sorted(found["methods"].items(), key=lambda pair: -pair[1]["simulation_score"])
-    return "\n".join(
+    lines = [
         f"labels   {figures['simulation_score']:.3f} ({figures['interval'][0]:.3f} to"
         f" {figures['interval'][1]:.3f}) {name}; layers {figures['layers']};"
         f" reliable {figures['reliable_share']:.1%}; AUC {figures['cosy']['auc']:.3f},"
         f" MAD {figures['cosy']['mad']:.2f} over {figures['cosy']['measured_share']:.0%}"
         for name, figures in ranked
-    )
+    ]
+    if fresh := found.get("fresh"):
+        lines.append(
+            f"labels   on {fresh['images']:,} images, scenes of another seed among them: {fresh['simulation_score']:.3f};"
+            f" reliable labels {fresh['reliable']['simulation_score']:.3f}, of which"
+            f" {fresh['reliable']['below_share']:.1%} explain less than {EXPLAINS:.0%}"
+        )
+    return "\n".join(lines)
 
 
 def _methods(
@@ -112,6 +126,30 @@ def _methods(
         UPPER: linear_explanation(effects, write.scores, _UPPER_TEXTS),
         SHUFFLED: of_other_units(ours),
         RANDOM: random_texts(len(ours), len(texts), size),
+    }
+
+
+def _scores_on(
+    recordings: Recordings, shared: SharedComponents, columns: LayerLabels
+) -> Float[Tensor, " unit"]:
+    """Simulation scores of a layer's labels on other images."""
+    labels = Labels(columns.indices.long(), columns.coefficients)
+    return pearson(shared.specific(recordings.effects), simulate(labels, recordings.scores))
+
+
+def _fresh(layers: list[Tensor], bundle: Bundle, count: int) -> dict:
+    """How many reliable labels explain less than is asked of them on other images."""
+    scores = torch.cat(layers)
+    reliable = torch.cat([columns.reliable for columns in bundle.labels.values()])
+    kept = scores[reliable]
+    return {
+        "images": count,
+        "simulation_score": rounded(scores.mean()),
+        "reliable": {
+            "units": len(kept),
+            "simulation_score": rounded(kept.mean()) if len(kept) else 0.0,
+            "below_share": rounded((kept < EXPLAINS**0.5).float().mean()) if len(kept) else 0.0,
+        },
     }
 
 
