@@ -75,6 +75,13 @@ class Pools:
     planted: dict[str, dict[str, Images]]
     vehicle_words: frozenset[str]
 
+    def hold(self, shift: str, size: int) -> bool:
+        """Whether there are as many planted images as samples of a size take on average."""
+        kind, _, share = shift.partition(":")
+        return not share or all(
+            float(share) * size <= len(pool) for pool in self.planted[kind].values()
+        )
+
 
 @dataclass(frozen=True)
 class Sample:
