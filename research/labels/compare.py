@@ -100,7 +100,8 @@ def in_words(found: Mapping) -> str:
     if fresh := found.get("fresh"):
         lines.append(
             f"labels   on {fresh['images']:,} images, scenes of another seed among them:"
-            f" {fresh['simulation_score']:.3f}; reliable labels {fresh['reliable']['simulation_score']:.3f}, of which"
+            f" {fresh['simulation_score']:.3f}; reliable labels"
+            f" {fresh['reliable']['simulation_score']:.3f}, of which"
             f" {fresh['reliable']['below_share']:.1%} explain less than {EXPLAINS:.0%}"
         )
     return "\n".join(lines)

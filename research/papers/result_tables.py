@@ -134,27 +134,6 @@ def labels(models: Sequence[Measured]) -> str:
     return markdown(("labels", *head), rows)
 
 
-def cosy(models: Sequence[Measured]) -> str:
-    """CoSy's AUC and MAD of labels, and the share of units whose label can be drawn."""
-    by_model = [one.metrics.get("label_comparison", {}).get("methods", {}) for one in models]
-    names = sorted(by_model[0], key=lambda name: -by_model[0][name]["cosy"]["auc"])
-    rows = []
-    for name in names:
-        if name == WHOLE:  # the first text is the same
-            continue
-        cells = [f"**{name}**" if name == OUR_LABELS else name]
-        for methods in by_model:
-            if name not in methods:
-                cells += [NONE] * 5
-                continue
-            figures = methods[name]["cosy"]
-            cells += [f"{v:.3f}" for v in (figures["auc"], *figures["auc_interval"])]
-            cells += [f"{figures['mad']:.2f}", percent(figures["measured_share"], 0)]
-        rows.append(cells)
-    head = [f"{model}: {c}" for model in _MODELS for c in ("AUC", "low", "high", "MAD", "drawn, %")]
-    return markdown(("labels", *head), rows)
-
-
 def concepts(models: Sequence[Measured]) -> str:
     """Recall at ten texts, %, of all images and by set."""
     head = [f"{model}: {c}" for model in _MODELS

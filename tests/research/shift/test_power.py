@@ -65,6 +65,14 @@ def test_samples_hold_what_their_shift_says():
         assert (sample.new.profile.units[:, 0].numpy() == sample.new.pixels[:, 0, 0, 0]).all()
 
 
+def test_a_cell_needs_as_many_planted_images_as_its_share():
+    planted = {MARK: {"cat": pool(1, 20), "dog": pool(2, 19)}}
+    pools = Pools(pool(0), pool(5), pool(6), {}, planted, frozenset())
+    assert pools.hold("none", 1000)
+    assert pools.hold(f"{MARK}:0.19", 100)
+    assert not pools.hold(f"{MARK}:0.2", 100)
+
+
 def test_the_table_has_a_row_a_cell():
     cells = {f"{shift} 50": {"runs": 2, "ours": 0.5} for shift in SHIFTS}
     cells["mark:0.2 50"]["named"] = None
