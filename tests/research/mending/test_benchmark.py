@@ -66,7 +66,7 @@ def figures(worst, average):
 def test_claims_follow_the_figures():
     names = ("random neurons", "neurons by indirect effect", PROBE, REAL)
     row = {
-        "pictures": "squares", "task": "a (b), c (d)", "seed": 0, "units": 5,
+        "kind": "squares", "task": "a (b), c (d)", "seed": 0, "units": 5,
         "means": "data", "real_units": 0, "real_means": "data",
         "conditions": {UNCHANGED: figures(0.4, 0.8), OURS: figures(0.7, 0.81)}
         | {name: figures(0.45, 0.8) for name in names},
