@@ -9,10 +9,34 @@ import open_clip
 import torch
 from open_clip.model import _build_vision_tower
 from open_clip.modified_resnet import ModifiedResNet
+from torch.overrides import TorchFunctionMode
 
 from clipneurons.models.adapters.common import Refused
 from clipneurons.models.adapters.registry import anatomy_of
 from clipneurons.models.anatomy import Anatomy
+
+_FILLS = {
+    "add_",
+    "clamp_",
+    "copy_",
+    "div_",
+    "erfinv_",
+    "fill_",
+    "mul_",
+    "normal_",
+    "uniform_",
+    "zero_",
+}
+
+
+class _Unfilled(TorchFunctionMode):
+    """Weights without memory take no initial values, which were nearly all of the cost."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func.__name__ in _FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def anatomy_of_configuration(name: str) -> Anatomy | None:
@@ -22,7 +46,7 @@ def anatomy_of_configuration(name: str) -> Anatomy | None:
         Refused: a tower that is not read; the message says why.
     """
     config = open_clip.get_model_config(name)
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         try:
             visual = _build_vision_tower(
                 config["embed_dim"], config["vision_cfg"], config.get("quick_gelu", False)
