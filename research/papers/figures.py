@@ -19,6 +19,7 @@ TABLES: Mapping[str, Callable[[Sequence[Measured]], str]] = {
     "summary": result_tables.summary,
     "accuracy": result_tables.accuracy,
     "labels": result_tables.labels,
+    "cosy": result_tables.cosy,
     "concepts": result_tables.concepts,
     "segmentation": result_tables.segmentation,
     "semantic": result_tables.semantic,

@@ -134,6 +134,36 @@ def labels(models: Sequence[Measured]) -> str:
     return markdown(("labels", *head), rows)
 
 
+def cosy(models: Sequence[Measured]) -> str:
+    """CoSy's AUC and MAD of labels, and the share of units whose label can be drawn."""
+    by_model = [
+        {
+            name: figures["cosy"]
+            for name, figures in one.metrics.get("label_comparison", {}).get("methods", {}).items()
+            if "cosy" in figures and name != WHOLE  # its first text is that of the cut one
+        }
+        for one in models
+    ]
+    known = {
+        name: figures["auc"] for methods in by_model[::-1] for name, figures in methods.items()
+    }
+    if not known:
+        return "Not measured: `python -m research labels --bundle FOLDER` does."
+    rows = []
+    for name in sorted(known, key=lambda name: -known[name]):
+        cells = [f"**{name}**" if name == OUR_LABELS else name]
+        for methods in by_model:
+            figures = methods.get(name)
+            cells += (
+                [*(f"{v:.3f}" for v in (figures["auc"], *figures["auc_interval"])),
+                 f"{figures['mad']:.2f}", percent(figures["measured_share"], 0)]
+                if figures else [NONE] * 5
+            )  # fmt: skip
+        rows.append(cells)
+    head = [f"{model}: {c}" for model in _MODELS for c in ("AUC", "low", "high", "MAD", "drawn, %")]
+    return markdown(("labels", *head), rows)
+
+
 def concepts(models: Sequence[Measured]) -> str:
     """Recall at ten texts, %, of all images and by set."""
     head = [f"{model}: {c}" for model in _MODELS

@@ -97,6 +97,11 @@ def test_tables_of_known_numbers():
     assert result_tables.semantic([one, one]) == ""
     mending = result_tables.mending([one, one])
     assert "| **ours**, in the model | 70.0 | 75.0 | 70.0 | 75.0 |" in mending
+    assert result_tables.cosy([one, one]).startswith("Not measured")
+    scores = {"auc": 0.8, "auc_interval": [0.79, 0.81], "mad": 1.5, "measured_share": 0.9}
+    one.metrics["label_comparison"] = {"methods": {"ours": {"cosy": scores}}}
+    row = "| **ours** | 0.800 | 0.790 | 0.810 | 1.50 | 90 | 0.800 | 0.790 | 0.810 | 1.50 | 90 |"
+    assert result_tables.cosy([one, one]).splitlines()[2] == row
     claims = result_tables.claims([one, one]).splitlines()
     assert claims[2:4] == ["| holds | 3 | 3 |", "| holds by construction | 0 | 0 |"]
     assert claims[-1] == "| all | 5 | 5 |"
