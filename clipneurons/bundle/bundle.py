@@ -24,6 +24,7 @@ from clipneurons.bundle.config import (
     CUES,
     DECOMPOSITION,
     EXAMPLES,
+    FEATURES,
     LABELS,
     METRICS,
     NEURONS,
@@ -48,6 +49,11 @@ from clipneurons.bundle.hub import resolve
 from clipneurons.bundle.labels import Label, LayerLabels
 from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.bundle.neuron import Neuron, read_unit, unit_of
+from clipneurons.bundle.sparse_features import (
+    SparseFeatures,
+    features_from_bytes,
+    features_to_bytes,
+)
 from clipneurons.bundle.storage import narrow, read_tensor
 from clipneurons.bundle.thumbnails import Examples
 from clipneurons.bundle.unit_table import unit_table
@@ -64,7 +70,8 @@ class Bundle:
 
     `labels` is empty where they were not tested (`python -m export evaluate labels`), `cues` is
     None where no pictures of them were read (`evaluate cues`); `opening` holds what a page can show
-    before the model is loaded (`export.pipeline.opening`).
+    before the model is loaded (`export.pipeline.opening`); `features` is the dictionary whose
+    latents are the units of a bundle of features.
     """
 
     config: BundleConfig
@@ -77,6 +84,7 @@ class Bundle:
     labels: Mapping[int, LayerLabels] = field(default_factory=dict)
     cues: CueRecordings | None = None
     opening: Mapping[str, Any] = field(default_factory=dict)
+    features: SparseFeatures | None = None
 
     @property
     def directions(self) -> dict[int, Float[Tensor, "unit embed"]]:
@@ -192,6 +200,7 @@ def read_bundle(folder: Path, editable: tuple[str, ...] = ()) -> Bundle:
             if CUES in files
             else None,
             opening=parse_json(_text(files, OPENING), OPENING) if OPENING in files else {},
+            features=features_from_bytes(files[FEATURES]) if FEATURES in files else None,
         )
     except KeyError as error:
         raise BundleDamaged(f"{folder}: no tensor {error}; export the bundle again") from None
@@ -240,6 +249,8 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         more[CUES] = cue_recordings.to_bytes(bundle.cues, config.schema_version, half)
     if bundle.opening:
         more[OPENING] = write_json(dict(bundle.opening)).encode()
+    if bundle.features:
+        more[FEATURES] = features_to_bytes(bundle.features, half)
     return more | {
         CONFIG: config.to_json().encode(),
         NEURONS: save(neurons, header),
@@ -273,6 +284,7 @@ def _check(bundle: Bundle, folder: Path) -> None:
         if layer in bundle.labels:
             mine = labels.problems(bundle.labels[layer], units, texts)
             wrong += [f"layer {layer} {w}" for w in mine]
+    wrong += _feature_problems(bundle)
     if bundle.labels and set(bundle.labels) != set(bundle.layers):
         wrong.append(f"labels of layers {sorted(bundle.labels)}, of {sorted(bundle.layers)}")
     if bundle.cues:
@@ -281,6 +293,21 @@ def _check(bundle: Bundle, folder: Path) -> None:
     wrong += bundle.examples.problems()
     if wrong:
         raise BundleDamaged(f"{folder}: {'; '.join(wrong)}. Export the bundle again")
+
+
+def _feature_problems(bundle: Bundle) -> list[str]:
+    """A dictionary without its note, a note without its dictionary, or others than the units."""
+    note, features = bundle.config.features, bundle.features
+    if (note is None) != (features is None):
+        return ["a dictionary without its settings, or settings without their dictionary"]
+    if note is None:
+        return []
+    said = (note.block, note.site, note.tokens, note.latents)
+    held = (features.block, features.site, features.tokens, features.latents)
+    units = sorted({len(arrays.directions) for arrays in bundle.layers.values()})
+    expected = [note.latents * bundle.config.units_per_neuron]
+    wrong = [] if said == held else [f"features of {said}, the dictionary is of {held}"]
+    return wrong if units == expected else [*wrong, f"{units} units of {expected} features"]
 
 
 def _checked(folder: Path, editable: tuple[str, ...]) -> dict[str, bytes]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from clipneurons.shipped import ARTIFACTS, TOWERS
+
 SCHEMA_VERSION = 1
 CONFIG, NEURONS, DECOMPOSITION = "config.json", "neurons.safetensors", "decomposition.safetensors"
 TEXTS, EXAMPLES, METRICS = "texts.txt", "examples/thumbnails.safetensors", "metrics.json"
@@ -19,8 +21,8 @@ CARD, OPENING = "README.md", "examples/opening.json"
 LABELS, CUES = "labels.safetensors", "cues.safetensors"
 FEATURES = "features.safetensors"
 BUNDLE_FILES = (CONFIG, NEURONS, DECOMPOSITION, TEXTS, EXAMPLES, METRICS, CARD)
-# What later commands add; a bundle is whole without them.
-ADDED_FILES = (LABELS, CUES, OPENING)
+# What later commands add, and the dictionary of a bundle of features.
+ADDED_FILES = (LABELS, CUES, OPENING, FEATURES)
 MODEL_CARD = "MODEL.md"
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -109,16 +111,40 @@ class SelfCheck:
 
 
 @dataclass(frozen=True)
+class FeatureNote:
+    """The dictionary behind a bundle of features; `features.safetensors` holds it.
+
+    `block`, `site` and `tokens` say where it sits, `latents` how wide it is, `source` where it
+    came from, with the commit of a Hub repository. On images of the bundle, a sample of them,
+    `explained_variance` is the share of the variance of its target that it rebuilds, `active` the
+    mean number of latents of a token, `dense` the number that are active in more than a tenth of
+    the tokens. `dead` is the number without effect on any image.
+    """
+
+    block: int
+    site: str
+    tokens: str
+    latents: int
+    source: str
+    sha256: str
+    explained_variance: float
+    active: float
+    dense: int
+    dead: int
+
+
+@dataclass(frozen=True)
 class BundleConfig:
     """Everything needed to tell whether a bundle belongs to a model; `config.json` as a type.
 
     `model` is what `load_clip` takes: an open_clip name, `hf-hub:org/name` or `org/name`; or, when
     the folder holds the weights, "." for those of an open_clip model and "./model" for a
-    checkpoint of transformers in the folder `model`.
+    checkpoint of transformers in the folder `model`; or the name of a model that ships.
     `weights_sha256` is `clip.sha256()`; `storage` is "float32" or "float16" (directions,
     means, top norms and text embeddings are rounded on disk, always float32 in memory).
     A unit is a neuron (ViT) or a neuron-head pair, `neuron * heads + head` (ResNet), so
-    `units_per_neuron` is 1 or the number of heads. `pooling` is how a ViT's tokens become one
+    `units_per_neuron` is 1 or the number of heads. With `features` latents are read in place of
+    neurons. `pooling` is how a ViT's tokens become one
     vector ("token", "mean" or "probe"), `texts` what the model's tokenizer does to a text.
     `quick_gelu`, `interpolation` and `resize_mode` are how a weights file of the user's own is read
     again, which does not say so itself; `self_check` says how well the model was read, None where
@@ -154,8 +180,14 @@ class BundleConfig:
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
     self_check: SelfCheck | None = None
+    features: FeatureNote | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def noun(self) -> str:
+        """What a unit is, or with its head makes up: "neuron" or "feature"."""
+        return "feature" if self.features else "neuron"
 
     @property
     def carries_model(self) -> bool:
@@ -164,6 +196,8 @@ class BundleConfig:
 
     def model_of(self, folder: Path) -> str | Path:
         """What `load_clip` takes, for a bundle in this folder."""
+        if self.model in TOWERS:
+            return ARTIFACTS / self.model
         return folder / self.model if self.carries_model else self.model
 
     @property
@@ -198,6 +232,8 @@ class BundleConfig:
         values["data"] = _typed(DataSet, values.get("data"), "data")
         if (check := values.get("self_check")) is not None:
             values["self_check"] = _typed(SelfCheck, check, "self_check")
+        if values.get("features") is not None:
+            values["features"] = _typed(FeatureNote, values["features"], "features")
         config = _typed(cls, values, CONFIG)
         if wrong := config._problems():
             raise BundleDamaged(f"{CONFIG}: {'; '.join(wrong)}. Export the bundle again")

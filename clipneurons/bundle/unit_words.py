@@ -16,9 +16,9 @@ def neuron_and_head(unit: int, heads: int) -> tuple[int, int | None]:
     return unit // heads, unit % heads if heads > 1 else None
 
 
-def unit_name(neuron: int, head: int | None) -> str:
-    """What a unit is called."""
-    return f"neuron {neuron}" if head is None else f"neuron {neuron}, head {head}"
+def unit_name(neuron: int, head: int | None, noun: str = "neuron") -> str:
+    """What a unit is called; `noun` is that of its bundle (`BundleConfig.noun`)."""
+    return f"{noun} {neuron}" if head is None else f"{noun} {neuron}, head {head}"
 
 
 def plain(text: str) -> str:

@@ -202,6 +202,8 @@ class EditReader:
         Raises `ValueError` for a model whose weights cannot hold it.
         """
         factors = edit.factors(self.bundle)
+        if factors and self.bundle.features:
+            raise ValueError("features are no part of the weights, which cannot hold their edit")
         return fold(self.lens.clip, factors, self._unit_means) if factors else self.lens.clip
 
     def turn(self, reading: EditReading) -> Turned:

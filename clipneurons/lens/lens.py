@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.sparse_features import SparseFeatures
 from clipneurons.lens.contributions import Contributions
 from clipneurons.lens.directions import Directions
@@ -69,6 +70,11 @@ class Lens:
     ) -> None:
         self.clip = clip
         self.method = _method(clip, layers, shared_bias, features)
+
+    @classmethod
+    def of_bundle(cls, clip: ClipModel, bundle: Bundle) -> Lens:
+        """The lens on a bundle's units: its layers' neurons, or its features."""
+        return cls(clip, bundle.config.layers, features=bundle.features)
 
     @property
     def layers(self) -> tuple[int, ...]:

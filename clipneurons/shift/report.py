@@ -128,7 +128,7 @@ def text_rows(texts: RankedTexts, count: int = TEXTS) -> list[dict]:
 def _unit(profiler: Profiler, shift: Shift, column: int, reference: Profile, new: Profile) -> dict:
     (layer, unit), bundle = profiler.names[column], profiler.bundle
     heads = bundle.config.units_per_neuron
-    name = unit_name(*neuron_and_head(unit, heads))
+    name = unit_name(*neuron_and_head(unit, heads), bundle.config.noun)
     return {
         "layer": layer,
         "unit": unit,

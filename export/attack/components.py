@@ -189,7 +189,7 @@ def with_recordings(components: Components, file: Path) -> Components:
     """The same with what the model does in images of the cues, drawn once for a folder."""
     generator, bundle, clip = components.generator, components.bundle, components.clip
     if not file.exists():
-        lens = Lens(clip, bundle.config.layers)
+        lens = Lens.of_bundle(clip, bundle)
         recordings = record_cues(
             bundle, lens, generator, generator.concept, generator.concepts,
             progress=lambda share: progress(f"images of cues {100 * share:.0f} %"),

@@ -44,6 +44,12 @@ def _whole(bundle) -> list[str]:
         f"texts    {config.pool.count:,} of {config.pool.name}, {config.components} a unit",
         f"gallery  {len(bundle.examples):,} thumbnails",
     ]
+    if note := config.features:
+        lines.append(
+            f"features {note.latents:,} of {note.source}, {note.site} of block {note.block},"
+            f" {note.tokens} tokens: {note.explained_variance:.1%} of the variance explained,"
+            f" {note.active:.1f} active a token, {note.dense:,} dense, {note.dead:,} dead"
+        )
     for layer, arrays in bundle.layers.items():
         alive = int((arrays.directions.norm(dim=1) > 0).sum())
         median = float(arrays.explained_variance.median())

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = read_bundle(folder, (CARD, *MODEL_FILES))
     clip = open_model(bundle, folder, args.device)
     if args.opening:
-        bundle = with_opening(bundle, Lens(clip, bundle.config.layers))
+        bundle = with_opening(bundle, Lens.of_bundle(clip, bundle))
     rewrite(bundle, folder)
     print(f"{folder}: card and checksums renewed")
     return 0

@@ -45,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--layers", type=int, nargs="+", default=d["layers"], help="MLP layers of"
         " a ViT from 0 (default: the three before the last, or all of them if the model has at most"
         " six blocks; a ResNet has layer 4)")  # fmt: skip
+    method.add_argument("--features", metavar="SPEC", help="read the latents of a dictionary in"
+        " place of neurons: a folder or file of `train-features`, SAELens, ViT-Prisma or saev, or"
+        " user/name[@revision][:folder] on the Hub; --layers says its block where its files do"
+        " not")  # fmt: skip
     method.add_argument("--top-k", type=positive, default=d["top_k"],
         help="largest effects behind a direction, images (default: %(default)s)")  # fmt: skip
     method.add_argument("--percentile", type=float, default=d["percentile"],

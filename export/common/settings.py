@@ -47,6 +47,7 @@ class Settings:
     limit: int | None = None
     seed: int = 0
     layers: tuple[int, ...] = ()
+    features: str | None = None
     texts: str | None = None
     components: int = 32
     centred_pool: bool = False

@@ -29,7 +29,7 @@ def measure(bundle: Bundle, clip: ClipModel) -> tuple[dict[str, Any], CueRecordi
     if not drawn:
         raise UserError("there is a pictogram of none of the bundle's texts")
     print(f"cues     {len(drawn):,} of the texts are drawn, {IMAGES * len(drawn):,} images")
-    lens = Lens(clip, bundle.config.layers)
+    lens = Lens.of_bundle(clip, bundle)
     with tqdm(total=len(drawn), desc="images", unit="cues", leave=False, disable=None) as bar:
         recordings = record_cues(
             bundle, lens, composer, composer.concept, composer.concepts,

@@ -94,7 +94,7 @@ def fidelity(
     which none can be read.
     """
     check_bias(bundle)
-    lens, device = Lens(clip, bundle.config.layers), clip.device
+    lens, device = Lens.of_bundle(clip, bundle), clip.device
     texts = unit_rows(bundle.text_embeddings, bundle.config.centred_pool).to(device)
     sizes = figure_sizes(len(texts), clip.embed_dim, sizes)
     layers = {}

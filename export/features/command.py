@@ -19,19 +19,9 @@ from export.common.models import open_clip_model
 from export.common.state import State
 from export.data.dataset import Source
 from export.data.open_source import open_source
-from export.features.train import (
-    HELD_OUT,
-    Tokens,
-    Trainer,
-    Training,
-    finished,
-    measure,
-    read_tokens,
-    train,
-)
+from export.features.train import HELD_OUT, Trainer, Training, finished, train
+from export.pipeline.feature_figures import all_batches, measure, read_tokens
 from export.pipeline.plan import duration, size
-
-_IMAGES = 64  # a forward pass
 
 
 def train_features(args: argparse.Namespace) -> int:
@@ -74,8 +64,9 @@ def train_features(args: argparse.Namespace) -> int:
         if state:
             print(f"goes on  from step {state.note['step']:,}")
             trainer.restore(state)
-        tokens = read_tokens(site, source, _IMAGES, args.workers)
-        fitted, heldout = _split(tokens)
+        tokens = read_tokens(site, source, all_batches(source), args.workers)
+        count = max(1, int(len(tokens) * (1 - HELD_OUT)))
+        fitted, heldout = tokens.part(slice(count)), tokens.part(slice(count, None))
         train(trainer, fitted, checkpoint)
         features = finished(trainer, fitted, training.model, f"trained on {source.name}")
         figures = measure(features, heldout)
@@ -84,22 +75,10 @@ def train_features(args: argparse.Namespace) -> int:
     print(
         f"{features.latents:,} latents of {name} in block {args.layer} explain"
         f" {figures.explained_variance:.1%} of held-out tokens, {figures.active:.1f} active a"
-        f" token, {figures.dead:,} never: {out / FEATURES}\nread them with: python -m export run"
+        f" token, {figures.silent:,} never: {out / FEATURES}\nread them with: python -m export run"
         f" --model {args.model} --features {out}"
     )
     return 0
-
-
-def _split(tokens: Tokens) -> tuple[Tokens, Tokens]:
-    """Tokens to train on, and of the last images to measure on."""
-    count = max(1, int(len(tokens.inputs) * (1 - HELD_OUT)))
-    inputs, targets = tokens.inputs, tokens.targets
-    fitted = inputs[:count]
-    same = inputs is targets
-    return (
-        Tokens(fitted, fitted if same else targets[:count]),
-        Tokens(inputs[count:], inputs[count:] if same else targets[count:]),
-    )
 
 
 def _plan(trainer: Trainer, site: FeatureSite, source: Source, workers: int) -> list[str]:

@@ -26,12 +26,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipneurons.bundle.sparse_features import SparseFeatures
-from clipneurons.lens.features import FeatureSite, explained_variance
-from clipneurons.models.hooks import record_activations
-from export.common.errors import UserError
 from export.common.state import State
-from export.data.dataset import Source
-from export.data.loader import batches
+from export.pipeline.feature_figures import Tokens
 
 # Tokens without firing after which a latent is dead, and its loss's weight.
 DEAD, AUXILIARY = 120_000, 1 / 16
@@ -57,44 +53,15 @@ class Training:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """Inputs and targets of the tokens of many images; the same tensor for an autoencoder."""
-
-    inputs: Float[Tensor, "token width"]
-    targets: Float[Tensor, "token width"]
-
-    @torch.no_grad()
-    def moments(self) -> list[Tensor]:
-        """Mean and mean distance from it, of inputs and of targets, over at most 50,000."""
-        found = []
-        for tokens in (self.inputs, self.targets):
-            sample = tokens[:: -(-len(tokens) // 50_000)].float()
-            mean = sample.mean(0)
-            found += [mean, (sample - mean).norm(dim=1).mean()]
-        return found
-
-
 @torch.no_grad()
-def read_tokens(site: FeatureSite, source: Source, batch: int, workers: int) -> Tokens:
-    """The tokens that a dictionary of this site is to describe, in half precision."""
-    clip, inputs, targets = site.clip, [], []
-    numbers = range(-(-len(source) // batch))
-    with tqdm(total=len(source), desc="activations", unit="images", disable=None) as bar:
-        for loaded in batches(source, clip.preprocess, numbers, batch, workers):
-            if loaded.images is not None:
-                with record_activations(clip.visual, site.recorded) as tensors:
-                    clip.encode_image(loaded.images)
-                read, written = site.inputs(tensors), site.target(tensors)
-                chosen = site.described(read)[:, 0]
-                inputs.append(read[:, chosen].flatten(0, 1).half())
-                if site.name == "mlp_in":
-                    targets.append(written[:, chosen].flatten(0, 1).half())
-            bar.update(len(loaded.ids) + len(loaded.skipped))
-    if not inputs:
-        raise UserError(f"no image of {source.name} can be read")
-    joined = torch.cat(inputs)
-    return Tokens(joined, torch.cat(targets) if targets else joined)
+def moments(tokens: Tokens) -> list[Tensor]:
+    """Mean and mean distance from it, of inputs and of targets, over at most 50,000 tokens."""
+    found = []
+    for rows in (tokens.inputs, tokens.targets):
+        sample = rows[:: -(-len(rows) // 50_000)].float()
+        mean = sample.mean(0)
+        found += [mean, (sample - mean).norm(dim=1).mean()]
+    return found
 
 
 @dataclass
@@ -193,12 +160,12 @@ def train(
     reached: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Train to the last step from where the trainer is, writing a checkpoint every half minute."""
-    input_mean, input_scale, mean, scale = tokens.moments()
+    input_mean, input_scale, mean, scale = moments(tokens)
     training, saved = trainer.training, time.monotonic()
     with tqdm(
         total=training.steps, initial=trainer.step, desc="training", unit="steps", disable=None
     ) as bar:
-        for rows in _rows(trainer, len(tokens.inputs)):
+        for rows in _rows(trainer, len(tokens)):
             inputs = (tokens.inputs[rows].float() - input_mean) / input_scale
             targets = inputs
             if tokens.targets is not tokens.inputs:
@@ -223,7 +190,7 @@ def _rows(trainer: Trainer, count: int) -> Iterator[Tensor]:
 
 def finished(trainer: Trainer, tokens: Tokens, model: str, source: str) -> SparseFeatures:
     """The dictionary, which reads and writes the model's own tensors."""
-    input_mean, input_scale, mean, scale = tokens.moments()
+    input_mean, input_scale, mean, scale = moments(tokens)
     w = {name: weight.detach() for name, weight in trainer.weights.items()}
     training = trainer.training
     w_enc = w["w_enc"] / input_scale
@@ -232,25 +199,3 @@ def finished(trainer: Trainer, tokens: Tokens, model: str, source: str) -> Spars
         block=training.block, site=training.site, activation="topk", k=training.k,
         tokens=training.tokens, model=model, source=source,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Figures:
-    """On tokens that were not trained on."""
-
-    explained_variance: float
-    active: float
-    dead: int
-
-
-@torch.no_grad()
-def measure(features: SparseFeatures, tokens: Tokens) -> Figures:
-    """What a dictionary explains, how many latents fire for a token, how many for none."""
-    rebuilt, active, fired = [], 0.0, torch.zeros(features.latents, dtype=torch.bool)
-    for inputs in tokens.inputs.split(4096):
-        latents, sigma, mu = features.encode(inputs.float()[None])
-        rebuilt.append((sigma * (latents @ features.w_dec + features.b_dec) + mu)[0])
-        active += float((latents > 0).sum())
-        fired |= (latents > 0).any(1)[0].cpu()
-    explained = explained_variance(tokens.targets.float(), torch.cat(rebuilt))
-    return Figures(explained, active / len(tokens.inputs), int((~fired).sum()))

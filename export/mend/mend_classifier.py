@@ -52,6 +52,11 @@ def mend_classifier(args: argparse.Namespace) -> None:
     images = grouped_folder(args.images)
     given = Edit.from_json(read_text(args.edit)) if args.edit else None
     bundle = load_bundle(args.bundle)
+    if bundle.config.features:
+        raise UserError(
+            f"{args.bundle} is a bundle of features, which are no part of the model's weights:"
+            " expected one of neurons"
+        )
     if given:
         given.factors(bundle)  # before the model is loaded
     if args.apply and args.apply.exists():
@@ -63,7 +68,7 @@ def mend_classifier(args: argparse.Namespace) -> None:
         args.out, "mend", bundle.config.weights_sha256, str(args.images.resolve()),
         images.class_names, images.labels, images.cues, classes.tolist(), args.seed, args.batch,
     )  # fmt: skip
-    mender = Mender(bundle, Lens(clip, bundle.config.layers), classes, args.batch, kept)
+    mender = Mender(bundle, Lens.of_bundle(clip, bundle), classes, args.batch, kept)
     work = Work(args, mender, images, half, other, FindOptions(most=args.most))
     print("\n".join(in_advance(work, given is None)), flush=True)
     report, edit, applied = work.measure(given)

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.bundle.config import BundleConfig, DataSet, Pool
+from clipneurons.bundle.config import BundleConfig, DataSet, FeatureNote, Pool
 from clipneurons.bundle.layer_arrays import LayerArrays
 from clipneurons.statistics.effect_statistics import UnitStatistics
 from clipneurons.statistics.streaming.norm_histogram import NORM_BINS
@@ -65,6 +66,7 @@ def assemble(
         interpolation=clip.visual.preprocess_cfg["interpolation"],
         resize_mode=clip.visual.preprocess_cfg["resize_mode"],
         self_check=inputs.self_check.figure if inputs.self_check else None,
+        features=_note(inputs, statistics),
         versions={name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
     )
     layers = {
@@ -73,7 +75,26 @@ def assemble(
     }
     ranked = choose(statistics, settings.gallery)
     examples = make_gallery(clip, source, ranked, int(settings.gallery_mb * 1e6))
-    return Bundle(config, layers, list(pool.texts), embeddings, examples, metrics={})
+    features = inputs.features and inputs.features.to(torch.device("cpu"))
+    return Bundle(
+        config, layers, list(pool.texts), embeddings, examples, metrics={}, features=features
+    )
+
+
+def _note(inputs: Inputs, statistics: Mapping[int, UnitStatistics]) -> FeatureNote | None:
+    """Where a run's features come from and what they explain; None for neurons."""
+    features = inputs.features
+    if features is None:
+        return None
+    (units,) = statistics.values()
+    figures = inputs.feature_figures
+    # A latent of a ResNet is dead where none of its heads carries anything.
+    alive = units.directions.any(1).view(features.latents, -1).any(1)
+    return FeatureNote(
+        features.block, features.site, features.tokens, features.latents, features.source,
+        inputs.features_sha256, figures.explained_variance, figures.active, figures.dense,
+        dead=int((~alive).sum()),
+    )  # fmt: skip
 
 
 def layer_arrays(statistics: UnitStatistics, pursuit: Pursuit, config: BundleConfig) -> LayerArrays:

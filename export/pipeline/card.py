@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.bundle.config import BundleConfig
 from clipneurons.bundle.labels import EXPLAINS, SPECIFIC
 from clipneurons.bundle.unit_words import signed_words
 from export.evaluation.self_check import in_words
@@ -27,14 +28,14 @@ def render_card(
     title = Path(repository).name if own else config.model
     layer, unit = _strongest(bundle)[0]
     counts = [len(bundle.layers[x].directions) for x in config.layers]
-    pairs = config.units_per_neuron > 1
     skipped = f", {config.data.skipped:,} unreadable ones left out" if config.data.skipped else ""
     text = Template(TEMPLATE.read_text()).substitute(
         licence="mit",
         base_model=f"base_model: {hub}\n" if hub else "",
         title=f"{title} ({config.pretrained})" if config.pretrained else title,
         units=f"{sum(counts):,}",
-        what="neuron-head pairs of the last stage" if pairs else "MLP neurons",
+        nouns=f"{config.noun}s",
+        what=_what(config),
         repository=repository,
         layer=layer,
         unit=unit,
@@ -63,6 +64,20 @@ def render_card(
         model_card=f"## The model\n\n{_demoted(model_card)}\n" if model_card else "",
     )
     return text
+
+
+def _what(config: BundleConfig) -> str:
+    """What the units are."""
+    pairs = config.units_per_neuron > 1
+    if config.features is None:
+        return "neuron-head pairs of the last stage" if pairs else "MLP neurons"
+    note = config.features
+    return (
+        f"{'feature-head pairs' if pairs else 'features'} of the dictionary {note.source}, which"
+        f" reads {note.site} of block {note.block} in {note.tokens} tokens and explains"
+        f" {note.explained_variance:.0%} of its variance with {note.active:.0f} of"
+        f" {note.latents:,} features a token; {note.dead:,} are dead, {note.dense:,} dense"
+    )
 
 
 def local_name(folder: Path) -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from clipneurons.bundle.config import BUNDLE_FILES, CHECKPOINT, CHECKPOINT_FILES, MODEL_FILES
 from clipneurons.bundle.folders import CHECKSUMS
+from clipneurons.bundle.sparse_features import (
+    FeatureError,
+    SparseFeatures,
+    features_from_bytes,
+    features_to_bytes,
+)
+from clipneurons.lens.feature_files import load_features
 from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.open_clip_folder import WEIGHTS_FILE, whole_file
-from clipneurons.shipped import ARTIFACTS
+from clipneurons.shipped import ARTIFACTS, TOWERS
 from clipneurons.text.pools import VOCABULARY, TextPool, text_pool
 from export.common.errors import UserError
 from export.common.models import open_clip_model
@@ -20,6 +28,7 @@ from export.data.dataset import Source
 from export.data.open_source import SCENES, is_scenes, open_source, ships
 from export.evaluation.self_check import Checked, self_check
 from export.pipeline import distributed
+from export.pipeline.feature_figures import FeatureFigures, measure_on
 
 SHALLOW = 6  # blocks
 # Scenes for the figures: with one object each, from a seed of their own.
@@ -52,6 +61,33 @@ class Inputs:
         is_file = settings.pretrained is not None and Path(settings.pretrained).is_file()
         return self_check(self.clip, other_readings=is_file)
 
+    @property
+    def features(self) -> SparseFeatures | None:
+        """The dictionary, of a run of features."""
+        return self.lens.method.features[0] if self.settings.features else None
+
+    @cached_property
+    def features_sha256(self) -> str:
+        """Digest of the dictionary's weights and settings; empty for neurons."""
+        return digest_of(self.features) if self.features else ""
+
+    @property
+    def weights(self) -> str:
+        """Digest of all that computes effects."""
+        return "-".join(filter(None, (self.clip.sha256(), self.features_sha256)))
+
+    @cached_property
+    def feature_figures(self) -> FeatureFigures:
+        """What the dictionary explains on a sample of the images."""
+        (layer,) = self.lens.layers
+        site = self.lens.method.site(layer)
+        return measure_on(self.features, site, self.source, self.workers)
+
+
+def digest_of(features: SparseFeatures) -> str:
+    """SHA-256 over a dictionary as it is saved, whatever its source is called."""
+    return hashlib.sha256(features_to_bytes(replace(features, source=""))).hexdigest()
+
 
 def open_inputs(settings: Settings, workers: int = 1, device: str | None = None) -> Inputs:
     """Open what the settings name, after filling in the defaults that depend on the model.
@@ -65,8 +101,9 @@ def open_inputs(settings: Settings, workers: int = 1, device: str | None = None)
             f"{settings.model} has no text tower, and a bundle describes units in texts: expected a"
             " checkpoint of both towers. `load_clip` and the lenses read its images without one"
         )
-    settings = with_defaults(settings, clip)
-    lens, source = open_lens(clip, settings), open_images(settings, clip)
+    lens = open_lens(clip, settings)
+    settings = with_defaults(settings, lens)
+    source = open_images(settings, clip)
     pool = open_texts(settings.texts)
     check_centring(settings.centred_pool, len(pool))
     # A mean with the shared bias in it has no figures.
@@ -84,13 +121,13 @@ def open_model_of(settings: Settings, device: str | None, precision: str = "fp32
     )  # fmt: skip
 
 
-def with_defaults(settings: Settings, clip: ClipModel) -> Settings:
+def with_defaults(settings: Settings, lens: Lens) -> Settings:
     """The settings with the layers and texts of a run that named none."""
     if not 0 <= settings.percentile <= 100:
         raise UserError(f"--percentile {settings.percentile}: expected 0 to 100")
     return replace(
         settings,
-        layers=settings.layers or default_layers(clip),
+        layers=lens.layers,
         texts=settings.texts or default_texts(settings.model, settings.images),
     )
 
@@ -118,12 +155,23 @@ def weights_sha256(clip: ClipModel, settings: Settings) -> str:
 
 
 def open_lens(clip: ClipModel, settings: Settings) -> Lens:
-    """The lens of the settings' layers."""
+    """The lens of the settings' layers, or of their dictionary."""
+    layers = settings.layers or default_layers(clip)
     try:
-        shared_bias = settings.shared_bias and clip.kind == "vit"
-        return Lens(clip, settings.layers, shared_bias=shared_bias)
+        if settings.features is None:
+            shared_bias = settings.shared_bias and clip.kind == "vit"
+            return Lens(clip, layers, shared_bias=shared_bias)
     except ValueError as error:
         raise UserError(f"--layers: {error}") from None
+    if settings.shared_bias or len(settings.layers) > 1:
+        raise UserError("--features: one dictionary has one layer, and no shared bias")
+    try:
+        features = load_features(settings.features, *settings.layers)
+        if settings.storage == "float16":  # as the bundle will hold it
+            features = features_from_bytes(features_to_bytes(features, half=True))
+        return Lens(clip, features=features)
+    except FeatureError as error:
+        raise UserError(f"--features: {error}") from None
 
 
 def open_images(settings: Settings, clip: ClipModel) -> Source:
@@ -211,11 +259,16 @@ def checkpoint_files(folder: Path) -> dict[str, Path]:
 def model_files(model: str, out: Path) -> tuple[str, dict[str, Path | bytes]]:
     """What `config.json` calls the model, and the weights to put beside the bundle.
 
-    A model that is a folder travels with its bundle, which nobody else could find.
+    A model that is a folder travels with its bundle, which nobody else could find; one that ships
+    is named by a bundle that ships.
     """
     folder = Path(model)
     if not folder.is_dir():
         return model, {}
+    shipped, beside = folder.resolve(), out.resolve()
+    ships = shipped.name in TOWERS and shipped.parent == beside.parent == ARTIFACTS
+    if ships and shipped != beside:
+        return shipped.name, {}
     if not (folder / MODEL_FILES[0]).exists():
         return f"./{CHECKPOINT}", checkpoint_files(folder)
     if out.exists() and folder.samefile(out):

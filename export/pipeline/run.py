@@ -18,6 +18,7 @@ from pathlib import Path
 
 from clipneurons.bundle.bundle import Bundle, save_bundle
 from clipneurons.bundle.config import CONFIG, METRICS, BundleConfig, parse_json
+from clipneurons.bundle.sparse_features import SparseFeatures
 from clipneurons.statistics.effect_statistics import UnitStatistics
 from export.common.errors import UserError
 from export.common.pursuit import Pursuit, rounded
@@ -29,6 +30,7 @@ from export.pipeline import distributed
 from export.pipeline.assemble import assemble
 from export.pipeline.card import local_name, render_card
 from export.pipeline.decomposition import embed_pool, pursue_layers
+from export.pipeline.feature_figures import FeatureFigures
 from export.pipeline.inputs import (
     Inputs,
     check_out,
@@ -53,6 +55,8 @@ from export.pipeline.update_bundle import model_card
 from export.pipeline.work_folder import Work, plan_of
 
 Say = Callable[[str], None]
+# Share of the variance that a dictionary explains of what it was trained on.
+WELL = 0.5
 
 
 def run(settings: Settings, options: RunOptions) -> None:
@@ -118,6 +122,7 @@ def is_bundle_of(inputs: Inputs, folder: Path) -> bool:
         and config.components == min(settings.components, len(pool))
         and config.centred_pool == settings.centred_pool
         and config.weights_sha256 == weights_sha256(inputs.clip, settings)
+        and (config.features.sha256 if config.features else "") == inputs.features_sha256
     )
 
 
@@ -137,11 +142,13 @@ def _go_on(inputs: Inputs, work: Work, options: RunOptions, rank: Shard, say: Sa
     check_out(work.out, options.overwrite)
     model_files(settings.model, work.out)  # refused now if it cannot travel with its bundle
     jobs = options.shard.count if options.shard else None
-    unchanged = plan_of(settings, inputs.clip.sha256(), len(source), jobs)
+    unchanged = plan_of(settings, inputs.weights, len(source), jobs)
     if work.goes_on(unchanged, options.restart):
         say(f"goes on  with the unfinished run in {work.folder}")
     plan = make_plan(inputs, work.out, shard, options.cache)
     say("\n".join(plan.lines(inputs, work.out)))
+    if inputs.features:
+        say("\n".join(feature_lines(inputs.features, inputs.feature_figures)))
     if options.dry_run:
         return
     with work.lock(shard):
@@ -155,6 +162,21 @@ def _go_on(inputs: Inputs, work: Work, options: RunOptions, rank: Shard, say: Sa
             _run_rank(passes, inputs, work, say)
         else:
             _run_alone(passes, inputs, work, say)
+
+
+def feature_lines(features: SparseFeatures, figures: FeatureFigures) -> list[str]:
+    """What a dictionary explains, and a warning where that is too little."""
+    lines = [
+        f"features {features.latents:,} of {features.source}, {features.site} of block"
+        f" {features.block}, {features.tokens} tokens: {figures.explained_variance:.1%} of the"
+        f" variance explained, {figures.active:.1f} active a token, {figures.dense:,} dense"
+    ]
+    if figures.explained_variance < WELL:
+        lines.append(
+            "warning  less than half of the variance is explained: most likely the dictionary is of"
+            " another layer, or was trained with another preprocessing or normalisation"
+        )
+    return lines
 
 
 def _run_alone(passes: Passes, inputs: Inputs, work: Work, say: Say) -> None:

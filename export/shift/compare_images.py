@@ -39,7 +39,7 @@ def compare_images(args: argparse.Namespace) -> None:
     folder = local_folder(args.bundle)
     bundle = load_bundle(folder)
     clip = open_model(bundle, folder, args.device)
-    profiler = Profiler(Lens(clip, bundle.config.layers), bundle)
+    profiler = Profiler(Lens.of_bundle(clip, bundle), bundle)
     reference, new = (image_set(spec, profiler, args) for spec in (args.reference, args.new))
     pool = EmbeddedTextPool.of(bundle)
     args.out.mkdir(parents=True, exist_ok=True)

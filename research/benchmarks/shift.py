@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--halves", nargs="+", choices=halves, default=halves)
     args = parser.parse_args(arguments)
     bundle, clip = load_bundle(args.bundle), load_clip(args.bundle)
-    profiler = Profiler(Lens(clip, bundle.config.layers), bundle)
+    profiler = Profiler(Lens.of_bundle(clip, bundle), bundle)
     pool, images, pack = EmbeddedTextPool.of(bundle), photographs(), load_pictograms()
     print(f"{len(images)} photographs, {args.images} a side, {args.runs} runs a cell")
     chosen = np.random.default_rng(0).permutation(len(pack.concepts))[: 2 * args.runs]

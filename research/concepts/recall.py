@@ -53,7 +53,7 @@ def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     count = args.scenes
     sets = {"scenes": _scenes(clip, count, _SEED, heldout=True), "photographs": _photographs(clip)}
     fit = (images for images, _ in _scenes(clip, _FIT_IMAGES, _FIT_SEED, heldout=False))
-    reader = ConceptReader(Lens(clip, bundle.config.layers), bundle)
+    reader = ConceptReader(Lens.of_bundle(clip, bundle), bundle)
     methods, naming = _methods(reader, fit), _Naming(bundle.texts)
     found = {name: _recalls(reader, methods, naming, labelled) for name, labelled in sets.items()}
     found = {name: one for name, one in found.items() if one.images}

@@ -139,7 +139,7 @@ def _measure(
     options: FindOptions,
 ) -> dict:
     classes = embed_texts(clip, list(task.classes), TEMPLATES)
-    mender = Mender(bundle, Lens(clip, bundle.config.layers), classes)
+    mender = Mender(bundle, Lens.of_bundle(clip, bundle), classes)
     counts = (mostly(count, _SHARE), np.full((2, 2), count // 4))
     half, other = (
         grouped_scenes(

@@ -78,7 +78,7 @@ def measure_on(bundle: Bundle, clip: ClipModel, options: PowerOptions) -> dict:
             f"--shift-pool {options.pool}: expected at least 24 scenes, and twice the largest "
             f"of --shift-sizes, {2 * max(options.sizes)}"
         )
-    profiler = Profiler(Lens(clip, bundle.config.layers), bundle)
+    profiler = Profiler(Lens.of_bundle(clip, bundle), bundle)
     concepts = _planted(bundle, options.marks)
     pools = _pools(clip, profiler, concepts, options)
     measurement = Measurement(clip, bundle, pools, options.permutations)

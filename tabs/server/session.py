@@ -165,4 +165,4 @@ class BundleSession:
     def _lens(self) -> Lens:
         from clipneurons.lens.lens import Lens
 
-        return Lens(self.clip, self.bundle.config.layers)
+        return Lens.of_bundle(self.clip, self.bundle)

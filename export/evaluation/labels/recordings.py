@@ -112,7 +112,7 @@ class UnitEffects:
     """Reads ⟨φ_n(I) − b_n, r_n⟩ of all units of all layers, in the bundle's order."""
 
     def __init__(self, bundle: Bundle, clip: ClipModel) -> None:
-        self._lens = Lens(clip, bundle.config.layers)
+        self._lens = Lens.of_bundle(clip, bundle)
         self._directions = {la: a.directions.to(clip.device) for la, a in bundle.layers.items()}
         self._means = {
             layer: MeanEffect.from_dense(arrays.means.to(clip.device), self._lens.directions[layer])

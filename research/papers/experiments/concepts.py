@@ -31,7 +31,7 @@ WEIGHTS = {
 def measure(context: EvaluationContext) -> dict:
     """Activated units an image, and how often the image's class is named, by weighting."""
     bundle = context.bundle
-    reader = ConceptReader(Lens(context.clip, bundle.config.layers), bundle)
+    reader = ConceptReader(Lens.of_bundle(context.clip, bundle), bundle)
     names = context.judged.class_names
     naming = [naming_texts(name, bundle.texts) for name in names]
     hits = dict.fromkeys(WEIGHTS, 0)
