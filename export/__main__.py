@@ -11,6 +11,7 @@ COMMANDS = {
     "run": "analyse a model over a data set and write its bundle",
     "train-features": "train a dictionary of sparse features of one layer",
     "decompose": "describe the units of a bundle with other texts",
+    "labels": "write a bundle's labels for CLIP-Dissect, CoSy, Neuronpedia, or as CSV",
     "evaluate": "measure what a bundle keeps of its model",
     "merge": "put the shards of a run together",
     "verify": "check a bundle's files, shapes, values and model",

@@ -9,6 +9,7 @@ import argparse
 import shlex
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from clipneurons.text.templates import TEMPLATES
 from export.common.errors import UserError
@@ -22,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, about, add_flags, measure in (
         ("fidelity", "classify images with the effects of each layer replaced", _fidelity_flags,
          _fidelity),
-        ("labels", "write a label for every unit, and test it", label_flags, _labels),
+        ("labels", "write a label for every unit, and test it", _label_flags,
+         _labels),
         ("cues", "read images of every text that can be drawn, and keep the effects", None, _cues),
     ):  # fmt: skip
         part = parts.add_parser(name, help=about, description=about)
@@ -41,12 +43,27 @@ def run(args: argparse.Namespace) -> int:
     from export.pipeline.update_bundle import local_folder, rewrite
 
     folder = local_folder(args.bundle)
+    if getattr(args, "against", None):
+        return _against(load_bundle(folder), folder, args)
     bundle, figures, lines = args.measure(load_bundle(folder), folder, args)
     command = f"python -m export {shlex.join(sys.argv[1:])}"
     metrics = dict(bundle.metrics) | {args.part: {"command": command} | figures}
     print(lines)
     rewrite(replace(bundle, metrics=metrics), folder)
     print(f"written to {folder / METRICS} and the card")
+    return 0
+
+
+def _against(bundle, folder, args: argparse.Namespace) -> int:
+    """Print how somebody else's labels do beside the bundle's, which stays as it is."""
+    from export.exchange.against import compare_labels
+    from export.pipeline.update_bundle import open_model
+
+    compared = compare_labels(bundle, open_model(bundle, folder, args.device), folder, args)
+    path = args.against.with_name(f"{args.against.stem}-scores.csv")
+    compared.write(path)
+    print(compared.in_words())
+    print(f"written to {path}")
     return 0
 
 
@@ -64,6 +81,12 @@ def _fidelity_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--templates", choices=tuple(TEMPLATES), help="prompts of the classes;"
         " simple has 7, openai 80 (default: photo for a bundled model, siglip for a SigLIP, else"
         " simple)")  # fmt: skip
+
+
+def _label_flags(parser: argparse.ArgumentParser) -> None:
+    label_flags(parser)
+    parser.add_argument("--against", type=Path, metavar="CSV", help="test these labels beside the"
+        " bundle's, which stays as it is: columns layer,unit,description")  # fmt: skip
 
 
 def label_flags(parser: argparse.ArgumentParser) -> None:

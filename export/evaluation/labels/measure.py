@@ -115,7 +115,7 @@ def record_images(
     kept = KeptBatches.beside(
         folder, "labels", files, bundle.config.weights_sha256,
         [(source.name, len(source)) for source in sources], args.images, args.split, args.batch,
-        judges[0].name,
+        judges[0].name, bundle.texts,
     )  # fmt: skip
     parts = [
         record(bundle, clip, judge, source, kept, args.batch, args.workers, f"{number}-")

@@ -1,0 +1,1 @@
+"""Labels of units in the files that other tools read and write."""
