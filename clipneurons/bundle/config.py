@@ -190,6 +190,11 @@ class BundleConfig:
         return "feature" if self.features else "neuron"
 
     @property
+    def unit_nouns(self) -> str:
+        """What its units are: neurons or features, of a ResNet their pairs with a head."""
+        return f"{self.noun}-head pairs" if self.units_per_neuron > 1 else f"{self.noun}s"
+
+    @property
     def carries_model(self) -> bool:
         """Whether the weights lie in the bundle's own folder."""
         return self.model in (".", f"./{CHECKPOINT}")

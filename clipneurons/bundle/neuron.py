@@ -65,6 +65,7 @@ class Neuron:
     Attributes:
         model, pretrained, weights_sha256, data: the model and the images behind the statistics.
         layer, neuron, head: where the unit is; ``head`` is None for a ViT.
+        noun: "neuron"; "feature" of a bundle of features, where ``neuron`` is the latent.
         unit: its number in the layer, ``neuron * heads + head``.
         label: the texts that best predict its effect, with their simulation score; None where
             labels were not tested.
@@ -90,6 +91,7 @@ class Neuron:
     unit: int
     neuron: int
     head: int | None
+    noun: str
     label: Label | None
     decomposition: tuple[tuple[str, float], ...]
     explained_variance: float
@@ -103,7 +105,7 @@ class Neuron:
     @property
     def place(self) -> str:
         """Where the unit is, in words."""
-        return f"Layer {self.layer}, {unit_name(self.neuron, self.head)}"
+        return f"Layer {self.layer}, {unit_name(self.neuron, self.head, self.noun)}"
 
     @property
     def reliable(self) -> bool:
@@ -202,6 +204,7 @@ def read_unit(bundle: Bundle, layer: int, unit: int) -> Neuron:
         unit=unit,
         neuron=neuron,
         head=head,
+        noun=config.noun,
         label=bundle.label(layer, unit),
         decomposition=tuple(bundle.phrases(layer, unit, _TEXTS)),
         explained_variance=float(arrays.explained_variance[unit]),
@@ -226,7 +229,8 @@ def unit_of(bundle: Bundle, layer: int, neuron: int, head: int | None) -> int:
     heads = bundle.config.units_per_neuron
     neurons = _units(bundle, layer) // heads
     if not 0 <= neuron < neurons:
-        raise ValueError(f"neuron {neuron}: layer {layer} has neurons 0 to {neurons - 1}")
+        noun = bundle.config.noun
+        raise ValueError(f"{noun} {neuron}: layer {layer} has {noun}s 0 to {neurons - 1}")
     if heads == 1 and head is not None:
         raise ValueError(f"head {head}: neurons of a ViT have no heads, leave it out")
     if heads > 1 and (head is None or not 0 <= head < heads):

@@ -68,12 +68,13 @@ def render_card(
 
 def _what(config: BundleConfig) -> str:
     """What the units are."""
-    pairs = config.units_per_neuron > 1
-    if config.features is None:
-        return "neuron-head pairs of the last stage" if pairs else "MLP neurons"
     note = config.features
+    if note is None and config.units_per_neuron > 1:
+        return f"{config.unit_nouns} of the last stage"
+    if note is None:
+        return "MLP neurons"
     return (
-        f"{'feature-head pairs' if pairs else 'features'} of the dictionary {note.source}, which"
+        f"{config.unit_nouns} of the dictionary {note.source}, which"
         f" reads {note.site} of block {note.block} in {note.tokens} tokens and explains"
         f" {note.explained_variance:.0%} of its variance with {note.active:.0f} of"
         f" {note.latents:,} features a token; {note.dead:,} are dead, {note.dense:,} dense"

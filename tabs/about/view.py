@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html import escape
 
+from clipneurons.bundle.config import FeatureNote
 from tabs.server.session import BundleSession
 from tabs.ui.plots import Bar, bars, empty, figures, folded, percent, section
 
@@ -26,14 +27,14 @@ def overview_html(session: BundleSession) -> str:
     """The bundle in numbers, and how well image concepts were measured to do."""
     config, metrics = session.bundle.config, session.bundle.metrics
     units = sum(len(arrays.directions) for arrays in session.bundle.layers.values())
-    kind = "neurons" if config.units_per_neuron == 1 else "neuron-head pairs"
     numbers = figures(
         [
-            (f"{units:,}", kind, f"In layers {', '.join(map(str, config.layers))}"),
+            (f"{units:,}", config.unit_nouns, f"In layers {', '.join(map(str, config.layers))}"),
             (f"{config.data.count:,}", "images", f"Data set: {config.data.name}"),
             (f"{config.pool.count:,}", "texts", f"{config.pool.name} ({config.pool.licence})"),
-            (f"{config.components}", "texts a neuron", "Terms of the sparse decomposition"),
+            (f"{config.components}", f"texts a {config.noun}", "Terms of the sparse decomposition"),
             (config.activation, "activation", "Of the model's MLPs"),
+            *_dictionary(config.features),
         ]
     )  # fmt: skip
     head = f"<header><h2>{escape(session.title)}</h2></header>"
@@ -42,6 +43,23 @@ def overview_html(session: BundleSession) -> str:
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         measured = empty("The bundle's figures do not have the form that this page reads.")
     return f'<article class="cn-card">{head}{numbers}{measured}</article>'
+
+
+def _dictionary(note: FeatureNote | None) -> list[tuple[str, str, str]]:
+    """Where a bundle's features come from, and what they explain."""
+    if note is None:
+        return []
+    return [
+        (
+            f"{note.site} {note.block}",
+            "read",
+            f"In {note.tokens} tokens, by {note.source}",
+        ),
+        (percent(note.explained_variance, 0), "variance explained", "Of what the features rebuild"),
+        (f"{note.active:.0f}", "active a token", f"Of {note.latents:,} features"),
+        (f"{note.dead:,}", "dead", "Without effect on any image"),
+        (f"{note.dense:,}", "dense", "Active in more than a tenth of the tokens"),
+    ]
 
 
 def _concepts(metrics: dict) -> str:

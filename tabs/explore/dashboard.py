@@ -19,7 +19,8 @@ def start_of(session: BundleSession) -> tuple[int, int]:
 
 def unit_name(session: BundleSession) -> str:
     """What a unit of this bundle is called."""
-    return "Neuron" if session.bundle.config.units_per_neuron == 1 else "Pair"
+    config = session.bundle.config
+    return config.noun.capitalize() if config.units_per_neuron == 1 else "Pair"
 
 
 def neuron(

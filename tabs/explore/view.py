@@ -51,7 +51,7 @@ def card_html(
         f'<article class="cn-card{" cn-unsure" * unsure}">{_header_html(card)}'
         f"{_shared_html(dictionary.bundle, card)}{_figures_html(card)}"
         f"{_columns_html(*columns)}"
-        f"{_columns_html(_reactions_html(dictionary, card), _names_html(effects))}</article>"
+        f"{_columns_html(_reactions_html(dictionary, card), _names_html(card, effects))}</article>"
     )
 
 
@@ -61,7 +61,7 @@ def _columns_html(left: str, right: str) -> str:
 
 def _header_html(card: Neuron) -> str:
     """Where the unit is, its reliable label or its number, and the label's score."""
-    title, rest = unit_name(card.neuron, card.head).capitalize(), ""
+    title, rest = unit_name(card.neuron, card.head, card.noun).capitalize(), ""
     if card.label and card.label.reliable:
         pairs = list(zip(card.label.texts, card.label.weights, strict=True))
         toward = ", ".join(plain(text) for text, weight in pairs if weight > 0)
@@ -71,7 +71,7 @@ def _header_html(card: Neuron) -> str:
             rest = f'<p class="cn-says">and less with {escape(against)}</p>'
     return (
         f'<header><p class="cn-place">{escape(card.place)}</p><h2>{escape(title)}</h2>{rest}'
-        f"{_label_score_html(card.label)}</header>"
+        f"{_label_score_html(card)}</header>"
     )
 
 
@@ -111,8 +111,8 @@ def _neighbours_html(key: str, dictionary: Dictionary, card: Neuron) -> str:
     bundle = dictionary.bundle
     rows = [unit_bar(key, bundle, hit.layer, hit.unit, hit.cosine) for hit in card.neighbours]
     return section(
-        "Neurons like it",
-        bars(rows, label="Nearest neurons by direction", most=1.0, wide=True),
+        f"{card.noun.capitalize()}s like it",
+        bars(rows, label=f"Nearest {card.noun}s by direction", most=1.0, wide=True),
         "Layer · number, reliable label, and the cosine of the two directions.",
     )
 
@@ -134,12 +134,12 @@ def _reactions_html(dictionary: Dictionary, card: Neuron) -> str:
     )
 
 
-def _names_html(effects: list[tuple[str, float]] | None) -> str:
-    """What the neuron adds to the match with class names."""
+def _names_html(card: Neuron, effects: list[tuple[str, float]] | None) -> str:
+    """What the unit adds to the match with class names."""
     if effects:
         body = bars(
             [Bar(name, value) for name, value in effects],
-            label="Effect of the neuron on each class name",
+            label=f"Effect of the {card.noun} on each class name",
             digits=3,
         )
     elif effects is None:
@@ -165,8 +165,9 @@ def words_html(key: str, card: Neuron) -> str:
     direction = section(
         "Decomposition of its direction",
         texts(card.decomposition, "Decomposition"),
-        "The direction as a sparse sum of texts (the paper’s reading). When the neuron is active, "
-        "the image’s embedding moves toward these texts, and away from those with a minus.",
+        "The direction as a sparse sum of texts (the paper’s reading). When the "
+        f"{card.noun} is active, the image’s embedding moves toward these texts, and away from "
+        "those with a minus.",
     )
     if card.label is None:
         return direction
@@ -180,7 +181,7 @@ def words_html(key: str, card: Neuron) -> str:
 
 
 def heads_html(key: str, dictionary: Dictionary, card: Neuron) -> str:
-    """What the neuron says through its other heads; nothing for a ViT."""
+    """What the unit says through its other heads; nothing for a ViT."""
     found = dictionary.sub_concepts(card.layer, card.unit)
     if not found:
         return ""
@@ -194,24 +195,25 @@ def heads_html(key: str, dictionary: Dictionary, card: Neuron) -> str:
         label = f"head{'s' * (len(group.heads) > 1)} {heads}  {words}"
         rows.append(Bar(label, group.share, link=target))
     return section(
-        f"Neuron {card.neuron} through all its heads",
-        bars(rows, label="Share of the neuron's effect by heads", most=1.0, wide=True),
-        "One neuron can say several things, one through each of its "
+        f"{card.noun.capitalize()} {card.neuron} through all its heads",
+        bars(rows, label=f"Share of the {card.noun}'s effect by heads", most=1.0, wide=True),
+        f"One {card.noun} can say several things, one through each of its "
         f"{bundle.config.units_per_neuron} heads. Heads that say about the same stand together; "
         "the bar is their share of its strongest effects.",
     )
 
 
-def _label_score_html(label: Label | None) -> str:
+def _label_score_html(card: Neuron) -> str:
     """The bar with the line of other units' labels on it, the score, and what it means."""
+    label, noun = card.label, card.noun
     if label is None:
         return f'<p class="cn-trust">{NOT_TESTED}</p>'
     hint = (
-        "Simulation score: correlation of the neuron’s effect, on held-out images, with what the"
+        f"Simulation score: correlation of the {noun}’s effect, on held-out images, with what the"
         f" label predicts: {label.simulation_score:.3f}, 95 % interval {label.low:.3f} to"
-        f" {label.high:.3f}. The line: 95 % of the other neurons’ labels stay below"
+        f" {label.high:.3f}. The line: 95 % of the other {noun}s’ labels stay below"
         f" {label.shuffled_line:.3f} on it. The label predicts {label.specificity:.0%} of the"
-        f" layer’s other neurons worse. Reliable: significant, r² of at least {EXPLAINS:.0%}, and"
+        f" layer’s other {noun}s worse. Reliable: significant, r² of at least {EXPLAINS:.0%}, and"
         f" specificity of at least {SPECIFIC:.0%}."
     ).replace("-", "−")
     value = f"{label.simulation_score:.2f}".replace("-", "−")
@@ -219,17 +221,17 @@ def _label_score_html(label: Label | None) -> str:
         f'<p class="cn-trust{"" if label.reliable else " cn-unsure"}" title="{hint}">'
         f'<span class="cn-gauge" aria-hidden="true" style="--share:'
         f'{_share(label.simulation_score):.4f};--line:{_share(label.shuffled_line):.4f}"></span>'
-        f"<b>{value}</b> {_verdict(label)}</p>"
+        f"<b>{value}</b> {_verdict(label, noun)}</p>"
     )
 
 
-def _verdict(label: Label) -> str:
+def _verdict(label: Label, noun: str) -> str:
     """How far a label can be relied on, in words."""
     if label.reliable:
         return "simulation score: a reliable label"
     if label.significant:
         return "no reliable label: texts predict it only a little"
-    return "no reliable label: other neurons’ labels predict it as well"
+    return f"no reliable label: other {noun}s’ labels predict it as well"
 
 
 def _share(correlation: float) -> float:

@@ -15,10 +15,9 @@ def model_line(title: str, bundle: Bundle) -> str:
     """Title and sizes, what was measured of it, and its own card on its training and its limits."""
     config = bundle.config
     units = sum(len(arrays.directions) for arrays in bundle.layers.values())
-    kind = "neurons" if config.units_per_neuron == 1 else "neuron-head pairs"
     text = (
-        f"<b>{escape(title)}</b>: {units:,} {kind} read over {config.data.count:,} images in "
-        f"{config.pool.count:,} texts.{_measured(bundle)}"
+        f"<b>{escape(title)}</b>: {units:,} {config.unit_nouns} read over "
+        f"{config.data.count:,} images in {config.pool.count:,} texts.{_measured(bundle)}"
     )
     for heading, label in (("Data", "Its training"), ("Limits", "Its limits")):
         said = _first_sentences(model_card(bundle.card), heading)
