@@ -1,7 +1,9 @@
 from .bundle.bundle import Bundle, load_bundle, save_bundle
 from .bundle.config import BundleError
 from .bundle.neuron import Neuron
+from .bundle.sparse_features import SparseFeatures
 from .dictionary.search import SearchResult, search
+from .lens.feature_files import load_features
 from .lens.lens import Lens, LensResult
 from .models.anatomy import UnsupportedModel
 from .models.clip import ClipModel, load_clip
@@ -14,9 +16,11 @@ __all__ = [
     "LensResult",
     "Neuron",
     "SearchResult",
+    "SparseFeatures",
     "UnsupportedModel",
     "load_bundle",
     "load_clip",
+    "load_features",
     "save_bundle",
     "search",
 ]

@@ -12,6 +12,7 @@ COMMANDS = {
     "segmentation": ("research.segmentation.command", "segmentation methods on known masks"),
     "labels": ("research.labels.command", "labels against other ways to write them"),
     "mending": ("research.mending.command", "classifiers with planted cues, mended"),
+    "features": ("research.features.command", "neurons, features and random directions compared"),
     "concepts": ("research.concepts.command", "recall of the concepts of images"),
     "shift": ("research.shift.command", "power of the shift monitor on planted shifts"),
     "mini-clip": ("research.mini_clip.command", "train the bundled CLIPs"),

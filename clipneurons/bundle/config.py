@@ -199,9 +199,19 @@ class BundleConfig:
         """Whether the weights lie in the bundle's own folder."""
         return self.model in (".", f"./{CHECKPOINT}")
 
+    @property
+    def ships_model(self) -> bool:
+        """Whether the model is one that ships with clipneurons, beside the bundle."""
+        return self.model in TOWERS
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the weights are on this machine, wherever the bundle is."""
+        return self.carries_model or self.ships_model
+
     def model_of(self, folder: Path) -> str | Path:
         """What `load_clip` takes, for a bundle in this folder."""
-        if self.model in TOWERS:
+        if self.ships_model:
             return ARTIFACTS / self.model
         return folder / self.model if self.carries_model else self.model
 

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from export.common.flags import positive
+from export.common.flags import natural, positive
 from export.common.settings import DEFAULT_MODEL, Settings
 
 KINDS = ("topk", "transcoder")
@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="that it describes (default: %(default)s)")  # fmt: skip
     add("--latents", type=positive, help="default: 8 a number of the token's width")
     add("--k", type=positive, default=16, help="latents a token (default: %(default)s)")
-    add("--steps", type=positive, default=1000, help="default: %(default)s")
+    add("--steps", type=natural, default=1000, help="0 for random directions, as a control"
+        " (default: %(default)s)")  # fmt: skip
     add("--batch", type=positive, default=2048, help="tokens a step (default: %(default)s)")
     add("--rate", type=float, default=2e-3, help="learning rate (default: %(default)s)")
     add("--images", default=d["images"], help="as of `run` (default: %(default)s)")

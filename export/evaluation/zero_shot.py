@@ -16,7 +16,7 @@ def templates_of(
     """Prompts of classes: the chosen ones, else those that fit the model; None without classes."""
     if not names:
         return None
-    fitting = "photo" if bundle.config.model == "." else "simple"
+    fitting = "photo" if bundle.config.model == "." or bundle.config.ships_model else "simple"
     return chosen or ("siglip" if clip.siglip else fitting)
 
 

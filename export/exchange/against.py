@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.folders import write_atomic
-from clipneurons.labels.assess import LabelScores, mean_interval, measure_labels
+from clipneurons.labels.assess import mean_interval
 from clipneurons.labels.evidence import SharedComponents
-from clipneurons.labels.simulation import Labels
+from clipneurons.labels.simulation import Labels, bootstrap, pearson, simulate
 from clipneurons.models.clip import ClipModel
 from clipneurons.text.embedding import embed_texts
 from export.common.errors import UserError
@@ -29,12 +30,32 @@ from export.exchange.label_table import Described, read_table
 
 
 @dataclass(frozen=True, eq=False)
+class Scores:
+    """Simulation scores of units, and on images drawn with replacement."""
+
+    score: Float[Tensor, " unit"]
+    draws: Float[Tensor, "draw unit"]
+
+    @classmethod
+    def of(cls, labels: Labels, effects: Tensor, scores: Tensor) -> Scores:
+        """Of labels on effects [image, unit], with a judge's scores [image, text]."""
+        predictions = simulate(labels, scores)
+        return cls(pearson(effects, predictions), bootstrap(effects, predictions))
+
+    @classmethod
+    def joined(cls, parts: list[Scores]) -> Scores:
+        """Those of several layers."""
+        draws = torch.cat([part.draws for part in parts], 1)
+        return cls(torch.cat([part.score for part in parts]), draws)
+
+
+@dataclass(frozen=True, eq=False)
 class Compared:
     """Scores of the described units, theirs and ours, and what the judge does not know."""
 
     rows: list[Described]
-    theirs: LabelScores
-    ours: LabelScores
+    theirs: Scores
+    ours: Scores
     unknown: set[str]
 
     def in_words(self) -> str:
@@ -42,12 +63,10 @@ class Compared:
         lines = []
         for name, scores in (("theirs", self.theirs), ("ours", self.ours)):
             low, high = mean_interval(scores.draws)
-            lines.append(
-                f"labels   {float(scores.simulation_score.mean()):.3f} ({low:.3f} to {high:.3f})"
-                f" {name}; reliable {float(scores.reliable.float().mean()):.1%}"
-            )
+            mean = float(scores.score.mean())
+            lines.append(f"labels   {mean:.3f} ({low:.3f} to {high:.3f}) {name}")
         low, high = mean_interval(self.ours.draws - self.theirs.draws)
-        gain = float((self.ours.simulation_score - self.theirs.simulation_score).mean())
+        gain = float((self.ours.score - self.theirs.score).mean())
         lines.append(
             f"labels   ours ahead by {gain:+.3f} ({low:+.3f} to {high:+.3f}) on"
             f" {len(self.rows):,} units"
@@ -63,8 +82,13 @@ class Compared:
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["layer", "unit", "description", "simulation_score", "low", "high",
                          "our_simulation_score", "our_low", "our_high"])  # fmt: skip
-        columns = [[scores.simulation_score, *scores.limits] for scores in (self.theirs, self.ours)]
-        values = torch.stack([*columns[0], *columns[1]], 1).tolist()
+        limits = torch.tensor([0.025, 0.975])
+        columns = [
+            column
+            for side in (self.theirs, self.ours)
+            for column in (side.score, *side.draws.quantile(limits, dim=0))
+        ]
+        values = torch.stack(columns, 1).tolist()
         for row, scores in zip(self.rows, values, strict=True):
             numbers = [round(score, 4) for score in scores]
             writer.writerow([row.layer, row.unit, row.description, *numbers])
@@ -100,9 +124,9 @@ def compare_labels(
         ours = Labels(columns.indices.long(), columns.coefficients).of(chosen)
         theirs = Labels(texts, torch.ones(texts.shape))
         scores = images.test.scores
-        parts.append([measure_labels(labels, effects, scores) for labels in (theirs, ours)])
+        parts.append([Scores.of(labels, effects, scores) for labels in (theirs, ours)])
     images.kept.remove()
-    theirs, ours = (LabelScores.joined(list(side)) for side in zip(*parts, strict=True))
+    theirs, ours = (Scores.joined(list(side)) for side in zip(*parts, strict=True))
     return Compared(ordered, theirs, ours, set(images.judge.unknown))
 
 

@@ -100,6 +100,11 @@ def _check_model(bundle: Bundle, folder: Path) -> None:
         if missing:
             raise UserError(f"{folder} should hold its model, but {missing[0]} is missing")
         open_model(bundle, folder, "cpu")
+    elif bundle.config.ships_model:
+        raise UserError(
+            f"{folder} names the bundled {model}, which nobody finds on the Hub: export it with"
+            " --out outside of artifacts/, where it takes its model along"
+        )
     elif bundle.config.pretrained and Path(bundle.config.pretrained).exists():
         raise UserError(
             f"{folder} was made with the local file {bundle.config.pretrained}, which nobody else "

@@ -8,6 +8,7 @@ import importlib
 BENCHMARKS = {
     "app": "what a visitor of the page waits for",
     "export": "the export against the bare forward pass",
+    "features": "the lens on sparse features against the bare forward pass",
     "gpu": "agreement with the CPU, then rates, on a CUDA device",
     "omp": "matching pursuit against scikit-learn",
     "passes": "the lens and its statistics against the bare forward pass",

@@ -50,8 +50,7 @@ Labelled = Iterable[tuple[Float[Tensor, "image 3 height width"], list[tuple[str,
 def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     """Recall at 10 of each method, for `metrics.json`: on scenes of the held-out style, on the
     photographs that are kept for figures, and on both."""
-    count = args.scenes
-    sets = {"scenes": _scenes(clip, count, _SEED, heldout=True), "photographs": _photographs(clip)}
+    sets = _sets(clip, args.scenes)
     fit = (images for images, _ in _scenes(clip, _FIT_IMAGES, _FIT_SEED, heldout=False))
     reader = ConceptReader(Lens.of_bundle(clip, bundle), bundle)
     methods, naming = _methods(reader, fit), _Naming(bundle.texts)
@@ -67,6 +66,21 @@ def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
         **together.figures(),
         "sets": {name: one.figures() for name, one in found.items()},
     }
+
+
+def recall_by_place(bundle: Bundle, clip: ClipModel, scenes: int) -> dict:
+    """Recall at 10 of our method alone, on the same images."""
+    reader = ConceptReader(Lens.of_bundle(clip, bundle), bundle)
+    methods = {BY_PLACE: lambda rep, effects, pixels: reader.weights(reader.written(effects))}
+    naming, sets = _Naming(bundle.texts), _sets(clip, scenes).values()
+    return sum((_recalls(reader, methods, naming, some) for some in sets), Recalls()).figures()
+
+
+def _sets(clip: ClipModel, scenes: int) -> dict[str, Labelled]:
+    """Composed scenes of the held-out style, and the photographs that are kept for figures."""
+    return {
+        "scenes": _scenes(clip, scenes, _SEED, heldout=True), "photographs": _photographs(clip),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def card_picture(bundle: Bundle, card: Neuron) -> Image.Image:
     for i, image in enumerate(card.images[:15]):
         picture = image.thumbnail.resize((104, 104), Image.Resampling.LANCZOS)
         canvas.paste(picture, (618 + 110 * (i % 5), 196 + 118 * (i // 5)))
-    model = bundle.config.data.name if bundle.config.carries_model else bundle.config.model
+    model = bundle.config.data.name if bundle.config.at_hand else bundle.config.model
     draw.text((48, 634), f"clipneurons · {model}", soft, text(18))
     return canvas
 

@@ -82,7 +82,7 @@ class BundleRegistry:
             session = self[key]
         except gr.Error:
             return None
-        here = session is self.first or session.bundle.config.carries_model
+        here = session is self.first or session.bundle.config.at_hand
         if not here and not session.ready:
             return None
         try:

@@ -64,7 +64,7 @@ class BundleSession:
     def title(self) -> str:
         """What the chooser at the top of the page calls it."""
         config = self.bundle.config
-        name = self.key if config.carries_model else f"{config.model} {config.pretrained or ''}"
+        name = self.key if config.at_hand else f"{config.model} {config.pretrained or ''}"
         return f"{name.strip()} · {config.data.name}"
 
     @property

@@ -3,19 +3,26 @@
 import csv
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
-from clipneurons.bundle.bundle import load_bundle
+from clipneurons.bundle.bundle import load_bundle, save_bundle
 from export.__main__ import main
-from tests.helpers.tiny import tiny_bundle_folder
+from tests.helpers.tiny import tiny_bundle_folder, tiny_labels
 
 
 @pytest.fixture(scope="module")
 def tested(tmp_path_factory):
+    """A bundle with labels, those of layer 1 of one text each."""
     folder = tiny_bundle_folder(tmp_path_factory.mktemp("exchange") / "tiny")
-    images = ["--images", "scenes:120", "--batch", "40"]
-    assert main(["evaluate", "labels", "--bundle", str(folder), *images]) == 0
+    bundle = load_bundle(folder)
+    labels = tiny_labels(bundle)
+    single = labels[1].coefficients.clone()
+    single[:, 0], single[:, 1:] = 1, 0
+    labels[1] = replace(labels[1], coefficients=single)
+    shared = {"layers": {str(layer): {"shared": []} for layer in bundle.layers}}
+    save_bundle(replace(bundle, labels=labels, metrics=bundle.metrics | {"labels": shared}), folder)
     return folder
 
 
@@ -95,7 +102,7 @@ def test_anybodys_labels_are_scored_beside_ours(tested, tmp_path, capsys):
     ours = tmp_path / "ours.csv"
     assert main(["labels", str(tested), "--to", "csv", str(ours)]) == 0
     theirs = tmp_path / "theirs.csv"
-    text = "layer,unit,description\n2,3,cat\n1,0,a red ball\n2,5,the meaning of life\n"
+    text = "layer,unit,description\n2,3,cat\n1,0,dog\n2,5,the meaning of life\n"
     theirs.write_text(text)
     assert against(tested, theirs) == 0
     said = capsys.readouterr().out
@@ -104,24 +111,13 @@ def test_anybodys_labels_are_scored_beside_ours(tested, tmp_path, capsys):
     scores = table(tmp_path / "theirs-scores.csv")
     assert [(row["layer"], row["unit"]) for row in scores] == [("1", "0"), ("2", "3"), ("2", "5")]
     assert float(scores[2]["simulation_score"]) == 0
-    assert float(scores[0]["low"]) <= float(scores[0]["simulation_score"]) + 1e-4
-    bundle = load_bundle(tested)
-    expected = [bundle.label(1, 0), bundle.label(2, 3), bundle.label(2, 5)]
-    for row, label in zip(scores, expected, strict=True):
-        assert float(row["our_simulation_score"]) == pytest.approx(label.simulation_score, abs=2e-3)
-    # A label of one text is its own description.
+    assert float(scores[0]["low"]) <= float(scores[0]["high"])
+    # A label of one text of weight 1 is its own description.
     assert against(tested, ours) == 0
-    single = {
-        (layer, unit)
-        for layer in (1, 2)
-        for unit in range(16)
-        if len(bundle.label(layer, unit).texts) == 1
-    }
-    for row in table(tmp_path / "ours-scores.csv"):
-        if (int(row["layer"]), int(row["unit"])) in single:
-            assert float(row["simulation_score"]) == pytest.approx(
-                float(row["our_simulation_score"]), abs=1e-3
-            )
+    rows = [row for row in table(tmp_path / "ours-scores.csv") if row["layer"] == "1"]
+    assert any(float(row["simulation_score"]) for row in rows)
+    for row in rows:
+        assert row["simulation_score"] == row["our_simulation_score"]
     assert {path: path.read_bytes() for path in tested.rglob("*") if path.is_file()} == before
 
 

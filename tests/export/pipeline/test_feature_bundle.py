@@ -13,7 +13,6 @@ from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import BundleDamaged
 from clipneurons.bundle.sparse_features import SparseFeatures, save_features
 from clipneurons.concepts.concepts import ConceptReader, read_image
-from clipneurons.dictionary.dictionary import Dictionary
 from clipneurons.edit.edit import Edit, apply_edit
 from clipneurons.lens.lens import Lens
 from clipneurons.segmentation.neuron_votes import vote_maps
@@ -99,7 +98,7 @@ def test_the_bundle_holds_the_dictionary_and_everything_reads_it(made):
     assert units == LATENTS * bundle.config.units_per_neuron
     reader = ConceptReader(lens, bundle)
     assert read_image(reader, batch[0])["concepts"]
-    assert Dictionary(bundle).card(layer, 1).noun == "feature"
+    assert bundle.unit(layer, 1).noun == "feature"
     assert vote_maps(lens, bundle.directions, batch, bundle.text_embeddings[:2], 5).isfinite().all()
     assert Profiler(lens, bundle)(batch).units.shape == (2, units)
     # An ablated latent's effect is its mean: the rest of the embedding stays.

@@ -1,0 +1,1 @@
+"""Neurons, features and random directions of one layer under the same test."""
