@@ -53,7 +53,7 @@ def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     sets = _sets(clip, args.scenes)
     fit = (images for images, _ in _scenes(clip, _FIT_IMAGES, _FIT_SEED, heldout=False))
     reader = ConceptReader(Lens.of_bundle(clip, bundle), bundle)
-    methods, naming = _methods(reader, fit), _Naming(bundle.texts)
+    methods, naming = _methods(reader, fit), Naming(bundle.texts)
     found = {name: _recalls(reader, methods, naming, labelled) for name, labelled in sets.items()}
     found = {name: one for name, one in found.items() if one.images}
     if not found:
@@ -62,7 +62,7 @@ def measure(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> dict:
     return {
         "data": " and ".join(f"{one.images:,} held-out {name}" for name, one in found.items()),
         "pool": len(bundle.texts),
-        "chance": round(_chance(list(naming.values()), len(bundle.texts), TOP), 4),
+        "chance": round(chance_recall(list(naming.values()), len(bundle.texts), TOP), 4),
         **together.figures(),
         "sets": {name: one.figures() for name, one in found.items()},
     }
@@ -163,7 +163,7 @@ def _in_windows(
 
 
 def _recalls(
-    reader: ConceptReader, methods: Mapping[str, Method], naming: _Naming, labelled: Labelled
+    reader: ConceptReader, methods: Mapping[str, Method], naming: Naming, labelled: Labelled
 ) -> Recalls:
     total = Recalls()
     for pixels, names in labelled:
@@ -185,7 +185,7 @@ def in_words(figures: Mapping) -> str:
     return "\n".join([*lines, f"concepts  chance {figures['chance']:.1%}"])
 
 
-class _Naming(dict):
+class Naming(dict):
     """Name of an object -> places of the texts that hold it as whole words ("a gray cat")."""
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -212,7 +212,7 @@ def recall_at(
     ]
 
 
-def _chance(places: Sequence[frozenset[int]], texts: int, top: int) -> float:
+def chance_recall(places: Sequence[frozenset[int]], texts: int, top: int) -> float:
     """Mean probability that one of `top` texts drawn at random names an object."""
     known = [len(one) for one in places if one]
     return sum(1 - (1 - count / texts) ** top for count in known) / max(len(known), 1)

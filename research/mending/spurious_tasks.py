@@ -67,17 +67,17 @@ def misleading_tasks(
     below = torch.stack([mean(things, None, [ground]) for ground in everywhere])
     centre = own.mean(0)
     half = count // 2
-    by_companion = _chosen(own - centre, beside - beside.mean(0), texts, concepts, others,
+    by_companion = strongest_tasks(own - centre, beside - beside.mean(0), texts, concepts, others,
                            count - half)  # fmt: skip
     taken = {name for task in by_companion for name in task.classes}
     free = [i for i, concept in enumerate(concepts) if concept not in taken]
     grounds = [" ".join(ground) for ground in everywhere]
-    by_ground = _chosen((own - centre)[free], below - below.mean(0), texts[free],
+    by_ground = strongest_tasks((own - centre)[free], below - below.mean(0), texts[free],
                         [concepts[i] for i in free], grounds, half)  # fmt: skip
     return by_companion + by_ground
 
 
-def _chosen(
+def strongest_tasks(
     own: Float[Tensor, "concept embed"],
     cues: Float[Tensor, "cue embed"],
     texts: Float[Tensor, "concept embed"],

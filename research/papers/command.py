@@ -176,7 +176,7 @@ def _measure(
         "layers": list(config.layers),
         "pool": f"{config.pool.name}, {config.pool.count:,} texts",
         "data": f"{config.data.name}, {config.data.count:,} images",
-        "trained_for": _trained_for(folder),
+        "trained_for": trained_for(folder),
     }
     done, failed, context = entry["experiments"], 0, None
     basis = [file_sha256(folder / name) for name in (NEURONS, DECOMPOSITION)]
@@ -217,7 +217,7 @@ def _measure(
     return failed
 
 
-def _trained_for(folder: Path) -> list[str]:
+def trained_for(folder: Path) -> list[str]:
     """What the model's own card says that its training asked for."""
     from huggingface_hub import metadata_load
 

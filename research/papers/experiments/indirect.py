@@ -135,14 +135,14 @@ def report(result: Mapping) -> Section:
             Claim(
                 "Ablating second-order effects costs more accuracy than ablating the neurons "
                 "themselves.",
-                _lower(by(result["second-order"]), by(result["indirect"])),
+                is_lower(by(result["second-order"]), by(result["indirect"])),
                 "; ".join(f"{kind}: {percent(x)} points lost" for kind, x in lost.items()) + ".",
             ),
         ],
     )
 
 
-def _lower(one: tuple, other: tuple) -> bool | None:
+def is_lower(one: tuple, other: tuple) -> bool | None:
     """Whether one value is below the other; None where the intervals overlap."""
     (a, (a_low, a_high)), (b, (b_low, b_high)) = one, other
     return None if a_low <= b_high and b_low <= a_high else a < b

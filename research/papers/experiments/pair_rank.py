@@ -26,7 +26,7 @@ def measure(context: EvaluationContext) -> dict:
     heads = lens.method.neurons.heads
     scores = []
     for _, images, _ in context.pass_over(context.usual, "pair scores"):
-        scores.append(_scores(lens, images).cpu())
+        scores.append(pair_scores(lens, images).cpu())
     scores = torch.cat(scores)  # [image, neuron, head]
     mean = scores.mean(0)
     generator = torch.Generator().manual_seed(0)
@@ -36,17 +36,17 @@ def measure(context: EvaluationContext) -> dict:
     by_neuron = [_share(rows[n] @ dense[n]) for n in range(len(chosen))]
     by_pair = [_share(rows[n, :, h : h + 1] @ dense[n, h : h + 1])
                for n in range(min(32, len(chosen))) for h in range(heads)]  # fmt: skip
-    components = _components(scores - mean, lens)
+    components = first_components(scores - mean, lens)
     return {
         "neurons": len(chosen),
         "heads": heads,
         "images": len(scores),
         "neuron": [x for x in by_neuron if x is not None],
         "pair": [x for x in by_pair if x is not None],
-    } | _accuracy(context, lens, mean, components)
+    } | accuracy_from(context, lens, mean, components)
 
 
-def _scores(lens: Lens, images: Tensor) -> Float[Tensor, "image neuron head"]:
+def pair_scores(lens: Lens, images: Tensor) -> Float[Tensor, "image neuron head"]:
     contributions = lens(images)[1][4]
     return contributions.scores.reshape(len(images), -1, lens.method.neurons.heads)
 
@@ -58,7 +58,7 @@ def _share(effects: Float[Tensor, "image embed"]) -> float | None:
     return float(squares[0]) / total if total > 1e-12 else None
 
 
-def _components(
+def first_components(
     centred: Float[Tensor, "image neuron head"], lens: Lens
 ) -> Float[Tensor, "neuron embed"]:
     """First principal component of each neuron's effects over all images."""
@@ -74,7 +74,7 @@ def _components(
     return torch.cat(found)
 
 
-def _accuracy(context: EvaluationContext, lens: Lens, mean: Tensor, components: Tensor) -> dict:
+def accuracy_from(context: EvaluationContext, lens: Lens, mean: Tensor, components: Tensor) -> dict:
     """Accuracy when every neuron keeps only the part of its effect along one direction."""
     device = context.clip.device
     mean, components = mean.to(device), components.to(device)

@@ -39,7 +39,7 @@ def measure(context: EvaluationContext) -> dict:
         examples.append(
             {"neuron": neuron, "pairs": [_pair(context, neuron, head) for head in pairs]}
         )
-    shared = _shared_images(arrays.top_activating_images.unflatten(0, (-1, heads))[ranked[:128]])
+    shared = shared_images(arrays.top_activating_images.unflatten(0, (-1, heads))[ranked[:128]])
     return {
         "heads": heads,
         "same": float(same.mean()),
@@ -65,7 +65,7 @@ def _pair(context: EvaluationContext, neuron: int, head: int) -> dict:
     }
 
 
-def _shared_images(top: torch.Tensor) -> float:
+def shared_images(top: torch.Tensor) -> float:
     """Part of the top images that two pairs of a neuron share, on average."""
     shares = []
     for rows in top.tolist():

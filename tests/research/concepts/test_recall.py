@@ -7,12 +7,12 @@ import torch
 
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from research.__main__ import main
-from research.concepts.recall import Recalls, _chance, _Naming, in_words, recall_at
+from research.concepts.recall import Naming, Recalls, chance_recall, in_words, recall_at
 from tests.helpers.tiny import tiny_bundle_folder
 
 
 def test_a_text_names_an_object_by_whole_words_only():
-    naming = _Naming(["a gray cat", "a caterpillar", "Cat", "a hot dog", "dog"])
+    naming = Naming(["a gray cat", "a caterpillar", "Cat", "a hot dog", "dog"])
     assert naming["cat"] == {0, 2}
     assert naming["hot dog"] == {3}
     assert naming["dog"] == {3, 4}
@@ -31,7 +31,7 @@ def test_chance_agrees_with_drawing_texts_at_random():
     generator = torch.Generator().manual_seed(0)
     drawn = torch.rand(20_000, 50, generator=generator)
     hits = recall_at(drawn, [places] * len(drawn), 5)
-    assert _chance(places, 50, 5) == pytest.approx(sum(hits) / len(hits), abs=0.02)
+    assert chance_recall(places, 50, 5) == pytest.approx(sum(hits) / len(hits), abs=0.02)
 
 
 def test_figures_a_line_a_set():

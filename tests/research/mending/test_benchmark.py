@@ -15,7 +15,7 @@ from research.mending.benchmark import (
     in_words,
     run_benchmark,
 )
-from research.mending.spurious_tasks import _chosen, misleading_tasks
+from research.mending.spurious_tasks import misleading_tasks, strongest_tasks
 from research.papers.experiments import mending
 from tests.helpers.packs import COLOURS, flat_pack_file
 from tests.helpers.tiny import tiny_bundle_folder
@@ -25,7 +25,7 @@ def test_the_companions_that_pull_most_are_taken_once():
     texts = torch.eye(4)
     cues = torch.tensor([[2.0, 0, 0, 0], [0, 3.0, 0, 0], [0.0, 0, 1, 0], [0, 0, 0, 1.0]])
     names = ["w", "x", "y", "z"]
-    tasks = _chosen(torch.eye(4), cues, texts, ["a", "b", "c", "d"], names, 2)
+    tasks = strongest_tasks(torch.eye(4), cues, texts, ["a", "b", "c", "d"], names, 2)
     assert [(task.classes, task.cues) for task in tasks] == [
         (("a", "b"), ("w", "x")),
         (("c", "d"), ("y", "z")),

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from clipneurons.shipped import ARTIFACTS
-from research.papers.command import _trained_for, experiments
+from research.papers.command import experiments, trained_for
 from research.papers.page import render
 from research.papers.types import LATE_CLASS_TOKEN, VERDICTS, Claim
 
@@ -53,9 +53,9 @@ def test_verdicts_are_counted_at_the_top():
 
 
 def test_what_a_training_asked_for_stands_in_the_models_card(tmp_path):
-    assert _trained_for(tmp_path) == []
+    assert trained_for(tmp_path) == []
     card = tmp_path / "MODEL.md"
     card.write_text(f"---\nlicense: mit\ntrained_for: [{LATE_CLASS_TOKEN}]\n---\nA model.\n")
-    assert _trained_for(tmp_path) == [LATE_CLASS_TOKEN]
+    assert trained_for(tmp_path) == [LATE_CLASS_TOKEN]
     card.write_text("A model without metadata.\n")
-    assert _trained_for(tmp_path) == []
+    assert trained_for(tmp_path) == []

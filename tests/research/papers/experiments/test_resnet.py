@@ -52,7 +52,7 @@ def test_one_direction_a_neuron_is_what_a_loop_keeps(context, monkeypatch):
     monkeypatch.setattr(pair_rank.Tally, "figures", lambda self: {})
     lens = Lens(context.clip)
     images = torch.cat([i for _, i, _ in context.pass_over(context.judged, "test", limit=4)])
-    scores = pair_rank._scores(lens, images)
+    scores = pair_rank.pair_scores(lens, images)
     neurons_, heads = scores.shape[1:]
     mean = torch.randn(neurons_, heads)
     vectors = torch.nn.functional.normalize(torch.randn(neurons_, lens.clip.embed_dim), dim=1)
@@ -61,7 +61,7 @@ def test_one_direction_a_neuron_is_what_a_loop_keeps(context, monkeypatch):
         "pass_over",
         lambda *_: [(torch.arange(4), images, torch.zeros(4).long())],
     )
-    pair_rank._accuracy(context, lens, mean, vectors)
+    pair_rank.accuracy_from(context, lens, mean, vectors)
     unchanged, one, none = kept
     dense = lens.method.neurons.dense(torch.arange(neurons_)).double()
     expected = unchanged.double().clone()
@@ -78,9 +78,9 @@ def test_one_direction_a_neuron_is_what_a_loop_keeps(context, monkeypatch):
 def test_components_are_those_of_the_dense_effects(context):
     lens = Lens(context.clip)
     images = torch.cat([i for _, i, _ in context.pass_over(context.usual, "test")])
-    scores = pair_rank._scores(lens, images)
+    scores = pair_rank.pair_scores(lens, images)
     centred = scores - scores.mean(0)
-    found = pair_rank._components(centred, lens)
+    found = pair_rank.first_components(centred, lens)
     for neuron in (0, 5):
         rows = (centred[:, neuron] @ lens.method.neurons.dense(torch.tensor([neuron]))[0]).double()
         first = torch.linalg.svd(rows, full_matrices=False).Vh[0]
@@ -131,7 +131,7 @@ def test_sub_concepts_and_units(context):
 
 def test_shared_images():
     top = torch.tensor([[[1, 2, 3, 4], [1, 2, 5, 6]], [[1, 2, 3, 4], [5, 6, 7, -1]]])
-    assert subconcepts._shared_images(top) == pytest.approx(0.25)
+    assert subconcepts.shared_images(top) == pytest.approx(0.25)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

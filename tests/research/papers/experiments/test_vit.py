@@ -268,9 +268,9 @@ def test_what_conditions_are_compared_by():
     assert "only 5.0 %" in weak.note
     assert "no labels" in metric({}).note
     apart = ((0.2, [0.1, 0.3]), (0.5, [0.4, 0.6]))
-    assert indirect._lower(*apart) is True
-    assert indirect._lower(*apart[::-1]) is False
-    assert indirect._lower((0.3, [0.1, 0.5]), (0.5, [0.4, 0.6])) is None
+    assert indirect.is_lower(*apart) is True
+    assert indirect.is_lower(*apart[::-1]) is False
+    assert indirect.is_lower((0.3, [0.1, 0.5]), (0.5, [0.4, 0.6])) is None
 
 
 def test_charts_are_well_formed_and_within_their_axes():
