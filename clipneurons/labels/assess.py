@@ -11,9 +11,10 @@ from torch import Tensor
 
 from clipneurons.bundle.labels import EXPLAINS, SPECIFIC, reliable, significant
 from clipneurons.labels.evidence import Recordings, SharedComponents, split, zero_shot
-from clipneurons.labels.significance import Shuffled, q_values, shuffled, specificity
+from clipneurons.labels.significance import Shuffled, shuffled, specificity
 from clipneurons.labels.simulation import Labels, bootstrap, pearson, simulate
 from clipneurons.labels.write import write_labels
+from clipneurons.stats.two_sample import benjamini_hochberg
 
 # Numbers of shared components that are tried, on this share of the images against the rest, and
 # how many more units must get a good label for one more to be taken off.
@@ -38,7 +39,7 @@ class LabelScores:
     @cached_property
     def q_value(self) -> Float[Tensor, " unit"]:
         """p-values adjusted for the number of units."""
-        return q_values(self.shuffled.p_value)
+        return benjamini_hochberg(self.shuffled.p_value)
 
     @property
     def significant(self) -> Bool[Tensor, " unit"]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from clipneurons.labels.simulation import standardised
@@ -84,8 +83,3 @@ def specificity(
         worse = (tried.T @ p[:, part] < own[None, part]) & other
         shares.append(worse.sum(0) / other.sum(0).clamp_min(1))
     return torch.cat(shares)
-
-
-def q_values(p: Float[Tensor, " unit"]) -> Float[Tensor, " unit"]:
-    """p-values adjusted for the number of units tested (Benjamini and Hochberg 1995)."""
-    return torch.from_numpy(false_discovery_control(p.double().numpy())).float()

@@ -1,7 +1,6 @@
 """Images of any shape, made into what a model reads: whole, or in windows at a finer scale."""
 
 from collections.abc import Callable
-from math import ceil
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +8,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from clipneurons.images.windows import window_starts
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.preprocess import normalise, pixels
 from clipneurons.segmentation.masks import upsample
@@ -28,16 +28,6 @@ def canvas_size(size: tuple[int, int], window: tuple[int, int], scale: float) ->
     )
 
 
-def starts(length: int, window: int, overlap: float) -> list[int]:
-    """Where windows begin so that they cover a length evenly with at least that overlap."""
-    if not 0 <= overlap < 1:
-        raise ValueError(f"expected an overlap of 0 to below 1, not {overlap}")
-    if length <= window:
-        return [0]
-    steps = ceil((length - window) / (window * (1 - overlap)))
-    return [round(i * (length - window) / steps) for i in range(steps + 1)]
-
-
 def window_places(
     clip: ClipModel, image: Image.Image, scale: float, overlap: float = 0.5
 ) -> tuple[tuple[int, int], list[tuple[int, int]]]:
@@ -46,8 +36,8 @@ def window_places(
     size = canvas_size(image.size[::-1], window, scale)
     places = [
         (top, left)
-        for top in starts(size[0], window[0], overlap)
-        for left in starts(size[1], window[1], overlap)
+        for top in window_starts(size[0], window[0], overlap)
+        for left in window_starts(size[1], window[1], overlap)
     ]
     return size, places
 

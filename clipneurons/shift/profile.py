@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.images.square_windows import square_windows
+from clipneurons.images.windows import square_windows
 from clipneurons.shift.pixels import measure_pixels
 from clipneurons.shift.places import PlaceReader
 

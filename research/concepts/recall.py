@@ -25,6 +25,7 @@ from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.concepts.concepts import ConceptReader
+from clipneurons.images.windows import window_starts
 from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import token_effects_of
@@ -153,8 +154,8 @@ def _in_windows(
     """What the model says of 3 x 3 overlapping windows of half the side, each by its softmax."""
     height, width = pixels.shape[2:]
     total = torch.zeros(len(pixels), len(reader.texts))
-    for row, column in itertools.product(range(3), repeat=2):
-        top, left = row * height // 4, column * width // 4
+    starts = (window_starts(side, side // 2, overlap=0.5) for side in (height, width))
+    for top, left in itertools.product(*starts):
         window = pixels[:, :, top : top + height // 2, left : left + width // 2]
         whole = F.interpolate(window, (height, width), mode="bicubic", align_corners=False)
         cosines = reader.zero_shot(reader.lens.clip.encode_image(whole))

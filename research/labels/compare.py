@@ -26,8 +26,9 @@ from research.labels.baselines import (
     random_texts,
 )
 from research.labels.cosy import Cosy, CosyScores, GeneratedImages
-from research.labels.detection import auc, average_precision, iou
+from research.labels.detection import auc, iou
 from research.labels.sanity import sanity
+from research.segmentation.metrics import average_precision
 
 OURS, DECOMPOSITION, WHOLE = "ours", "decomposition", "decomposition, all texts"
 DISSECT, NEAREST = "CLIP-Dissect", "nearest texts"
@@ -161,6 +162,12 @@ def _ahead(ours: LabelScores, theirs: LabelScores) -> dict:
     return {"difference": rounded(difference), "interval": [rounded(low), rounded(high)]}
 
 
+def _auprc(values: Tensor, positive: Tensor) -> Tensor:
+    """Average precision of each column."""
+    columns = zip(positive.T.numpy(), values.T.numpy(), strict=True)
+    return torch.tensor([average_precision(*column) for column in columns])
+
+
 def checked_metrics(present: Tensor) -> dict:
     """The two checks of the metrics, on units that show a text exactly, and some noise."""
     shown = present.float().sum(0)
@@ -172,7 +179,7 @@ def checked_metrics(present: Tensor) -> dict:
     effects = truth.float() + 0.1 * noise
     metrics = {
         "simulation score": lambda e, y: pearson(e, y.float()),
-        "AUPRC": average_precision,
+        "AUPRC": _auprc,
         "IoU": lambda e, y: iou(e > 0.5, y),
         "AUC": auc,
     }

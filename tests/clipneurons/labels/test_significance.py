@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from clipneurons.labels.significance import q_values, shuffled, specificity
+from clipneurons.labels.significance import shuffled, specificity
 from clipneurons.labels.simulation import pearson
+from clipneurons.stats.two_sample import benjamini_hochberg
 
 
 @pytest.fixture
@@ -40,19 +41,10 @@ def test_right_labels_are_told_from_wrong_ones(recorded):
     assert (found.p_value[:10] == 1 / 40).all()
 
 
-def test_adjusted_as_benjamini_and_hochberg():
-    p = torch.tensor([0.001, 0.3, 0.012, 0.9, 0.04])
-    order = p.argsort()
-    ranked = [float(p[i]) * 5 / (rank + 1) for rank, i in enumerate(order)]
-    expected = [min(ranked[rank:]) for rank in range(5)]
-    found = q_values(p)[order]
-    assert found.tolist() == pytest.approx(expected)
-
-
 def test_no_unit_of_chance_is_called_reliable():
     generator = torch.Generator().manual_seed(1)
     effects, predictions = (torch.randn(300, 150, generator=generator) for _ in range(2))
-    assert (q_values(shuffled(effects, predictions).p_value) <= 0.05).sum() == 0
+    assert (benjamini_hochberg(shuffled(effects, predictions).p_value) <= 0.05).sum() == 0
 
 
 def test_one_unit_has_no_others():

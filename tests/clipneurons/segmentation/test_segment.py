@@ -6,12 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from clipneurons.images.windows import window_starts
 from clipneurons.models.preprocess import normalise, whole
 from clipneurons.segmentation import sliding_window
 from clipneurons.segmentation.masks import min_max
 from clipneurons.segmentation.patch_attribution import patch_attribution
 from clipneurons.segmentation.segment import BACKGROUND, contrasted, segment
-from clipneurons.segmentation.sliding_window import canvas_size, map_in_windows, starts
+from clipneurons.segmentation.sliding_window import canvas_size, map_in_windows
 from clipneurons.text.embedding import embed_texts
 from tests.clipneurons.lens.test_second_order import relative
 from tests.helpers.models import images, in_precision, tiny_resnet, tiny_vit
@@ -115,14 +116,14 @@ def test_whole_is_the_towers_own_preprocessing_for_a_square_of_its_size(clip):
 
 @pytest.mark.parametrize(("length", "overlap"), [(64, 0.5), (65, 0.0), (200, 0.5), (31, 0.5)])
 def test_windows_cover_everything(length, overlap):
-    places = starts(length, 32, overlap)
+    places = window_starts(length, 32, overlap)
     covered = {i for place in places for i in range(place, place + 32)}
     assert covered >= set(range(length))
     if length > 32:
         assert max(covered) == length - 1
         assert max(b - a for a, b in pairwise(places)) <= 32 * (1 - overlap)
     with pytest.raises(ValueError, match="overlap"):
-        starts(64, 32, 1.0)
+        window_starts(64, 32, overlap=1.0)
 
 
 def test_canvas_keeps_the_shape_within_bounds():

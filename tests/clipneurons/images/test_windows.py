@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipneurons.images.square_windows import MOST, square_windows
+from clipneurons.images.windows import MOST, square_windows
 
 
 def numbered(width, height):
