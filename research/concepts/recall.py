@@ -73,7 +73,7 @@ def recall_by_place(bundle: Bundle, clip: ClipModel, scenes: int) -> dict:
     """Recall at 10 of our method alone, on the same images."""
     reader = ConceptReader(Lens.of_bundle(clip, bundle), bundle)
     methods = {BY_PLACE: lambda rep, effects, pixels: reader.weights(reader.written(effects))}
-    naming, sets = _Naming(bundle.texts), _sets(clip, scenes).values()
+    naming, sets = Naming(bundle.texts), _sets(clip, scenes).values()
     return sum((_recalls(reader, methods, naming, some) for some in sets), Recalls()).figures()
 
 
