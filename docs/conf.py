@@ -1,10 +1,15 @@
 """Sphinx: `make docs` builds the site into docs/_build/html; warnings are errors."""
 
+import os
 import sys
 from pathlib import Path
 
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+os.environ["PYTHONPATH"] = str(ROOT)  # of the tutorials' kernels
 
 project = "clipneurons"
 author = "The clipneurons team"
@@ -39,3 +44,21 @@ autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 # Types of other projects have no page here.
 nitpick_ignore_regex = [("py:.*", r"(?!clipneurons\.).*")]
+
+
+# Formulas are MathML, so that the site needs no script of another host.
+html_math_renderer = "mathml"
+
+
+def setup(app) -> None:
+    """Register the renderer of formulas."""
+    app.add_html_math_renderer(
+        "mathml",
+        inline_renderers=(lambda page, node: _formula(page, node, "inline"), None),
+        block_renderers=(lambda page, node: _formula(page, node, "block"), None),
+    )
+
+
+def _formula(page, node, display) -> None:
+    page.body.append(convert(node.astext(), display=display))
+    raise SkipNode

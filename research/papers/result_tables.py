@@ -117,21 +117,13 @@ def labels(models: Sequence[Measured]) -> str:
         }
         for one in models
     ]
-    known = {name: None for methods in by_model for name in methods}
-    order = sorted(known, key=lambda name: -by_model[0][name]["simulation_score"])
     rows = []
-    for name in order:
-        cells = [f"**{name}**" if name == OUR_LABELS else name]
-        for methods in by_model:
-            figures = methods.get(name)
-            cells += (
-                [f"{figures['simulation_score']:.3f}", *(f"{v:.3f}" for v in figures["interval"]),
-                 percent(figures["reliable_share"], 0)]
-                if figures else [NONE] * 4
-            )  # fmt: skip
-        rows.append(cells)
-    head = [f"{model}: {c}" for model in _MODELS for c in ("r", "low", "high", "reliable, %")]
-    return markdown(("labels", *head), rows)
+    for model, methods in zip(_MODELS, by_model, strict=True):
+        for name, figures in sorted(methods.items(), key=lambda m: -m[1]["simulation_score"]):
+            shown = f"**{name}**" if name == OUR_LABELS else name
+            score = (f"{v:.3f}" for v in (figures["simulation_score"], *figures["interval"]))
+            rows.append((shown, model, *score, percent(figures["reliable_share"], 0)))
+    return markdown(("labels", "model", "r", "low", "high", "reliable, %"), rows, texts=2)
 
 
 def cosy(models: Sequence[Measured]) -> str:
@@ -166,22 +158,16 @@ def cosy(models: Sequence[Measured]) -> str:
 
 def concepts(models: Sequence[Measured]) -> str:
     """Recall at ten texts, %, of all images and by set."""
-    head = [f"{model}: {c}" for model in _MODELS
-            for c in ("all", "low", "high", "scenes", "photographs")]  # fmt: skip
     rows = []
-    for key, name in _CONCEPTS.items():
-        cells = [name]
-        for one in models:
-            figures = one.metrics["concepts"]
-            cells += (
-                [percent(v) for v in (
-                    figures["recall_at_10"][key], *figures["interval_95"][key],
-                    *(figures["sets"][s]["recall_at_10"][key] for s in ("scenes", "photographs")),
-                )]
-                if key in figures["recall_at_10"] else [NONE] * 5
-            )  # fmt: skip
-        rows.append(cells)
-    return markdown(("concepts from", *head), rows)
+    for model, one in zip(_MODELS, models, strict=True):
+        figures = one.metrics["concepts"]
+        for key, name in _CONCEPTS.items():
+            if key in figures["recall_at_10"]:
+                sets = (figures["sets"][s]["recall_at_10"][key] for s in ("scenes", "photographs"))
+                recall = (figures["recall_at_10"][key], *figures["interval_95"][key], *sets)
+                rows.append((name, model, *map(percent, recall)))
+    head = ("concepts from", "model", "all", "low", "high", "scenes", "photographs")
+    return markdown(head, rows, texts=2)
 
 
 def segmentation(models: Sequence[Measured]) -> str:
@@ -234,26 +220,12 @@ def adversarial(models: Sequence[Measured]) -> str:
 
 def shift(models: Sequence[Measured]) -> str:
     """Runs in which a planted shift is detected at a level of 5 %, %."""
-    tests = [t for t in _TESTS if all(t in c for one in models for c in _cells(one).values())]
-    head = [f"{model}: {_TESTS[test]}" for model in _MODELS for test in tests]
-    rows = [
-        (_SHIFTS.get(name, name), size,
-         *(percent(_cells(one)[cell][test], 0) for one in models for test in tests))
-        for cell, name, size in _by_size(models)
-    ]  # fmt: skip
-    return markdown(("shift", "images", *head), rows)
+    return _by_model(models, _TESTS, lambda cell: True)
 
 
 def naming(models: Sequence[Measured]) -> str:
     """Runs in which the planted change is among the first texts, %."""
-    head = [f"{model}: {name}" for model in _MODELS for name in _NAMINGS.values()]
-    rows = [
-        (_SHIFTS.get(name, name), size,
-         *(percent(_cells(one)[cell][key], 0) for one in models for key in _NAMINGS))
-        for cell, name, size in _by_size(models)
-        if "named" in _cells(models[0])[cell]
-    ]  # fmt: skip
-    return markdown(("shift", "images", *head), rows)
+    return _by_model(models, _NAMINGS, lambda cell: "named" in cell)
 
 
 def mending(models: Sequence[Measured]) -> str:
@@ -331,10 +303,24 @@ def _cells(one: Measured) -> Mapping[str, Mapping]:
     return one.metrics["shift"]["cells"]
 
 
-def _by_size(models: Sequence[Measured]) -> list[tuple[str, str, str]]:
-    """Cells with their shift and number of images, few images first."""
-    split = [(cell, *cell.rsplit(" ", 1)) for cell in _cells(models[0])]
-    return sorted(split, key=lambda row: int(row[2]))
+def _by_model(
+    models: Sequence[Measured], columns: Mapping[str, str], keep: Callable[[Mapping], bool]
+) -> str:
+    """A table a model of its kept cells, few images first; columns that all of them have."""
+    return _captioned(
+        (model, _shares({name: cell for name, cell in _cells(one).items() if keep(cell)}, columns))
+        for model, one in zip(_MODELS, models, strict=True)
+    )
+
+
+def _shares(cells: Mapping[str, Mapping], columns: Mapping[str, str]) -> str:
+    known = [key for key in columns if all(key in cell for cell in cells.values())]
+    rows = []
+    for cell in sorted(cells, key=lambda name: int(name.rpartition(" ")[2])):
+        shift, _, size = cell.rpartition(" ")
+        shares = (percent(cells[cell][key], 0) for key in known)
+        rows.append((_SHIFTS.get(shift, shift), size, *shares))
+    return markdown(("shift", "images", *(columns[key] for key in known)), rows)
 
 
 def _accuracies(one: Measured) -> dict[str, tuple[str, str]]:
