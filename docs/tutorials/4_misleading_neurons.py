@@ -31,7 +31,8 @@ import clipneurons as cn
 from clipneurons.edit.class_effects import ClassEffects, places
 from clipneurons.edit.mending import accuracies, find_units, margins, strongest_rivals
 from clipneurons.shipped import ARTIFACTS
-from clipneurons.synthetic.pictograms import load_pictograms
+from clipneurons.synthetic.pasted import PastedPhotographs
+from clipneurons.synthetic.photographs import load_photographs
 from clipneurons.synthetic.spurious import SpuriousScenes, SpuriousTask, mostly
 from clipneurons.text.embedding import embed_texts
 
@@ -41,13 +42,14 @@ bundle = cn.load_bundle(ARTIFACTS / "mini-vit")
 # %% [markdown]
 # ## A classifier with a spurious correlation
 #
-# Snails stand on plain blue, foxes on an orange checkerboard. One in ten images has the other
-# ground.
+# Stop signs lie on yellow stripes, rhinoceroses on a blue gradient. One in ten images has the
+# other ground.
 
 # %%
-task = SpuriousTask(classes=("snail", "fox"), cues=("solid blue", "checker orange"))
-found_on = SpuriousScenes(load_pictograms(), task, mostly(200, 0.9), seed=0)
-tested_on = SpuriousScenes(load_pictograms(), task, mostly(200, 0.5), seed=1)
+task = SpuriousTask(classes=("stop sign", "rhinoceros"), cues=("stripes yellow", "gradient blue"))
+halves = [PastedPhotographs(load_photographs(), half) for half in (0, 1)]  # other photographs
+found_on = SpuriousScenes(halves[0], task, mostly(200, 0.9), seed=0)
+tested_on = SpuriousScenes(halves[1], task, mostly(200, 0.5), seed=1)
 
 fig, axes = plt.subplots(1, 4, figsize=(8, 2.2))
 for axis, index in zip(axes, (0, 55, 110, 199), strict=True):

@@ -45,7 +45,7 @@ bundle = cn.load_bundle(ARTIFACTS / "mini-vit")
 
 # %%
 photographs = load_photographs()
-rows = np.random.default_rng(0).permutation(len(photographs))[:160]
+rows = np.random.default_rng(0).permutation(len(photographs))[:120]
 pictures = [photographs.square(row, 128) for row in rows]
 reference, new, word = planted_mark(pictures, bundle.texts)
 
@@ -64,7 +64,7 @@ print("planted:", word)
 profiler = Profiler(cn.Lens(clip, bundle.config.layers), bundle)
 pool = EmbeddedTextPool.of(bundle)
 sides = [ImageSet(profiler.of_images(side), side.__getitem__) for side in (reference, new)]
-report = compare_sets(profiler, pool, *sides)
+report = compare_sets(profiler, pool, *sides, permutations=200)
 print(f"p = {report['p']:.3f}, significant: {report['significant']}")
 print({test: round(p, 3) for test, p in report["tests"].items()})
 
@@ -74,7 +74,7 @@ print({test: round(p, 3) for test, p in report["tests"].items()})
 # %%
 place = report["localised"]
 print(place["where"])
-print([row["text"] for row in place["more"][:5]])
+print([row["text"] for row in place["texts"][:5]])
 
 # %% [markdown]
 # ## No difference, no list
@@ -86,6 +86,7 @@ print([row["text"] for row in place["more"][:5]])
 same = compare_sets(
     profiler, pool, ImageSet(sides[0].profile[::2], reference[::2].__getitem__),
     ImageSet(sides[0].profile[1::2], reference[1::2].__getitem__),
+    permutations=200,
 )  # fmt: skip
 print(f"p = {same['p']:.3f}", same["more"])
 

@@ -43,12 +43,12 @@ os.chdir(ARTIFACTS.parent)
 # python -m export run --model ViT-B-32 --pretrained openai --images DIR --out out/mine
 # ```
 #
-# Here the bundled ViT reads 120 scenes, and only one of its layers.
+# Here the bundled ViT reads 60 scenes, and only one of its layers.
 
 # %%
 bundle_folder = folder / "mine"
-export(["run", "--model", "artifacts/mini-vit", "--images", "scenes:120", "--layers", "5",
-        "--texts", "vocabulary", "--components", "8", "--top-k", "20", "--no-evaluate",
+export(["run", "--model", "artifacts/mini-vit", "--images", "scenes:60", "--layers", "5",
+        "--texts", "vocabulary", "--components", "8", "--top-k", "20", "--no-evaluate", "--gallery", "3",
         "--out", str(bundle_folder), "--quiet"])  # fmt: skip
 
 # %%
