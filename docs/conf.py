@@ -42,8 +42,8 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
-# Types of other projects have no page here.
-nitpick_ignore_regex = [("py:.*", r"(?!clipneurons\.).*")]
+# Only the public names have a page here, neither other projects nor the modules behind them.
+nitpick_ignore_regex = [("py:.*", r"(?!clipneurons\.[A-Za-z_]+$).*")]
 
 
 # Formulas are MathML, so that the site needs no script of another host.

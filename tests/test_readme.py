@@ -39,7 +39,8 @@ shipped = pytest.mark.skipif(
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("page", SAMPLES)
 def test_samples_run_from_top_to_bottom(page, monkeypatch, tmp_path):
-    (tmp_path / "artifacts").symlink_to(ROOT / "artifacts")
+    for folder in ("artifacts", "docs"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
     names = {}
     for block in SAMPLES[page]:

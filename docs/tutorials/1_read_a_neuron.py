@@ -84,7 +84,6 @@ cn.search(bundle, "a sailboat, -water", top=5, embed=clip)
 # direction on photographs of 10 classes.
 
 # %%
-import numpy as np
 from PIL import Image
 
 from clipneurons.synthetic.photographs import load_photographs
@@ -92,8 +91,8 @@ from clipneurons.synthetic.photographs import load_photographs
 photographs = load_photographs()
 names = ("motorcycle", "airplane", "leopard", "sunflower", "ketch", "laptop", "chair", "pizza",
          "elephant", "dalmatian")  # fmt: skip
-rows = [photographs.by_name[name][:6] for name in names]
-pictures = [Image.fromarray(photographs.image(row)) for row in np.concatenate(rows)]
+rows = [row for name in names for row in photographs.by_name[name][:6]]
+pictures = [Image.fromarray(photographs.image(row)) for row in rows]
 effects = cn.Lens(clip, layers=[5])(pictures).effects[5].dense(torch.tensor([115]))[:, 0]
 along = (effects @ bundle.layers[5].directions[115]).reshape(len(names), -1).mean(1)
 

@@ -48,11 +48,11 @@ bundle = cn.load_bundle(ARTIFACTS / "mini-vit")
 # %%
 task = SpuriousTask(classes=("stop sign", "rhinoceros"), cues=("stripes yellow", "gradient blue"))
 halves = [PastedPhotographs(load_photographs(), half) for half in (0, 1)]  # other photographs
-found_on = SpuriousScenes(halves[0], task, mostly(200, 0.9), seed=0)
-tested_on = SpuriousScenes(halves[1], task, mostly(200, 0.5), seed=1)
+found_on = SpuriousScenes(halves[0], task, mostly(120, 0.9), seed=0)
+tested_on = SpuriousScenes(halves[1], task, mostly(120, 0.5), seed=1)
 
 fig, axes = plt.subplots(1, 4, figsize=(8, 2.2))
-for axis, index in zip(axes, (0, 55, 110, 199), strict=True):
+for axis, index in zip(axes, (0, 35, 70, 119), strict=True):
     scene = tested_on[index]
     axis.imshow(scene.image)
     axis.set_title(f"{task.classes[scene.label]}, {task.cues[scene.cue]}", fontsize=9)

@@ -25,7 +25,6 @@ if "google.colab" in sys.modules:
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
 
 import clipneurons as cn
 from clipneurons.shift.comparison import EmbeddedTextPool
@@ -45,7 +44,7 @@ bundle = cn.load_bundle(ARTIFACTS / "mini-vit")
 
 # %%
 photographs = load_photographs()
-rows = np.random.default_rng(0).permutation(len(photographs))[:120]
+rows = np.random.default_rng(0).permutation(len(photographs))[:120].tolist()
 pictures = [photographs.square(row, 128) for row in rows]
 reference, new, word = planted_mark(pictures, bundle.texts)
 

@@ -43,13 +43,13 @@ os.chdir(ARTIFACTS.parent)
 # python -m export run --model ViT-B-32 --pretrained openai --images DIR --out out/mine
 # ```
 #
-# Here the bundled ViT reads 60 scenes, and only one of its layers.
+# Here the bundled ViT reads 40 scenes, and only one of its layers.
 
 # %%
 bundle_folder = folder / "mine"
-export(["run", "--model", "artifacts/mini-vit", "--images", "scenes:60", "--layers", "5",
-        "--texts", "vocabulary", "--components", "8", "--top-k", "20", "--no-evaluate", "--gallery", "3",
-        "--out", str(bundle_folder), "--quiet"])  # fmt: skip
+export(["run", "--model", "artifacts/mini-vit", "--images", "scenes:40", "--layers", "5",
+        "--texts", "vocabulary", "--components", "8", "--top-k", "20", "--gallery", "1",
+        "--no-evaluate", "--quiet", "--out", str(bundle_folder)])  # fmt: skip
 
 # %%
 bundle = cn.load_bundle(bundle_folder)
