@@ -8,8 +8,6 @@
 # %% [markdown]
 # # Read one neuron of your CLIP
 #
-# ![Four neurons with the images that activate them most](images/1_read_a_neuron.webp)
-#
 # You will measure what each neuron contributes to an image embedding. Then you will read one
 # neuron as text, and check that reading on images.
 
@@ -108,6 +106,6 @@ assert names[int(along.argmax())] == "motorcycle"
 # %% [markdown]
 # ## Try next
 #
-# - [Concepts of an image, and where](2_concepts.py): all neurons at once.
+# - [Concepts of an image, and where](../guide/concepts.md): all neurons at once.
 # - [Analyse your own CLIP](6_your_own_clip.py): make a bundle of your model.
 # - [How the lens works](../methods/second-order.md).

@@ -8,8 +8,6 @@
 # %% [markdown]
 # # Which neurons mislead my classifier?
 #
-# ![Accuracy of each group before and after ablation](images/4_misleading_neurons.webp)
-#
 # A zero-shot classifier often uses what stands beside an object. You will plant such a cue, find
 # the neurons that respond to it, and ablate them.
 
@@ -123,4 +121,4 @@ assert after.min() > before.min()
 #
 # - [Guide to edits](../guide/edits.md): your own images, controls, limits.
 # - [Adversarial images](../guide/adversarial.md): find cues without knowing them.
-# - [Has my data shifted?](5_shift.py)
+# - [Compare two sets of images](../guide/compare-sets.md)
