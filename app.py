@@ -28,6 +28,8 @@ with suppress(ImportError):
     import spaces  # noqa: F401  (on ZeroGPU it must be there before torch)
 
 import gradio as gr  # noqa: E402
+from starlette.requests import ClientDisconnect  # noqa: E402
+from starlette.responses import Response  # noqa: E402
 
 from clipneurons.bundle.config import BundleError  # noqa: E402
 from clipneurons.bundle.hub import NAME  # noqa: E402
@@ -84,8 +86,9 @@ def build(registry: BundleRegistry) -> gr.Blocks:
                 if when_selected := getattr(modules[name], "when_selected", None):
                     when_selected(tab)
         for handles in modules.values():
-            for handed, image in getattr(handles, "hands", ()):
-                modules["edit"].receive(handed, image)
+            for name, handed, image in getattr(handles, "hands", ()):
+                opened = handed.success(None, None, js=f"() => window.cnHand('{name}')", **PRIVATE)
+                modules[name].receive(opened, image)
         _permanent_links(page, registry, chosen, tabs, modules)
     _one_sign_of_failure(page)
     for fn in page.fns.values():
@@ -216,9 +219,15 @@ def serve(registry: BundleRegistry, *, block: bool = True, **options) -> gr.Bloc
         head=HEAD + edit.HEAD + confusions.HEAD,
         max_file_size=image_input.MAX_BYTES, ssr_mode=False, enable_monitoring=False, share=False,
         run_history=False, footer_links=["api"], show_error=False,
-        prevent_thread_lock=not block, **options,
+        prevent_thread_lock=not block,
+        app_kwargs={"exception_handlers": {ClientDisconnect: _gone}}, **options,
     )  # fmt: skip
     return page
+
+
+def _gone(*_) -> Response:
+    """For a visitor who left in the middle of an upload: nobody reads it, and nothing failed."""
+    return Response(status_code=499)
 
 
 def prepare(session: BundleSession) -> None:

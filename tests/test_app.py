@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -319,6 +320,22 @@ def test_compared_sets_are_data(client, tmp_path, bundle):
 
 
 # -- mistakes
+
+
+def test_an_upload_that_is_broken_off_leaves_no_trace_in_the_log(server):
+    address, _, log = server
+    host, port = address.removeprefix("http://").split(":")
+    head = (
+        f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 1000000\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+        'Content-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    )
+    for _ in range(3):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode() + b"0" * 5000)
+            time.sleep(0.3)
+    time.sleep(1)
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -338,6 +338,54 @@ def test_a_picture_of_a_card_opens_in_another_tab(visit, tab):
     assert came == pytest.approx(sent, abs=40), "the picture that was sent, not an example"
 
 
+def test_an_image_goes_on_to_words_and_edits_with_its_classes(visit):
+    page = visit("?tab=concepts")
+    image = Image.radial_gradient("L").convert("RGB")
+    upload(page, "#concepts-image", image)
+    page.wait_for_selector("#concepts-result .cn-clip")
+    page.wait_for_function("location.search.includes('picture=own')")
+    page.click("#concepts-to-edit")
+    page.wait_for_selector("#edit-result .cn-edit")
+    names = page.input_value("#edit-names textarea, #edit-names input")
+    nearest = page.locator("#concepts-result .cn-clip b").first.text_content()
+    assert names.split(", ")[0] == nearest
+    page.wait_for_function("location.search.includes('picture=own')")
+    page.click("#tab-concepts-button")
+    page.click("#concepts-to-words")
+    page.wait_for_selector("#segmentation-presence li")
+    assert page.input_value("#segmentation-words textarea, #segmentation-words input") in names
+    again = visit("?tab=edit&picture=own&names=cat,dog")
+    again.wait_for_selector("#edit-result >> text=no image of your own")
+
+
+def test_a_folder_of_images_becomes_confusions_and_an_image_of_them_an_edit(visit, tmp_path):
+    page = visit("?tab=confusions")
+    for name in ("ship", "rabbit", "guitar"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for seed in range(3):
+            (tmp_path / "set" / name / f"{seed}.webp").write_bytes(tiny_webp(seed + len(name)))
+    page.set_input_files("#confusions-folder", tmp_path / "set")
+    page.wait_for_selector("#confusions-files >> text=rabbit")
+    page.click("#confusions-go")
+    page.wait_for_selector("#confusions-matrix table")
+    assert page.locator(".cn-matrix tbody tr").count() == 3
+    page.click("#confusions-images .thumbnail-item >> nth=0")
+    page.wait_for_selector("#edit-result .cn-edit")
+    names = page.input_value("#edit-names textarea, #edit-names input")
+    assert set(names.split(", ")) == {"ship", "rabbit", "guitar"}
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_example_of_confusions_is_measured_without_its_units(visit, width):
+    page = visit("?tab=confusions", width=width)
+    page.click("#confusions-example")
+    page.wait_for_selector("#confusions-units li")
+    page.click("#confusions-ablate")
+    page.wait_for_selector("#confusions-ablation >> text=random neurons")
+    assert fits(page)
+    shoot(page, f"confusions-{width}")
+
+
 def test_favourites_are_kept_in_the_address_and_stay_when_links_lead_on(visit):
     page = visit()
     unit = int(place(page).rsplit(" ", 1)[1])

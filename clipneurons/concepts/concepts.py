@@ -35,6 +35,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.images.convert import is_flat
 from clipneurons.lens.contributions import Contributions, MeanEffect, SpatialContributions
 from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import effects_by_patch
@@ -42,8 +43,6 @@ from clipneurons.text.synonym_groups import CosineSpread, synonym_groups
 
 # Cosines are multiplied with this where a model has no softmax of its own: CLIP's logit scale.
 _LOGIT_SCALE = 100.0
-# Least standard deviation of an image's pixels, of 1 for white: below it is one flat colour.
-_FLAT = 0.01
 # Concepts and units in a result, groups of synonyms in its heading, texts that are grouped.
 TOP, UNITS, HEADING, _GROUPED = 10, 12, 3, 40
 
@@ -203,7 +202,7 @@ def read_image(
     """
     bundle = reader.bundle
     embedding, effects = reader(pixels[None])
-    recognised = not _is_flat(pixels, bundle.config.image_std)
+    recognised = not is_flat(pixels, bundle.config.image_std)
     by_patch = reader.patch_weights(reader.written(effects)[0])  # [patch, text]
     weights = by_patch.sum(0) if recognised else torch.zeros(len(bundle.texts))
     order = weights.topk(min(max(int(top), 1), 50, len(weights))).indices.tolist()
@@ -261,11 +260,6 @@ def contrast(
         others = torch.cat([relative[:image], relative[image + 1 :]]).clamp_min(0).amax(0)
         own.append(_pairs(top_concepts(relative[image] - others, texts, top)))
     return {"common": _pairs(top_concepts(relative.amin(0), texts, top)), "only": own}
-
-
-def _is_flat(pixels: Float[Tensor, "3 height width"], std: tuple[float, float, float]) -> bool:
-    deviations = pixels.flatten(1).std(dim=1).cpu() * torch.tensor(std)
-    return bool(deviations.max() < _FLAT)
 
 
 def _groups(reader: ConceptReader, order: Sequence[int]) -> list[list[int]]:

@@ -10,6 +10,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+# Least standard deviation of an image's pixels, of 1 for white: below it is one flat colour.
+_FLAT = 0.01
+
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any mode -> RGB; more than 8 bits are scaled, transparency lies on white."""
@@ -30,6 +33,12 @@ def from_pixels(
     mean, std = (torch.tensor(values)[:, None, None] for values in (mean, std))
     values = (pixels.cpu().float() * std + mean).clamp(0, 1)  # [3, height, width]
     return Image.fromarray((255 * values).round().byte().permute(1, 2, 0).numpy())
+
+
+def is_flat(pixels: Float[Tensor, "3 height width"], std: Sequence[float]) -> bool:
+    """Whether a preprocessed image is one flat colour, in which nothing can be recognised."""
+    deviations = pixels.flatten(1).std(dim=1).cpu() * torch.tensor(std)
+    return bool(deviations.max() < _FLAT)
 
 
 def webp_uri(webp: bytes) -> str:

@@ -14,23 +14,34 @@ from tabs.ui.image_input import image_uri
 from tabs.ui.units import says
 
 _EXAMPLES = 6
+# Names of shipped photographs, and which of each.
+_PHOTOGRAPHS = (
+    ("leopard", 0), ("sunflower", 0), ("motorcycle", 0), ("grand piano", 0), ("butterfly", 0),
+    ("airplane", 0),
+)  # fmt: skip
 _NO_READING = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
-def example_numbers(session: BundleSession) -> list[int]:
-    """Gallery images to try: those whose captions are found best, where that is known."""
-    shipped = session.bundle.opening.get("concepts")
-    best = shipped.get("pictures") if isinstance(shipped, dict) else None
-    gallery = set(session.bundle.examples)
-    if isinstance(best, list) and best and all(isinstance(n, int) and n in gallery for n in best):
-        return best[:_EXAMPLES]
-    return session.sample(_EXAMPLES)
-
-
 def examples(session: BundleSession) -> list[tuple[Image.Image, str]]:
-    """The images to try, with their captions."""
+    """Photographs to try, with what they show; images of the gallery where none are installed."""
+    return session.cached("concept examples", lambda: _photographs() or _of_gallery(session))
+
+
+def _photographs() -> list[tuple[Image.Image, str]]:
+    """Of those that ship with the project, one of each name."""
+    from clipneurons.synthetic.photographs import load_photographs
+
+    try:
+        photographs = load_photographs()
+    except FileNotFoundError:
+        return []
+    rows = [(photographs.by_name[name][at], name) for name, at in _PHOTOGRAPHS]
+    return [(Image.fromarray(photographs.image(row)), name) for row, name in rows]
+
+
+def _of_gallery(session: BundleSession) -> list[tuple[Image.Image, str]]:
     caption = session.bundle.examples.caption
-    return [(session.image(number), caption(number)) for number in example_numbers(session)]
+    return [(session.image(number), caption(number)) for number in session.sample(_EXAMPLES)]
 
 
 def opening_concepts(session: BundleSession) -> tuple[Image.Image, dict, str] | None:

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 import gradio as gr
 from PIL import Image
 
+from clipneurons.bundle.unit_words import plain
 from clipneurons.images.convert import from_pixels
-from tabs.concepts.examples import example_numbers, examples, opening_concepts
+from tabs.concepts.examples import examples, opening_concepts
 from tabs.concepts.layout import Widgets, layout
 from tabs.concepts.view import concepts_html, contrast_html
 from tabs.server.events import EACH, LATEST, ON_MODEL, PRIVATE
-from tabs.server.handlers import Handles, handler
+from tabs.server.handlers import HandedImage, Handles, handler
 from tabs.server.registry import BundleRegistry
 from tabs.server.uploads import open_image
 from tabs.ui.former_result import says_whose
-from tabs.ui.image_input import image_uri
+from tabs.ui.image_input import OWN_IMAGE, image_uri
+from tabs.ui.plots import empty
 from tabs.ui.units import says
 from tabs.ui.words import untrained
 
@@ -25,8 +27,8 @@ MOST_IMAGES = 8
 # An address that brings an image leaves no room for the example.
 _SELECTED = """(bundle, concepts, image) => {
   const address = new URLSearchParams(location.search);
-  const linked = address.get("tab") === "concepts" && address.has("picture");
-  return [bundle, linked ? { linked } : concepts, image];
+  const picture = address.get("tab") === "concepts" && address.get("picture");
+  return [bundle, picture ? { linked: picture } : concepts, image];
 }"""
 _STALE = "These are results for the previous images: press Compare for the ones chosen last."
 
@@ -59,7 +61,18 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
             show_progress="hidden", js=_SELECTED, **PRIVATE,
         )  # fmt: skip
 
-    return Handles(when_selected)
+    hands = [
+        (name, button.click(
+            handler(tab, hand_on), [source, widgets.image, widgets.concepts], [widgets.handed],
+            **PRIVATE,
+        ), widgets.handed)
+        for name, button in (("edit", widgets.to_edit), ("segmentation", widgets.to_words))
+    ]  # fmt: skip
+    widgets.image.input(
+        None, [widgets.image], js="(image) => window.cnOwn('concepts', image)", **PRIVATE
+    )
+    widgets.gallery.select(None, None, js="() => window.cnOwn('concepts', false)", **PRIVATE)
+    return Handles(when_selected, hands)
 
 
 def _read_events(tab: Tab) -> list[gr.events.Dependency]:
@@ -147,11 +160,22 @@ def compare(registry: BundleRegistry, bundle: str, files: list[str] | None) -> d
 def choose(tab: Tab, bundle: str, event: gr.SelectData) -> Image.Image:
     """The example that was clicked."""
     session = tab.registry[bundle]
-    return session.image(example_numbers(session)[event.index])
+    return examples(session)[event.index][0]
+
+
+def hand_on(tab: Tab, bundle: str, image: Image.Image | None, concepts: dict | None) -> HandedImage:
+    """The image with its concepts and nearest texts, as classes for another tab."""
+    if image is None or not concepts:
+        raise ValueError("Find the concepts of an image first.")
+    nearest = [group["texts"][0] for group in concepts["zero_shot"]]
+    names = dict.fromkeys(map(plain, [*nearest, *concepts["heading"]]))
+    return HandedImage(tab.registry[bundle].key, image, tuple(names))
 
 
 def selected(tab: Tab, bundle: str, concepts: dict | None, image: Image.Image | None) -> dict:
     """The tab was opened: without an image or a result, the example that the bundle ships."""
+    if concepts == {"linked": "own"} and image is None:
+        return {tab.widgets.result: empty(OWN_IMAGE)}
     return {tab.widgets.concepts: gr.skip()} if concepts or image else _opening(tab, bundle)
 
 

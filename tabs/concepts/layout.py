@@ -11,10 +11,10 @@ from PIL import Image
 from tabs.ui.image_input import ImageInput
 from tabs.ui.plots import html
 
-TITLE = "Concepts of an image"
+TITLE = "Your image"
 _LEDE = (
     '<p class="cn-lede">Bring an image to see which concepts the model’s neurons recognise in it, '
-    "and where.</p>"
+    "and where. Then look for your own words in it, or edit the neurons behind its class.</p>"
 )
 
 
@@ -28,6 +28,9 @@ class Widgets:
     go: gr.Button
     result: gr.HTML
     concepts: gr.JSON
+    to_words: gr.Button
+    to_edit: gr.Button
+    handed: gr.State
     files: gr.File
     compare: gr.Button
     compared: gr.HTML
@@ -50,6 +53,9 @@ def layout(source: gr.Dropdown, examples: Sequence[tuple[Image.Image, str]]) -> 
             go = gr.Button("Find concepts", variant="primary", elem_id="concepts-go")
     result = html(elem_id="concepts-result")
     concepts = gr.JSON(visible="hidden", label="Concepts")
+    with gr.Row(elem_classes="cn-search"):
+        to_words = gr.Button("Find words in this image", elem_id="concepts-to-words")
+        to_edit = gr.Button("Edit the neurons behind it", elem_id="concepts-to-edit")
     with gr.Accordion("Compare several images", open=False, elem_id="concepts-several"):
         files = gr.File(
             label="Two to eight images", file_count="multiple", file_types=["image"],
@@ -60,5 +66,6 @@ def layout(source: gr.Dropdown, examples: Sequence[tuple[Image.Image, str]]) -> 
         comparison = gr.JSON(visible="hidden", label="Comparison")
     return Widgets(
         source=source, image=image, gallery=gallery, go=go, result=result, concepts=concepts,
-        files=files, compare=compare, compared=compared, comparison=comparison,
+        to_words=to_words, to_edit=to_edit, handed=gr.State(), files=files, compare=compare,
+        compared=compared, comparison=comparison,
     )  # fmt: skip

@@ -5,11 +5,10 @@ from __future__ import annotations
 from html import escape
 
 from clipneurons.bundle.unit_words import plain
+from tabs.ui.image_input import cropped_html
 from tabs.ui.plots import Bar, bars, empty, link, patch_mask, section
 from tabs.ui.words import named, unknown_words_html
 
-# Less of the image than this is read: the page says so.
-_WHOLE = 0.98
 _NOTE = "Point at a concept, or choose it, to see where in the image it is. In % of all effects."
 _NOTHING = "Nothing recognised: the image is one flat colour."
 _NO_CONCEPTS = "No concepts: this model’s layers have no spatial tokens to read."
@@ -45,18 +44,8 @@ def _image(found: dict, concepts: list[dict], title: str) -> str:
     )
     return (
         f'<div><div class="cn-picture"><img src="{escape(found["shown"])}" alt="The image as the '
-        f'model sees it. Concepts found: {escape(title)}">{maps}</div>{_cropped(found)}'
-        f"{_zero_shot(found)}</div>"
-    )
-
-
-def _cropped(found: dict) -> str:
-    """A line about what the model does not see of the image."""
-    if found["share_seen"] >= _WHOLE:
-        return ""
-    return (
-        '<p class="cn-note cn-cropped">The model reads the square in the middle, '
-        f"{found['share_seen']:.0%} of this image. Crop it yourself to read another part.</p>"
+        f'model sees it. Concepts found: {escape(title)}">{maps}</div>'
+        f"{cropped_html(found['share_seen'])}{_zero_shot(found)}</div>"
     )
 
 

@@ -17,7 +17,8 @@ _LEDE = (
 )
 _NOTE = (
     f'<p class="cn-note">At most {MOST_IMAGES} images of {MOST_CLASSES} classes. The folder that '
-    "an image lies in is its class; a zip file without folders is one class.</p>"
+    "an image lies in is its class; a zip file without folders is one class. A zip file may have "
+    "10 MB; the images of a folder are sent one by one.</p>"
 )
 _FOLDER = (
     '<label class="cn-folder">Choose a folder<input type="file" webkitdirectory multiple '

@@ -22,6 +22,7 @@ from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.server.uploads import open_image
 from tabs.ui.former_result import says_whose
+from tabs.ui.image_input import OWN_IMAGE
 from tabs.ui.plots import empty, percent
 from tabs.ui.words import names_of, untrained
 
@@ -94,8 +95,7 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
         button.click(None, None, js=f"() => {{ {script} }}", **PRIVATE)
 
     def receive(handed: gr.events.Dependency, image: gr.State) -> None:
-        opened = handed.success(None, None, js="() => window.cnEditExpect()", **PRIVATE)
-        taken = opened.success(
+        taken = handed.success(
             handler(tab, take, 60), [image], widgets.results,
             show_progress_on=[widgets.result], **ON_MODEL, **PRIVATE,
         )  # fmt: skip
@@ -201,13 +201,19 @@ def opened_with(
     """
     import torch
 
+    from clipneurons.images.convert import is_flat
+    from clipneurons.models.preprocess import share_seen
+
     if len(images) > MOST_IMAGES:
         raise ValueError(f"At most {MOST_IMAGES} images at once, please.")
     reader = session.edit_reader
     pixels = torch.stack([session.clip.preprocess(image) for image in images])
     names = names or reader.top_classes(pixels[0])
     reading = reader.read(pixels, names, wanted, edit)
-    return Opened(session.key, tuple(images), picture, reading, tuple(untrained(session, names)))
+    return Opened(
+        session.key, tuple(images), picture, reading, tuple(untrained(session, names)),
+        is_flat(pixels[0], session.clip.image_std), share_seen(session.clip, images[0].size),
+    )  # fmt: skip
 
 
 def edited(session: BundleSession, opened: Opened, edit: Edit) -> Opened:
@@ -340,19 +346,27 @@ def restore(tab: Tab, request: EditRequest) -> dict:
         session = tab.registry[given.get("bundle") or request.bundle]
     except gr.Error:  # the page says so, and shows the first
         session, given = tab.registry.first, {}
+    if given.get("picture") == "own":
+        return _cleared(tab, OWN_IMAGE) | {tab.widgets.image: None}
     return _shown(tab, of_address(session, given))
 
 
 def bundle_changed(tab: Tab, request: EditRequest) -> dict:
     """Another bundle was chosen: its example if the tab is open; the visitor's image stays."""
-    widgets = tab.widgets
-    cleared = {widgets.opened: None, widgets.names: "", widgets.wanted: gr.update(choices=[""])}
-    opened = request.opened
-    if request.image is not None and (opened is None or opened.picture is None):
-        return cleared | {widgets.result: empty("Press Classify to read the image by this model.")}
+    own = request.opened is None or request.opened.picture is None
+    if request.image is not None and own:
+        return _cleared(tab, "Press Classify to read the image by this model.")
     if request.address:
         return restore(tab, request)
-    return cleared | {widgets.image: None, widgets.result: empty("Choose an image.")}
+    return _cleared(tab, "Choose an image.") | {tab.widgets.image: None}
+
+
+def _cleared(tab: Tab, message: str) -> dict:
+    widgets = tab.widgets
+    return {
+        widgets.opened: None, widgets.names: "", widgets.wanted: gr.update(choices=[""], value=""),
+        widgets.result: empty(message),
+    }  # fmt: skip
 
 
 def _opened(request: EditRequest) -> Opened:

@@ -93,7 +93,7 @@
       ...edit.words.map((rule) => `${rule.words}>${rule.more_than}:${short(rule.factor)}`),
     ];
     const query = new URLSearchParams({ tab: "edit", bundle, names: names.join(","), wanted });
-    if (picture !== null) query.set("picture", picture);
+    query.set("picture", picture ?? "own"); // a visitor's image is not in links
     const kept = window.cnFavourites(bundle);
     if (kept) query.set("fav", kept);
     if (items.length) query.set("edit", items.join(";"));
@@ -112,19 +112,15 @@
   window.cnEditOpen = () => here().get("tab") === "edit";
   // Shows what a query asks for. Without one, the tab was opened: what it is missing is shown, and
   // nothing while the page is about to read its own address.
-  // Another tab hands an image on: this one is opened for it, and not with an example.
-  let expected = false;
-  window.cnEditExpect = () => {
-    expected = true;
-    document.querySelector("#tab-edit-button").click();
-  };
   window.cnEditRestore = async (query) => {
     if (query === undefined) {
-      if (expected) return (expected = false);
+      if (window.cnTakesImage("edit")) return;
       if (shown() || document.querySelector("#edit-image img")) return;
       if (window.cnEditOpen() && !window.cnCard) return;
       query = window.cnEditOpen() ? location.search : "?tab=edit";
     }
+    // A visitor's image that is there is not asked for again.
+    if (shown() && new URLSearchParams(query).get("picture") === "own") return;
     const address = location.search, button = () => document.querySelector("#edit-restore");
     // The components of a tab that was never opened are still being made.
     for (let tries = 0; !button() && tries < 100; tries++)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.images.convert import from_pixels
-from tabs.ui.image_input import image_uri
+from tabs.ui.image_input import cropped_html, image_uri
 from tabs.ui.plots import empty, link, patch_mask, section
 from tabs.ui.units import says
 from tabs.ui.words import unknown_words_html
@@ -35,7 +35,9 @@ _NO_MEASURE = " This model’s weights cannot hold an edit, so nothing is measur
 class Opened:
     """What the tab shows: a reading, the images as they were brought, unknown class names.
 
-    `picture` is the first image's number in the gallery, where it is from there.
+    picture  the first image's number in the gallery, where it is from there
+    flat     whether the first image is one flat colour, of which every class is a guess
+    seen     share of the first image that the model reads
     """
 
     bundle: str
@@ -43,6 +45,8 @@ class Opened:
     picture: int | None
     reading: EditReading
     never_trained: tuple[str, ...] = ()
+    flat: bool = False
+    seen: float = 1.0
 
     @property
     def top(self) -> str:
@@ -137,15 +141,18 @@ def edit_html(bundle: Bundle, opened: Opened, note: str = "") -> str:
     ]
     alt = escape(f"The image as the model sees it, classified as {opened.top}")
     note = f'<p class="cn-note cn-found" role="status">{escape(note)}</p>' if note else ""
+    nothing = '<p class="cn-warn">Nothing recognised: the image is one flat colour.</p>'
     basis = "Estimated" if reading.measured() is None else "Measured"
     top = escape(top_class(reading, reading.result()))
     facts = escape(json.dumps(page_data(opened), ensure_ascii=False, allow_nan=False))
     return (
         f'<article class="cn-concepts cn-edit" data-facts="{facts}"><div class="cn-look">'
-        f'<div><div class="cn-picture"><img src="{seen[0]}" alt="{alt}"></div></div>'
+        f'<div><div class="cn-picture"><img src="{seen[0]}" alt="{alt}"></div>'
+        f"{cropped_html(opened.seen)}</div>"
         f'<div><h2>Classified as “<span class="cn-top">{top}</span>” '
         f'<small class="cn-basis">{basis}</small></h2>'
-        f"{unknown_words_html(opened.never_trained)}{note}{_classes(reading)}</div></div>"
+        f"{nothing * opened.flat}{unknown_words_html(opened.never_trained)}{note}"
+        f"{_classes(reading)}</div></div>"
         f"{_others(reading, seen)}{_speakers(bundle, opened, seen[0])}</article>"
     )
 

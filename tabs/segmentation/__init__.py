@@ -26,7 +26,8 @@ _SECONDS = 60  # of a GPU, where one is lent
 _LINKED = """(bundle, shownFor, image, _) => {
   const given = new URLSearchParams(location.search);
   const linked = given.get("tab") === "segmentation" && given.has("picture");
-  return [window.cnBundle(bundle), shownFor, image, linked ? "linked" : ""];
+  const brought = window.cnTakesImage("segmentation") || linked;
+  return [window.cnBundle(bundle), shownFor, image, brought ? "linked" : ""];
 }"""
 
 
@@ -36,7 +37,16 @@ def build(registry: BundleRegistry, source: gr.components.Component) -> Handles:
     widgets = layout()
     _endpoint(registry, source, widgets)
     _changes(registry, widgets)
-    return Handles(_searches(registry, source, widgets))
+    when_selected = _searches(registry, source, widgets)
+
+    def receive(handed: gr.events.Dependency, image: gr.State) -> None:
+        taken = handed.success(
+            handler(registry, handlers.take_handed), image,
+            [widgets.image, widgets.words, widgets.shown_for], **PRIVATE,
+        )  # fmt: skip
+        taken.success(**_asked(registry, source, widgets, handlers.find))
+
+    return Handles(when_selected, receive=receive)
 
 
 def _asked(registry: BundleRegistry, source, widgets: Widgets, function: Callable) -> dict:
@@ -73,6 +83,11 @@ def _searches(registry: BundleRegistry, source, widgets: Widgets) -> Callable:
         finds.append(chosen.success(**find))
     says_whose(["segmentation-found", "segmentation-all"], [widgets.image.input], finds)
     widgets.image.input(lambda: handlers.OWN, None, widgets.shown_for, **PRIVATE)
+    widgets.image.input(
+        None, [widgets.image], js="(image) => window.cnOwn('segmentation', image)", **PRIVATE
+    )
+    for event in (widgets.examples.select, widgets.sample.click):
+        event(None, None, js="() => window.cnOwn('segmentation', false)", **PRIVATE)
     source.change(
         handler(registry, handlers.change_bundle), [source, widgets.search],
         [widgets.maps, widgets.more], **PRIVATE,

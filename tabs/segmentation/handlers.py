@@ -27,6 +27,7 @@ from tabs.segmentation.view import (
     regions,
     voters_html,
 )
+from tabs.server.handlers import HandedImage
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.server.uploads import open_image
@@ -299,6 +300,11 @@ def choose(registry: BundleRegistry, bundle: str, event: gr.SelectData):
     """The example that was clicked."""
     example = examples(registry[bundle])[event.index]
     return example.image, example.words
+
+
+def take_handed(registry: BundleRegistry, handed: HandedImage):
+    """An image from another tab; its first classes are what is looked for."""
+    return handed.image, ", ".join(handed.class_names[:3]), OWN
 
 
 def take(registry: BundleRegistry, bundle: str):

@@ -20,12 +20,12 @@ class Handles:
     """What the page connects of a tab.
 
     when_selected  shows an example when the tab is opened
-    hands          events after which a state holds an image for another tab (`HandedImage`)
+    hands          (tab, event, state): after the event the state holds a `HandedImage` for a tab
     receive        reads such an image, in the tab that takes them
     """
 
     when_selected: Callable[[gr.Tab], None]
-    hands: Sequence[tuple[gr.events.Dependency, gr.State]] = ()
+    hands: Sequence[tuple[str, gr.events.Dependency, gr.State]] = ()
     receive: Callable[[gr.events.Dependency, gr.State], None] | None = None
 
 

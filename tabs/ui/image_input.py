@@ -15,12 +15,26 @@ from clipneurons.images.convert import webp_uri
 from tabs.server.messages import page_error
 from tabs.server.uploads import MAX_BYTES, open_image
 
+OWN_IMAGE = "A link holds no image of your own: choose it again."
+# Less of an image than this is read: the page says so.
+_WHOLE = 0.98
+
 
 def image_uri(image: Image.Image, quality: int = 85) -> str:
     """An image as the source of an `<img>`."""
     buffer = BytesIO()
     image.convert("RGB").save(buffer, "WEBP", quality=quality)
     return webp_uri(buffer.getvalue())
+
+
+def cropped_html(share: float) -> str:
+    """A line about what the model does not see of an image, of which it reads a share."""
+    if share >= _WHOLE:
+        return ""
+    return (
+        f'<p class="cn-note cn-cropped">The model reads the square in the middle, {share:.0%} of '
+        "this image. Crop it yourself to read another part.</p>"
+    )
 
 
 def ImageInput(label: str = "Image", **options) -> gr.Image:

@@ -61,6 +61,25 @@
     const given = new URLSearchParams(location.search);
     return given.has("picture") && (given.get("bundle") || first) === bundle;
   };
+  // A tab hands its image to another one, which opens for it and not with an example.
+  let taker = null;
+  window.cnHand = (name) => {
+    taker = name;
+    document.querySelector(`#tab-${name}-button`).click();
+  };
+  window.cnTakesImage = (name) => {
+    const takes = taker === name;
+    if (takes) taker = null;
+    return takes;
+  };
+  // A visitor's own image is not in links; the address says that there was one.
+  window.cnOwn = (name, own) => {
+    const here = new URLSearchParams(location.search);
+    if (here.get("tab") !== name) return;
+    here.delete("picture");
+    if (own) here.set("picture", "own");
+    history.replaceState(null, "", "?" + here);
+  };
   const seen = (element) => {
     const box = element.getBoundingClientRect();
     return box.top >= 0 && box.top < innerHeight / 2;
@@ -88,7 +107,8 @@
       setTimeout(() => (button.textContent = before), 1500);
     };
     const done = navigator.clipboard?.writeText(location.href);
-    if (done) done.then(() => say("Copied"), () => prompt("The link of this page", location.href));
+    const own = new URLSearchParams(location.search).get("picture") === "own";
+    if (done) done.then(() => say(own ? "Copied, without your image" : "Copied"), () => prompt("The link of this page", location.href));
     else prompt("The link of this page", location.href);
   };
   window.cnSave = (file) => {
