@@ -34,9 +34,9 @@ from export.mend.mender import (
     Choice,
     Mender,
     Observed,
+    check_enough,
     choose,
     elsewhere,
-    group_numbers,
     measured,
 )
 from export.pipeline.model_folder import save_model_folder
@@ -136,7 +136,7 @@ class Work:
         return report, edit, model
 
     def _choose(self, seen: Observed) -> Choice:
-        _check_groups(self.images, seen, self.known, self.options.folds)
+        check_enough(self.images, seen, self.known, self.options.folds)
         return choose(seen, self.known, self.options)
 
     def _for_real(
@@ -193,35 +193,6 @@ def in_advance(work: Work, search: bool) -> list[str]:
 def _neuron(bundle: Bundle, one: UnitFactor) -> dict:
     """A unit of the edit with its reliable label, if it has one."""
     return asdict(one) | {"label": signed_words(bundle, one.layer, one.unit)}
-
-
-def _check_groups(images: GroupedImages, seen: Observed, known: bool, folds: int) -> None:
-    """`UserError` for groups, in words, that cross-validation cannot use."""
-    groups = group_numbers(seen, known)
-    if not known and len(groups.unique()) == len(seen.labels.unique()):
-        raise UserError(
-            "the model reads all images of a class rightly, or none: expected some of both, or a"
-            " cue for each (ROOT/CLASS/CUE/IMAGE)"
-        )
-    numbers, counts = groups.unique(return_counts=True)
-    least = int(counts.argmin())
-    if (count := int(counts[least])) >= folds:
-        return
-    rows = groups == numbers[least]
-    label = int(seen.labels[rows][0])
-    name = images.group_name(label, int(seen.cues[rows][0]))
-    if known:
-        raise UserError(
-            f"{name}: {count} images to find neurons on; expected at least {folds}, so"
-            f" {2 * folds} images of this group (half of them are held out)"
-        )
-    found_on, of_class = int((seen.labels == label).sum()), images.labels.count(label)
-    kind = "correctly" if int(seen.logits[rows][0].argmax()) == label else "wrongly"
-    raise UserError(
-        f"{name}: {count} of {found_on} images to find neurons on {'is' if count == 1 else 'are'}"
-        f" classified {kind}; expected at least {folds}. At this rate it takes about"
-        f" {-(-of_class * folds // count)} images of this class, not {of_class}"
-    )
 
 
 def _elsewhere(

@@ -29,6 +29,7 @@ from clipneurons.lens.first_order import FirstOrderLens
 from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.stats.intervals import wilson
+from export.common.errors import UserError
 from export.common.kept_batches import KeptBatches
 from export.data.grouped import GroupedImages, chunks
 
@@ -200,6 +201,35 @@ def group_numbers(seen: Observed, known: bool) -> Int[Tensor, " image"]:
     """Class x cue where cues are known, else class x whether the model reads the image rightly."""
     other = seen.cues if known else (seen.logits.argmax(1) != seen.labels).long()
     return seen.labels * (int(other.max()) + 1) + other
+
+
+def check_enough(images: GroupedImages, seen: Observed, known: bool, folds: int) -> None:
+    """Raise `UserError` for too few images of a group to cross-validate: how many it would take."""
+    groups = group_numbers(seen, known)
+    if not known and len(groups.unique()) == len(seen.labels.unique()):
+        raise UserError(
+            "the model reads all images of a class rightly, or none: expected some of both, or a"
+            " cue for each (ROOT/CLASS/CUE/IMAGE)"
+        )
+    numbers, counts = groups.unique(return_counts=True)
+    least = int(counts.argmin())
+    if (count := int(counts[least])) >= folds:
+        return
+    rows = groups == numbers[least]
+    label = int(seen.labels[rows][0])
+    name = images.group_name(label, int(seen.cues[rows][0]))
+    if known:
+        raise UserError(
+            f"{name}: {count} images to find neurons on; expected at least {folds}, so"
+            f" {2 * folds} images of this group (half of them are held out)"
+        )
+    found_on, of_class = int((seen.labels == label).sum()), images.labels.count(label)
+    kind = "correctly" if int(seen.logits[rows][0].argmax()) == label else "wrongly"
+    raise UserError(
+        f"{name}: {count} of {found_on} images to find neurons on {'is' if count == 1 else 'are'}"
+        f" classified {kind}; expected at least {folds}. At this rate it takes about"
+        f" {-(-of_class * folds // count)} images of this class, not {of_class}"
+    )
 
 
 def unit_margins(values: Float[Tensor, "image unit class"], seen: Observed) -> Tensor:

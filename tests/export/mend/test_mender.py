@@ -10,6 +10,7 @@ from clipneurons.edit.edit import DATA, IMAGES, apply_edit
 from clipneurons.edit.find_options import FindOptions
 from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import load_clip
+from export.common.errors import UserError
 from export.data.grouped import GroupedImages
 from export.mend import for_real
 from export.mend.controls import PROBE, controls
@@ -18,6 +19,7 @@ from export.mend.mender import (
     Choice,
     Mender,
     Observed,
+    check_enough,
     choose,
     elsewhere,
     find,
@@ -50,6 +52,25 @@ def grouped(count):
     return GroupedImages(
         "noise", ("cat", "dog"), ("grass", "snow"), (0,) * count, (0,) * count, load
     )
+
+
+def test_too_few_images_say_how_many_it_would_take():
+    """12 images a class in the half that is searched, of which one cat is misread."""
+    seen = observed(24)
+    labels = torch.arange(24) % 2
+    logits = torch.nn.functional.one_hot(labels, 2).float()
+    logits[0] = logits[0].flip(0)
+    logits[1:15:2] = logits[1:15:2].flip(1)
+    seen = replace(seen, labels=labels, cues=torch.zeros(24, dtype=torch.long), logits=logits)
+    images = replace(grouped(48), cue_names=(), labels=(0, 1) * 24)
+    expected = "cat: 1 of 12 images to find neurons on is classified wrongly; expected at least 5. "
+    with pytest.raises(UserError, match=expected + "At this rate it takes about 120 images"):
+        check_enough(images, seen, known=False, folds=5)
+    check_enough(images, seen, known=False, folds=1)
+    images = replace(images, cue_names=("grass", "snow"))
+    seen = replace(seen, cues=(torch.arange(24) > 20).long())
+    with pytest.raises(UserError, match=r"cat, snow: 1 images.* so 10 images of this group"):
+        check_enough(images, seen, known=True, folds=5)
 
 
 def test_groups_are_cues_where_known_else_what_is_misread():
