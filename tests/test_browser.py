@@ -340,9 +340,9 @@ def test_a_picture_of_a_card_opens_in_another_tab(visit, tab):
 
 def test_an_image_goes_on_to_words_and_edits_with_its_classes(visit):
     page = visit("?tab=concepts")
-    image = Image.radial_gradient("L").convert("RGB")
+    image = Image.radial_gradient("L").convert("RGB").resize((400, 100))
     upload(page, "#concepts-image", image)
-    page.wait_for_selector("#concepts-result .cn-clip")
+    page.wait_for_selector("#concepts-result .cn-cropped >> text=25% of this image")
     page.wait_for_function("location.search.includes('picture=own')")
     page.click("#concepts-to-edit")
     page.wait_for_selector("#edit-result .cn-edit")

@@ -63,8 +63,8 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
 
     hands = [
         (name, button.click(
-            handler(tab, hand_on), [source, widgets.image, widgets.concepts], [widgets.handed],
-            **PRIVATE,
+            handler(tab, hand_on, 60), [source, widgets.image], [widgets.handed],
+            **ON_MODEL, **PRIVATE,
         ), widgets.handed)
         for name, button in (("edit", widgets.to_edit), ("segmentation", widgets.to_words))
     ]  # fmt: skip
@@ -163,12 +163,11 @@ def choose(tab: Tab, bundle: str, event: gr.SelectData) -> Image.Image:
     return examples(session)[event.index][0]
 
 
-def hand_on(tab: Tab, bundle: str, image: Image.Image | None, concepts: dict | None) -> HandedImage:
-    """The image with its concepts and nearest texts, as classes for another tab."""
-    if image is None or not concepts:
-        raise ValueError("Find the concepts of an image first.")
-    nearest = [group["texts"][0] for group in concepts["zero_shot"]]
-    names = dict.fromkeys(map(plain, [*nearest, *concepts["heading"]]))
+def hand_on(tab: Tab, bundle: str, image: Image.Image | None) -> HandedImage:
+    """The image for another tab; its nearest texts and concepts are the classes."""
+    read = concepts(tab.registry, bundle, image)
+    nearest = [group["texts"][0] for group in read["zero_shot"]]
+    names = dict.fromkeys(map(plain, [*nearest, *read["heading"]]))
     return HandedImage(tab.registry[bundle].key, image, tuple(names))
 
 

@@ -82,7 +82,8 @@ def layout(source: gr.Dropdown) -> Widgets:
                     gr.HTML('<p class="cn-note">Choose an image to open it in Edit.</p>')
                     images = gr.Gallery(
                         label="Images of this confusion", columns=5, height="auto",
-                        allow_preview=False, buttons=[], elem_id="confusions-images",
+                        allow_preview=False, buttons=[], show_label=False,
+                        elem_id="confusions-images",
                     )  # fmt: skip
                 with gr.Column(min_width=280):
                     units = html(elem_id="confusions-units")

@@ -81,7 +81,7 @@ def units_html(bundle: Bundle, key: str, pair: ConfusedPair) -> str:
     rows = [unit_bar(key, bundle, push.layer, push.unit, push.adds) for push in pair.units]
     title = f"Neurons that promote {pair.predicted} over {pair.correct}"
     note = "What each adds to the margin of the wrong class, the mean over these images."
-    body = bars(rows, label=title) if rows else empty("No neuron does.")
+    body = bars(rows, label=title, wide=True) if rows else empty("No neuron does.")
     return section(title, body, note)
 
 
