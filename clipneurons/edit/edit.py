@@ -15,7 +15,8 @@ from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.config import BundleError
-from clipneurons.dictionary.dictionary import Dictionary, Phrase
+from clipneurons.dictionary.dictionary import Phrase
+from clipneurons.dictionary.search import dictionary_of
 from clipneurons.lens.base import SCALE
 from clipneurons.lens.contributions import Contributions
 
@@ -90,7 +91,7 @@ class Edit:
                 f"the edit is of a model with weights {self.weights_sha256[:12]}, the bundle's are "
                 f"{bundle.config.weights_sha256[:12]}: expected an edit of this bundle's model"
             )
-        dictionary = Dictionary(bundle)
+        dictionary = dictionary_of(bundle)
         factors = torch.ones(len(dictionary.directions))
         try:
             for rule in self.words:

@@ -25,6 +25,7 @@ from torch.nn.functional import normalize
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.unit_words import plain
 from clipneurons.dictionary.dictionary import Dictionary, Phrase
+from clipneurons.dictionary.search import dictionary_of
 from clipneurons.edit.class_effects import ClassEffects, places
 from clipneurons.edit.edit import DATA, Edit, EditError, UnitFactor, WordFactor
 from clipneurons.edit.fold import fold, mean_of_units
@@ -136,7 +137,7 @@ class EditReader:
 
     def __init__(self, lens: Lens, bundle: Bundle) -> None:
         self.lens, self.bundle = lens, bundle
-        self.dictionary = Dictionary(bundle)
+        self.dictionary = dictionary_of(bundle)
 
     def read(
         self,

@@ -93,7 +93,7 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Handles:
             [], handler(registry, function, _SECONDS), inputs,
             gr.JSON(visible=False, label="Confusions"), api_name=name, **ON_MODEL,
         )  # fmt: skip
-    return Handles(lambda gradio_tab: None, hands=(("edit", handed, widgets.handed),))
+    return Handles(hands=(("edit", handed, widgets.handed),))
 
 
 # -- requests of programs

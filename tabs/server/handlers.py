@@ -24,7 +24,7 @@ class Handles:
     receive        reads such an image, in the tab that takes them
     """
 
-    when_selected: Callable[[gr.Tab], None]
+    when_selected: Callable[[gr.Tab], None] | None = None
     hands: Sequence[tuple[str, gr.events.Dependency, gr.State]] = ()
     receive: Callable[[gr.events.Dependency, gr.State], None] | None = None
 
