@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from tabs.concepts.handlers import Tab, compare, concepts, selected
+from clipneurons.bundle.unit_words import plain
+from tabs.concepts.handlers import Tab, compare, concepts, hand_on, selected
 from tabs.concepts.view import concepts_html, contrast_html
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
@@ -140,3 +141,13 @@ def test_an_image_that_a_link_brought_stays_where_the_tab_opens(session):
     shown = selected(tab, "", None, None)
     assert shown["image"] == other.image(0), "else the bundle's example"
     assert "image" not in selected(tab, "", None, IMAGE)
+    told = selected(tab, "", {"linked": "own"}, None)
+    assert "no image of your own" in told["result"]
+
+
+def test_an_image_is_handed_on_with_its_nearest_texts_and_concepts(registry):
+    read = concepts(registry, "", IMAGE)
+    handed = hand_on(Tab(registry, None), "", IMAGE)
+    assert handed.image == IMAGE
+    assert handed.class_names[0] == plain(read["zero_shot"][0]["texts"][0])
+    assert {plain(text) for text in read["heading"]} <= set(handed.class_names)
