@@ -16,9 +16,11 @@ from clipneurons.lens.lens import Lens
 from clipneurons.models.anatomy import UnsupportedModel
 from clipneurons.models.clip import load_clip
 from clipneurons.models.transformers_clip import TransformersClip
+from export.__main__ import main
 from tests.helpers.families import FAMILIES, transformers_model
 from tests.helpers.hub_standin import Repository, serve
 from tests.helpers.models import as_clip, images, tiny_vit
+from tests.helpers.tiny import tiny_model_folder
 
 WORDS = ["<start>", "<end>", "<unk>", "a", "photo", "of", "cat", "dog", "Cat"]
 
@@ -282,7 +284,7 @@ def test_missing_weights_are_refused_not_filled_at_random(tmp_path):
         load_clip(tmp_path)
 
 
-def test_an_image_tower_alone_reads_images_and_refuses_texts(tmp_path):
+def test_an_image_tower_alone_reads_images_and_refuses_texts(tmp_path, capsys):
     whole = transformers_model("CLIP")
     config = whole.config.vision_config
     config.projection_dim = 12
@@ -293,6 +295,8 @@ def test_an_image_tower_alone_reads_images_and_refuses_texts(tmp_path):
     assert clip.encode_image(images(1, clip)).shape == (1, 12)
     with pytest.raises(ValueError, match="has no text tower"):
         clip.encode_text(["a cat"])
+    assert main(["run", "--model", str(tmp_path), "--device", "cpu"]) == 2
+    assert "has no text tower, and a bundle describes units in texts" in capsys.readouterr().err
 
 
 def test_a_tower_without_pooling_head_is_refused(tmp_path):
@@ -302,3 +306,18 @@ def test_a_tower_without_pooling_head_is_refused(tmp_path):
     network.context_length = 16
     with pytest.raises(UnsupportedModel, match="has no pooling head"):
         as_clip(network)
+
+
+@pytest.mark.parametrize("named", [None, ["BertModel"], "CLIPModel"])
+def test_a_foreign_config_beside_open_clips_files_is_in_nobodys_way(tmp_path, named):
+    tiny_model_folder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": named}))
+    assert load_clip(tmp_path, device="cpu").image_size == (32, 32)
+
+
+def test_openais_repository_without_safetensors_names_another_way(tmp_path):
+    folder = tmp_path / "models--openai--clip"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architectures": ["CLIPModel"]}')
+    with pytest.raises(ValueError, match="--pretrained openai"):
+        load_clip(folder)
