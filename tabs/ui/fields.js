@@ -43,6 +43,32 @@
     field.dispatchEvent(new KeyboardEvent("keypress", { key: "Unidentified", bubbles: true }));
   });
 })();
+// Gradio draws the fields of a fold when it is opened, and a frame later writes into them once more
+// what they held at first: what a visitor has typed by then is put back.
+(() => {
+  const FRAMES = 3;
+  const textField = (event) => event.target.closest?.("[data-testid=textbox]");
+  const first = new WeakMap(); // what each field held when it was first entered
+  const typed = new WeakMap(); // what has been typed into it since
+  const watch = (field, frames) => {
+    if (field.value === first.get(field) && field.value !== typed.get(field)) {
+      field.value = typed.get(field);
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    if (frames) requestAnimationFrame(() => watch(field, frames - 1));
+  };
+  addEventListener("focusin", (event) => {
+    const field = textField(event);
+    if (field && !first.has(field)) first.set(field, field.value);
+  });
+  addEventListener("input", (event) => {
+    const field = textField(event);
+    if (!field) return;
+    const isNew = !typed.has(field);
+    typed.set(field, field.value);
+    if (isNew) watch(field, FRAMES);
+  });
+})();
 // A choice that is made again is unmade, and so it is by Escape: no concept need be chosen.
 (() => {
   let chosen = null;
