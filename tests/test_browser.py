@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app import TABS
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from tabs.adversarial.attacks import IMAGES
 from tests.helpers.app_server import ROOT, running_app
@@ -62,10 +63,13 @@ def two_bundles(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
+    """One profile for all pages: what the page's scripts are compiled to is kept."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium.new_context(reduced_motion="reduce")
+        chromium.close()
 
 
 @pytest.fixture
@@ -74,9 +78,10 @@ def visit(browser, request):
     request of the page's own been one that the server does not understand."""
     pages, errors, outside, refused = [], [], [], []
 
-    def opened(query: str = "", width: int = 1440, address: str = "", **options):
+    def opened(query: str = "", width: int = 1440, address: str = ""):
         address = address or request.getfixturevalue("address")
-        page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+        page = browser.new_page()
+        page.set_viewport_size({"width": width, "height": 900})
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on(
@@ -111,14 +116,20 @@ def visit(browser, request):
 
 def shoot(page, name: str) -> None:
     """Let the page come to rest, and take a picture where pictures are wanted."""
-    page.wait_for_timeout(400)
+    page.wait_for_timeout(100)
     if SCREENSHOTS:
+        page.wait_for_timeout(400)
         page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
 
 
 def fits(page) -> bool:
     """Whether nothing sticks out to the right."""
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def narrow(page) -> None:
+    """The page as wide as a phone."""
+    page.set_viewport_size({"width": 390, "height": 900})
 
 
 def place(page) -> str:
@@ -145,15 +156,39 @@ _IN_VIEW = """selector => {
 }"""
 
 
-@pytest.mark.parametrize("width", [1440, 390])
-def test_the_first_page_shows_a_neuron_that_says_something(visit, width):
-    page = visit(width=width)
+def test_the_first_page_shows_a_neuron_that_says_something(visit, address):
+    page = visit()
     assert page.locator("#explore-card .cn-bars li").count() >= 3
     assert page.locator("#explore-card img").count() >= 3
     assert all(page.locator("#explore-card img").evaluate_all("all => all.map(i => i.alt)"))
     assert "tab=explore&layer=" in page.url
-    shoot(page, f"explore-{width}")
+    shoot(page, "explore-1440")
     assert fits(page)
+    bundle = httpx.post(f"{address}/gradio_api/call/about", json={"data": [""]}, trust_env=False)
+    answer = httpx.get(
+        f"{address}/gradio_api/call/about/{bundle.json()['event_id']}", trust_env=False
+    )
+    config = json.loads(answer.text.split("data: ", 1)[1])[0]["config"]
+    line = page.inner_text("#bundle-about")
+    assert config["data"]["name"] in line
+    assert f"{config['data']['count']:,} images" in line
+    dots = page.locator("footer .divider >> visible=true")
+    for number in range(dots.count()):
+        assert dots.nth(number).evaluate("dot => dot.matches(':has(+ a, + button)')")
+
+
+def test_every_tab_opens_by_a_click_and_starts_on_the_first_screen_of_a_phone(visit):
+    page = visit()
+    for width in (1440, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate("scrollTo(0, 0)")
+        assert page.locator("#tab-explore-button").first.bounding_box()["y"] < 640
+        for tab in TABS[1:]:
+            # On a phone the last tabs are behind a button.
+            page.locator(f"#tab-{tab}-button").first.evaluate("button => button.click()")
+            page.wait_for_url(f"**tab={tab}**")
+            shoot(page, f"{tab}-{width}")
+            assert fits(page), (tab, width)
 
 
 def test_next_back_button_and_permanent_link(visit):
@@ -195,32 +230,18 @@ def test_search_leads_to_a_neuron_and_is_in_the_link(visit):
     assert fits(again)
 
 
-def test_a_search_without_words_says_what_to_do(visit):
-    page = visit()
-    page.fill("#explore-query input, #explore-query textarea", " -, ")
-    page.click("#explore-go")
-    page.wait_for_selector("text=Type what to look for")
-    assert "Traceback" not in page.content()
-
-
-def test_the_table_of_all_neurons_leads_to_a_card(visit):
+def test_the_table_of_all_neurons_is_sorted_saved_and_leads_to_a_card(visit):
     page = visit()
     page.click("#explore-all button >> nth=0")
-    cell = page.locator("#explore-table tbody td:nth-child(2)").first
-    cell.wait_for(timeout=PATIENCE)
+    strongest = "#explore-table th:last-child"
+    page.wait_for_selector(strongest)
     shoot(page, "table-1440")
+    cell = page.locator("#explore-table tbody td:nth-child(2)").first
     cell.scroll_into_view_if_needed()
     assert not page.evaluate(_IN_VIEW, "#explore-card .cn-place")
     cell.click()
     shows(page, 0)
     page.wait_for_function(_IN_VIEW, arg="#explore-card .cn-place")
-
-
-def test_a_click_on_a_heading_sorts_the_table_and_a_second_turns_it_round(visit):
-    page = visit()
-    page.click("#explore-all button >> nth=0")
-    strongest = "#explore-table th:last-child"
-    page.wait_for_selector(strongest)
 
     def sorted_as(order: str) -> list[float]:
         page.click(f"{strongest} button")
@@ -238,31 +259,27 @@ def test_a_click_on_a_heading_sorts_the_table_and_a_second_turns_it_round(visit)
     assert lines[0].startswith("unit,label,simulation")
 
 
-def test_a_number_that_does_not_exist_becomes_the_nearest(visit):
-    page = visit()
-    page.fill("#explore-unit input", "999999")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("text=not 999999")
-    page.wait_for_function("document.querySelector('#explore-unit input').value !== '999999'")
-    shows(page, int(page.input_value("#explore-unit input")))
-
-
 def holds(page, field: str, text: str) -> None:
     page.wait_for_function(
         "([field, text]) => document.querySelector(field).value === text", arg=[field, text]
     )
 
 
-@pytest.mark.parametrize("key", ["Enter", "Tab"])
-def test_a_number_field_comes_back_to_the_neuron_that_is_shown(visit, key):
+def test_a_number_field_comes_back_to_the_neuron_that_is_shown(visit):
     page, field = visit(), "#explore-unit input"
-    page.fill(field, "3.7")
-    page.keyboard.press(key)
-    shows(page, 4)
-    holds(page, field, "4")
-    page.fill(field, "")
-    page.keyboard.press(key)
-    holds(page, field, "4")
+    for key, number, unit in (("Enter", "3.7", 4), ("Tab", "5.6", 6)):
+        page.fill(field, number)
+        page.keyboard.press(key)
+        shows(page, unit)
+        holds(page, field, str(unit))
+        page.fill(field, "")
+        page.keyboard.press(key)
+        holds(page, field, str(unit))
+    page.fill(field, "999999")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=not 999999")
+    page.wait_for_function("document.querySelector('#explore-unit input').value !== '999999'")
+    shows(page, int(page.input_value(field)))
 
 
 def test_a_number_typed_while_an_earlier_one_is_looked_up_is_the_one_shown(visit):
@@ -271,7 +288,7 @@ def test_a_number_typed_while_an_earlier_one_is_looked_up_is_the_one_shown(visit
         page.fill(field, str(unit))
         page.keyboard.press("Enter")
     shows(page, 3)
-    page.wait_for_timeout(3000)  # an earlier one may still be on its way
+    page.wait_for_timeout(1500)  # an earlier one may still be on its way
     shows(page, 3)
     holds(page, field, "3")
 
@@ -305,19 +322,6 @@ def test_weaker_reactions_stay_open_when_the_card_is_drawn_again(visit):
     shows(page, unit + 2)
     page.wait_for_timeout(1500)  # in which what needs the model is added
     assert page.get_attribute(fold, "open") is None
-
-
-def test_where_a_neuron_fires_lies_over_its_pictures(visit):
-    page = visit()
-    page.check("#explore-fires input")
-    lit = page.locator("#explore-card .cn-lit .cn-map").first
-    lit.wait_for()
-    assert lit.evaluate("e => getComputedStyle(e).opacity") == "1"
-    shoot(page, "fires-1440")
-    page.locator("#explore-card .cn-lit").first.hover()
-    page.wait_for_function(
-        "getComputedStyle(document.querySelector('#explore-card .cn-map')).opacity === '0'"
-    )
 
 
 @pytest.mark.parametrize("tab", ["Concepts", "Segmentation", "Edit"])
@@ -397,7 +401,13 @@ def test_favourites_are_kept_in_the_address_and_stay_when_links_lead_on(visit):
     page.locator("#explore-card .cn-wide a").first.click()
     page.wait_for_function("unit => !location.search.includes('unit=' + unit)", arg=unit + 1)
     assert "fav=" in page.url
-    again = visit(page.url[page.url.index("?") :])
+    link = page.url[page.url.index("?") :]
+    page.click("#tab-edit-button")
+    page.wait_for_selector("#edit-result .cn-edit")
+    page.wait_for_function(
+        "['tab=edit', 'names=', 'fav='].every(part => location.search.includes(part))"
+    )
+    again = visit(link)
     again.locator("#explore-kept a").first.click()
     shows(again, unit)
     again.wait_for_selector("#explore-keep >> text=★")
@@ -405,22 +415,11 @@ def test_favourites_are_kept_in_the_address_and_stay_when_links_lead_on(visit):
     again.wait_for_function("!location.search.includes('fav=')")
 
 
-def test_favourites_stay_in_the_address_of_edit(visit):
-    page = visit()
-    page.click("#explore-keep")
-    page.wait_for_url("**fav=**")
-    page.click("#tab-edit-button")
-    page.wait_for_selector("#edit-result .cn-edit")
-    page.wait_for_function(
-        "['tab=edit', 'names=', 'fav='].every(part => location.search.includes(part))"
-    )
-
-
 @pytest.mark.parametrize("tab", ["concepts", "segmentation"])
 def test_a_link_brings_a_picture_of_another_bundle(visit, two_bundles, tab):
     page = visit(f"?tab={tab}&bundle=two&picture=5", address=two_bundles)
     page.wait_for_selector(f"#{tab}-image img")
-    page.wait_for_timeout(2500)  # in which an example would take its place
+    page.wait_for_timeout(1500)  # in which an example would take its place
     pixels = page.locator(f"#{tab}-image img").first.evaluate(_PIXELS)
     with Image.open(io.BytesIO(tiny_webp(5))) as sent:
         middle = pixels[4 * (4 * 8 + 4) :][:3]
@@ -449,6 +448,11 @@ def test_the_link_of_any_tab_is_copied(visit):
 
 def test_the_vocabulary_is_offered_while_one_types(visit):
     page = visit()
+    page.fill("#explore-query input, #explore-query textarea", " -, ")
+    page.click("#explore-go")
+    page.wait_for_selector("text=Type what to look for")
+    assert "Traceback" not in page.content()
+    page.fill("#explore-query input, #explore-query textarea", "")
     page.focus("#explore-query input, #explore-query textarea")
     page.keyboard.type(page.inner_text("#explore-try a >> nth=0")[:3])
     page.wait_for_selector("#explore-try >> text=In the vocabulary")
@@ -456,20 +460,17 @@ def test_the_vocabulary_is_offered_while_one_types(visit):
     page.wait_for_selector("#explore-results .cn-block")
 
 
-def test_a_neuron_is_tested_on_ones_own_picture(visit):
+def test_where_a_neuron_fires_lies_over_its_pictures_and_its_card_can_be_saved(visit):
     page = visit()
-    page.click("#explore-test button >> nth=0")
-    buffer = io.BytesIO()
-    Image.radial_gradient("L").convert("RGB").save(buffer, "PNG")
-    picture = {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
-    page.set_input_files("#explore-image input[type=file]", picture)
-    page.wait_for_selector("#explore-tried .cn-tried")
-    shoot(page, "tried-1440")
-    assert fits(page)
-
-
-def test_a_card_can_be_saved(visit):
-    page = visit()
+    page.check("#explore-fires input")
+    lit = page.locator("#explore-card .cn-lit .cn-map").first
+    lit.wait_for()
+    assert lit.evaluate("e => getComputedStyle(e).opacity") == "1"
+    shoot(page, "fires-1440")
+    page.locator("#explore-card .cn-lit").first.hover()
+    page.wait_for_function(
+        "getComputedStyle(document.querySelector('#explore-card .cn-map')).opacity === '0'"
+    )
     with page.expect_download() as download:
         page.click("text=Save as JSON")
     card = json.loads(Path(download.value.path()).read_text())
@@ -485,9 +486,8 @@ def test_a_card_can_be_saved(visit):
 _OPACITY = "getComputedStyle(document.querySelector('.cn-picture .cn-map-0')).opacity"
 
 
-@pytest.mark.parametrize("width", [1440, 390])
-def test_concepts_of_an_example_light_up_and_lead_into_the_dictionary(visit, width):
-    page = visit("?tab=concepts", width=width)
+def test_concepts_of_an_example_light_up_and_lead_into_the_dictionary(visit):
+    page = visit("?tab=concepts")
     if (BUNDLED / "examples" / "opening.json").is_file():
         page.wait_for_selector("#concepts-result .cn-look")
     # Its title, not its HTML: that changes already when the progress bar is drawn over it.
@@ -500,20 +500,23 @@ def test_concepts_of_an_example_light_up_and_lead_into_the_dictionary(visit, wid
         arg=before,
     )
     if page.locator("#concepts-result .cn-look").count() == 0:
-        shoot(page, f"concepts-none-{width}")
+        shoot(page, "concepts-none-1440")
         return  # random weights may find nothing in a flat colour
     first = page.locator(".cn-choices input").first
     page.mouse.move(0, 0)  # what the pointer rests on lights up too
     first.focus()
     page.keyboard.press("Space")
     page.wait_for_function(f"{_OPACITY} > 0.9")
-    shoot(page, f"concepts-{width}")
+    shoot(page, "concepts-1440")
     page.keyboard.press("Space")  # chosen again, it is deselected
     page.wait_for_function(f"{_OPACITY} < 0.1")
     assert not first.is_checked()
     page.keyboard.press("Space")
     page.keyboard.press("Escape")
     assert not first.is_checked()
+    assert fits(page)
+    narrow(page)
+    shoot(page, "concepts-390")
     assert fits(page)
     link = page.locator(".cn-activated a").first
     unit = int(link.inner_text().split(" · ")[1])
@@ -604,6 +607,10 @@ def test_what_is_left_of_the_previous_picture_says_so(visit, tab, image, result,
 def test_sets_that_are_not_compared_yet_are_not_those_of_the_result(visit):
     page = visit("?tab=shift")
     page.wait_for_selector("#shift-verdict >> visible=true")
+    page.click("#shift-go")
+    page.wait_for_selector("text=Choose images for both sides first")
+    page.wait_for_timeout(500)
+    assert page.locator("span.error >> visible=true").count() <= 1
     broken = {"name": "b.png", "mimeType": "image/png", "buffer": b"this is no picture"}
     for side in ("reference", "new"):
         page.set_input_files(f"#shift-{side} input[type=file]", [broken, broken])
@@ -688,6 +695,8 @@ def test_a_broken_picture_to_test_a_neuron_on_does_not_stand_in_the_way_of_the_n
         upload, {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
     )
     page.wait_for_selector("#explore-tried .cn-tried")
+    shoot(page, "tried-1440")
+    assert fits(page)
     page.click("#explore-image button[aria-label='Remove Image']")
     page.wait_for_selector("#explore-tried .cn-tried", state="detached")
     page.set_input_files(
@@ -717,9 +726,8 @@ def measured_class(page) -> str:
     return names[figures.index(max(figures))]
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_sliders_give_an_estimate_and_then_what_is_measured(visit, width):
-    page = visit("?tab=edit", width=width)
+def test_sliders_give_an_estimate_and_then_what_is_measured(visit):
+    page = visit("?tab=edit", width=1280)
     page.wait_for_selector("#edit-result .cn-edit")
     assert page.input_value("#edit-names textarea, #edit-names input").count(",") >= 1
     assert page.locator("#edit-image img").count() == 1, "the example is filled in"
@@ -738,10 +746,12 @@ def test_sliders_give_an_estimate_and_then_what_is_measured(visit, width):
     page.wait_for_selector(".cn-edit .cn-basis >> text=Measured")
     assert headline(page)[0] == measured_class(page)
     page.wait_for_function("location.search.includes('edit=')")
-    shoot(page, f"edit-{width}")
+    shoot(page, "edit-1280")
     assert fits(page)
-    again = visit(page.url[page.url.index("?") :], width=width)
+    again = visit(page.url[page.url.index("?") :], width=390)
     again.wait_for_selector("#edit-result .cn-edit")
+    shoot(again, "edit-390")
+    assert fits(again)
     assert class_figures(again, "estimated") == pytest.approx(estimated, abs=0.11)
     assert headline(again) == headline(page)
     again.click("#edit-reset")
@@ -808,21 +818,6 @@ def test_edits_are_found_saved_and_loaded_and_a_new_image_starts_clean(visit, tm
     page.wait_for_selector("text=expected an edit of this bundle's model")
 
 
-@pytest.mark.parametrize("tab", ["confusions", "segmentation", "adversarial", "shift", "about"])
-def test_every_other_tab_opens_by_link_and_by_click(visit, tab):
-    page = visit()
-    if page.locator(f"#tab-{tab}-button").count() == 0:
-        pytest.fail(f"the page has no tab {tab}")
-    page.click(f"#tab-{tab}-button")
-    page.wait_for_url(f"**tab={tab}**")
-    shoot(page, f"{tab}-1440")
-    assert fits(page)
-    small = visit(f"?tab={tab}", width=390)
-    small.wait_for_selector(f"#tab-{tab}-button[aria-selected=true]", state="attached")
-    shoot(small, f"{tab}-390")
-    assert fits(small)
-
-
 def on_tab(visit, tab: str, **options):
     """A page on a tab whose example is there."""
     page = visit(f"?tab={tab}", **options)
@@ -833,16 +828,17 @@ def on_tab(visit, tab: str, **options):
     return page
 
 
-@pytest.mark.parametrize("width", [1440, 390])
-def test_segmentation_opens_with_an_example_and_no_empty_frame(visit, width):
-    page = on_tab(visit, "segmentation", width=width)
+def test_segmentation_opens_with_an_example_and_no_empty_frame(visit):
+    page = on_tab(visit, "segmentation")
     assert page.input_value("#segmentation-words textarea")
     for part in ("image", "heat", "mask", "regions"):
         assert page.locator(f"#segmentation-{part} img").first.is_visible()
     assert page.locator("#segmentation-examples img").count() >= 2
     assert not page.locator("#segmentation-voters li").first.is_visible(), "long lists are folded"
-    shoot(page, f"segmentation-example-{width}")
-    assert fits(page)
+    for width in (1440, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        shoot(page, f"segmentation-example-{width}")
+        assert fits(page)
 
 
 def test_an_example_chosen_while_an_earlier_one_is_read_is_the_one_read(visit):
@@ -861,7 +857,7 @@ def test_an_example_chosen_while_an_earlier_one_is_read_is_the_one_read(visit):
     page.click(second)
     page.click(first)
     page.wait_for_function(f"wanted => {read} === wanted", arg=answers[0][1])
-    page.wait_for_timeout(3000)  # an earlier one may still be on its way
+    page.wait_for_timeout(1500)  # an earlier one may still be on its way
     words = page.input_value("#segmentation-words textarea")
     assert (words, page.evaluate(read)) == answers[0]
 
@@ -885,9 +881,14 @@ def test_a_word_that_is_not_in_the_image_is_not_found_and_not_painted(visit):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [(64, 64), (300, 60), (40, 160)], ids=["small", "wide", "tall"])
-def test_a_click_on_the_heat_map_is_answered_where_it_hits(visit, size):
-    page = on_tab(visit, "segmentation")
+def test_a_click_on_the_heat_map_is_answered_where_it_hits(visit):
+    page, said = on_tab(visit, "segmentation"), ""
+    for size in ((64, 64), (300, 60), (40, 160)):
+        said = clicks_are_answered(page, size, said)
+
+
+def clicks_are_answered(page, size: tuple[int, int], old: str) -> str:
+    """Clicks on the heat map of a picture; `old` is what was said last."""
     buffer = io.BytesIO()
     Image.radial_gradient("L").resize(size).convert("RGB").save(buffer, "PNG")
     picture = {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
@@ -905,7 +906,6 @@ def test_a_click_on_the_heat_map_is_answered_where_it_hits(visit, size):
         arg=ratio,
     )
     page.locator("#segmentation-heat img").scroll_into_view_if_needed()
-    old = ""
     for x, y in [(0.85, 0.15), (0.1, 0.9), (0.55, 0.4)]:
         shown = page.locator("#segmentation-heat img").bounding_box()
         width = min(shown["width"], shown["height"] * ratio)
@@ -920,11 +920,11 @@ def test_a_click_on_the_heat_map_is_answered_where_it_hits(visit, size):
         row, column, rows, columns = map(int, found.groups())
         assert (row, column) == (int(y * rows) + 1, int(x * columns) + 1)
         assert page.evaluate("document.querySelector('#segmentation-heat img').naturalWidth") <= 512
+    return old
 
 
-@pytest.mark.parametrize("width", [1440, 390])
-def test_the_adversarial_tab_opens_with_an_example(visit, width):
-    page = on_tab(visit, "adversarial", width=width)
+def test_the_adversarial_tab_opens_with_an_example(visit):
+    page = on_tab(visit, "adversarial")
     assert page.locator("#adversarial-gallery .thumbnail-item").count() == 12
     assert page.locator("#adversarial-rates .cn-whisker").count() == 5
     assert "same cue images, no neurons (control)" in page.inner_text("#adversarial-rates")
@@ -939,8 +939,17 @@ def test_the_adversarial_tab_opens_with_an_example(visit, width):
         wrong = "read as" in tile.inner_text()
         label = "Where the mistake comes from" if wrong else f"What speaks for {target}"
         page.wait_for_selector(f"#adversarial-map >> text={label}")
-    shoot(page, f"adversarial-example-{width}")
-    assert fits(page)
+    for width in (1440, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        shoot(page, f"adversarial-example-{width}")
+        assert fits(page)
+        tile = page.locator("#adversarial-gallery .thumbnail-item").first
+        tile.locator("img").scroll_into_view_if_needed()
+        image, caption = (tile.locator(part).bounding_box() for part in ("img", ".caption-label"))
+        assert image["width"] == pytest.approx(image["height"], abs=1)
+        assert image["width"] >= 100
+        assert caption["y"] >= image["y"] + image["height"] - 1, "the verdict is below the picture"
+        assert caption["height"] <= image["height"] / 2
 
 
 def test_cues_and_results_follow_the_names(visit):
@@ -955,10 +964,16 @@ def test_cues_and_results_follow_the_names(visit):
     page.wait_for_selector(f"#adversarial-rates >> text=images of {true} read as {target}")
     assert page.inner_text("#adversarial-said") not in ("", first)
     page.wait_for_selector("#adversarial-zip:not([disabled])")
+    # Gradio writes a fold's fields again a frame after it has drawn them: that frame comes late.
+    page.evaluate(
+        "() => { const ask = requestAnimationFrame;"
+        " window.requestAnimationFrame = call => ask(() => setTimeout(call, 300)) }"
+    )
     page.click("#adversarial-advanced button >> nth=0")
     page.fill("#adversarial-cues textarea", "bone, leash")
     page.fill("#adversarial-target textarea, #adversarial-target input", "house")
     page.wait_for_selector("#adversarial-rates", state="hidden")
+    page.wait_for_timeout(1500)
     assert page.input_value("#adversarial-cues textarea") == "bone, leash"
 
 
@@ -994,9 +1009,9 @@ def test_what_is_called_off_before_the_server_has_named_it_is_called_off(visit):
     assert answer.value.request.post_data_json["event_id"]
     # Some may have been drawn before the name came; then no more of them come.
     drawn = page.locator("#adversarial-gallery .thumbnail-item")
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(2000)
     then = drawn.count()
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(2000)
     assert drawn.count() == then < IMAGES
 
 
@@ -1018,14 +1033,6 @@ def test_cues_come_from_the_method_that_is_chosen(visit):
     shoot(page, "adversarial-recorded-1440")
 
 
-@pytest.mark.parametrize("tab", ["segmentation", "adversarial"])
-def test_tabs_with_examples_in_the_dark(visit, tab):
-    page = visit(f"?tab={tab}&__theme=dark")
-    page.wait_for_selector(f"#{tab}-{'presence' if tab == 'segmentation' else 'rates'} li")
-    page.wait_for_timeout(3000)
-    shoot(page, f"{tab}-dark-1440")
-
-
 def test_a_link_into_the_dictionary_shows_the_card_from_the_top(visit):
     page = on_tab(visit, "segmentation", width=390)
     page.click("#segmentation-sample")
@@ -1041,39 +1048,29 @@ def test_a_link_into_the_dictionary_shows_the_card_from_the_top(visit):
     page.wait_for_function("scrollY === 0")
 
 
-@pytest.mark.parametrize("width", [1440, 390])
-def test_a_shift_is_compared_localised_and_shown(visit, width):
-    page = visit("?tab=shift", width=width)
+def test_a_shift_is_compared_localised_and_shown(visit):
+    page = visit("?tab=shift")
+    if (BUNDLED / "examples" / "opening.json").is_file():
+        page.wait_for_selector("#shift-differences .cn-bars")
     page.click("#shift-example")
     page.wait_for_selector("#shift-differences >> text=Where the images differ: lower right")
     page.locator("#shift-after img").last.scroll_into_view_if_needed()
     page.wait_for_function(
         "[...document.querySelectorAll('#shift-after img')].every(i => i.naturalWidth > 0)"
     )
-    box = page.locator("#shift-after img").first.bounding_box()
-    assert box["width"] == pytest.approx(box["height"], rel=0.1), "whole, not cut"
-    edge = page.locator("#shift-after img").last.bounding_box()
-    assert edge["x"] + edge["width"] <= width
-    shoot(page, f"shift-compared-{width}")
-    assert fits(page)
-
-
-@pytest.mark.parametrize("width", [1440, 390])
-def test_verdicts_stand_below_the_pictures(visit, width):
-    page = on_tab(visit, "adversarial", width=width)
-    page.click("#adversarial-advanced button >> nth=0")
-    page.fill("#adversarial-cues textarea", "bone, leash")
-    page.click("#adversarial-draw")
-    page.wait_for_selector("#adversarial-gallery .thumbnail-item >> nth=12")
-    tile = page.locator("#adversarial-gallery .thumbnail-item").first
-    tile.locator("img").scroll_into_view_if_needed()
-    image, caption = (tile.locator(part).bounding_box() for part in ("img", ".caption-label"))
-    assert image["width"] == pytest.approx(image["height"], abs=1)
-    assert image["width"] >= 100
-    assert caption["y"] >= image["y"] + image["height"] - 1
-    assert caption["height"] <= image["height"] / 2
-    shoot(page, f"adversarial-gallery-{width}")
-    assert fits(page)
+    for width in (390, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        shoot(page, f"shift-compared-{width}")
+        box = page.locator("#shift-after img").first.bounding_box()
+        assert box["width"] == pytest.approx(box["height"], rel=0.1), "whole, not cut"
+        edge = page.locator("#shift-after img").last.bounding_box()
+        assert edge["x"] + edge["width"] <= width
+        assert fits(page)
+    page.wait_for_selector("#shift-units label >> nth=3")
+    page.click("#shift-units label >> nth=3")
+    page.wait_for_selector("#shift-unit a.cn-link")
+    chosen = page.inner_text("#shift-units label >> nth=3")
+    assert page.inner_text("#shift-unit a.cn-link") in chosen
 
 
 def test_a_link_opens_its_tab_before_the_server_has_answered(browser, address):
@@ -1082,59 +1079,6 @@ def test_a_link_opens_its_tab_before_the_server_has_answered(browser, address):
     page.goto(f"{address}/?tab=shift", wait_until="domcontentloaded")
     page.wait_for_selector("#tab-shift-button[aria-selected=true]", timeout=PATIENCE)
     page.close()
-
-
-def test_the_page_says_which_model_and_data_it_shows(visit, address):
-    page = visit()
-    bundle = httpx.post(f"{address}/gradio_api/call/about", json={"data": [""]}, trust_env=False)
-    answer = httpx.get(
-        f"{address}/gradio_api/call/about/{bundle.json()['event_id']}", trust_env=False
-    )
-    config = json.loads(answer.text.split("data: ", 1)[1])[0]["config"]
-    line = page.inner_text("#bundle-about")
-    assert config["data"]["name"] in line
-    assert f"{config['data']['count']:,} images" in line
-
-
-def test_a_failure_leaves_one_sign(visit):
-    page = visit("?tab=shift")
-    page.click("#shift-go")
-    page.wait_for_selector("text=Choose images for both sides first")
-    page.wait_for_timeout(500)
-    assert page.locator("span.error >> visible=true").count() <= 1
-
-
-def test_no_dot_stands_alone_in_the_footer(visit):
-    page = visit()
-    dots = page.locator("footer .divider >> visible=true")
-    for number in range(dots.count()):
-        assert dots.nth(number).evaluate("dot => dot.matches(':has(+ a, + button)')")
-
-
-@pytest.mark.parametrize("tab", ["explore", "concepts", "shift"])
-def test_on_a_phone_the_tabs_start_on_the_first_screen(visit, tab):
-    page = visit(f"?tab={tab}", width=390)
-    assert page.locator("#tab-explore-button").first.bounding_box()["y"] < 640
-
-
-@pytest.mark.parametrize("tab", ["concepts", "shift"])
-def test_tabs_open_with_a_shipped_example(visit, tab):
-    if not (BUNDLED / "examples" / "opening.json").is_file():
-        pytest.skip("the bundle ships no examples")
-    page = visit(f"?tab={tab}")
-    found = {"concepts": "#concepts-result .cn-look", "shift": "#shift-differences .cn-bars"}[tab]
-    page.wait_for_selector(found)
-    shoot(page, f"{tab}-opening-1440")
-
-
-def test_a_unit_of_a_comparison_is_a_row_to_click(visit):
-    page = visit("?tab=shift")
-    page.click("#shift-example")
-    page.wait_for_selector("#shift-units label >> nth=3")
-    page.click("#shift-units label >> nth=3")
-    page.wait_for_selector("#shift-unit a.cn-link")
-    chosen = page.inner_text("#shift-units label >> nth=3")
-    assert page.inner_text("#shift-unit a.cn-link") in chosen
 
 
 def test_dark_mode(visit):
@@ -1167,7 +1111,7 @@ def test_a_bundle_from_the_hub_is_opened_by_its_name(visit, tmp_path):
             | {"SHA256SUMS": (folder / "SHA256SUMS").read_bytes()}
         )
         more = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(tmp_path)}
-        with running_app([folder], tmp_path / "log.txt", more=more) as (address, _):
+        with running_app([folder], tmp_path / "log.txt", model=False, more=more) as (address, _):
             page = visit("?bundle=user/neurons&tab=explore", address=address)
             page.wait_for_selector("text=open it from the Hub first")
             assert hub.log == [], "a link fetches nothing"
