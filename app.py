@@ -100,12 +100,12 @@ def build(registry: BundleRegistry) -> gr.Blocks:
 def _one_sign_of_failure(page: gr.Blocks) -> None:
     """Progress, and that it failed, is shown on one output of a handler instead of on each."""
     for fn in page.fns.values():
-        seen = [out for out in fn.outputs if _is_seen(out)]
+        seen = [out for out in fn.outputs if is_seen(out)]
         if len(fn.outputs) > 1 and seen and not fn.show_progress_on:
             fn.show_progress_on = seen[:1]
 
 
-def _is_seen(output) -> bool:
+def is_seen(output) -> bool:
     hidden = isinstance(output, gr.State) or "offstage" in (output.elem_classes or ())
     return not hidden and getattr(output, "visible", None) is True
 
