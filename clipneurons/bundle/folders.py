@@ -10,6 +10,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 CHECKSUMS = "SHA256SUMS"
@@ -161,13 +162,25 @@ def replace_folder(
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write one file so that a reader sees the old bytes or the new ones."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_together({path: data})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files so that a full disk leaves the old ones, and no part of a new one."""
+    parts = {path.with_name(f".{path.name}.{os.getpid()}"): path for path in files}
+    try:
+        for part, path in parts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, "wb") as file:
+                file.write(files[path])
+                file.flush()
+                os.fsync(file.fileno())
+        for part, path in parts.items():
+            os.replace(part, path)
+    finally:
+        for part in parts:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -14,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.bundle.config import BundleError
+from clipneurons.bundle.config import BundleError, parse_json
 from clipneurons.dictionary.dictionary import Phrase
 from clipneurons.dictionary.search import dictionary_of
 from clipneurons.lens.base import SCALE
@@ -24,6 +23,7 @@ SCHEMA_VERSION = 1
 # What a factor scales about: the unit's mean over the bundle's data, or over the images that the
 # edit was found on.
 DATA, IMAGES = "data", "images"
+_LARGEST = 1000  # factor or coefficient, either way
 
 
 class EditError(BundleError):
@@ -65,10 +65,13 @@ class Edit:
         if self.means not in (DATA, IMAGES):
             raise EditError(f'means of {self.means!r}: expected "{DATA}" or "{IMAGES}"')
         for one in (*self.units, *self.words):
-            if not math.isfinite(one.factor):
-                raise EditError(f"a factor of {one.factor}: expected a finite number, such as 0")
+            if not abs(one.factor) <= _LARGEST:
+                raise EditError(
+                    f"a factor of {one.factor}: expected a finite number, such as 0, from"
+                    f" {-_LARGEST} to {_LARGEST}"
+                )
         for one in self.words:
-            if not math.isfinite(one.more_than) or not one.words.strip():
+            if not abs(one.more_than) <= _LARGEST or not one.words.strip():
                 raise EditError(f"{one}: expected words, and a finite number that they exceed")
         places = Counter((one.layer, one.unit) for one in self.units)
         for (layer, unit), count in places.items():
@@ -116,10 +119,10 @@ class Edit:
     def from_json(cls, text: str) -> Edit:
         """The inverse of `to_json`; `EditError` names what is wrong."""
         try:
-            values = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise EditError(f"an edit is JSON, this is not: {error}") from None
-        version = values.pop("schema_version", None) if isinstance(values, dict) else None
+            values = parse_json(text, "the edit")
+        except BundleError as error:
+            raise EditError(str(error)) from None
+        version = values.pop("schema_version", None)
         if version != SCHEMA_VERSION:
             raise EditError(f"expected an edit of schema version {SCHEMA_VERSION}, not {version}")
         values |= {

@@ -71,8 +71,12 @@ class ClipModel:
     @property
     def tokenizer_notes(self) -> str:
         """What the tokenizer does to a text, in words: cleaning, and the length it is padded to."""
-        own = getattr(self.tokenizer, "open_clip", self.tokenizer)
-        return f"{_CLEANED.get(self._cleaning, '')}cut and padded to {own.context_length} tokens"
+        return f"{_CLEANED.get(self._cleaning, '')}cut and padded to {self.context_length} tokens"
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that are read of a text, with those that mark its beginning and end."""
+        return getattr(self.tokenizer, "open_clip", self.tokenizer).context_length
 
     @property
     def _cleaning(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from clipneurons.images.convert import to_rgb
+from clipneurons.images.long_texts import decoded
 from clipneurons.models.clip import ClipModel
 
 ImageLike = str | Path | Image.Image
@@ -32,10 +34,15 @@ def open_image(image: ImageLike) -> Image.Image:
     if not path.is_file():
         raise FileNotFoundError(f"no image at {path}")
     try:
-        with Image.open(path) as opened:
-            return to_rgb(opened)
+        return to_rgb(decoded(_loaded, path.read_bytes()))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is not an image that Pillow reads ({error})") from None
+
+
+def _loaded(data: bytes) -> Image.Image:
+    image = Image.open(BytesIO(data))
+    image.load()
+    return image
 
 
 def as_batch(clip: ClipModel, images: Images) -> Float[Tensor, "image 3 height width"]:

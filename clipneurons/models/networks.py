@@ -27,6 +27,7 @@ from clipneurons.models.open_clip_folder import (
 )
 from clipneurons.models.preprocessing import preprocessing_of, quick_gelu_of
 from clipneurons.models.transformers_clip import (
+    adapter,
     fetch,
     is_checkpoint,
     load_checkpoint,
@@ -104,7 +105,7 @@ def open_network(
     if REPOSITORY.fullmatch(name) and name.replace("/", "-") not in open_clip.list_models():
         network, tokenizer = load_checkpoint(fetch(name))
         return network, name, tokenizer
-    if "/" in name and Path(name).parent.is_dir():
+    if "/" in name and (Path(name).is_absolute() or Path(name).parent.is_dir()):
         raise KeyError(f"there is no folder {name}")
     if close := difflib.get_close_matches(name.replace("/", "-"), open_clip.list_models(), 1, 0.8):
         raise KeyError(f"{name!r} is no model of open_clip: did you mean {close[0]}?")
@@ -208,6 +209,8 @@ def _create_named(name: str, pretrained: str | None, reading: Reading) -> nn.Mod
 
 
 def _folder(path: Path) -> str:
+    if (path / "adapter_config.json").exists():
+        raise adapter(path)
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         if not (path / file).is_file():
             raise ValueError(f"{path} holds no {file}: expected a folder saved for open_clip")

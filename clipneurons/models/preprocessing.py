@@ -64,7 +64,7 @@ def quick_gelu_of(name: str, activation: str | None, asking: bool) -> bool:
 
     Raises:
         ValueError: an unknown activation; none given where the name's weights have been
-            published with both, if ``asking``.
+            published with both, or not at all, if ``asking``.
     """
     own = bool(open_clip.get_model_config(name).get("quick_gelu"))
     if activation is not None:
@@ -76,9 +76,9 @@ def quick_gelu_of(name: str, activation: str | None, asking: bool) -> bool:
     tags = open_clip.list_pretrained_tags_by_model(name)
     published = {bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")) for tag in tags}
     both = len(published) == 2 or f"{name}-quickgelu" in open_clip.list_models()
-    if not own and both and asking:
+    if not own and (both or not published) and asking:
         raise ValueError(
-            f"weights of {name} have been trained with GELU and with QuickGELU, and a file does "
+            f"weights of {name} may have been trained with GELU or with QuickGELU, and a file does "
             "not say which: give --activation gelu (most of LAION's and DataComp's) or quick_gelu "
             "(OpenAI's, MetaCLIP's, DFN's, and what was fine-tuned from them)"
         )

@@ -31,6 +31,7 @@ from clipneurons.models.allowed import (
     plain_config,
     read_json,
 )
+from clipneurons.models.open_clip_folder import CONFIG_FILE
 from clipneurons.models.weights import read_header
 
 if TYPE_CHECKING:
@@ -152,10 +153,16 @@ class TransformersTokenizer:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder holds a model saved by transformers."""
-    return (folder / "config.json").is_file() and "architectures" in read_json(
-        folder / "config.json"
-    )
+    """Whether a folder holds a model saved by transformers.
+
+    Of a `config.json` of something else beside open_clip's files those are read.
+    """
+    if not (folder / "config.json").is_file():
+        return False
+    saved = read_json(folder / "config.json")
+    if (folder / CONFIG_FILE).is_file():
+        return _architecture(saved) in _CLASSES
+    return "architectures" in saved
 
 
 def fetch(name: str) -> Path:
@@ -189,17 +196,18 @@ def load_checkpoint(folder: Path) -> tuple[TransformersClip, TransformersTokeniz
             "SiglipModel; an open_clip model on the Hub is 'hf-hub:owner/name'"
         )
     saved = read_json(folder / "config.json")
-    named = saved["architectures"]
-    architecture = named[0] if isinstance(named, list) and named else "nothing"
+    architecture = _architecture(saved)
     if architecture not in _CLASSES:
-        raise ValueError(f"{folder} is a {architecture}: expected one of {', '.join(_CLASSES)}")
+        told = f"is a {architecture}" if architecture else "names no architecture"
+        raise ValueError(f"{folder}/config.json {told}: expected one of {', '.join(_CLASSES)}")
     if not (weights := list(folder.glob("model*.safetensors"))):
-        raise ValueError(f"{folder} holds no model.safetensors; other weights are not opened")
-    if (folder / "adapter_config.json").exists():
+        openai = "OpenAI's own are ViT-B-32 (or -B-16, -L-14, -L-14-336) with --pretrained openai"
+        hint = openai if "openai" in str(folder) else "save it again with transformers"
         raise ValueError(
-            f"{folder} holds an adapter beside its weights, which would not be read: merge it "
-            "first (merge_and_unload() of peft), and save the whole model"
+            f"{folder} holds no model.safetensors; other weights are not opened: {hint}"
         )
+    if (folder / "adapter_config.json").exists():
+        raise adapter(folder)
     check_tokenizer(folder)
     config = plain_config(saved, architecture, str(folder))
     import transformers
@@ -210,13 +218,17 @@ def load_checkpoint(folder: Path) -> tuple[TransformersClip, TransformersTokeniz
     try:
         model, report = kind.from_pretrained(
             folder, config=config, local_files_only=True, use_safetensors=True,
-            output_loading_info=True, dtype=torch.float32,
+            output_loading_info=True, dtype=torch.float32, ignore_mismatched_sizes=True,
         )  # fmt: skip
     except (RuntimeError, OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"the weights in {folder} do not fit its config.json ({reason})") from None
-    missing = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
-    if missing:
+    for key, saved_shape, shape in report["mismatched_keys"]:
+        raise ValueError(
+            f"the weights in {folder} do not fit its config.json: {key} is {list(saved_shape)},"
+            f" expected {list(shape)}"
+        )
+    if missing := sorted(report["missing_keys"]):
         raise ValueError(f"the weights in {folder} do not fit its config.json: {missing[0]}")
     network = TransformersClip(model)
     preprocess = _preprocessing(folder, network.visual.native)
@@ -224,6 +236,19 @@ def load_checkpoint(folder: Path) -> tuple[TransformersClip, TransformersTokeniz
     text = getattr(model.config, "text_config", None)
     length = 77 if text is None else text.max_position_embeddings
     return network, TransformersTokenizer(folder, config, length, "Siglip" in architecture)
+
+
+def adapter(folder: Path) -> ValueError:
+    """The refusal of what PEFT saved beside, or instead of, a model's weights."""
+    return ValueError(
+        f"{folder} holds an adapter, which would not be read: merge it first (merge_and_unload() of"
+        " peft), and save the whole model"
+    )
+
+
+def _architecture(saved: dict) -> str:
+    named = saved.get("architectures")
+    return named[0] if isinstance(named, list) and named else ""
 
 
 def _check_shards(folder: Path, weights: Sequence[Path]) -> None:

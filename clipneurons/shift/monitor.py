@@ -80,6 +80,8 @@ class Monitor:
                 f"{len(reference)} and {window}"
             )
         check_level(level, permutations)
+        if not all(bool(values.isfinite().all()) for values in vars(reference).values()):
+            raise ValueError("the reference holds NaN or infinity: expected finite profiles")
         self.reference, self.pool, self.window = reference, pool, window
         self.watched = watched
         self.level, self.permutations, self.seed = level, permutations, seed
@@ -200,18 +202,26 @@ class Monitor:
                 Profile(*(tensors[f"{side}.{part.name}"] for part in fields(Profile)))
                 for side in _SIDES
             ]
-        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            texts, concepts = state["texts"], tuple(state["watched"])
+            windows = [_window(values) for values in state["windows"]]
+            numbers = [state[name] for name in ("window", "permutations", "seed", "seen")]
+            if not all(type(number) is int for number in numbers):
+                raise ValueError(f"window, permutations, seed and seen are {numbers}")
+        except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{path} is not a whole file of `Monitor.save`: {error}") from None
-        if pool.sha256() != state["texts"]:
+        if pool.sha256() != texts:
             raise ValueError("expected the texts, and their embeddings, that the monitor had")
-        if (watched.texts if watched else ()) != tuple(state["watched"]):
-            raise ValueError(f"the monitor watches {state['watched']}: expected the same concepts")
-        monitor = Monitor(
-            profiles[0], pool, state["window"], watched, state["level"],
-            state["permutations"], state["seed"],
-        )  # fmt: skip
-        monitor._pending, monitor.seen = [profiles[1]], state["seen"]
-        monitor.windows = [_window(values) for values in state["windows"]]
+        if (watched.texts if watched else ()) != concepts:
+            raise ValueError(f"the monitor watches {list(concepts)}: expected the same concepts")
+        window, permutations, seed, seen = numbers
+        try:
+            monitor = Monitor(
+                profiles[0], pool, window, watched, state["level"], permutations, seed
+            )
+            monitor._pending, monitor.seen = [Profile.cat([profiles[0][:0], profiles[1]])], seen
+        except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise ValueError(f"{path} is not a whole file of `Monitor.save`: {error}") from None
+        monitor.windows = windows
         return monitor
 
 

@@ -1,6 +1,7 @@
 """Text pools: by name, of a file, or given; distinct texts of one line each."""
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -76,14 +77,15 @@ def text_pool(source: str | Path | Iterable[str], licence: str = "unknown") -> T
 def clean_texts(texts: Iterable[str]) -> tuple[str, ...]:
     """Texts with single spaces, without blanks and repetitions, in their first order.
 
-    Case is ignored in finding repetitions, since CLIP's tokenizer ignores it too.
+    Characters are composed (Unicode NFC), so that é is one however it was typed. Case is ignored
+    in finding repetitions, since CLIP's tokenizer ignores it too.
 
     Raises:
         ValueError: no text is left, more than 200,000, or one of more than 500 characters.
     """
     kept: dict[str, str] = {}
     for number, text in enumerate(texts, start=1):
-        text = " ".join(text.split())
+        text = " ".join(unicodedata.normalize("NFC", text).split())
         if len(text) > MAX_CHARACTERS:
             raise ValueError(
                 f"text {number} has {len(text)} characters, at most {MAX_CHARACTERS} are "

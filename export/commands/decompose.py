@@ -23,16 +23,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decompose, and write; figures that depend on the texts are dropped."""
-    from clipneurons.bundle.bundle import load_bundle
-    from clipneurons.bundle.config import Pool
+    from export.common.lock import changing
     from export.common.models import check_device
-    from export.common.pursuit import pursue, rounded, unit_rows
-    from export.pipeline.decomposition import embed_pool
-    from export.pipeline.inputs import check_centring, open_texts
-    from export.pipeline.update_bundle import local_folder, open_model, rewrite
+    from export.pipeline.update_bundle import local_folder
 
     check_device(args.device)
     folder = local_folder(args.bundle)
+    with changing(folder):
+        return _decompose(folder, args)
+
+
+def _decompose(folder: Path, args: argparse.Namespace) -> int:
+    from clipneurons.bundle.bundle import load_bundle
+    from clipneurons.bundle.config import Pool
+    from clipneurons.text.reading import as_read
+    from export.common.pursuit import pursue, rounded, unit_rows
+    from export.pipeline.decomposition import embed_pool
+    from export.pipeline.inputs import check_centring, open_texts
+    from export.pipeline.plan import text_notes
+    from export.pipeline.update_bundle import open_model, rewrite
+
     bundle = load_bundle(folder)
     config = bundle.config
     embeddings, texts = bundle.text_embeddings, bundle.texts
@@ -43,6 +53,11 @@ def run(args: argparse.Namespace) -> int:
     check_centring(centred, len(opened or texts))
     if opened:
         clip = open_model(bundle, folder, args.device)
+        read = as_read(clip, opened)
+        for note in text_notes(read, clip.context_length):
+            print(note)
+        opened = read.pool
+        check_centring(centred, len(opened))
         with TemporaryDirectory() as work:
             embeddings = rounded(embed_pool(clip, opened, Path(work)), half)
         texts, device = list(opened.texts), clip.device

@@ -14,6 +14,7 @@ from pathlib import Path
 from clipneurons.text.templates import TEMPLATES
 from export.common.errors import UserError
 from export.common.flags import positive
+from export.common.lock import changing
 from export.common.settings import DEFAULT_MODEL, LABEL_SCENES, Settings
 
 
@@ -45,11 +46,12 @@ def run(args: argparse.Namespace) -> int:
     folder = local_folder(args.bundle)
     if getattr(args, "against", None):
         return _against(load_bundle(folder), folder, args)
-    bundle, figures, lines = args.measure(load_bundle(folder), folder, args)
-    command = f"python -m export {shlex.join(sys.argv[1:])}"
-    metrics = dict(bundle.metrics) | {args.part: {"command": command} | figures}
-    print(lines)
-    rewrite(replace(bundle, metrics=metrics), folder)
+    with changing(folder):
+        bundle, figures, lines = args.measure(load_bundle(folder), folder, args)
+        command = f"python -m export {shlex.join(sys.argv[1:])}"
+        metrics = dict(bundle.metrics) | {args.part: {"command": command} | figures}
+        print(lines)
+        rewrite(replace(bundle, metrics=metrics), folder)
     print(f"written to {folder / METRICS} and the card")
     return 0
 
@@ -72,6 +74,7 @@ def _image_flags(parser: argparse.ArgumentParser, images: str, limit: str) -> No
     add("--images", help=f"as in `run` (default: {images})")
     add("--split", help="of a data set that has splits; of a folder, its subfolder")
     add("--limit", type=positive, help=limit)
+    add("--image-key", metavar="EXTENSION", help="of tar files, as in `run`")
     add("--batch", type=positive, default=64, help="images a batch (default: %(default)s)")
     add("--workers", type=positive, default=2, help="decoding threads (default: %(default)s)")
 
@@ -130,7 +133,8 @@ def _heldout(bundle, clip, args: argparse.Namespace):
     images = args.images or shipped_spec(bundle.config.data.name)
     if not images:
         raise UserError("--images is needed: which images should be classified?")
-    source = heldout_images(Settings(images=images, split=args.split, limit=args.limit), clip)
+    asked = Settings(images=images, split=args.split, limit=args.limit, image_key=args.image_key)
+    source = heldout_images(asked, clip)
     return Limited(source, args.limit) if args.limit and args.limit < len(source) else source
 
 

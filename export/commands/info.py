@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from export.common.errors import UserError
+from export.common.errors import UserError, printable
 from export.common.flags import natural
 from export.common.settings import DEFAULT_MODEL
 
@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> int:
     from clipneurons.bundle.bundle import load_bundle
 
     bundle = load_bundle(args.bundle)
-    print("\n".join(_unit(bundle, args) if args.unit is not None else _whole(bundle)))
+    lines = _unit(bundle, args) if args.unit is not None else _whole(bundle)
+    print("\n".join(map(printable, lines)))
     return 0
 
 

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--edit", type=Path, help="measure this edit instead of looking for one")
     add("--apply", type=Path, metavar="FOLDER",
         help="write the model with the edit in its weights, for open_clip")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace another report in --out")
     add("--most", type=positive, default=FindOptions.most,
         help="units at most (default: %(default)s)")  # fmt: skip
     add("--elsewhere", metavar="IMAGES", help="other labelled images, as in `run`, that should"

@@ -25,14 +25,16 @@ def run(args: argparse.Namespace) -> int:
     """Check the rest, render, save."""
     from clipneurons.bundle.bundle import read_bundle
     from clipneurons.lens.lens import Lens
+    from export.common.lock import changing
     from export.pipeline.opening import with_opening
     from export.pipeline.update_bundle import local_folder, open_model, rewrite
 
     folder = local_folder(args.bundle)
-    bundle = read_bundle(folder, (CARD, *MODEL_FILES))
-    clip = open_model(bundle, folder, args.device)
-    if args.opening:
-        bundle = with_opening(bundle, Lens.of_bundle(clip, bundle))
-    rewrite(bundle, folder)
+    with changing(folder):
+        bundle = read_bundle(folder, (CARD, *MODEL_FILES))
+        clip = open_model(bundle, folder, args.device)
+        if args.opening:
+            bundle = with_opening(bundle, Lens.of_bundle(clip, bundle))
+        rewrite(bundle, folder)
     print(f"{folder}: card and checksums renewed")
     return 0

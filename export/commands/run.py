@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " (default: %(default)s)")  # fmt: skip
     data.add_argument("--split", help="of a data set that has splits; of a folder, its subfolder")
     data.add_argument("--limit", type=positive, help="use the first LIMIT images (default: all)")
+    data.add_argument("--image-key", metavar="EXTENSION", help="of tar files: which image of a"
+        " sample, such as rgb.png (default: its first)")  # fmt: skip
     data.add_argument("--seed", type=int, default=d["seed"],
         help="of the composed scenes (default: %(default)s)")  # fmt: skip
     data.add_argument("--batch", type=positive, default=d["batch"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,3 +25,23 @@ def exclusive(file: Path, out: Path) -> Iterator[None]:
         except OSError:
             raise UserError(f"another process is at work on {out} ({file.parent})") from None
         yield
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Hold a bundle's folder against a second command that would change it; leaves no file.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(
+            f"another command is changing {folder}, and would overwrite what this one finds: run"
+            " this one again when it is done"
+        ) from None
+    finally:
+        os.close(handle)

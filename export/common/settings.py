@@ -45,6 +45,7 @@ class Settings:
     images: str = "scenes:3000+photographs"
     split: str | None = None
     limit: int | None = None
+    image_key: str | None = None
     seed: int = 0
     layers: tuple[int, ...] = ()
     features: str | None = None

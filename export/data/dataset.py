@@ -46,7 +46,8 @@ class Source(Protocol):
     """A data set: `raws(indices)` gives its entries in the order asked for.
 
     Labels index `class_names`; `notes` are (name, reason) of files that are no entries.
-    A source that knows what its images show has `truth(texts)`, a `Truth`.
+    A source that knows what its images show has `truth(texts)`, a `Truth`; one of files has
+    `stamp(index)`, an entry's name and the numbers that change when it is replaced.
     """
 
     name: str
@@ -70,6 +71,12 @@ class Limited:
 
     def __len__(self) -> int:
         return self.count
+
+
+def stamps(source: Source) -> dict[str, list[int]]:
+    """What changes when an image is replaced, by its name; nothing of images in no files."""
+    stamp = getattr(source, "stamp", None)
+    return dict(map(stamp, range(len(source)))) if stamp else {}
 
 
 def readable_names(folders: Sequence[str]) -> tuple[str, ...]:

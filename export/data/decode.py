@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from io import BytesIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipneurons.images import convert
+from clipneurons.images.long_texts import decoded
 from export.data.quiet_tiff import silence
 
 # Raster formats that Pillow decodes itself: no EPS or PDF, which would start other programs.
 _FORMATS = """
-AVIF BMP DDS GIF ICNS ICO JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP XBM
+AVIF BMP DDS GIF HEIF ICNS ICO JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP XBM
 """
 Image.init()
+with suppress(ImportError):  # an optional package reads HEIC
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
 silence()
 FORMATS = tuple(name for name in _FORMATS.split() if name in Image.OPEN)
 # Pillow refuses twice its warning limit; the same bound, whatever a program set there.
@@ -37,12 +43,7 @@ def decode(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sizes and metadata; sizes are checked here
-            image = Image.open(BytesIO(data), formats=FORMATS)
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise Unreadable(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
-            image.load()
-            return to_rgb(_upright(image))
+            return to_rgb(_upright(decoded(_loaded, data)))
     except Unreadable:
         raise
     except UnidentifiedImageError:
@@ -51,6 +52,15 @@ def decode(data: bytes) -> Image.Image:
         raise Unreadable(f"decompression bomb: {error}") from None
     except Exception as error:  # decoders raise anything (struct.error, SyntaxError, ...)
         raise Unreadable(f"damaged: {str(error) or type(error).__name__}") from None
+
+
+def _loaded(data: bytes) -> Image.Image:
+    image = Image.open(BytesIO(data), formats=FORMATS)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise Unreadable(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
+    image.load()
+    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -14,6 +14,7 @@ from pathlib import Path
 from export.common.errors import SourceError
 from export.common.settings import read_text
 from export.data.dataset import Content, Raw, readable_names
+from export.data.decode import FORMATS
 
 # Beside WebDataset shards, one class a line: the file of CLIP benchmark's data sets.
 CLASS_NAMES = "classnames.txt"
@@ -22,7 +23,9 @@ _SUFFIXES = """
 .avif .bmp .dib .gif .ico .jfif .jp2 .j2k .jpe .jpeg .jpg .mpo .pbm .pcx .pgm .png .pnm .ppm .qoi
 .sgi .tga .tif .tiff .webp
 """
-SUFFIXES = frozenset(_SUFFIXES.split())
+_HEIC = (".heic", ".heif")
+SUFFIXES = frozenset((*_SUFFIXES.split(), *(_HEIC if "HEIF" in FORMATS else ())))
+_MAC = "__MACOSX"  # what macOS puts into archives beside their files
 
 
 @dataclass
@@ -31,7 +34,8 @@ class FolderSource:
 
     An image's class is the folder it lies in, when every image lies in one below the root:
     `train/cat` and `val/cat` are one class. The folder names of ImageNet (n01440764, ...), all or
-    some, are read as open_clip's names of its classes.
+    some, are read as open_clip's names of its classes. A link to a folder elsewhere is followed,
+    once; one that leads into what is read anyway is noted.
     """
 
     root: Path
@@ -41,45 +45,75 @@ class FolderSource:
     paths: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.name = self.name or self.root.resolve().name
-        for folder, folders, files in os.walk(self.root, onerror=self._unlisted):
-            folders.sort()
-            folders[:] = [f for f in folders if not f.startswith(".")]
-            for name in sorted(folders):
-                if Path(name).suffix.lower() in SUFFIXES:
-                    self._note(Path(folder, name), "a folder, not a file")
+        self.name = self.name or shown(self.root.resolve().name)
+        self._trees, self._above = set(), set()
+        self._follows(self.root)
+        for folder, folders, files in os.walk(self.root, onerror=self._unlisted, followlinks=True):
+            folders[:] = [f for f in sorted(folders) if self._enters(Path(folder, f))]
             for name in files:
                 path, suffix = Path(folder, name), Path(name).suffix.lower()
                 if name.startswith("."):
                     continue
-                if suffix and suffix not in SUFFIXES:
+                if suffix in _HEIC and suffix not in SUFFIXES:
+                    self._note(path, "HEIC: pip install pillow-heif, and it is read")
+                elif suffix and suffix not in SUFFIXES:
                     self._note(path, f"not an image by its name ({suffix})")
                 else:
                     self.paths.append(path.relative_to(self.root).as_posix())
         self.paths.sort()
         self.notes.sort()
         if not self.paths:
-            raise SourceError(f"{self.root} holds no images ({', '.join(sorted(SUFFIXES))})")
+            heic = sum("HEIC" in reason for _, reason in self.notes)
+            also = f", but {heic} HEIC files: pip install pillow-heif" if heic else ""
+            raise SourceError(f"{self.root} holds no images ({', '.join(sorted(SUFFIXES))}){also}")
         parents = [p.split("/")[-2] if "/" in p else None for p in self.paths]
         folders = sorted({p for p in parents if p})
         self._labels: list[int | None] = [None] * len(parents)
         if None not in parents and len(folders) > 1:
             number = {f: i for i, f in enumerate(folders)}
             self._labels = [number[p] for p in parents]
-            self.class_names = readable_names(folders)
+            self.class_names = readable_names([shown(folder) for folder in folders])
+
+    def _enters(self, folder: Path) -> bool:
+        """Whether a folder is read; what is left out is noted."""
+        if folder.name.startswith("."):
+            return False
+        if folder.name == _MAC:
+            self._note(folder, "of macOS, no images")
+            return False
+        if folder.is_symlink() and not self._follows(folder):
+            self._note(folder, "a link to a folder that is read already, or lies around it")
+            return False
+        if folder.suffix.lower() in SUFFIXES:
+            self._note(folder, "a folder, not a file")
+        return True
+
+    def _follows(self, folder: Path) -> bool:
+        """Whether a tree of folders is a new one: in none that is read, and around none."""
+        target = folder.resolve()
+        if target in self._above or not self._trees.isdisjoint((target, *target.parents)):
+            return False
+        self._trees.add(target)
+        self._above.update(target.parents)
+        return True
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def raws(self, indices: Sequence[int]) -> Iterator[Raw]:
         for i in indices:
-            yield Raw(i, self.paths[i], partial(self._load, i))
+            yield Raw(i, shown(self.paths[i]), partial(self._load, i))
+
+    def stamp(self, i: int) -> tuple[str, list[int]]:
+        """The file of an entry, with its size and time of modification."""
+        return shown(self.paths[i]), _size_and_time(self.root / self.paths[i])
 
     def _load(self, i: int) -> Content:
-        return Content((self.root / self.paths[i]).read_bytes(), self._labels[i], self.paths[i])
+        path = self.paths[i]
+        return Content((self.root / path).read_bytes(), self._labels[i], shown(path))
 
     def _note(self, path: Path, reason: str) -> None:
-        self.notes.append((path.relative_to(self.root).as_posix(), reason))
+        self.notes.append((shown(path.relative_to(self.root).as_posix()), reason))
 
     def _unlisted(self, error: OSError) -> None:
         if error.filename == str(self.root):
@@ -91,17 +125,21 @@ class FolderSource:
 class TarSource:
     """WebDataset shards: tar files whose members `key.jpg`, `key.txt`, `key.cls` form a sample.
 
-    The numbers in `key.cls` have names where `classnames.txt` beside the shards gives them.
+    The numbers in `key.cls` have names where `classnames.txt` beside the shards gives them. A key
+    ends at the first dot of a name. Of several images under one key, `image_key` says which is
+    read ("rgb.png"); without it the first.
     """
 
     shards: list[Path]
     name: str
+    image_key: str | None = None
     class_names: tuple[str, ...] = ()
     notes: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._samples: list[dict[str, tuple[Path, int, int]]] = []
         self._keys: list[str] = []
+        self._times = {shard: _size_and_time(shard) for shard in self.shards}
         for shard in self.shards:
             self._list(shard)
         if not self._samples:
@@ -115,23 +153,44 @@ class TarSource:
         try:
             with tarfile.open(shard, "r:") as tar:
                 for member in tar:
-                    if member.isfile():
-                        key, _, extension = member.name.rpartition("/")[2].partition(".")
-                        key = member.name[: len(member.name) - len(extension) - 1]
+                    folder, _, file = member.name.rpartition("/")
+                    if member.isfile() and file[0] != "." and _MAC not in folder.split("/"):
+                        stem, _, extension = file.partition(".")
+                        parts = samples.setdefault(f"{folder}/{stem}".lstrip("/"), {})
+                        if extension.lower() in parts:
+                            self._note(shard, member.name, "in it twice, the last one is read")
                         place = (shard, member.offset_data, member.size)
-                        samples.setdefault(key, {})[extension.lower()] = place
+                        parts[extension.lower()] = place
+                tar.fileobj.seek(tar.offset)
+                if len(tar.fileobj.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+                    self.notes.append((shown(shard.name), "tar file has no end: it may be cut off"))
         except (tarfile.TarError, OSError) as error:
             if not samples:
                 raise SourceError(f"{shard} is no uncompressed tar file: {error}") from None
-            self.notes.append((shard.name, f"tar file is cut off: {error}"))
+            self.notes.append((shown(shard.name), f"tar file is cut off: {error}"))
         for key, parts in samples.items():
-            image = next((e for e in parts if f".{e.rpartition('.')[2]}" in SUFFIXES), None)
-            if image is None:
-                self.notes.append((f"{shard.name}/{key}", f"no image among {sorted(parts)}"))
-            else:
-                parts["image"] = parts[image]
-                self._samples.append(parts)
-                self._keys.append(f"{shard.name}/{key}.{image}")
+            images = [e for e in parts if f".{e.rpartition('.')[2]}" in SUFFIXES]
+            if self.image_key:
+                images = [e for e in images if e == self.image_key.lower().lstrip(".")]
+            if not images:
+                wanted = self.image_key or "image"
+                self._note(shard, key, f"no {wanted} among {sorted(parts)}")
+                continue
+            if len(images) > 1:
+                self._note(
+                    shard, key, f"{len(images)} images ({', '.join(images)}), {images[0]} is read:"
+                    " --image-key says which; a key ends at the first dot",
+                )  # fmt: skip
+            self._samples.append(parts | {"image": parts[images[0]]})
+            self._keys.append(shown(f"{shard.name}/{key}.{images[0]}"))
+
+    def _note(self, shard: Path, member: str, reason: str) -> None:
+        self.notes.append((shown(f"{shard.name}/{member}"), reason))
+
+    def stamp(self, i: int) -> tuple[str, list[int]]:
+        """The member of an entry, with its place, and size and time of its archive."""
+        shard, offset, size = self._samples[i]["image"]
+        return self._keys[i], [offset, size, *self._times[shard]]
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -165,6 +224,19 @@ def tar_files(spec: str) -> list[Path]:
     if missing:
         raise SourceError(f"{len(missing)} of {len(names)} tar files are missing: {missing[0]}")
     return [Path(n) for n in names]
+
+
+def shown(name: str) -> str:
+    """A file's name as it can be printed and stored: what is no UTF-8 in it is replaced."""
+    return os.fsencode(name).decode(errors="replace")
+
+
+def _size_and_time(path: Path) -> list[int]:
+    try:
+        status = path.stat()
+    except OSError:  # said when it is read
+        return []
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
 from clipneurons.synthetic.spurious import SpuriousScenes
 from export.common.errors import SourceError
-from export.data.dataset import readable_names
+from export.data.dataset import readable_names, stamps
 from export.data.file_sources import FolderSource
 from export.data.loader import read
 
 
 @dataclass(frozen=True)
 class GroupedImages:
-    """Labelled images: `labels` and `cues` are numbers into their names; no cues where unknown."""
+    """Labelled images: `labels` and `cues` are numbers into their names; no cues where unknown.
+
+    `stamps` change when an image is replaced (`dataset.stamps`).
+    """
 
     name: str
     class_names: tuple[str, ...]
@@ -25,6 +28,7 @@ class GroupedImages:
     labels: tuple[int, ...]
     cues: tuple[int, ...]
     load: Callable[[int], Image.Image | None]
+    stamps: Mapping[str, list[int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,6 +81,7 @@ def grouped_folder(root: Path) -> GroupedImages:
         tuple(classes.index(folders[0]) for folders in parts),
         tuple(cues.index(folders[1]) if cues else 0 for folders in parts),
         load,
+        stamps(source),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from clipneurons.images.convert import SCALED
 from export.data.dataset import Raw, Source
 from export.data.decode import Unreadable, decode, to_rgb
 
@@ -28,16 +29,22 @@ class LoadedImage:
     label: int | None
     caption: str
 
+    @property
+    def scaled(self) -> bool:
+        """Whether its values were scaled by their own range."""
+        return self.image is not None and SCALED in self.image.info
 
-def read(raw: Raw) -> LoadedImage:
+
+def read(raw: Raw, decoded: bool = True) -> LoadedImage:
     """Load and decode one entry; whatever goes wrong becomes the image's `reason`."""
     image, reason, label, caption = None, None, None, ""
-    digest = hashlib.sha256(raw.name.encode(errors="surrogateescape"))
+    digest = hashlib.sha256(raw.name.encode())
     try:
         content = raw.load()
         data, label, caption = content.data, content.label, content.caption
         digest.update(data if isinstance(data, bytes) else data.tobytes())
-        image = decode(data) if isinstance(data, bytes) else to_rgb(data)
+        if decoded:
+            image = decode(data) if isinstance(data, bytes) else to_rgb(data)
     except Unreadable as error:
         reason = str(error)
     except IsADirectoryError:
@@ -61,6 +68,7 @@ class Batch:
     captions: list[str]
     skipped: list[tuple[int, str, str]]
     digest: bytes
+    scaled: int = 0
 
 
 def batches(
@@ -104,5 +112,22 @@ def _collate(number: int, prepared: list[tuple[LoadedImage, Tensor | None]], cla
         ),
         captions=[p.caption for p, _ in good],
         skipped=[(p.index, p.name, p.reason or "") for p, t in prepared if t is None],
-        digest=hashlib.sha256(b"".join(p.digest for p, _ in prepared)).digest(),
+        digest=_joined(p for p, _ in prepared),
+        scaled=sum(p.scaled for p, _ in good),
     )
+
+
+def fingerprint(source: Source, size: int) -> str:
+    """SHA-256 over the digests of all batches in order; files are read, not decoded."""
+    starts = range(0, len(source), size)
+    entries = (source.raws(range(start, min(start + size, len(source)))) for start in starts)
+    return joined_digests(_joined(read(raw, decoded=False) for raw in batch) for batch in entries)
+
+
+def joined_digests(digests: Iterable[bytes]) -> str:
+    """One digest of those of the batches in order."""
+    return hashlib.sha256("".join(digest.hex() for digest in digests).encode()).hexdigest()
+
+
+def _joined(images: Iterable[LoadedImage]) -> bytes:
+    return hashlib.sha256(b"".join(image.digest for image in images)).digest()

@@ -43,6 +43,7 @@ def open_source(
     seed: int = 0,
     image_size: int = 64,
     heldout: bool = False,
+    image_key: str | None = None,
 ) -> Source:
     """The source that a user's `--images` names.
 
@@ -50,7 +51,8 @@ def open_source(
     without those that are kept for figures: `photographs:held-out`), both
     (`scenes:3000+photographs`), a folder, tar files (a path, a glob or `name-{000..012}.tar`),
     `cifar10:ROOT`, or `hf:owner/name[@revision]`. `limit` keeps the first images. `heldout` takes
-    the scenes and photographs that are kept for figures.
+    the scenes and photographs that are kept for figures. `image_key` says which image of a tar
+    file's samples is meant.
     Raises `SourceError`.
     """
     kind, _, rest = spec.partition(":")
@@ -71,7 +73,7 @@ def open_source(
     elif kind == "hf":
         source = huggingface(rest, split or "train", limit)
     elif shards := tar_files(spec):
-        source = TarSource(shards, Path(spec).name)
+        source = TarSource(shards, Path(spec).name, image_key)
     elif Path(spec).is_dir():
         root = Path(spec) / split if split else Path(spec)
         source = FolderSource(root)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle, load_bundle
-from clipneurons.bundle.folders import write_atomic
+from clipneurons.bundle.config import parse_json
+from clipneurons.bundle.folders import write_together
 from clipneurons.bundle.unit_words import signed_words
 from clipneurons.edit.edit import DATA, IMAGES, Edit, UnitFactor
 from clipneurons.edit.find_options import FindOptions
@@ -39,12 +40,13 @@ from export.mend.mender import (
     elsewhere,
     measured,
 )
-from export.pipeline.model_folder import save_model_folder
+from export.pipeline.model_folder import check_model_folder, save_model_folder
 from export.pipeline.plan import duration, size
 from export.pipeline.update_bundle import open_model
 
 _ABOUT = {DATA: "their mean over the bundle's data", IMAGES: "their mean over these images"}
 _UNCHANGED = "unchanged"
+_EDIT, _REPORT = "edit.json", "report.json"
 
 
 def mend_classifier(args: argparse.Namespace) -> None:
@@ -59,27 +61,59 @@ def mend_classifier(args: argparse.Namespace) -> None:
         )
     if given:
         given.factors(bundle)  # before the model is loaded
-    if args.apply and args.apply.exists():
-        raise UserError(f"--apply {args.apply} exists: expected the name of a new folder")
+    if args.apply:
+        check_model_folder(args.apply)
+    asked = _asked(args, bundle, given)
+    _check_report(args, asked)
     clip = open_model(bundle, args.bundle, args.device)
     classes = class_embeddings(images.class_names, clip, bundle, args.templates)
     half, other = split_in_half(images, args.seed)
     kept = KeptBatches.beside(
         args.out, "mend", bundle.config.weights_sha256, str(args.images.resolve()),
-        images.class_names, images.labels, images.cues, classes.tolist(), args.seed, args.batch,
+        images.class_names, images.labels, images.cues, images.stamps, classes.tolist(),
+        args.seed, args.batch,
     )  # fmt: skip
     mender = Mender(bundle, Lens.of_bundle(clip, bundle), classes, args.batch, kept)
     work = Work(args, mender, images, half, other, FindOptions(most=args.most))
     print("\n".join(in_advance(work, given is None)), flush=True)
     report, edit, applied = work.measure(given)
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(args.out / "edit.json", edit.to_json().encode())
-    write_atomic(args.out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
+    text = json.dumps({"asked": asked} | report, indent=1) + "\n"
+    write_together({args.out / _EDIT: edit.to_json().encode(), args.out / _REPORT: text.encode()})
     print(in_words(report))
     if args.apply:
         save_model_folder(applied, args.apply)
         print(f"{args.apply}: the model with the edit in its weights")
     kept.remove()
+
+
+def _asked(args: argparse.Namespace, bundle: Bundle, given: Edit | None) -> dict:
+    """What decides a report, which keeps it."""
+    return {
+        "weights": bundle.config.weights_sha256,
+        "images": str(args.images.resolve()),
+        "edit": json.loads(given.to_json()) if given else None,
+        "most": args.most,
+        "elsewhere": args.elsewhere,
+        "templates": args.templates,
+        "seed": args.seed,
+    }
+
+
+def _check_report(args: argparse.Namespace, asked: dict) -> None:
+    """`UserError` where `--out` holds the report of something else that was asked."""
+    file = args.out / _REPORT
+    if args.overwrite or not file.exists():
+        return
+    try:
+        before = parse_json(file.read_text(), _REPORT).get("asked", {})
+    except ValueError:
+        before = {}
+    differing = [name for name in asked if before.get(name) != asked[name]]
+    if differing:
+        raise UserError(
+            f"{file} is of a mending with other {' and '.join(differing)}: add --overwrite, or name"
+            " another --out"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from clipneurons.models.clip import ClipModel
 from clipneurons.models.open_clip_folder import WEIGHTS_FILE, whole_file
 from clipneurons.shipped import ARTIFACTS, TOWERS
 from clipneurons.text.pools import VOCABULARY, TextPool, text_pool
+from clipneurons.text.reading import ReadPool, as_read
 from export.common.errors import UserError
 from export.common.models import open_clip_model
 from export.common.settings import Settings
@@ -45,7 +46,7 @@ class Inputs:
     settings: Settings
     lens: Lens
     source: Source
-    pool: TextPool
+    texts: ReadPool
     heldout: Source | None
     workers: int = 1
 
@@ -53,6 +54,11 @@ class Inputs:
     def clip(self) -> ClipModel:
         """The model."""
         return self.lens.clip
+
+    @property
+    def pool(self) -> TextPool:
+        """The texts, as the model reads them."""
+        return self.texts.pool
 
     @cached_property
     def self_check(self) -> Checked | None:
@@ -104,12 +110,12 @@ def open_inputs(settings: Settings, workers: int = 1, device: str | None = None)
     lens = open_lens(clip, settings)
     settings = with_defaults(settings, lens)
     source = open_images(settings, clip)
-    pool = open_texts(settings.texts)
-    check_centring(settings.centred_pool, len(pool))
+    texts = as_read(clip, open_texts(settings.texts))
+    check_centring(settings.centred_pool, len(texts.pool))
     # A mean with the shared bias in it has no figures.
     measured = settings.evaluate and not settings.shared_bias
     heldout = heldout_images(settings, clip) if measured else None
-    return Inputs(settings, lens, source, pool, heldout, workers)
+    return Inputs(settings, lens, source, texts, heldout, workers)
 
 
 def open_model_of(settings: Settings, device: str | None, precision: str = "fp32") -> ClipModel:
@@ -182,6 +188,7 @@ def open_images(settings: Settings, clip: ClipModel) -> Source:
         limit=settings.limit,
         seed=settings.seed,
         image_size=max(clip.image_size),
+        image_key=settings.image_key,
     )
 
 
@@ -199,6 +206,7 @@ def heldout_images(settings: Settings, clip: ClipModel) -> Source:
         seed=settings.seed + 1,
         image_size=max(clip.image_size),
         heldout=ships(spec),
+        image_key=settings.image_key,
     )
 
 

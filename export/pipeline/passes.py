@@ -7,7 +7,6 @@ because batches are numbered, added in order, and computed the same way each tim
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from export.common.errors import UserError
 from export.common.settings import SINGLE, Settings, Shard
 from export.common.state import State, by_layer
 from export.data.dataset import Source
-from export.data.loader import Batch, batches
+from export.data.loader import Batch, batches, joined_digests
 from export.pipeline.score_cache import ScoreCache
 
 # Seconds between two checkpoints: what a kill can cost.
@@ -89,6 +88,7 @@ class Passes:
                 ids, layers = self._scores.get(number, self.lens.directions)
             else:
                 batch = next(fresh)
+                means.check(batch, self.source.name)
                 ids, layers = batch.ids, self._read(batch)
             progress.add(ids, layers)
             del layers
@@ -135,6 +135,7 @@ class MeanPass:
     count: int = 0
     digests: dict[int, str] = field(default_factory=dict)
     skipped: list[list] = field(default_factory=list)
+    scaled: int = 0
 
     def add(self, batch, layers: dict[int, Contributions]) -> None:
         """Add a batch of images."""
@@ -144,6 +145,19 @@ class MeanPass:
         self.count += len(batch.ids)
         self.digests[batch.number] = batch.digest.hex()
         self.skipped += [list(entry) for entry in batch.skipped]
+        self.scaled += batch.scaled
+
+    def check(self, batch: Batch, images: str) -> None:
+        """Raise `UserError` for a batch whose images are not those of this pass, naming some."""
+        if batch.digest.hex() == self.digests[batch.number]:
+            return
+        before = {name for _, name, _ in self.skipped}
+        gone = [f"{name}: {why}" for _, name, why in batch.skipped if name not in before]
+        which = "; ".join(gone[:3]) or f"among {batch.captions[0]} to {batch.captions[-1]}"
+        raise UserError(
+            f"{images} changed between the passes ({which}): put the images back and run the same"
+            " command, or add --restart"
+        )
 
     def merge(self, other: MeanPass) -> None:
         """Add what another shard saw."""
@@ -153,6 +167,7 @@ class MeanPass:
         self.count += other.count
         self.digests |= other.digests
         self.skipped += other.skipped
+        self.scaled += other.scaled
 
     def state(self) -> State:
         """For a checkpoint or another process."""
@@ -164,6 +179,7 @@ class MeanPass:
                 "count": self.count,
                 "digests": digests,
                 "skipped": self.skipped,
+                "scaled": self.scaled,
                 "layers": list(self.layers),
             },
         )
@@ -178,13 +194,12 @@ class MeanPass:
         for layer, mean in layers.items():
             mean.load_state_dict(state.of(layer))
         digests = {int(number): digest for number, digest in note["digests"].items()}
-        return cls(layers, note["done"], note["count"], digests, note["skipped"])
+        return cls(layers, note["done"], note["count"], digests, note["skipped"], note["scaled"])
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the digests of all batches in order."""
-        ordered = "".join(self.digests[number] for number in sorted(self.digests))
-        return hashlib.sha256(ordered.encode()).hexdigest()
+        return joined_digests(bytes.fromhex(self.digests[n]) for n in sorted(self.digests))
 
 
 def merge_means(parts: Sequence[MeanPass], total: int) -> MeanPass:

@@ -16,15 +16,17 @@ from clipneurons.statistics.omp import omp
 from clipneurons.statistics.streaming.norm_histogram import NORM_BINS
 from clipneurons.statistics.streaming.running_mean import RunningMean
 from clipneurons.text.embedding import embed_texts
+from clipneurons.text.reading import ReadPool
 from export.common.errors import UserError
 from export.common.pursuit import figure_sizes
 from export.common.settings import Shard
 from export.data.dataset import Source
 from export.data.loader import batches
-from export.pipeline.inputs import Inputs
+from export.pipeline.inputs import Inputs, model_files
 
 # Share of the free disk that cached scores may take.
 _CACHE_SHARE = 0.5
+_NAMED = 5  # texts that are cut
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Plan:
             f"layers   {layers}",
             f"passes   {passes}",
             f"texts    {len(pool):,} of {pool.name} ({pool.licence}), {settings.components} a unit",
+            *text_notes(inputs.texts, inputs.clip.context_length),
+            *_image_notes(source),
             f"time     about {duration(whole)}: images {duration(self.image_seconds)}"
             f" ({self.rate:.1f} images/s measured), texts {duration(self.text_seconds)}"
             + (f", figures {duration(self.figure_seconds)}" if self.figure_seconds else ""),
@@ -107,6 +111,10 @@ def make_plan(
     bundle = sum(units.values()) * a_unit + len(pool) * (4 * dim + 12)
     # Two copies of the state and of the bundle: the new one is complete before the old one goes.
     disk = cache_bytes * cache + 2 * kept + 2 * bundle + int(settings.gallery_mb * 2e6)
+    disk += sum(
+        len(data) if isinstance(data, bytes) else data.stat().st_size
+        for data in model_files(settings.model, out)[1].values()
+    )
     if disk * 1.05 > free:
         raise UserError(
             f"the disk of {out} has {size(free)} free, the run needs {size(disk)}: free some space"
@@ -185,6 +193,27 @@ def classes(source: Source) -> str:
     doubled = [name for name, count in Counter(names).items() if count > 1]
     also = f", {', '.join(doubled[:3])} more than once" if doubled else ""
     return f"{len(names)} classes ({shown}){also}" if names else "no classes"
+
+
+def text_notes(texts: ReadPool, length: int) -> list[str]:
+    """Texts that the model does not read whole, or cannot tell from others; a line each."""
+    notes = []
+    if texts.cut:
+        first = ", ".join(repr(f"{text[:40]}…") for text in texts.cut[:_NAMED])
+        notes.append(f"texts    {len(texts.cut):,} are cut at {length} tokens: {first}")
+    if texts.merged:
+        notes.append(f"texts    {texts.merged:,} left out, whose tokens an earlier one has")
+    return notes
+
+
+def _image_notes(source: Source) -> list[str]:
+    """How many files are no images or not as expected, and the first of them."""
+    if not source.notes:
+        return []
+    name, reason = source.notes[0]
+    return [
+        f"notes    {len(source.notes):,} files, all in skipped.csv; the first: {name}: {reason}"
+    ]
 
 
 def size(count: float) -> str:

@@ -84,6 +84,9 @@ def send(parcel: Parcel, repository: str, private: bool, create_pr: bool, messag
         raise UserError("HF_HUB_OFFLINE is set: unset it to publish") from None
     except errors.HfHubHTTPError as error:
         raise UserError(f"the Hub refused {repository}: {_reason(error)}") from None
+    except ValueError as error:  # of the card's front matter, before anything leaves
+        reason = " ".join(str(error).split())
+        raise UserError(f"the Hub would refuse {CARD}: {reason}") from None
     except httpx.TransportError:
         raise UserError("the Hub cannot be reached: is this machine connected?") from None
     if create_pr:

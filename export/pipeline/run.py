@@ -24,6 +24,8 @@ from export.common.errors import UserError
 from export.common.pursuit import Pursuit, rounded
 from export.common.settings import RunOptions, Settings, Shard
 from export.common.state import State
+from export.data.dataset import stamps
+from export.data.loader import fingerprint
 from export.evaluation.fidelity import fidelity, left_out
 from export.evaluation.zero_shot import class_embeddings, templates_of
 from export.pipeline import distributed
@@ -123,7 +125,15 @@ def is_bundle_of(inputs: Inputs, folder: Path) -> bool:
         and config.centred_pool == settings.centred_pool
         and config.weights_sha256 == weights_sha256(inputs.clip, settings)
         and (config.features.sha256 if config.features else "") == inputs.features_sha256
+        and _same_images(inputs, config.data.fingerprint)
     )
+
+
+def _same_images(inputs: Inputs, digest: str) -> bool:
+    """Whether files hold the images that a bundle was made from; what is in none stays the same."""
+    if not stamps(inputs.source):
+        return True
+    return fingerprint(inputs.source, inputs.settings.batch) == digest
 
 
 def _finished(inputs: Inputs, work: Work, overwrite: bool) -> bool:
@@ -142,7 +152,7 @@ def _go_on(inputs: Inputs, work: Work, options: RunOptions, rank: Shard, say: Sa
     check_out(work.out, options.overwrite)
     model_files(settings.model, work.out)  # refused now if it cannot travel with its bundle
     jobs = options.shard.count if options.shard else None
-    unchanged = plan_of(settings, inputs.weights, len(source), jobs)
+    unchanged = plan_of(settings, inputs.weights, source, jobs)
     if work.goes_on(unchanged, options.restart):
         say(f"goes on  with the unfinished run in {work.folder}")
     plan = make_plan(inputs, work.out, shard, options.cache)
@@ -232,6 +242,7 @@ def _write_bundle(
     """From the results of both passes to the bundle in its folder; the work folder is removed."""
     settings, out = inputs.settings, work.out
     _check_weights(inputs)
+    work.check_images(inputs.source)
     embeddings = embed_pool(inputs.clip, inputs.pool, work.folder)
     embeddings = rounded(embeddings, settings.storage == "float16")
     pursuits = pursue_layers(inputs, statistics, embeddings, work.folder)
@@ -247,6 +258,8 @@ def _write_bundle(
     save_bundle(bundle, out, extra, scratch=work.folder)
     work.remove()
     summary(bundle, out, means.skipped, notes, say)
+    if means.scaled:
+        say(f"scaled   {means.scaled:,} images of more than 8 bits, by the range of their values")
 
 
 def _fidelity(

@@ -16,20 +16,23 @@ from clipneurons.bundle.folders import file_sha256, write_atomic
 from export.common.errors import UserError
 from export.common.lock import exclusive
 from export.common.settings import Settings, Shard
+from export.data.dataset import Source, stamps
 
 _PLAN, _FINISHING = "plan.json", "finishing.json"
 # Raised whenever what checkpoints hold changes: a run does not go on from what it cannot read.
-_CHECKPOINTS = 2
+_CHECKPOINTS = 3
+_NAMED = 3  # images that are named, of those that differ
 
 
 def plan_of(
-    settings: Settings, weights: str, images: int, shards: int | None = None
+    settings: Settings, weights: str, source: Source, shards: int | None = None
 ) -> dict[str, Any]:
-    """What must be the same for a run to go on: settings, the model's digest, number of images.
+    """What must be the same for a run to go on: settings, the model's digest, the images' files.
 
     And the n of `--shard i/n`, where it is one job of an array, and the kind of the checkpoints.
     """
-    plan = {"settings": json.loads(settings.to_json()), "weights": weights, "images": images}
+    plan = {"settings": json.loads(settings.to_json()), "weights": weights}
+    plan |= {"images": len(source), "stamps": stamps(source)}
     plan["checkpoints"] = _CHECKPOINTS
     return plan | ({"shards": shards} if shards else {})
 
@@ -99,6 +102,12 @@ class Work:
             )
         return [Shard(index, count) for index in range(count)]
 
+    def check_images(self, source: Source) -> None:
+        """Refuse to go on with images that were replaced since the run began."""
+        before = json.loads((self.folder / _PLAN).read_text())["stamps"]
+        if changed := _changed(before, stamps(source)):
+            raise UserError(f"images changed since this run began ({changed}): add --restart")
+
     def settings(self) -> Settings:
         """The settings of the run at work here; raises `UserError` when there is none."""
         for path in (self.folder / _PLAN, self.folder / _FINISHING):
@@ -139,6 +148,8 @@ class Work:
             differences.append(f"weights {old['weights'][:12]} and {new['weights'][:12]}")
         if old["images"] != new["images"]:
             differences.append(f"{old['images']} and {new['images']} images")
+        if changed := _changed(old.get("stamps", {}), new["stamps"]):
+            differences.append(f"images that were replaced since ({changed})")
         if old.get("checkpoints") != new["checkpoints"]:
             differences.append("checkpoints that another version of this program wrote")
         if old.get("shards") != new.get("shards"):
@@ -147,6 +158,13 @@ class Work:
             )
             differences.append(" and ".join(parts))
         return "; ".join(differences)
+
+
+def _changed(before: Mapping[str, list[int]], now: Mapping[str, list[int]]) -> str:
+    """Images that differ, the first of them by name; nothing where none does."""
+    names = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _delete(path: Path) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 
 from clipneurons.bundle.bundle import load_bundle
-from clipneurons.bundle.folders import write_atomic
+from clipneurons.bundle.folders import write_together
 from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import EmbeddedTextPool, check_level
@@ -54,8 +54,8 @@ def compare_images(args: argparse.Namespace) -> None:
         )  # fmt: skip
         page = comparison_page(report, galleries(report, reference, new))
         summary = _comparison_summary(report)
-    write_atomic(args.out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
-    write_atomic(args.out / "report.html", page.encode())
+    data = (json.dumps(report, indent=1) + "\n").encode()
+    write_together({args.out / "report.json": data, args.out / "report.html": page.encode()})
     print(json.dumps(summary, indent=1))
 
 

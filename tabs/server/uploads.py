@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipneurons.images.convert import to_rgb
+from clipneurons.images.long_texts import decoded
 
 MAX_BYTES = 10 * 2**20
 MAX_PIXELS = 40_000_000
@@ -27,7 +28,7 @@ _MOST_ENTRIES = 10_000
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 
 
-def open_image(file: Path | BytesIO) -> Image.Image:
+def open_image(file: str | Path | BytesIO) -> Image.Image:
     """An RGB image of at most `LARGEST` pixels a side, upright.
 
     Raises `ValueError`, with a message for the visitor, for anything that is not a whole PNG,
@@ -37,16 +38,8 @@ def open_image(file: Path | BytesIO) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow only warns about the sizes that we refuse below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as opened:
-                width, height = opened.size
-                if width * height > MAX_PIXELS:
-                    raise ValueError(
-                        f"This image has {width} × {height} pixels; at most "
-                        f"{MAX_PIXELS // 10**6} million are read. Please scale it down first."
-                    )
-                opened.draft("RGB", (LARGEST, LARGEST))  # JPEG: decode no more than is needed
-                image = ImageOps.exif_transpose(opened)
-                image.thumbnail((LARGEST, LARGEST))
+            data = file.getvalue() if isinstance(file, BytesIO) else Path(file).read_bytes()
+            image = decoded(_upright, data)
     except UnidentifiedImageError:
         raise ValueError(
             f"This file is not an image that can be read ({', '.join(FORMATS)} can)."
@@ -58,6 +51,20 @@ def open_image(file: Path | BytesIO) -> Image.Image:
     except (OSError, SyntaxError, EOFError):  # what Pillow's decoders raise for damaged files
         raise ValueError("This image is damaged: it could not be decoded to the end.") from None
     return to_rgb(image)
+
+
+def _upright(data: bytes) -> Image.Image:
+    with Image.open(BytesIO(data), formats=FORMATS) as opened:
+        width, height = opened.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(
+                f"This image has {width} × {height} pixels; at most "
+                f"{MAX_PIXELS // 10**6} million are read. Please scale it down first."
+            )
+        opened.draft("RGB", (LARGEST, LARGEST))  # JPEG: decode no more than is needed
+        image = ImageOps.exif_transpose(opened)
+        image.thumbnail((LARGEST, LARGEST))
+        return image
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from export.common.errors import UserError
 from export.common.kept_batches import KeptBatches
 from export.common.models import open_clip_model
 from export.common.settings import LABEL_SCENES
-from export.data.dataset import Source
+from export.data.dataset import Source, stamps
 from export.data.open_source import HELD_OUT, open_source, shipped_spec
 from export.evaluation.fidelity import check_bias
 from export.evaluation.labels.cost import in_advance
@@ -114,8 +114,8 @@ def record_images(
     files = [file_sha256(folder / name) for name in (NEURONS, DECOMPOSITION)]
     kept = KeptBatches.beside(
         folder, "labels", files, bundle.config.weights_sha256,
-        [(source.name, len(source)) for source in sources], args.images, args.split, args.batch,
-        judges[0].name, bundle.texts,
+        [(source.name, len(source), stamps(source)) for source in sources], args.images,
+        args.split, args.batch, judges[0].name, bundle.texts,
     )  # fmt: skip
     parts = [
         record(bundle, clip, judge, source, kept, args.batch, args.workers, f"{number}-")
@@ -140,7 +140,12 @@ def _sources(bundle: Bundle, clip: ClipModel, args: argparse.Namespace) -> list[
     if args.images:
         return [
             open_source(
-                args.images, split=args.split, limit=args.limit, seed=_WRITE_SEED, image_size=side
+                args.images,
+                split=args.split,
+                limit=args.limit,
+                seed=_WRITE_SEED,
+                image_size=side,
+                image_key=args.image_key,
             )
         ]
     # Of what ships it is known what it shows, and no judge is better.

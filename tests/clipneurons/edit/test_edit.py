@@ -129,6 +129,9 @@ def test_what_the_bundle_does_not_have_is_refused(edit, message):
     [
         (lambda: Edit(SHA, (UnitFactor(1, 0, float("nan")),)), "factor of nan: expected a finite"),
         (lambda: Edit(SHA, words=(WordFactor("a", 0, float("inf")),)), "factor of inf"),
+        (lambda: Edit(SHA, (UnitFactor(1, 0, 1e308),)), "from -1000 to 1000"),
+        (lambda: Edit(SHA, (UnitFactor(1, 0, 10**400),)), "from -1000 to 1000"),
+        (lambda: Edit(SHA, words=(WordFactor("a", 10**400),)), "a finite number that they"),
         (lambda: Edit(SHA, words=(WordFactor("a", float("nan")),)), "a finite number that they"),
         (lambda: Edit(SHA, words=(WordFactor(" "),)), "expected words"),
         (lambda: Edit(SHA, (UnitFactor(1, 0), UnitFactor(1, 0, 2))), "unit 0 has 2 factors"),
@@ -142,8 +145,9 @@ def test_factors_that_mean_nothing_are_refused(make, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "this is not"),
-        ("[]", "schema version 1, not None"),
+        ("{", "the edit is not JSON"),
+        ("[]", "the edit should hold an object"),
+        ('{"schema_version": 1, "factor": 1' + "0" * 400 + "}", "is out of bounds"),
         ('{"schema_version": 9}', "schema version 1, not 9"),
         ('{"schema_version": 1}', "weights_sha256"),
         ('{"schema_version": 1, "weights_sha256": 3}', "expected a str"),

@@ -156,8 +156,10 @@ def test_preprocessing_is_read_from_a_file(tmp_path):
 
 
 def test_an_activation_that_the_name_leaves_open_is_asked_for():
-    with pytest.raises(ValueError, match=r"GELU and with QuickGELU.*--activation"):
+    with pytest.raises(ValueError, match=r"GELU or with QuickGELU.*--activation"):
         quick_gelu_of("ViT-B-32", None, asking=True)
+    with pytest.raises(ValueError, match="--activation gelu"):
+        quick_gelu_of("ViT-S-32", None, asking=True)  # of which no weights are published
     assert quick_gelu_of("ViT-B-32", "quick_gelu", asking=True)
     assert not quick_gelu_of("ViT-B-32", "gelu", asking=True)
     assert not quick_gelu_of("ViT-B-32", None, asking=False), "random weights have no truth"
@@ -169,8 +171,13 @@ def test_an_activation_that_the_name_leaves_open_is_asked_for():
         quick_gelu_of("ViT-B-32", "relu", asking=True)
 
 
-def test_close_names_and_missing_folders_are_told():
+def test_close_names_and_missing_folders_are_told(tmp_path):
     with pytest.raises(KeyError, match="did you mean ViT-B-32"):
         load_clip("ViT-B/32", "openai")
     with pytest.raises(KeyError, match="no folder /tmp/nowhere-at-all"):
         load_clip("/tmp/nowhere-at-all")
+    with pytest.raises(KeyError, match="no folder /nowhere/at/all"):
+        load_clip("/nowhere/at/all")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="merge_and_unload"):
+        load_clip(tmp_path)

@@ -218,6 +218,28 @@ def test_a_monitor_goes_on_with_its_own_texts_and_units_only(tmp_path):
         Monitor.load(path, pool())
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"window": "60"}, {"seen": 1.5}, {"watched": 3}, {"windows": [{"units": 1}]}, {"level": "a"},
+     {"windows": None}],
+)  # fmt: skip
+def test_damaged_files_of_a_monitor_are_one_line(tmp_path, wrong):
+    path = tmp_path / "monitor.safetensors"
+    mine = monitor()
+    mine.save(path)
+    state = json.loads(safe_open(path, "pt").metadata()["monitor"])
+    save_file(load_file(path), path, {"monitor": json.dumps(state | wrong)})
+    with pytest.raises(ValueError, match="not a whole file of `Monitor"):
+        Monitor.load(path, pool(), mine.watched)
+
+
+def test_a_reference_that_is_not_finite_is_refused():
+    broken = profile(20)
+    broken.embeddings[3, 0] = torch.nan
+    with pytest.raises(ValueError, match="holds NaN or infinity"):
+        Monitor(broken, pool(), 5)
+
+
 def test_monitors_that_could_never_raise_an_alarm_are_refused():
     with pytest.raises(ValueError, match="cannot give a p-value"):
         monitor(level=0.001)

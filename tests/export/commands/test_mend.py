@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -177,8 +178,8 @@ def edit_text(sha="0" * 64, **change):
         (lambda sha: edit_text("1" * 64), "edit is of a model with weights 111111111111"),
         (lambda sha: edit_text(sha, unit=999), "has units 0 to"),
         (lambda sha: edit_text(sha, layer=9), "This bundle has no layer 9"),
-        (lambda sha: edit_text(sha, factor=float("nan")), "factor of nan: expected a finite"),
-        (lambda sha: "no json", "an edit is JSON"),
+        (lambda sha: edit_text(sha, factor=float("nan")), "the number NaN is out of bounds"),
+        (lambda sha: "no json", "the edit is not JSON"),
         (lambda sha: edit_text(sha)[:-1] + ', "means": "mine"}', 'expected "data" or "images"'),
     ],
 )
@@ -201,7 +202,7 @@ def test_edits_that_do_not_fit_are_one_line(images, tmp_path, capsys, make, mess
         ({"cat/grass": 2, "dog/grass": 2}, "holds one cue only (grass)"),
         ({"cat": 2, "dog/grass": 2}, "expected all images in ROOT/CLASS, or all in"),
         ({"cat/a": 12, "cat/b": 4, "dog/a": 12, "dog/b": 12},
-         "cat, b has 2 images in the half that neurons are found on: expected at least 5"),
+         "cat, b: 2 images to find neurons on; expected at least 5"),
     ],
 )  # fmt: skip
 def test_images_that_cannot_be_compared_are_one_line(tmp_path, capsys, groups, message):
@@ -218,4 +219,36 @@ def test_a_model_folder_that_is_there_is_not_overwritten(images, tmp_path, capsy
     bundle = tiny_bundle_folder(tmp_path / "bundle")
     arguments = ["--images", str(images), "--bundle", str(bundle), "--out", str(tmp_path / "out")]
     assert main(["mend", *arguments, "--apply", str(bundle)]) == 2
-    assert "expected the name of a new folder" in capsys.readouterr().err
+    assert "expected a new folder for the model" in capsys.readouterr().err
+
+
+def test_a_report_and_a_model_are_neither_overwritten_nor_left_in_parts(
+    images, tmp_path, monkeypatch, capsys
+):
+    bundle = tiny_bundle_folder(tmp_path / "bundle")
+    out, model = tmp_path / "out", tmp_path / "model"
+    config = load_bundle(bundle).config
+    edit = Edit(config.weights_sha256, (UnitFactor(config.layers[0], 0, 0.0),))
+    (tmp_path / "edit.json").write_text(edit.to_json())
+    line = ["mend", "--images", str(images), "--bundle", str(bundle), "--out", str(out)]
+    line += ["--edit", str(tmp_path / "edit.json"), "--elsewhere", str(images)]
+    replaced = os.replace
+
+    def full(part, path):
+        if str(path).endswith("open_clip_config.json"):
+            raise OSError(28, "No space left on device", str(path))
+        replaced(part, path)
+
+    with monkeypatch.context() as context:
+        context.setattr(os, "replace", full)
+        assert main([*line, "--apply", str(model)]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert main([*line, "--apply", str(model)]) == 0, "the same command goes on"
+    assert sorted(path.name for path in model.iterdir()) == [
+        "open_clip_config.json", "open_clip_model.safetensors"
+    ]  # fmt: skip
+    before = (out / "report.json").read_bytes()
+    assert main([*line, "--seed", "1"]) == 2
+    assert "a mending with other seed: add --overwrite" in capsys.readouterr().err
+    assert (out / "report.json").read_bytes() == before
+    assert main([*line, "--seed", "1", "--overwrite"]) == 0

@@ -15,6 +15,7 @@ def test_what_commands_return_is_their_status():
     [
         (UserError("write --out"), 2, "error: write --out"),
         (FileNotFoundError(2, "No such file", "a.txt"), 2, "error: No such file: a.txt"),
+        (UserError("\x1b[2Ja\nb"), 2, "error: \ufffd[2Ja b\n"),
         (KeyboardInterrupt(), 130, "stopped; the same command goes on"),
     ],
 )
