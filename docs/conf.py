@@ -42,6 +42,7 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 # Only the public names have a page here, neither other projects nor the modules behind them.
 nitpick_ignore_regex = [("py:.*", r"(?!clipneurons\.[A-Za-z_]+$).*")]
 
