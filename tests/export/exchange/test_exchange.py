@@ -16,7 +16,9 @@ from tests.helpers.tiny import tiny_bundle_folder, tiny_labels
 def tested(tmp_path_factory):
     """A bundle with labels, those of layer 1 of one text each."""
     folder = tiny_bundle_folder(tmp_path_factory.mktemp("exchange") / "tiny")
-    bundle = load_bundle(folder)
+    # What composed scenes often show, so that a judge has what to find.
+    texts = ["red", "blue", "green", "yellow", "white", "black", "animal", "food"]
+    bundle = replace(load_bundle(folder), texts=texts)
     labels = tiny_labels(bundle)
     single = labels[1].coefficients.clone()
     single[:, 0], single[:, 1:] = 1, 0
@@ -102,7 +104,7 @@ def test_anybodys_labels_are_scored_beside_ours(tested, tmp_path, capsys):
     ours = tmp_path / "ours.csv"
     assert main(["labels", str(tested), "--to", "csv", str(ours)]) == 0
     theirs = tmp_path / "theirs.csv"
-    text = "layer,unit,description\n2,3,cat\n1,0,dog\n2,5,the meaning of life\n"
+    text = "layer,unit,description\n2,3,red\n1,0,blue\n2,5,the meaning of life\n"
     theirs.write_text(text)
     assert against(tested, theirs) == 0
     said = capsys.readouterr().out
