@@ -15,7 +15,7 @@ from jaxtyping import Float
 from safetensors.torch import load, save
 from torch import Tensor
 
-from clipneurons.bundle import cue_recordings, labels, layer_arrays
+from clipneurons.bundle import cue_recordings, labels, layer_arrays, unit_map
 from clipneurons.bundle.config import (
     ADDED_FILES,
     BUNDLE_FILES,
@@ -26,6 +26,7 @@ from clipneurons.bundle.config import (
     EXAMPLES,
     FEATURES,
     LABELS,
+    MAP,
     METRICS,
     NEURONS,
     OPENING,
@@ -71,7 +72,8 @@ class Bundle:
     `labels` is empty where they were not tested (`python -m export evaluate labels`), `cues` is
     None where no pictures of them were read (`evaluate cues`); `opening` holds what a page can show
     before the model is loaded (`export.pipeline.opening`); `features` is the dictionary whose
-    latents are the units of a bundle of features.
+    latents are the units of a bundle of features; `positions` holds each layer's units on a map of
+    all, empty where none was drawn (`export.pipeline.unit_map`).
     """
 
     config: BundleConfig
@@ -85,6 +87,7 @@ class Bundle:
     cues: CueRecordings | None = None
     opening: Mapping[str, Any] = field(default_factory=dict)
     features: SparseFeatures | None = None
+    positions: Mapping[int, Float[Tensor, "unit 2"]] = field(default_factory=dict)
 
     @property
     def directions(self) -> dict[int, Float[Tensor, "unit embed"]]:
@@ -201,6 +204,9 @@ def read_bundle(folder: Path, editable: tuple[str, ...] = ()) -> Bundle:
             else None,
             opening=parse_json(_text(files, OPENING), OPENING) if OPENING in files else {},
             features=features_from_bytes(files[FEATURES]) if FEATURES in files else None,
+            positions=unit_map.from_tensors(_tensors(files, MAP), config.layers)
+            if MAP in files
+            else {},
         )
     except KeyError as error:
         raise BundleDamaged(f"{folder}: no tensor {error}; export the bundle again") from None
@@ -247,6 +253,8 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
         more[LABELS] = labels.to_bytes(bundle.labels, config.schema_version, half)
     if bundle.cues:
         more[CUES] = cue_recordings.to_bytes(bundle.cues, config.schema_version, half)
+    if bundle.positions:
+        more[MAP] = unit_map.to_bytes(bundle.positions, config.schema_version)
     if bundle.opening:
         more[OPENING] = write_json(dict(bundle.opening)).encode()
     if bundle.features:
@@ -287,8 +295,10 @@ def _check(bundle: Bundle, folder: Path) -> None:
     wrong += _feature_problems(bundle)
     if bundle.labels and set(bundle.labels) != set(bundle.layers):
         wrong.append(f"labels of layers {sorted(bundle.labels)}, of {sorted(bundle.layers)}")
+    units = {layer: len(a.directions) for layer, a in bundle.layers.items()}
+    if bundle.positions:
+        wrong += unit_map.problems(bundle.positions, units)
     if bundle.cues:
-        units = {layer: len(a.directions) for layer, a in bundle.layers.items()}
         wrong += cue_recordings.problems(bundle.cues, units, texts, config.embed_dim)
     wrong += bundle.examples.problems()
     if wrong:

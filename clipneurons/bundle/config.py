@@ -19,10 +19,10 @@ CONFIG, NEURONS, DECOMPOSITION = "config.json", "neurons.safetensors", "decompos
 TEXTS, EXAMPLES, METRICS = "texts.txt", "examples/thumbnails.safetensors", "metrics.json"
 CARD, OPENING = "README.md", "examples/opening.json"
 LABELS, CUES = "labels.safetensors", "cues.safetensors"
-FEATURES = "features.safetensors"
+FEATURES, MAP = "features.safetensors", "map.safetensors"
 BUNDLE_FILES = (CONFIG, NEURONS, DECOMPOSITION, TEXTS, EXAMPLES, METRICS, CARD)
-# What later commands add, and the dictionary of a bundle of features.
-ADDED_FILES = (LABELS, CUES, OPENING, FEATURES)
+# What later commands add, the dictionary of a bundle of features, and the map of all units.
+ADDED_FILES = (LABELS, CUES, OPENING, FEATURES, MAP)
 MODEL_CARD = "MODEL.md"
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",

@@ -35,11 +35,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.images.convert import is_flat
 from clipneurons.lens.contributions import Contributions, MeanEffect, SpatialContributions
 from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import effects_by_patch
-from clipneurons.text.synonym_groups import CosineSpread, synonym_groups
+from clipneurons.text.synonym_groups import CosineSpread
 
 # Cosines are multiplied with this where a model has no softmax of its own: CLIP's logit scale.
 _LOGIT_SCALE = 100.0

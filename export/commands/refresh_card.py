@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--opening", action="store_true",
         help="also compute anew what the page shows before its model is loaded: its examples, and "
         "each unit's weaker images")  # fmt: skip
+    add("--map", action="store_true", help="also draw the map of all units anew")
     add("--device", help="default: cuda where there is one, else cpu")
 
 
@@ -27,14 +28,25 @@ def run(args: argparse.Namespace) -> int:
     from clipneurons.lens.lens import Lens
     from export.common.lock import changing
     from export.pipeline.opening import with_opening
+    from export.pipeline.unit_map import with_map
     from export.pipeline.update_bundle import local_folder, open_model, rewrite
 
     folder = local_folder(args.bundle)
+<<<<<<< HEAD
     with changing(folder):
         bundle = read_bundle(folder, (CARD, *MODEL_FILES))
         clip = open_model(bundle, folder, args.device)
         if args.opening:
             bundle = with_opening(bundle, Lens.of_bundle(clip, bundle))
         rewrite(bundle, folder)
+=======
+    bundle = read_bundle(folder, (CARD, *MODEL_FILES))
+    clip = open_model(bundle, folder, args.device)
+    if args.opening:
+        bundle = with_opening(bundle, Lens.of_bundle(clip, bundle))
+    if args.map:
+        bundle = with_map(bundle)
+    rewrite(bundle, folder)
+>>>>>>> 92bd955 (Draw a map of all units in the export and keep it in the bundle)
     print(f"{folder}: card and checksums renewed")
     return 0

@@ -53,6 +53,7 @@ from export.pipeline.passes import (
     merge_means,
 )
 from export.pipeline.plan import make_plan
+from export.pipeline.unit_map import with_map
 from export.pipeline.update_bundle import model_card
 from export.pipeline.work_folder import Work, plan_of
 
@@ -251,7 +252,7 @@ def _write_bundle(
     command = settings.command(str(out))
     metrics = {"command": command} | _fidelity(bundle, inputs, pursuits, command)
     card = render_card(bundle, metrics, command, local_name(out), model_card(settings.model))
-    bundle = with_opening(replace(bundle, metrics=metrics, card=card), inputs.lens)
+    bundle = with_opening(replace(with_map(bundle), metrics=metrics, card=card), inputs.lens)
     work.finishing(settings, bundle)
     notes = inputs.source.notes
     extra = {**weights, "skipped.csv": skipped_csv(means.skipped, notes)}
