@@ -28,16 +28,19 @@ with suppress(ImportError):
     import spaces  # noqa: F401  (on ZeroGPU it must be there before torch)
 
 import gradio as gr  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
+from starlette.middleware.gzip import GZipMiddleware  # noqa: E402
 from starlette.requests import ClientDisconnect  # noqa: E402
 from starlette.responses import Response  # noqa: E402
 
 from clipneurons.bundle.config import BundleError  # noqa: E402
 from clipneurons.bundle.hub import NAME  # noqa: E402
 from clipneurons.shipped import ARTIFACTS, TOWERS  # noqa: E402
-from tabs import confusions, edit  # noqa: E402
+from tabs import confusions, edit, explore  # noqa: E402
 from tabs.concepts.examples import opening_concepts  # noqa: E402
 from tabs.edit.sources import example as edit_example  # noqa: E402
 from tabs.explore.handlers import number  # noqa: E402
+from tabs.explore.routes import routes  # noqa: E402
 from tabs.server.events import LATEST, PRIVATE  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
@@ -60,13 +63,6 @@ TABS = (
 )
 # One image at a time through a model on a CPU; others wait in a queue of bounded length.
 AT_ONCE, WAITING = 1, 64
-MASTHEAD = """
-<header class="cn-mast"><button class="cn-copy" type="button">Copy link</button>
-<h1>clipneurons</h1>
-<p>CLIP describes a picture with thousands of small neurons. Each one has something to say, and
-this page puts it into words: look a neuron up, or bring a picture and see which neurons speak.</p>
-</header>
-"""
 
 
 def build(registry: BundleRegistry) -> gr.Blocks:
@@ -74,14 +70,14 @@ def build(registry: BundleRegistry) -> gr.Blocks:
     with gr.Blocks(
         title="clipneurons: what each neuron of CLIP says", analytics_enabled=False
     ) as page:
-        gr.HTML(MASTHEAD)
-        chosen = bundle_chooser.build(registry)
+        top = bundle_chooser.top(registry)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             modules = {}
             for name in TABS:
                 module = importlib.import_module(f"tabs.{name}")
                 with gr.Tab(module.TITLE, id=name, elem_id=f"tab-{name}") as tab:
-                    modules[name] = module.build(registry, chosen.source)
+                    inputs = [top.source, top.query] if name == "explore" else [top.source]
+                    modules[name] = module.build(registry, *inputs)
                 tab.select(None, js=f"() => window.cnTab('{name}')", **PRIVATE)
                 if when_selected := getattr(modules[name], "when_selected", None):
                     when_selected(tab)
@@ -89,7 +85,8 @@ def build(registry: BundleRegistry) -> gr.Blocks:
             for name, handed, image in getattr(handles, "hands", ()):
                 opened = handed.success(None, None, js=f"() => window.cnHand('{name}')", **PRIVATE)
                 modules[name].receive(opened, image)
-        _permanent_links(page, registry, chosen, tabs, modules)
+        own_clip = bundle_chooser.own_clip(registry)
+        _permanent_links(page, registry, top, own_clip, tabs, modules)
     _one_sign_of_failure(page)
     for fn in page.fns.values():
         if fn.api_visibility == "public" and fn.api_name:
@@ -110,7 +107,7 @@ def is_seen(output) -> bool:
     return not hidden and getattr(output, "visible", None) is True
 
 
-def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> None:
+def _permanent_links(page, registry: BundleRegistry, top, own_clip, tabs, modules) -> None:
     """The address bar restores what was shown: at the start, on links and on going back."""
     where = gr.Textbox(elem_classes="offstage", label="Address", elem_id="address")
     button = gr.Button("Restore", elem_classes="offstage", elem_id="restore")
@@ -125,7 +122,8 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
 
     @user_errors
     def restore(query: str) -> dict:
-        given = {name: values[0] for name, values in parse_qs(query.lstrip("?")[:2000]).items()}
+        address = parse_qs(query.lstrip("?")[:2000], keep_blank_values=True)
+        given = {name: values[0] for name, values in address.items()}
         try:
             session = registry[given.get("bundle")]
         except gr.Error as error:  # a link to a bundle that is not here, or not here any more
@@ -134,26 +132,27 @@ def _permanent_links(page, registry: BundleRegistry, chosen, tabs, modules) -> N
         asked, tab = given.get("bundle", ""), given.get("tab")
         named = bool(registry.hub and NAME.fullmatch(asked))
         updates = {
-            chosen.source: bundle_chooser.shown(registry, session.key),
-            chosen.name: asked if named else "",
+            top.source: bundle_chooser.shown(registry, session.key),
+            own_clip.name: asked if named else "",
             tabs: gr.Tabs(selected=tab if tab in TABS else "explore"),
             **explore.restore(session, given),
         }
         if named and session.key != asked:
             # Nothing is fetched because of a link, but the field is there and filled in.
-            updates[chosen.panel] = gr.Accordion(open=True)
+            updates[own_clip.panel] = gr.Accordion(open=True)
         image = number(given.get("picture"), -1)
         if tab in images and image in session.bundle.examples:
             updates[images[tab]] = session.image(image)
         return updates
 
-    outputs = [chosen.source, chosen.panel, chosen.name, tabs, *explore.restored, *images.values()]
-    options = dict(
-        js="() => [location.search]", show_progress="hidden",
-        **PRIVATE, **LATEST,  # two quick steps back are two
-    )  # fmt: skip
-    for event in (page.load, button.click):
-        restored = event(restore, [where], outputs, **options)
+    outputs = [top.source, own_clip.panel, own_clip.name, tabs, *explore.restored, *images.values()]
+    options = dict(show_progress="hidden", **PRIVATE, **LATEST)  # two quick steps back are two
+    # What is typed while the page loads stays; after a step back, no search is an empty one.
+    for event, js in (
+        (page.load, "() => [location.search]"),
+        (button.click, "() => [location.search + (/[?&]q=/.test(location.search) ? '' : '&q=')]"),
+    ):
+        restored = event(restore, [where], outputs, js=js, **options)
         explore.then_show(restored, restored=True)
         explore.then_search(restored)
         restored.then(None, js="() => window.cnArrived()")
@@ -215,12 +214,17 @@ def serve(registry: BundleRegistry, *, block: bool = True, **options) -> gr.Bloc
         if fn.concurrency_id == MODEL:
             fn.concurrency_limit = AT_ONCE
     page.launch(
-        theme=theme(), css=css() + edit.CSS + confusions.CSS,
-        head=HEAD + edit.HEAD + confusions.HEAD,
+        theme=theme(), css=css() + edit.CSS + confusions.CSS + explore.CSS,
+        head=HEAD + edit.HEAD + confusions.HEAD + explore.HEAD,
         max_file_size=image_input.MAX_BYTES, ssr_mode=False, enable_monitoring=False, share=False,
         run_history=False, footer_links=["api"], show_error=False,
         prevent_thread_lock=not block,
-        app_kwargs={"exception_handlers": {ClientDisconnect: _gone}}, **options,
+        app_kwargs={
+            "routes": routes(registry),
+            "middleware": [Middleware(GZipMiddleware)],
+            "exception_handlers": {ClientDisconnect: _gone},
+        },
+        **options,
     )  # fmt: skip
     return page
 

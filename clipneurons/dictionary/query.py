@@ -31,13 +31,13 @@ class Phrase:
 
 
 def parse_query(query: str) -> list[Phrase]:
-    """Phrases of a query: separated by commas, with a leading minus where unwanted.
+    """Phrases of a query: separated by commas or semicolons, with a leading minus where unwanted.
 
     Raises `ValueError` for a query without words.
     """
     phrases = []
-    for part in query.split(","):
-        part = " ".join(part.split())
+    for part in re.split("[,;\n]", query):
+        part = " ".join(part.split()).rstrip(".!?:")
         unwanted = part[:1] in ("-", "−", "–")
         words = part.lstrip("-−– ")
         if words:

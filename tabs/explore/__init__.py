@@ -1,6 +1,12 @@
-"""The tab "Explore": search by words, browse, one dashboard a unit, a table of all."""
+"""The tab "Explore": a map of all units, search by words, one dashboard a unit, a table of all."""
+
+from pathlib import Path
 
 from tabs.explore.handlers import build
 from tabs.explore.layout import TITLE
 
-__all__ = ["TITLE", "build"]
+HERE = Path(__file__).parent
+HEAD = f"<script>{(HERE / 'map.js').read_text()}</script>"
+CSS = (HERE / "style.css").read_text()
+
+__all__ = ["CSS", "HEAD", "TITLE", "build"]

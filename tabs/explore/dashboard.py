@@ -6,10 +6,13 @@ import torch
 
 from clipneurons.dictionary.dictionary import Phrase
 from tabs.explore.on_image import fire_maps
-from tabs.explore.view import card_html
+from tabs.explore.view import Measured, card_html
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.words import names_of
+
+# Texts that a unit promotes, and that it suppresses, as many of each.
+_EFFECTS = 4
 
 
 def start_of(session: BundleSession) -> tuple[int, int]:
@@ -48,20 +51,36 @@ def show(
 
     `fires`: with `model`, where in each image the neuron fires.
     """
-    dictionary = session.dictionary
+    dictionary, source = session.dictionary, session.source
     card = session.bundle.unit(int(layer), int(unit))
-    if card.dead:
-        return card_html(session.key, dictionary, card, [])
     wanted = names_of(names)
-    effects = None if wanted else []
+    on_names = None if wanted else []
     new = [name for name in wanted if not dictionary.in_pool(name)]
     if wanted and (model or session.knows_texts(new)):
         vectors = [dictionary.embed([Phrase(name)], session.encode_texts) for name in wanted]
         values = dictionary.effect_on(card.layer, card.unit, torch.stack(vectors)).tolist()
-        effects = sorted(zip(wanted, values, strict=True), key=lambda pair: -pair[1])
+        on_names = sorted(zip(wanted, values, strict=True), key=lambda pair: -pair[1])
     images = [image.index for image in card.images]
     maps = fire_maps(session, card.layer, card.unit, images) if model and fires else {}
-    return card_html(session.key, dictionary, card, effects, maps)
+    promotes, suppresses = nearest_texts(session, card.layer, card.unit)
+    more = Measured(promotes, suppresses, on_names, maps)
+    return card_html(session.key, source, dictionary, card, more)
+
+
+def nearest_texts(
+    session: BundleSession, layer: int, unit: int
+) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+    """The texts that a unit promotes most and those that it suppresses most.
+
+    With what a strong reaction adds to an image's match with each, less the mean over all texts.
+    """
+    bundle = session.bundle
+    values = session.dictionary.effect_on(layer, unit, bundle.text_embeddings)
+    values = values - values.mean()
+    count = min(_EFFECTS, len(values) // 2)
+    ends = (values.topk(count).indices.tolist(), (-values).topk(count).indices.tolist())
+    promotes, suppresses = ([(bundle.texts[i], float(values[i])) for i in end] for end in ends)
+    return promotes, suppresses
 
 
 def complete(session: BundleSession, layer: int, unit: int, names: str) -> bool:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from clipneurons.dictionary.search import DECOMPOSITION, DIRECTION
 from tabs.explore import dashboard, favourites
+from tabs.explore.atlas import map_html, mosaic_html
 from tabs.explore.dashboard import neuron, show, start_of, unit_name
 from tabs.explore.files import json_file, png_file
 from tabs.explore.layout import Widgets, layout
@@ -28,7 +29,6 @@ from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui.former_result import says_whose
 from tabs.ui.plots import address
-from tabs.ui.suggestions import default_names
 
 _QUIET = {**PRIVATE, "show_progress": "hidden"}
 
@@ -74,21 +74,25 @@ class Tab:
     def restored(self) -> list[gr.components.Component]:
         """What `restore` fills in."""
         w = self.widgets
-        return [w.layer, w.unit, w.query, w.way, w.examples, w.favourites]
+        return [w.layer, w.unit, w.query, w.way, w.examples, w.favourites, w.atlas, w.mosaic]
 
     def restore(self, session: BundleSession, given: Mapping[str, str]) -> dict:
         """What an address asks for, as updates; numbers that are none are left out."""
         w, (layer, unit) = self.widgets, start_of(session)
         layers, way = session.dictionary.layers, given.get("by")
         asked = number(given.get("layer"), layer)
-        return {
+        updates = {
             w.layer: gr.update(choices=list(layers), value=asked if asked in layers else layer),
             w.unit: gr.update(value=number(given.get("unit"), unit), label=unit_name(session)),
-            w.query: given.get("q", ""),
             w.way: way if way in (DIRECTION, DECOMPOSITION) else DIRECTION,
             w.examples: try_html(session),
             w.favourites: given.get("fav", ""),
+            w.atlas: map_html(session),
+            w.mosaic: mosaic_html(session),
         }
+        if "q" in given:  # else what is typed while the page loads would be erased
+            updates[w.query] = given["q"]
+        return updates
 
     def then_show(self, event: gr.events.Dependency, restored: bool = False) -> None:
         """Draw the dashboard, put its link into the address bar, then add what needs the model.
@@ -122,9 +126,9 @@ def number(text: str | None, default: int) -> int:
     return int(text) if known else default
 
 
-def build(registry: BundleRegistry, source: gr.Dropdown) -> Tab:
-    """Components and events; `source` holds the key of the chosen bundle."""
-    tab = Tab(registry, layout(source, registry.first))
+def build(registry: BundleRegistry, source: gr.Dropdown, query: gr.Textbox) -> Tab:
+    """Components and events; `source` holds the chosen bundle's key, `query` what to search."""
+    tab = Tab(registry, layout(source, query, registry.first))
     gr.api(handler(registry, neuron), api_name="neuron")
     gr.api(handler(registry, search, 60), api_name="search", **ON_MODEL)
     _search_events(tab)
@@ -142,7 +146,7 @@ def build(registry: BundleRegistry, source: gr.Dropdown) -> Tab:
 def _search_events(tab: Tab) -> None:
     w = tab.widgets
     gr.on(
-        [w.go.click, w.query.submit, w.way.input, w.order.input], tab.asks(results, 60), w.request,
+        [w.query.submit, w.way.input, w.order.input], tab.asks(results, 60), w.request,
         [w.results], **ON_MODEL, **LATEST, **PRIVATE,
     ).then(tab.asks(link), w.request, [w.here], **LATEST, **PRIVATE).then(
         None, [w.here], js="(q) => window.cnPush(q)"
@@ -154,13 +158,15 @@ def _browse_events(tab: Tab) -> None:
     w = tab.widgets
     chosen = [w.layer.input, w.unit.submit, w.unit.blur, w.names.submit]
     tab.then_show(gr.on(chosen, lambda: None, **LATEST, **PRIVATE))
-    for button, step in ((w.back, previous), (w.onward, following), (w.dice, random)):
-        stepped = button.click(tab.asks(step), w.request, [w.unit], **LATEST, **PRIVATE)
-        tab.then_show(stepped)
+    for button, by in ((w.back, -1), (w.onward, 1)):
+        # The browser counts: of ten quick clicks the tenth unit is shown, without a request each.
+        js = f"(layer, unit) => window.cnStep(layer, unit, {by})"
+        tab.then_show(button.click(None, [w.layer, w.unit], [w.unit], js=js, **PRIVATE))
+    tab.then_show(w.dice.click(tab.asks(random), w.request, [w.unit], **LATEST, **PRIVATE))
     tab.then_show(w.keep.click(tab.asks(keep), w.request, [w.favourites], **PRIVATE))
     opened = w.source.input(
         handler(tab, bundle_changed), [w.source],
-        [w.layer, w.unit, w.names, w.query, w.results, w.examples, w.favourites],
+        [*tab.restored, w.results],
         **LATEST, **PRIVATE,
     )  # fmt: skip
     tab.then_show(opened)
@@ -266,29 +272,16 @@ def keep(tab: Tab, request: Request) -> dict:
     return {tab.widgets.favourites: favourites.toggled(request.favourites, *request.place)}
 
 
-def previous(tab: Tab, request: Request) -> dict:
-    """The unit before one; before the first comes the last."""
-    return {tab.widgets.unit: (request.place[1] - 1) % _units(tab, request)}
-
-
-def following(tab: Tab, request: Request) -> dict:
-    """The unit after one; after the last comes the first."""
-    return {tab.widgets.unit: (request.place[1] + 1) % _units(tab, request)}
-
-
 def random(tab: Tab, request: Request) -> dict:
     """Any unit of a layer."""
-    return {tab.widgets.unit: chance.randrange(_units(tab, request))}
-
-
-def _units(tab: Tab, request: Request) -> int:
-    return tab.registry[request.bundle].dictionary.units(int(request.layer))
+    units = tab.registry[request.bundle].dictionary.units(int(request.layer))
+    return {tab.widgets.unit: chance.randrange(units)}
 
 
 def bundle_changed(tab: Tab, bundle: str) -> dict:
     """Another bundle: its layers, its opening unit, its examples; nothing searched for."""
     w, session = tab.widgets, tab.registry[bundle]
-    return tab.restore(session, {}) | {w.names: default_names(session), w.results: ""}
+    return tab.restore(session, {"q": ""}) | {w.results: ""}
 
 
 # -- files and the table

@@ -10,10 +10,13 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.neuron import Neuron
 from clipneurons.bundle.weaker_images import PAD, sampled
 from clipneurons.images.convert import webp_uri
-from tabs.ui.plots import empty, link, patch_mask
+from tabs.explore.atlas import is_photograph
+from tabs.ui.plots import empty, folded, link, patch_mask
 
 # Images of the middle and of the weak end of those that a unit's list holds.
 _WEAKER = 8
+# Images that are drawn large; the others are folded.
+_LARGE = 12
 _MASK = 64  # pixels of a map's side
 # Tabs that a picture can be opened in.
 _OPEN_IN = {"concepts": "Concepts", "segmentation": "Segmentation", "edit": "Edit"}
@@ -30,11 +33,14 @@ class Gallery:
 
 
 def gallery_html(gallery: Gallery, card: Neuron) -> str:
-    """The unit's top-activating images, the strongest first, and weaker ones."""
-    images = [(image.index, image.norm) for image in card.images]
-    if not images:
-        return empty("The bundle keeps no picture that this neuron reacts to strongly.")
-    return _pictures(gallery, images) + _weaker_html(gallery, card)
+    """The unit's top-activating images, photographs first, the strongest first of each kind."""
+    if not card.images:
+        return empty("The bundle keeps no image that this unit reacts to strongly.")
+    ranked = sorted(card.images, key=lambda image: not is_photograph(image.caption))
+    images = [(image.index, image.norm) for image in ranked]
+    rest = images[_LARGE:]
+    more = folded(f"{len(rest)} more images", _pictures(gallery, rest)) if rest else ""
+    return f'<div class="cn-top">{_pictures(gallery, images[:_LARGE])}{more}</div>'
 
 
 def weaker_images(bundle: Bundle, card: Neuron) -> list[tuple[str, list[tuple[int, float | None]]]]:
@@ -84,16 +90,13 @@ def _listed_weaker(
     return [one for one in found if one[1]]
 
 
-def _weaker_html(gallery: Gallery, card: Neuron) -> str:
+def weaker_html(gallery: Gallery, card: Neuron) -> str:
+    """Images to which the unit reacts less, by their range; nothing where none is known."""
     parts = [
         f'<div class="cn-group"><h4><small>{title}</small></h4>{_pictures(gallery, images)}</div>'
         for title, images in weaker_images(gallery.bundle, card)
     ]
-    if not parts:
-        return ""
-    return (
-        f'<details class="cn-weaker"><summary>Weaker reactions</summary>{"".join(parts)}</details>'
-    )
+    return f'<div class="cn-weaker">{"".join(parts)}</div>' if parts else ""
 
 
 def _pictures(gallery: Gallery, images: Sequence[tuple[int, float | None]]) -> str:

@@ -7,25 +7,24 @@ from dataclasses import dataclass
 import gradio as gr
 
 from clipneurons.dictionary.search import DECOMPOSITION, DIRECTION, MATCH, SIMULATION_SCORE
+from tabs.explore.atlas import map_html, mosaic_html
 from tabs.explore.dashboard import show, start_of, unit_name
 from tabs.explore.search import RELIABLE, try_html
 from tabs.explore.table import Order
 from tabs.server.session import BundleSession
 from tabs.ui.image_input import ImageInput
 from tabs.ui.plots import html
-from tabs.ui.suggestions import default_names
 from tabs.ui.words import MOST_LETTERS
 
-TITLE = "Neuron dictionary"
+TITLE = "Explore"
 WAYS = [("by meaning", DIRECTION), ("by listed words", DECOMPOSITION)]
 ORDERS = [
     ("best match", MATCH), ("simulation score", SIMULATION_SCORE),
     ("reliable labels only", RELIABLE),
 ]  # fmt: skip
-_PLACEHOLDER = "boat, -water   (commas between things; a minus before what should not be there)"
 _WAYS_HINT = (
-    "By meaning: neurons whose direction points toward the words. By listed words: neurons that "
-    "have them among their phrases."
+    "By meaning: units whose direction points toward the words. By listed words: units that "
+    "have them in their decomposition."
 )
 # A click on a heading of the table, as an event of the page.
 _HEADINGS = """
@@ -44,10 +43,11 @@ class Widgets:
     """
 
     source: gr.Dropdown
+    atlas: gr.HTML
+    mosaic: gr.HTML
     query: gr.Textbox
     way: gr.Radio
     order: gr.Dropdown
-    go: gr.Button
     examples: gr.HTML
     results: gr.HTML
     layer: gr.Dropdown
@@ -82,52 +82,59 @@ class Widgets:
         ]  # fmt: skip
 
 
-def layout(source: gr.Dropdown, session: BundleSession) -> Widgets:
-    """The search, the steps between units, the dashboard, and the folded table."""
+def layout(source: gr.Dropdown, query: gr.Textbox, session: BundleSession) -> Widgets:
+    """The map with the search's results, the dashboard beside it, and images beneath."""
+    with gr.Row(elem_id="explore-main", equal_height=False):
+        with gr.Column(scale=6, min_width=320, elem_id="explore-left"):
+            atlas = html(map_html(session), elem_id="explore-map")
+            found = _search(session)
+        with gr.Column(scale=5, min_width=320, elem_id="explore-right"):
+            shown = _dashboard(session)
+        mosaic = html(mosaic_html(session), elem_id="explore-mosaic")
+    with gr.Accordion("Try this unit on your image and class names", open=False,
+                      elem_id="explore-test"):  # fmt: skip
+        names = gr.Textbox(
+            "", label="Your class names, with commas between them", max_lines=1,
+            max_length=MOST_LETTERS, elem_id="explore-names",
+        )  # fmt: skip
+        image = ImageInput("Your image", elem_id="explore-image", height=240)
     return Widgets(
-        source=source,
-        **_search(session), **_browser(session), **_dashboard(session), **_table(),
-        here=gr.Textbox(
-            elem_classes="offstage", label="Permanent link", elem_id="explore-here"
-        ),
+        source=source, query=query, atlas=atlas, mosaic=mosaic, names=names, image=image,
+        **found, **shown, **_advanced(), tried=html(elem_id="explore-tried"), **_table(),
+        here=gr.Textbox(elem_classes="offstage", label="Permanent link", elem_id="explore-here"),
         saved=gr.Textbox(elem_classes="offstage", label="Download"),
     )  # fmt: skip
 
 
 def _search(session: BundleSession) -> dict:
-    """The search, with examples below it."""
-    gr.HTML(
-        '<p class="cn-lede">Search for a thing to see which neurons write it into the image’s '
-        "description, or leaf through them one by one.</p>"
-    )
-    with gr.Row(elem_classes="cn-search"):
-        query = gr.Textbox(
-            label="Search by words", placeholder=_PLACEHOLDER, elem_id="explore-query",
-            scale=6, max_lines=1, max_length=MOST_LETTERS,
-        )  # fmt: skip
-        go = gr.Button("Search", variant="primary", scale=1, min_width=90, elem_id="explore-go")
+    """Examples of searches, and what was found."""
     examples = html(try_html(session), elem_id="explore-try")
+    results = html(elem_id="explore-results")
+    return dict(examples=examples, results=results)
+
+
+def _advanced() -> dict:
+    """How to search, and in what order to list."""
     with (
         gr.Accordion("Advanced search", open=False, elem_id="explore-advanced"),
         gr.Row(elem_classes="cn-search"),
     ):
         way = gr.Radio(
-            WAYS, value=DIRECTION, label="Find neurons", info=_WAYS_HINT,
+            WAYS, value=DIRECTION, label="Find units", info=_WAYS_HINT,
             elem_id="explore-way", scale=3,
         )  # fmt: skip
         order = gr.Dropdown(
-            ORDERS, value=MATCH, label="Order", elem_id="explore-order", scale=2, min_width=120,
-            filterable=False,
+            ORDERS, value=MATCH, label="Order", elem_id="explore-order", scale=2,
+            min_width=120, filterable=False,
         )  # fmt: skip
-    return dict(
-        query=query, way=way, order=order, go=go, examples=examples,
-        results=html(elem_id="explore-results"),
-    )  # fmt: skip
+    return dict(way=way, order=order)
 
 
-def _browser(session: BundleSession) -> dict:
-    """Layer, number, steps, and the names that effects are measured on."""
+def _dashboard(session: BundleSession) -> dict:
+    """The opening unit's dashboard, and steps from one to another below it."""
     layer0, unit0 = start_of(session)
+    kept = html(elem_id="explore-kept")
+    card = html(show(session, layer0, unit0, "", model=False), elem_id="explore-card")
     with gr.Row(elem_classes="cn-browse"):
         layer = gr.Dropdown(
             list(session.dictionary.layers), value=layer0, label="Layer", scale=1,
@@ -139,58 +146,32 @@ def _browser(session: BundleSession) -> dict:
             elem_id="explore-unit",
         )  # fmt: skip
         back, onward, dice = (
-            gr.Button(label, scale=1, min_width=90, elem_id=f"explore-{name}")
+            gr.Button(label, scale=1, min_width=70, elem_id=f"explore-{name}")
             for label, name in (
                 ("← Previous", "previous"), ("Next →", "next"), ("Random", "random"),
             )
         )  # fmt: skip
-        names = gr.Textbox(
-            default_names(session), label="Names to measure its effect on", scale=4, min_width=200,
-            max_lines=1, max_length=MOST_LETTERS, elem_id="explore-names",
+    with gr.Row(elem_classes="cn-tools"):
+        keep, as_json, as_png = (
+            gr.Button(label, size="sm", scale=0, min_width=100, elem_id=f"explore-{name}")
+            for label, name in (("☆ Favourite", "keep"), ("Save JSON", "json"), ("Save PNG", "png"))
+        )
+        fires = gr.Checkbox(
+            False, label="Show where it fires in each image", elem_id="explore-fires",
+            container=False,
         )  # fmt: skip
-    fires = gr.Checkbox(
-        False, label="Show where it fires in each picture", elem_id="explore-fires",
-        container=False,
-    )  # fmt: skip
     favourites = gr.Textbox(
         "", elem_classes="offstage", label="Favourites", elem_id="explore-favourites"
     )
     return dict(
-        layer=layer, unit=unit, back=back, onward=onward, dice=dice, names=names, fires=fires,
-        favourites=favourites,
+        kept=kept, card=card, layer=layer, unit=unit, back=back, onward=onward, dice=dice,
+        keep=keep, as_json=as_json, as_png=as_png, fires=fires, favourites=favourites,
     )  # fmt: skip
-
-
-def _dashboard(session: BundleSession) -> dict:
-    """The opening neuron's card."""
-    layer, unit = start_of(session)
-    kept = html(elem_id="explore-kept")
-    card = html(
-        show(session, layer, unit, default_names(session), model=False), elem_id="explore-card"
-    )
-    with gr.Row():
-        keep, as_json, as_png = (
-            gr.Button(label, size="sm", scale=0, min_width=130, elem_id=f"explore-{name}")
-            for label, name in (
-                ("☆ Favourite", "keep"), ("Save as JSON", "json"), ("Save as PNG", "png"),
-            )
-        )  # fmt: skip
-        # The page itself copies the address (`page.js`).
-        gr.Button(
-            "Copy link", size="sm", scale=0, min_width=130, elem_id="explore-link",
-            elem_classes="cn-copy",
-        )  # fmt: skip
-    with gr.Accordion("Test this neuron on your picture", open=False, elem_id="explore-test"):
-        image = ImageInput("Your picture", elem_id="explore-image", height=240)
-        tried = html(elem_id="explore-tried")
-    return dict(
-        kept=kept, card=card, keep=keep, as_json=as_json, as_png=as_png, image=image, tried=tried
-    )
 
 
 def _table() -> dict:
     """The folded table; it is filled when it is opened."""
-    with gr.Accordion("All neurons of the layer", open=False, elem_id="explore-all") as folded:
+    with gr.Accordion("All units of the layer", open=False, elem_id="explore-all") as folded:
         with gr.Row(elem_classes="cn-search"):
             words = gr.Textbox(
                 "", label="Only rows with these words", max_lines=1, max_length=MOST_LETTERS,

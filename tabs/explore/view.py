@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 
 from clipneurons.bundle.bundle import Bundle
@@ -9,54 +10,52 @@ from clipneurons.bundle.labels import EXPLAINS, SPECIFIC, Label
 from clipneurons.bundle.neuron import Neuron
 from clipneurons.bundle.unit_words import plain, signed, unit_name
 from clipneurons.dictionary.dictionary import Dictionary
-from tabs.explore.images import Gallery, Maps, gallery_html
-from tabs.ui.plots import Bar, bars, empty, figures, histogram, percent, section
+from tabs.explore.images import Gallery, Maps, gallery_html, weaker_html
+from tabs.ui.plots import Bar, bars, empty, folded, histogram, percent, section
 from tabs.ui.units import unit_bar
 
 NOT_TESTED = "Labels of this bundle were not tested."
 
 
-def card_html(
-    key: str,
-    dictionary: Dictionary,
-    card: Neuron,
-    effects: list[tuple[str, float]] | None,
-    maps: Maps | None = None,
-) -> str:
-    """The whole card; `effects` on names are None until measured.
+@dataclass(frozen=True)
+class Measured:
+    """What a dashboard shows beside the bundle's own figures.
 
-    `maps` are where it fires in the images, as far as that was asked for.
+    `promotes` and `suppresses`: texts with what a strong reaction adds to an image's match with
+    them; `on_names` the same for the visitor's class names, None until measured. `maps`: where the
+    unit fires in the images, as far as that was asked for.
     """
+
+    promotes: list[tuple[str, float]]
+    suppresses: list[tuple[str, float]]
+    on_names: list[tuple[str, float]] | None
+    maps: Maps
+
+
+def card_html(key: str, source: str, dictionary: Dictionary, card: Neuron, more: Measured) -> str:
+    """The whole dashboard; `source` is what `load_bundle` takes."""
+    attributes = f'data-layer="{card.layer}" data-unit="{card.unit}"'
     if card.dead:
         note = "Its effect is the same on every image, so it says nothing."
         where = f'<p class="cn-place">{escape(card.place)}</p>'
         return (
-            f'<article class="cn-card"><header>{where}<h2>Silent</h2></header>{empty(note)}'
-            "</article>"
+            f'<article class="cn-card" {attributes}><header>{where}<h2>Silent</h2></header>'
+            f"{empty(note)}</article>"
         )
     unsure = card.label is not None and not card.label.reliable
-    words = (
-        words_html(key, card)
-        + _neighbours_html(key, dictionary, card)
-        + heads_html(key, dictionary, card)
-    )
-    images = section(
-        "Where it reacts most",
-        gallery_html(Gallery(key, dictionary.bundle, maps or {}), card),
-        "The strongest first; below each image, the norm of the effect. Click one for its caption.",
-    )
-    # Of a neuron without a reliable label the images come first.
-    columns = (images, words) if unsure else (words, images)
+    gallery = Gallery(key, dictionary.bundle, more.maps)
+    folds = [
+        folded("Decomposition of its direction", _decomposition_html(key, card)),
+        folded("Activation intervals", _intervals_html(gallery, dictionary, card)),
+        folded("Similar units", _neighbours_html(key, dictionary, card)),
+        heads_html(key, dictionary, card),
+        folded("Python", _python_html(source, card)),
+    ]
     return (
-        f'<article class="cn-card{" cn-unsure" * unsure}">{_header_html(card)}'
-        f"{_shared_html(dictionary.bundle, card)}{_figures_html(card)}"
-        f"{_columns_html(*columns)}"
-        f"{_columns_html(_reactions_html(dictionary, card), _names_html(card, effects))}</article>"
+        f'<article class="cn-card{" cn-unsure" * unsure}" {attributes}>{_header_html(card)}'
+        f"{gallery_html(gallery, card)}{_figures_html(card)}{_shared_html(dictionary.bundle, card)}"
+        f"{_label_html(key, card)}{_effects_html(key, card, more)}{''.join(folds)}</article>"
     )
-
-
-def _columns_html(left: str, right: str) -> str:
-    return f'<div class="cn-columns"><div>{left}</div><div>{right}</div></div>'
 
 
 def _header_html(card: Neuron) -> str:
@@ -69,9 +68,13 @@ def _header_html(card: Neuron) -> str:
         title = toward or f"Less with {against}"
         if toward and against:
             rest = f'<p class="cn-says">and less with {escape(against)}</p>'
+    steps = "".join(
+        f'<button type="button" data-step="{name}" aria-label="{label} unit">{arrow}</button>'
+        for name, label, arrow in (("previous", "Previous", "←"), ("next", "Next", "→"))
+    )
     return (
-        f'<header><p class="cn-place">{escape(card.place)}</p><h2>{escape(title)}</h2>{rest}'
-        f"{_label_score_html(card)}</header>"
+        f'<header><p class="cn-place">{escape(card.place)}</p><span class="cn-steps">{steps}</span>'
+        f"<h2>{escape(title)}</h2>{rest}{_label_score_html(card)}</header>"
     )
 
 
@@ -88,96 +91,103 @@ def _shared_html(bundle: Bundle, card: Neuron) -> str:
 
 
 def _figures_html(card: Neuron) -> str:
-    return figures(
-        [
-            (
-                percent(card.participation_ratio), "of images carry it",
-                "Participation ratio of the effect over the data set: how many images share it",
-            ),
-            (
-                percent(card.explained_variance, 0), "lies along one direction",
-                "Variance of its strongest effects that one direction explains; the texts below "
-                "describe this direction",
-            ),
-            (
-                f"{card.mean_top_norm:.2g}", "strength",
-                "Mean norm of its strongest effects, where a whole image embedding has norm 100",
-            ),
-        ]
-    )  # fmt: skip
+    """One line of figures, each with what it means on hover."""
+    figures = (
+        (
+            f"Active on {percent(card.participation_ratio)} of images",
+            "Participation ratio of the effect over the data set",
+        ),
+        (
+            f"Variance along one direction {percent(card.explained_variance, 0)}",
+            "Share of its strongest effects that one direction explains",
+        ),
+        (
+            f"Strength {card.mean_top_norm:.2g}",
+            "Mean norm of its strongest effects, where a whole image embedding has norm 100",
+        ),
+    )
+    parts = (f'<span title="{escape(hint)}">{escape(text)}</span>' for text, hint in figures)
+    return f'<p class="cn-stats">{" · ".join(parts)}</p>'
 
 
 def _neighbours_html(key: str, dictionary: Dictionary, card: Neuron) -> str:
     bundle = dictionary.bundle
     rows = [unit_bar(key, bundle, hit.layer, hit.unit, hit.cosine) for hit in card.neighbours]
-    return section(
-        f"{card.noun.capitalize()}s like it",
-        bars(rows, label=f"Nearest {card.noun}s by direction", most=1.0, wide=True),
-        "Layer · number, reliable label, and the cosine of the two directions.",
-    )
+    note = "Layer · number, reliable label, and the cosine of the two directions."
+    body = bars(rows, label="Nearest units by direction", most=1.0, wide=True)
+    return f'<p class="cn-note">{note}</p>{body}'
 
 
-def _reactions_html(dictionary: Dictionary, card: Neuron) -> str:
-    """Number of images by the size of the effect."""
+def _intervals_html(gallery: Gallery, dictionary: Dictionary, card: Neuron) -> str:
+    """Number of images by the size of the effect, and images from its weaker ranges."""
     config = dictionary.bundle.config
-    return section(
-        "How strongly it reacts",
-        histogram(
-            config.norm_edges,
-            dictionary.bundle.layers[card.layer].norm_histogram[card.unit].tolist(),
-            label=f"Number of images by effect norm of {card.place}",
-            unit="size of its effect",
-            mark=card.threshold,
-        ),
+    drawn = histogram(
+        config.norm_edges,
+        dictionary.bundle.layers[card.layer].norm_histogram[card.unit].tolist(),
+        label=f"Number of images by effect norm of {card.place}",
+        unit="size of its effect",
+        mark=card.threshold,
+    )
+    note = (
         "Number of images by the size of the effect. Right of the dashed line, the "
-        f"top {100 - config.percentile:g} %: there it counts as activated.",
+        f"top {100 - config.percentile:g} %: there the unit counts as activated."
     )
+    return f'<p class="cn-note">{note}</p>{drawn}{weaker_html(gallery, card)}'
 
 
-def _names_html(card: Neuron, effects: list[tuple[str, float]] | None) -> str:
-    """What the unit adds to the match with class names."""
-    if effects:
-        body = bars(
-            [Bar(name, value) for name, value in effects],
-            label=f"Effect of the {card.noun} on each class name",
-            digits=3,
-        )
-    elif effects is None:
-        body = empty("Being measured …")
-    else:
-        body = empty("Write some names in the field above the card.")
-    return section(
-        "What it does to these names",
-        body,
-        "What a strong reaction adds to the match of an image with each name.",
+def _effects_html(key: str, card: Neuron, more: Measured) -> str:
+    """Texts that a strong reaction brings an image nearer to, those it takes it away from."""
+    columns = "".join(
+        section(title, _texts_html(key, card, pairs, title))
+        for title, pairs in (("Promotes", more.promotes), ("Suppresses", more.suppresses))
     )
+    names = ""
+    if more.on_names is None:
+        names = section("On your class names", empty("Being measured …"))
+    elif more.on_names:
+        rows = [Bar(name, value) for name, value in more.on_names]
+        body = bars(rows, label="Effect of the unit on each class name", digits=3)
+        names = section("On your class names", body)
+    return f'<div class="cn-columns">{columns}</div>{names}'
 
 
-def words_html(key: str, card: Neuron) -> str:
-    """The label, where one was tested, and the decomposition of the direction."""
+def _texts_html(key: str, card: Neuron, pairs: list[tuple[str, float]], what: str) -> str:
+    """Texts as bars; each leads to its search, with this unit still shown."""
+    here = {"tab": "explore", "layer": card.layer, "unit": card.unit}
+    rows = [Bar(plain(text), c, link=here | {"q": text, "bundle": key}) for text, c in pairs]
+    return bars(rows, label=f"{what} of {card.place}, with signed weights")
 
-    def texts(pairs: list[tuple[str, float]], what: str) -> str:
-        return bars(
-            [Bar(plain(t), c, link={"tab": "explore", "q": t, "bundle": key}) for t, c in pairs],
-            label=f"{what} of {card.place}, with signed weights",
-        )
 
-    direction = section(
-        "Decomposition of its direction",
-        texts(card.decomposition, "Decomposition"),
-        "The direction as a sparse sum of texts (the paper’s reading). When the "
-        f"{card.noun} is active, the image’s embedding moves toward these texts, and away from "
-        "those with a minus.",
-    )
+def _label_html(key: str, card: Neuron) -> str:
+    """The texts of the label, reliable or not."""
     if card.label is None:
-        return direction
-    unsure = "" if card.label.reliable else " cn-unsure"
-    label = section(
+        return ""
+    texts = list(zip(card.label.texts, card.label.weights, strict=True))
+    return section(
         "Label" if card.label.reliable else "Best label found, not reliable",
-        texts(list(zip(card.label.texts, card.label.weights, strict=True)), "Label"),
+        _texts_html(key, card, texts, "Label"),
         "How much larger the effect is, in its standard deviations, where an image shows the text.",
     )
-    return f'<div class="cn-words{unsure}">{label}{direction}</div>'
+
+
+def _decomposition_html(key: str, card: Neuron) -> str:
+    note = (
+        f"The direction as a sparse sum of texts. When the {card.noun} is active, "
+        "the image’s embedding moves toward these texts, and away from those with a minus."
+    )
+    texts = _texts_html(key, card, list(card.decomposition), "Decomposition")
+    return f'<p class="cn-note">{note}</p>{texts}'
+
+
+def _python_html(source: str, card: Neuron) -> str:
+    """The lines that give this dashboard in a notebook."""
+    head = "" if card.head is None else f", head={card.head}"
+    code = (
+        "import clipneurons as cn\n\n"
+        f"bundle = cn.load_bundle({source!r})\n"
+        f"bundle.neuron({card.layer}, {card.neuron}{head})"
+    )
+    return f'<pre class="cn-code"><code>{escape(code)}</code></pre>'
 
 
 def heads_html(key: str, dictionary: Dictionary, card: Neuron) -> str:
@@ -194,13 +204,14 @@ def heads_html(key: str, dictionary: Dictionary, card: Neuron) -> str:
         }  # fmt: skip
         label = f"head{'s' * (len(group.heads) > 1)} {heads}  {words}"
         rows.append(Bar(label, group.share, link=target))
-    return section(
-        f"{card.noun.capitalize()} {card.neuron} through all its heads",
-        bars(rows, label=f"Share of the {card.noun}'s effect by heads", most=1.0, wide=True),
+    note = (
         f"One {card.noun} can say several things, one through each of its "
         f"{bundle.config.units_per_neuron} heads. Heads that say about the same stand together; "
-        "the bar is their share of its strongest effects.",
+        "the bar is their share of its strongest effects."
     )
+    body = bars(rows, label=f"Share of the {card.noun}'s effect by heads", most=1.0, wide=True)
+    title = f"{card.noun.capitalize()} {card.neuron} through all its heads"
+    return folded(title, f'<p class="cn-note">{note}</p>{body}')
 
 
 def _label_score_html(card: Neuron) -> str:
@@ -221,17 +232,17 @@ def _label_score_html(card: Neuron) -> str:
         f'<p class="cn-trust{"" if label.reliable else " cn-unsure"}" title="{hint}">'
         f'<span class="cn-gauge" aria-hidden="true" style="--share:'
         f'{_share(label.simulation_score):.4f};--line:{_share(label.shuffled_line):.4f}"></span>'
-        f"<b>{value}</b> {_verdict(label, noun)}</p>"
+        f"<span>Label score <b>{value}</b></span> {_verdict(label, noun)}</p>"
     )
 
 
 def _verdict(label: Label, noun: str) -> str:
     """How far a label can be relied on, in words."""
     if label.reliable:
-        return "simulation score: a reliable label"
+        return "reliable"
     if label.significant:
-        return "no reliable label: texts predict it only a little"
-    return f"no reliable label: other {noun}s’ labels predict it as well"
+        return "not reliable: texts predict it only a little"
+    return f"not reliable: other {noun}s’ labels predict it as well"
 
 
 def _share(correlation: float) -> float:

@@ -68,6 +68,13 @@ class BundleSession:
         return f"{name.strip()} · {config.data.name}"
 
     @property
+    def source(self) -> str:
+        """What `load_bundle` takes, from where the page was started; nothing of this machine."""
+        here, folder = Path.cwd(), self.folder.resolve()
+        inside = folder.is_relative_to(here) and not self.key.count("/")
+        return folder.relative_to(here).as_posix() if inside else self.key
+
+    @property
     def dictionary(self) -> Dictionary:
         """The bundle, arranged for looking things up in it."""
         return self.cached("dictionary", lambda: Dictionary(self.bundle))

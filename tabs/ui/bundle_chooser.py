@@ -12,6 +12,7 @@ from tabs.server.messages import user_errors
 from tabs.server.registry import BundleRegistry
 from tabs.ui.model_line import model_line
 from tabs.ui.plots import html
+from tabs.ui.words import MOST_LETTERS
 
 _LANE = {"concurrency_id": "hub", "concurrency_limit": 1}
 # What stands there to be copied.
@@ -31,43 +32,74 @@ _OWN = """
 """
 
 
+# Name and line on the model, and the button that copies the address (`page.js`).
+_NAME = '<h1 class="cn-brand"><a href="?tab=explore">clipneurons</a></h1>'
+_SHARE = (
+    '<button class="cn-copy" type="button" aria-label="Copy link" title="Copy link">'
+    '<svg viewBox="0 0 20 20" aria-hidden="true"><path d="M8 12a4 4 0 0 1 0-5l3-3a3.5 3.5 0 0 1 5 5'
+    'l-2 2M12 8a4 4 0 0 1 0 5l-3 3a3.5 3.5 0 0 1-5-5l2-2"/></svg><span role="status"></span>'
+    "</button>"
+)
+_PLACEHOLDER = "Search: boat, -water"
+
+
 @dataclass(frozen=True)
-class Chooser:
-    """The chosen bundle's key, the panel about other models, and its field for a Hub name."""
+class Top:
+    """The line on top: the chosen bundle's key, and what to search its units for."""
 
     source: gr.Dropdown
+    query: gr.Textbox
+
+
+@dataclass(frozen=True)
+class OwnClip:
+    """The panel about other models, and its field for a Hub name."""
+
     panel: gr.Accordion
     name: gr.Textbox
 
 
 def shown(registry: BundleRegistry, key: str):
     """An update of the drop-down that offers what there is now and shows `key`."""
-    return gr.update(choices=registry.choices, value=key, visible=len(registry.choices) > 1)
+    return gr.update(choices=registry.choices, value=key)
 
 
-def line_on(registry: BundleRegistry, key: str) -> str:
-    """The line on the chosen bundle."""
+def about_html(registry: BundleRegistry, key: str) -> str:
+    """What the chosen model is and what its limits are, behind an "i"."""
     session = registry[key]
-    return model_line(session.title, session.bundle)
+    return (
+        '<details class="cn-info"><summary aria-label="About this model">i</summary>'
+        f"<div>{model_line(session.title, session.bundle)}</div></details>"
+    )
 
 
-def build(registry: BundleRegistry) -> Chooser:
-    """Components and, on a page for this machine alone, the events that open one from the Hub."""
-    several = len(registry.choices) > 1
-    with gr.Row(elem_classes="cn-search"):
+def top(registry: BundleRegistry) -> Top:
+    """The line on top: name, model, search, share, and an "i"."""
+    with gr.Row(elem_id="top", equal_height=True):
+        html(_NAME, elem_id="top-name")
         source = gr.Dropdown(
             registry.choices, value=registry.first.key, label="Model and data", elem_id="bundle",
-            filterable=False, visible=several, scale=4, min_width=220,
+            filterable=False, show_label=False, container=False, scale=2, min_width=80,
         )  # fmt: skip
+        query = gr.Textbox(
+            label="Search units by words", show_label=False, placeholder=_PLACEHOLDER,
+            elem_id="explore-query", container=False, scale=3, min_width=80, max_lines=1,
+            max_length=MOST_LETTERS,
+        )  # fmt: skip
+        html(_SHARE, elem_id="top-share")
+        about = html(about_html(registry, registry.first.key), elem_id="bundle-about")
     # Gradio would refuse "" (the first) and what was opened since; the registry knows better.
     source.preprocess = lambda key: key if isinstance(key, str) else None
     source.api_info = lambda: {"type": "string"}
-    line = html(line_on(registry, registry.first.key), elem_id="bundle-about")
     source.change(
-        handler(registry, line_on), [source], [line], show_progress="hidden",
-        **PRIVATE,
-    )  # fmt: skip
+        handler(registry, about_html), [source], [about], show_progress="hidden", **PRIVATE
+    )
     source.input(None, [source], js="(bundle) => window.cnChosen(bundle)", **PRIVATE)
+    return Top(source, query)
+
+
+def own_clip(registry: BundleRegistry) -> OwnClip:
+    """How to show another CLIP; on a page for this machine alone, a field that opens one."""
     hub = registry.hub
     with gr.Accordion("Use your own CLIP", open=False, elem_id="own-clip") as panel:
         gr.Markdown(_OWN, elem_classes="cn-text")
@@ -85,7 +117,7 @@ def build(registry: BundleRegistry) -> Chooser:
             go = gr.Button("Open", elem_id="hub-open", scale=1, min_width=90)
     if hub:
         _events(registry, name, go)
-    return Chooser(source, panel, name)
+    return OwnClip(panel, name)
 
 
 def _events(registry: BundleRegistry, name: gr.Textbox, go: gr.Button) -> None:

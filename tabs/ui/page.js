@@ -100,11 +100,22 @@
       await new Promise((done) => setTimeout(done, 100));
     if (location.search === address) ready()?.click();
   };
+  // Images that the visitor has brought are on this machine alone: no link has them.
+  const own = new Set();
+  addEventListener(
+    "change",
+    (event) => {
+      const from = event.target.matches?.("input[type=file]") && event.target.closest("[id^=tab-]");
+      if (from) own.add(from.id.replace("tab-", ""));
+    },
+    true,
+  );
   window.cnCopyLink = (button) => {
+    const line = button.querySelector("[role=status]") ?? button;
     const say = (text) => {
-      const before = button.textContent;
-      button.textContent = text;
-      setTimeout(() => (button.textContent = before), 1500);
+      if (own.has(tab())) text += ". Your own image is not in the link";
+      line.textContent = text;
+      setTimeout(() => (line.textContent = ""), 3000);
     };
     const done = navigator.clipboard?.writeText(location.href);
     const own = new URLSearchParams(location.search).get("picture") === "own";
@@ -124,10 +135,34 @@
     restore();
   };
   const restore = () => document.querySelector("#restore")?.click();
+  // Shows a unit of the bundle that is shown, and keeps what was searched for.
+  window.cnGo = (to) => {
+    const here = new URLSearchParams(location.search);
+    const next = new URLSearchParams(to);
+    for (const name of ["bundle", "q", "by", "fav"]) if (here.has(name)) next.set(name, here.get(name));
+    window.cnPush("?" + next);
+    restore();
+  };
   addEventListener("popstate", restore);
   addEventListener("click", (event) => {
     const button = event.target.closest?.(".cn-copy");
     if (button) window.cnCopyLink(button);
+  });
+  // A search shows its results wherever it was typed; Escape closes what is open.
+  addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target.closest?.("#explore-query") && tab() !== "explore")
+      document.querySelector("#tab-explore-button")?.click();
+    if (event.key !== "Escape") return;
+    for (const open of document.querySelectorAll("details.cn-info[open], details[name=picture][open]")) {
+      open.open = false;
+      open.querySelector("summary").focus();
+    }
+  });
+  addEventListener("click", (event) => {
+    for (const open of document.querySelectorAll("details.cn-info[open]"))
+      if (!open.contains(event.target)) open.open = false;
+    const step = event.target.closest?.("[data-step]");
+    if (step) document.querySelector(`#explore-${step.dataset.step}`)?.click();
   });
   addEventListener("click", (event) => {
     const row = event.target.closest?.(".cn-sorted tbody tr");

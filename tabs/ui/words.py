@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -13,8 +14,9 @@ _NAMED = 6
 
 
 def names_of(text: str) -> list[str]:
-    """Class names from a field, with commas between them."""
-    names = [" ".join(name.split()) for name in text[:MOST_LETTERS].split(",")]
+    """Class names from a field, with commas or semicolons between them."""
+    parts = re.split("[,;\n]", text[:MOST_LETTERS])
+    names = [" ".join(part.split()).rstrip(".!?:") for part in parts]
     return list(dict.fromkeys(name for name in names if name))[:MOST_NAMES]
 
 

@@ -9,13 +9,15 @@ from clipneurons.bundle.thumbnails import SHOWN
 from clipneurons.bundle.weaker_images import FEW, PAD, sampled
 from clipneurons.dictionary.dictionary import Dictionary
 from tabs.explore.images import weaker_images
-from tabs.explore.view import card_html
+from tabs.explore.view import Measured, card_html
 from tests.helpers.tiny import tiny_bundle
 
 
 def drawn(bundle, layer, unit):
     dictionary = Dictionary(bundle)
-    return card_html("key", dictionary, dictionary.bundle.unit(layer, unit), [])
+    return card_html(
+        "key", "b", dictionary, dictionary.bundle.unit(layer, unit), Measured([], [], [], {})
+    )
 
 
 def test_a_unit_shows_its_first_images_that_have_a_thumbnail():
@@ -37,7 +39,7 @@ def test_weaker_images_are_of_the_middle_and_the_end_and_none_is_shown_twice():
     assert [ranks[image] for image, _ in weak] == list(range(92, 100))
     few = tiny_bundle()
     assert weaker_images(few, few.unit(1, 3)) == []
-    assert "Weaker reactions" not in drawn(few, 1, 3)
+    assert "cn-weaker" not in drawn(few, 1, 3)
     assert title == "The middle of its 100 strongest"
     assert title in drawn(bundle, 1, 3)
 
@@ -67,3 +69,14 @@ def test_a_picture_says_what_it_shows_and_leads_to_other_tabs():
     assert f"<p>colour {image}</p>" in page
     for tab in ("concepts", "segmentation", "edit"):
         assert f"?tab={tab}&amp;picture={image}&amp;bundle=key" in page
+
+
+def test_photographs_come_first_and_the_rest_is_folded():
+    bundle = tiny_bundle(top_k=20)
+    images = [image.index for image in bundle.unit(1, 3).images]
+    captions = tuple(
+        "a photo of a cat" if i == images[-1] else "a drawing" for i in bundle.examples
+    )
+    page = drawn(replace(bundle, examples=replace(bundle.examples, captions=captions)), 1, 3)
+    assert page.index("a photo of a cat") < page.index("a drawing")
+    assert f"{len(images) - 12} more images" in page

@@ -1,17 +1,21 @@
 """A neuron's card as the page shows it."""
 
 from dataclasses import replace
+from html import escape
+from urllib.parse import urlencode
 
 import pytest
 
 from clipneurons.dictionary.dictionary import Dictionary
-from tabs.explore.view import card_html, heads_html
+from tabs.explore.view import Measured, card_html, heads_html
 from tests.helpers.tiny import tiny_bundle, tiny_labels
+
+NOTHING = Measured([], [], [], {})
 
 
 def drawn(bundle, layer, unit):
     dictionary = Dictionary(bundle)
-    return card_html("key", dictionary, dictionary.bundle.unit(layer, unit), [])
+    return card_html("key", "b", dictionary, dictionary.bundle.unit(layer, unit), NOTHING)
 
 
 def test_a_pairs_card_leads_to_the_neurons_other_heads():
@@ -41,19 +45,29 @@ def test_a_reliable_label_is_the_title_and_any_other_unit_is_a_number():
     tested = replace(bundle, labels=labels | {1: mine})
     sure, unsure, weak = (drawn(tested, 1, unit) for unit in (3, 4, 5))
     score = float(labels[1].simulation_score[3])
-    assert f"{score:.2f}</b> simulation score: a reliable label" in sure
+    assert f"Label score <b>{score:.2f}</b></span> reliable" in sure
     assert f"--line:{float(labels[1].shuffled_line[3]):.4f}" in sure
     assert "cn-unsure" not in sure
-    assert "no reliable label" in unsure
+    assert "not reliable" in unsure
     assert "predict it only a little" in weak
-    images, words = "Where it reacts most", "Decomposition of its direction"
-    assert sure.index(words) < sure.index(images)
-    assert unsure.index(images) < unsure.index(words), "the images stand first"
+    images, words = "<figure", "Decomposition of its direction"
+    assert all(page.index(images) < page.index(words) for page in (sure, unsure))
     first, second = tested.label(1, 3).texts
     assert f"<h2>{first}</h2>" in sure
     assert f"and less with {second}" in sure
     assert "<h2>Neuron 4</h2>" in unsure
-    assert all(page.count(words) == 1 for page in (sure, unsure))
+    assert all(page.count(f"<summary>{words}") == 1 for page in (sure, unsure))
+
+
+def test_words_lead_to_their_search_and_keep_the_unit_and_the_code_gives_the_view():
+    bundle = tiny_bundle()
+    page = drawn(bundle, 1, 3)
+    text = bundle.phrases(1, 3, 1)[0][0]
+    link = urlencode({"tab": "explore", "layer": 1, "unit": 3, "q": text, "bundle": "key"})
+    assert escape(link) in page
+    assert "cn.load_bundle(&#x27;b&#x27;)\nbundle.neuron(1, 3)" in page
+    pairs = tiny_bundle(kind="resnet", neurons=6, heads=2)
+    assert "bundle.neuron(4, 3, head=1)" in drawn(pairs, 4, 7)
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
