@@ -343,12 +343,12 @@ def test_a_word_of_a_dashboard_is_searched_and_the_dashboard_stays(visit):
 def test_what_is_typed_while_the_page_loads_stays(browser, address):
     page = browser.new_page()
     page.set_default_timeout(PATIENCE)
-    held = []
-    page.route("**/queue/join**", lambda route: held.append(route))
+    held, typed = [], []
+    page.route("**/queue/join**", lambda route: route.continue_() if typed else held.append(route))
     page.goto(address, wait_until="domcontentloaded")
     field = page.locator("#explore-query input, #explore-query textarea")
     field.press_sequentially("leopard")
-    page.unroute("**/queue/join**")
+    typed.append("leopard")
     for route in held:
         route.continue_()
     page.wait_for_function("window.cnCard")
