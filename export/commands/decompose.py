@@ -41,6 +41,7 @@ def _decompose(folder: Path, args: argparse.Namespace) -> int:
     from export.pipeline.decomposition import embed_pool
     from export.pipeline.inputs import check_centring, open_texts
     from export.pipeline.plan import text_notes
+    from export.pipeline.unit_map import with_map
     from export.pipeline.update_bundle import open_model, rewrite
 
     bundle = load_bundle(folder)
@@ -70,7 +71,7 @@ def _decompose(folder: Path, args: argparse.Namespace) -> int:
         indices, coefficients = pursuit.strongest_first(components)
         layers[layer] = replace(arrays, indices=indices, coefficients=coefficients)
     bundle = replace(
-        bundle,
+        with_map(replace(bundle, text_embeddings=embeddings)),
         config=replace(config, pool=pool, components=components, centred_pool=centred),
         layers=layers,
         texts=texts,

@@ -32,21 +32,13 @@ def run(args: argparse.Namespace) -> int:
     from export.pipeline.update_bundle import local_folder, open_model, rewrite
 
     folder = local_folder(args.bundle)
-<<<<<<< HEAD
     with changing(folder):
         bundle = read_bundle(folder, (CARD, *MODEL_FILES))
         clip = open_model(bundle, folder, args.device)
         if args.opening:
             bundle = with_opening(bundle, Lens.of_bundle(clip, bundle))
+        if args.map:
+            bundle = with_map(bundle)
         rewrite(bundle, folder)
-=======
-    bundle = read_bundle(folder, (CARD, *MODEL_FILES))
-    clip = open_model(bundle, folder, args.device)
-    if args.opening:
-        bundle = with_opening(bundle, Lens.of_bundle(clip, bundle))
-    if args.map:
-        bundle = with_map(bundle)
-    rewrite(bundle, folder)
->>>>>>> 92bd955 (Draw a map of all units in the export and keep it in the bundle)
     print(f"{folder}: card and checksums renewed")
     return 0
