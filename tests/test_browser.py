@@ -169,6 +169,7 @@ def test_the_first_page_shows_a_neuron_that_says_something(visit, address):
         f"{address}/gradio_api/call/about/{bundle.json()['event_id']}", trust_env=False
     )
     config = json.loads(answer.text.split("data: ", 1)[1])[0]["config"]
+    page.click("#bundle-about summary")
     line = page.inner_text("#bundle-about")
     assert config["data"]["name"] in line
     assert f"{config['data']['count']:,} images" in line
@@ -538,7 +539,7 @@ def test_the_link_of_any_tab_is_copied(visit):
 def test_the_vocabulary_is_offered_while_one_types(visit):
     page = visit()
     page.fill("#explore-query input, #explore-query textarea", " -, ")
-    page.click("#explore-go")
+    page.keyboard.press("Enter")
     page.wait_for_selector("text=Type what to look for")
     assert "Traceback" not in page.content()
     page.fill("#explore-query input, #explore-query textarea", "")
