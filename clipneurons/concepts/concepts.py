@@ -35,10 +35,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
+from clipneurons.images.convert import is_flat
 from clipneurons.lens.contributions import Contributions, MeanEffect, SpatialContributions
 from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import effects_by_patch
-from clipneurons.text.synonym_groups import CosineSpread
+from clipneurons.text.synonym_groups import CosineSpread, synonym_groups
 
 # Cosines are multiplied with this where a model has no softmax of its own: CLIP's logit scale.
 _LOGIT_SCALE = 100.0
