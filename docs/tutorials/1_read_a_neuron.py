@@ -8,6 +8,8 @@
 # %% [markdown]
 # # Read one neuron of your CLIP
 #
+# ![Four neurons with the images that activate them most](../images/neurons.webp)
+#
 # You will measure what each neuron contributes to an image embedding. Then you will read one
 # neuron as text, and check that reading on images.
 
