@@ -8,6 +8,8 @@
 # %% [markdown]
 # # Which neurons mislead my classifier?
 #
+# ![Accuracy of each group before and after ablation](images/4_misleading_neurons.webp)
+#
 # A zero-shot classifier often uses what stands beside an object. You will plant such a cue, find
 # the neurons that respond to it, and ablate them.
 
