@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Iterable
 
 import open_clip
 import torch
@@ -59,10 +60,10 @@ def anatomy_of_configuration(name: str) -> Anatomy | None:
 POOLINGS = {"token": "class token", "mean": "average", "probe": "attention of a probe"}
 
 
-def statuses() -> dict[str, str]:
-    """For every configuration of open_clip how it is pooled, or why it is refused."""
+def statuses(names: Iterable[str]) -> dict[str, str]:
+    """For configurations of open_clip how each is pooled, or why it is refused."""
     found, known = {}, {}
-    for name in open_clip.list_models():
+    for name in names:
         config = open_clip.get_model_config(name)
         # Configurations that differ in their texts alone have the same image tower.
         key = json.dumps([config["vision_cfg"], config["embed_dim"]], sort_keys=True)
@@ -91,4 +92,4 @@ def table(found: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    print(table(statuses()))
+    print(table(statuses(open_clip.list_models())))

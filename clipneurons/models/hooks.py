@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from threading import get_ident
 
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ def record_activations(model: nn.Module, names: Sequence[str]) -> Iterator[dict[
     """
     tensors: dict[str, Tensor] = {}
     handles = []
-    modules, mine = dict(model.named_modules()), get_ident()
+    modules = dict(model.named_modules())
     try:
         for name in names:
             path, _, side = name.partition(":")
@@ -29,23 +30,16 @@ def record_activations(model: nn.Module, names: Sequence[str]) -> Iterator[dict[
                     f"cannot record {name!r}: expected the path of a submodule, alone or with "
                     f"':input', such as {next(p for p in modules if p)!r}"
                 )
-
-            # Names are bound as defaults: a closure would see the loop's last one.
-            def keep_output(_module, _args, output, name=name):
-                if get_ident() == mine:
-                    tensors[name] = output
-
-            def keep_input(_module, args, name=name):
-                if get_ident() == mine:
-                    tensors[name] = args[0]
-
-            module = modules[path]
-            handles.append(
-                module.register_forward_pre_hook(keep_input)
-                if side
-                else module.register_forward_hook(keep_output)
-            )
+            module, keep = modules[path], partial(_keep, tensors, name, get_ident())
+            register = module.register_forward_pre_hook if side else module.register_forward_hook
+            handles.append(register(keep))
         yield tensors
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _keep(tensors: dict, name: str, thread: int, _module, args: tuple, output=None) -> None:
+    """A hook: the output after a module, its first input before."""
+    if get_ident() == thread:
+        tensors[name] = args[0] if output is None else output

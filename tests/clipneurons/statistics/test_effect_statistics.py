@@ -107,9 +107,12 @@ def test_batches_passes_order_and_merging_do_not_matter(shared_bias):
         for layer in reference:
             assert_same(other[layer], reference[layer])
 
-    def shard(ids, mean=None):
+    parts = shuffled.split(15)
+    effects = [lens(data[ids])[1][2] for ids in parts]
+
+    def shard(index, mean=None):
+        ids, contributions = parts[index], effects[index]
         running = mean or RunningMean()
-        contributions = lens(data[ids])[1][2]
         if mean is None:
             running.update(contributions)
             return running
@@ -117,12 +120,11 @@ def test_batches_passes_order_and_merging_do_not_matter(shared_bias):
         statistics.update(contributions, ids)
         return statistics
 
-    parts = shuffled.split(15)
     for order in itertools.permutations(range(len(parts))):
-        means = [shard(parts[index]) for index in order]
+        means = [shard(index) for index in order]
         for other in means[1:]:
             means[0].merge(other)
-        shards = [shard(parts[index], means[0]) for index in order]
+        shards = [shard(index, means[0]) for index in order]
         for other in shards[1:]:
             shards[0].merge(other)
         assert_same(shards[0].finish(), reference[2])
@@ -153,18 +155,21 @@ def test_state_goes_on_where_it_was_left_bit_for_bit():
     clip = tiny_vit()
     data = images(COUNT, clip)
     lens = Lens(clip, (1,))
-    ids = torch.arange(COUNT)
+    parts = torch.arange(COUNT).split(8)
+    effects = [lens(data[part])[1][1] for part in parts]
+    mean, straight = RunningMean(), RunningMean()
+    for contributions in effects:
+        straight.update(contributions)
+        mean.update(contributions)
+        fresh = RunningMean()
+        fresh.load_state_dict({k: v.clone() for k, v in mean.state_dict().items()})
+        mean = fresh
+    assert torch.equal(mean.mean().scores, straight.mean().scores)
 
     def run(stop_at):
-        mean = RunningMean()
-        for part in ids.split(8):
-            mean.update(lens(data[part])[1][1])
-            fresh = RunningMean()
-            fresh.load_state_dict({k: v.clone() for k, v in mean.state_dict().items()})
-            mean = fresh
         statistics = EffectStatistics(mean.mean(), lens.directions[1], COUNT, TOP_K)
-        for index, part in enumerate(ids.split(8)):
-            statistics.update(lens(data[part])[1][1], part)
+        for index, (part, contributions) in enumerate(zip(parts, effects, strict=True)):
+            statistics.update(contributions, part)
             if index == stop_at:
                 state = {k: v.clone() for k, v in statistics.state_dict().items()}
                 statistics = EffectStatistics(mean.mean(), lens.directions[1], COUNT, TOP_K)

@@ -62,8 +62,8 @@ def place(tmp_path_factory):
 
 
 def arguments(place, out, *more):
-    """A run without figures, which would take most of the time."""
-    return [*figured(place, out, *more), "--no-evaluate"]
+    """A run without figures and with too few thumbnails for examples, which take most time."""
+    return [*figured(place, out, *more), "--no-evaluate", "--gallery-mb", "0.002"]
 
 
 def figured(place, out, *more):
