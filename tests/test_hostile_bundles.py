@@ -20,6 +20,7 @@ from clipneurons.models.clip import load_clip
 from export.__main__ import main
 from tabs.about.view import card_text, limits_text, overview_html
 from tabs.explore import dashboard, search
+from tabs.explore.atlas import map_html, mosaic_html
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
 from tabs.ui import bundle_chooser
@@ -367,8 +368,9 @@ def test_what_a_bundle_says_is_text_on_the_page(folder):
     registry = BundleRegistry([session])
     shown = [
         overview_html(session), card_text(session), limits_text(session),
-        model_line(session.title, session.bundle), bundle_chooser.line_on(registry, ""),
+        model_line(session.title, session.bundle), bundle_chooser.about_html(registry, ""),
         str(dashboard.show(session, 1, 3, "", model=False)),
+        map_html(session), mosaic_html(session),
         search.try_html(session), search.vocabulary_html(session, "img"),
         str(search.results_html(session, texts[0], search.DIRECTION)),
     ]  # fmt: skip

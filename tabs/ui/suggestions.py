@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from clipneurons.bundle.unit_words import plain
 from clipneurons.dictionary.dictionary import Phrase
 from tabs.server.session import BundleSession
 
-# Class names that are offered.
-_NAMES = 6
 # What to look for where neither labels nor classes say it, and classes that are tried.
 _EVERYDAY = (
     "dog", "cat", "bird", "horse", "fish", "car", "train", "boat", "airplane", "bicycle", "tree",
@@ -16,14 +13,6 @@ _EVERYDAY = (
     "child", "wedding", "sport", "football", "red", "blue", "green", "yellow", "stripes",
 )  # fmt: skip
 _CLASSES = 400
-
-
-def default_names(session: BundleSession) -> str:
-    """Class names to try an effect on: those that units say most clearly, and some of all."""
-    names = session.bundle.config.data.class_names or tuple(session.bundle.texts)
-    said = [name for name in map(plain, clearly_said(session)) if name in names]
-    spread = names[:: max(1, len(names) // _NAMES)]
-    return ", ".join(list(dict.fromkeys([*said[: _NAMES - 2], *spread]))[:_NAMES])
 
 
 def clearly_said(session: BundleSession) -> list[str]:

@@ -15,7 +15,6 @@ from tabs.explore.search import (
 )
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
-from tabs.ui.suggestions import default_names
 from tests.helpers.tiny import tiny_bundle, tiny_labels
 
 
@@ -127,7 +126,6 @@ def test_classes_are_offered_where_a_neuron_points_at_them(tmp_path):
     bundle.layers[1].directions[0] = bundle.text_embeddings[0]
     session = BundleSession("b", tmp_path, bundle)
     assert suggestions(session)[0] == "cat"
-    assert default_names(session) == "cat, dog"
     assert "red car" not in suggestions(session)
 
 
