@@ -16,7 +16,8 @@ whole embedding. "similar words" is the baseline w_j = ⟨t_j, v⟩ with t_j the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +36,7 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.cue_recordings import CueRecordings
 from clipneurons.bundle.stacked_units import StackedUnits
 from clipneurons.models.clip import ClipModel
+from clipneurons.notebook import article, bars, number
 from clipneurons.text.embedding import embed_texts
 
 # Plain enough for models that never read the word "photo".
@@ -79,6 +81,35 @@ class Cues:
     def texts(self) -> list[str]:
         """The positive cues' texts, strongest first."""
         return [cue.text for cue in self.positive]
+
+    def to_dict(self) -> dict[str, Any]:
+        """In JSON values, as the page's endpoint gives it."""
+        return {
+            "method": self.method,
+            "toward": [_data(cue) for cue in self.positive],
+            "away": [_data(cue) for cue in self.negative],
+            "dropped": [{"text": text, "reason": reason} for text, reason in self.dropped],
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"Cues that turn {self.true_class} into {self.target_class} ({self.method})"]
+        lines += [f"  {number(cue.score)}  {cue.text}" for cue in (*self.positive, *self.negative)]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        toward, away = (
+            [(cue.text, cue.score) for cue in cues] for cues in (self.positive, self.negative)
+        )
+        return article(
+            f"Cues: {self.true_class} read as {self.target_class}",
+            bars(f"Toward {self.target_class}", toward),
+            bars(f"Toward {self.true_class}", away),
+            note=f"By {self.method}; {len(self.dropped)} texts dropped, see .dropped.",
+        )
+
+
+def _data(cue: Cue) -> dict[str, Any]:
+    return asdict(cue) | {"units": [asdict(unit) for unit in cue.units]}
 
 
 @dataclass(frozen=True)

@@ -35,16 +35,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
-from clipneurons.images.convert import is_flat
 from clipneurons.lens.contributions import Contributions, MeanEffect, SpatialContributions
 from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import effects_by_patch
-from clipneurons.text.synonym_groups import CosineSpread, synonym_groups
+from clipneurons.text.synonym_groups import CosineSpread
 
 # Cosines are multiplied with this where a model has no softmax of its own: CLIP's logit scale.
 _LOGIT_SCALE = 100.0
-# Concepts and units in a result, groups of synonyms in its heading, texts that are grouped.
-TOP, UNITS, HEADING, _GROUPED = 10, 12, 3, 40
+# Concepts in a result.
+TOP = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,97 +180,3 @@ def top_concepts(
     """Texts with the largest positive weights."""
     values, order = weights.topk(min(top, len(texts)))
     return [(texts[i], v) for i, v in zip(order.tolist(), values.tolist(), strict=True) if v > 0]
-
-
-# -- results in JSON values
-
-
-@torch.no_grad()
-def read_image(
-    reader: ConceptReader, pixels: Float[Tensor, "3 height width"], top: int = TOP
-) -> dict:
-    """Concepts of one preprocessed image, in JSON values.
-
-    ``concepts``         the first ``top`` texts with their weights (%) and maps in [0, 1];
-    ``heading``          the first concepts of different meanings;
-    ``zero_shot``        the texts nearest to the embedding of the whole image, synonyms together;
-    ``zero_shot_agrees`` whether the first of these is in the heading;
-    ``neurons``          the units of the largest effects, of ``activated`` in all: those whose
-                         effect exceeds its ``percentile``;
-    ``recognised``       false for an image of one flat colour, which has no concepts.
-    """
-    bundle = reader.bundle
-    embedding, effects = reader(pixels[None])
-    recognised = not is_flat(pixels, bundle.config.image_std)
-    by_patch = reader.patch_weights(reader.written(effects)[0])  # [patch, text]
-    weights = by_patch.sum(0) if recognised else torch.zeros(len(bundle.texts))
-    order = weights.topk(min(max(int(top), 1), 50, len(weights))).indices.tolist()
-    order = [text for text in order if weights[text] > 0]
-    maps = by_patch[:, order].T.reshape(len(order), *reader.lens.clip.grid)
-    cosines = reader.zero_shot(embedding)[0]
-    heading = _groups(reader, order)
-    nearest = _groups(reader, cosines.topk(min(_GROUPED, len(cosines))).indices.tolist())
-    return {
-        "recognised": recognised,
-        "concepts": [
-            {"text": bundle.texts[text], "weight": weights[text].item(), "map": _shares(map_)}
-            for text, map_ in zip(order, maps, strict=True)
-        ],
-        "heading": [bundle.texts[first] for first, *_ in heading],
-        "zero_shot": [
-            {"texts": [bundle.texts[text] for text in group], "cosine": cosines[group[0]].item()}
-            for group in nearest
-        ],
-        "zero_shot_agrees": any(nearest[0][0] in group for group in heading),
-        "neurons": [
-            {
-                "layer": unit.layer, "unit": unit.unit, "norm": unit.norm,
-                "projection": unit.projection, "over_threshold": unit.excess,
-            }
-            for unit in reader.activated(effects, top=UNITS)
-        ],
-        "percentile": bundle.config.percentile,
-        "activated": sum(int(layer.activated.sum()) for layer in effects.values()),
-    }  # fmt: skip
-
-
-def compare_images(
-    reader: ConceptReader, images: Float[Tensor, "image 3 height width"], top: int = 8
-) -> dict:
-    """What several images have in common, and what sets each apart, in JSON values.
-
-    Weights are relative to each image's largest. ``common`` concepts have the largest least
-    weight over the images; ``only`` holds those of each image by what they have more than in any
-    other. Raises `ValueError` for one image.
-    """
-    if len(images) < 2:
-        raise ValueError(f"Comparing takes at least two images, not {len(images)}.")
-    weights = reader.weights(reader.written(reader(images)[1]))
-    return contrast(weights, reader.bundle.texts, top)
-
-
-def contrast(
-    weights: Float[Tensor, "image text"], texts: Sequence[str], top: int = 8
-) -> dict[str, list]:
-    """`compare_images` from the weights of the texts."""
-    relative = weights / weights.amax(1, keepdim=True).clamp_min(1e-12)
-    own = []
-    for image in range(len(relative)):
-        others = torch.cat([relative[:image], relative[image + 1 :]]).clamp_min(0).amax(0)
-        own.append(_pairs(top_concepts(relative[image] - others, texts, top)))
-    return {"common": _pairs(top_concepts(relative.amin(0), texts, top)), "only": own}
-
-
-def _groups(reader: ConceptReader, order: Sequence[int]) -> list[list[int]]:
-    """The first texts of different meanings, each with its synonyms in `order`."""
-    texts = reader.bundle.texts
-    return synonym_groups(order, texts, reader.texts, HEADING, spread=reader.spread)
-
-
-def _shares(map_: Float[Tensor, "row column"]) -> list[list[float]]:
-    shares = map_ / map_.amax().clamp_min(1e-12)
-    return [[round(share, 3) for share in row] for row in shares.tolist()]
-
-
-def _pairs(concepts: Sequence[tuple[str, float]]) -> list[dict]:
-    return [{"text": text, "weight": weight} for text, weight in concepts]

@@ -20,8 +20,9 @@ from clipneurons.models.clip import ClipModel
 from clipneurons.models.hooks import record_activations
 from clipneurons.models.inputs import Images, as_batch
 
-# Layers that are read where none are named: of ViT-B/32 the paper's, 8 to 10.
-_LAST = 3
+# Layers that are read where none are named: of ViT-B/32 the paper's, 8 to 10. In a model of few
+# blocks the early ones do the most.
+_LAST, _SHALLOW = 3, 6
 
 
 class LensResult(NamedTuple):
@@ -45,7 +46,7 @@ class Lens:
 
     Args:
         clip: the model, see :func:`~clipneurons.models.clip.load_clip`.
-        layers: MLP layers of a ViT, by default the last three that later attention reads. A
+        layers: MLP layers of a ViT, by default the last three with effects (`default_layers`). A
             ResNet has only its last stage, layer 4. Features name their layer themselves.
         shared_bias: add the published code's share of biases and layer-norm means to each effect
             of a ViT's neuron.
@@ -109,6 +110,14 @@ class Lens:
         return f"Lens({self.clip.name}, layers={list(self.layers)}, {type(self.method).__name__})"
 
 
+def default_layers(clip: ClipModel) -> tuple[int, ...]:
+    """The last three blocks with effects, as the papers read; of a model of few blocks all."""
+    if clip.kind == "resnet":
+        return (LAYER,)
+    readable = clip.anatomy.readable_blocks
+    return tuple(readable if clip.layers <= _SHALLOW else readable[-_LAST:])
+
+
 def _method(
     clip: ClipModel,
     layers: Sequence[int] | None,
@@ -124,8 +133,8 @@ def _method(
             )
         return method
     if clip.kind == "vit":
-        chosen = clip.anatomy.readable[-_LAST:] if layers is None else layers
-        return SecondOrderEffects(clip, tuple(chosen), shared_bias)
+        chosen = default_layers(clip) if layers is None else tuple(layers)
+        return SecondOrderEffects(clip, chosen, shared_bias)
     if set(layers or ()) - {LAYER}:
         raise ValueError(f"expected layer {LAYER}, a ResNet's last stage, not {list(layers)}")
     return NeuronHeadEffects(clip)

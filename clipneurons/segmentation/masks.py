@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 NONE = -1
+# Of masks, on the stretched map; chosen on scenes of the validation style.
+THRESHOLD = 0.3
 
 
 def upsample(

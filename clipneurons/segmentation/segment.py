@@ -10,15 +10,13 @@ from torch import Tensor
 
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.preprocess import whole
-from clipneurons.segmentation.masks import binary_masks, label_map, min_max, upsample
+from clipneurons.segmentation.masks import THRESHOLD, binary_masks, label_map, min_max, upsample
 from clipneurons.segmentation.patch_attribution import MapMaker, patch_attribution
 from clipneurons.segmentation.sliding_window import map_in_windows, resize
 from clipneurons.text.embedding import embed_texts
 
 # Prompts for what is no object, where no other texts are given to contrast with.
 BACKGROUND = ("background", "nothing", "an empty scene", "the ground", "the sky", "a wall")
-# Of the min-max stretched map; chosen on scenes of the validation style.
-THRESHOLD = 0.3
 MAX_NAMES, MAX_LETTERS = 1000, 300
 _MAX_SIDE = 512
 _MAX_NUMBERS = 2**26

@@ -16,7 +16,7 @@ from clipneurons.bundle.sparse_features import (
     features_to_bytes,
 )
 from clipneurons.lens.feature_files import load_features
-from clipneurons.lens.lens import Lens
+from clipneurons.lens.lens import Lens, default_layers
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.open_clip_folder import WEIGHTS_FILE, whole_file
 from clipneurons.shipped import ARTIFACTS, TOWERS
@@ -31,7 +31,6 @@ from export.evaluation.self_check import Checked, self_check
 from export.pipeline import distributed
 from export.pipeline.feature_figures import FeatureFigures, measure_on
 
-SHALLOW = 6  # blocks
 # Scenes for the figures: with one object each, from a seed of their own.
 HELDOUT_SCENES = f"{SCENES}:1000"
 
@@ -136,15 +135,6 @@ def with_defaults(settings: Settings, lens: Lens) -> Settings:
         layers=lens.layers,
         texts=settings.texts or default_texts(settings.model, settings.images),
     )
-
-
-def default_layers(clip: ClipModel) -> tuple[int, ...]:
-    """The last three blocks with effects, as the papers read; of a model of few blocks all."""
-    if clip.kind == "resnet":
-        return (4,)
-    readable = clip.anatomy.readable_blocks
-    # In a model of few blocks the early ones do the most.
-    return tuple(readable if clip.layers <= SHALLOW else readable[-3:])
 
 
 def default_texts(model: str, images: str) -> str:

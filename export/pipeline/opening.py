@@ -13,7 +13,8 @@ from typing import Any
 from clipneurons.adversarial.cues import CLASS_TEMPLATES
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.unit_words import plain
-from clipneurons.concepts.concepts import ConceptReader, read_image, top_concepts
+from clipneurons.concepts.concepts import ConceptReader, top_concepts
+from clipneurons.concepts.image_concepts import read_image
 from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.shift.comparison import EmbeddedTextPool
@@ -63,7 +64,7 @@ def _concepts(reader: ConceptReader, gallery: DecodedGallery) -> dict:
     order = best_read(reader, gallery, bundle.examples.spread(TRIED))
     best = varied(order, bundle.examples.caption)[:SHOWN]
     pixels = reader.lens.clip.preprocess(gallery[best[0]])
-    return {"pictures": best, "reading": read_image(reader, pixels)}
+    return {"pictures": best, "reading": read_image(reader, pixels).to_dict()}
 
 
 def best_read(reader: ConceptReader, gallery: DecodedGallery, numbers: list[int]) -> list[int]:
@@ -104,7 +105,7 @@ def planted_shift(reader: ConceptReader, gallery: DecodedGallery) -> dict:
         for word in marks(bundle.texts):
             old, new, _ = planted_mark(images, bundle.texts, word)
             sets = (ImageSet(profiler.of_images(side), side.__getitem__) for side in (old, new))
-            report = compare_sets(profiler, pool, *sets)
+            report = compare_sets(profiler, pool, *sets).to_dict()
             if not best or report["p"] < best["report"]["p"]:
                 best = {"images": numbers, "word": word, "report": report}
             if report["significant"]:

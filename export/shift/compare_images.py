@@ -51,7 +51,7 @@ def compare_images(args: argparse.Namespace) -> None:
         report = compare_sets(
             profiler, pool, reference, new,
             level=args.level, permutations=args.permutations, seed=args.seed,
-        )  # fmt: skip
+        ).to_dict()  # fmt: skip
         page = comparison_page(report, galleries(report, reference, new))
         summary = _comparison_summary(report)
     data = (json.dumps(report, indent=1) + "\n").encode()

@@ -80,7 +80,8 @@ def random_bundle(
 
 def concepts(args: argparse.Namespace) -> None:
     """Time the concepts of an image against the forward pass alone."""
-    from clipneurons.concepts.concepts import ConceptReader, read_image
+    from clipneurons.concepts.concepts import ConceptReader
+    from clipneurons.concepts.image_concepts import read_image
 
     clip = load_clip("ViT-B-32", "random", device="cpu")
     layers = tuple(args.layers)
@@ -100,7 +101,7 @@ def concepts(args: argparse.Namespace) -> None:
         "concepts and maps": lambda: read_image(reader, pixels),
     }
     times = measure(jobs, args.rounds)
-    activated = read_image(reader, pixels)["activated"]
+    activated = read_image(reader, pixels).activated
     print(f"layers {layers}, {args.rounds} rounds; {activated} activated neurons, {TEXTS} texts")
     for name in jobs:
         print(f"{name:28} {times.row(name, 'encode_image')}")

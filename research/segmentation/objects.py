@@ -25,8 +25,7 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.preprocess import whole
 from clipneurons.segmentation.edges import follow_edges
-from clipneurons.segmentation.masks import min_max, upsample
-from clipneurons.segmentation.segment import THRESHOLD
+from clipneurons.segmentation.masks import THRESHOLD, min_max, upsample
 from clipneurons.segmentation.sliding_window import map_in_windows
 from clipneurons.text.embedding import embed_texts
 from research.segmentation.mask_datasets import COMPOSED, MaskSet, Sample, open_mask_set

@@ -82,8 +82,11 @@ def find_cues(registry: BundleRegistry, request: CueQuery) -> dict:
         generator: "pictograms", or the model that this server offers.
     """
     session = registry[request.bundle]
-    data = view.cues_data(cues_of(session, request), similarity_of(session).name)
-    return data | {"never_trained": untrained(session, request.pair)}
+    data = cues_of(session, request).to_dict()
+    return data | {
+        "synonyms_found_by": similarity_of(session).name,
+        "never_trained": untrained(session, request.pair),
+    }
 
 
 @endpoint

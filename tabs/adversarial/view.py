@@ -80,24 +80,6 @@ def more_cues_html(cues: Cues, similarity: str) -> str:
     )
 
 
-def cues_data(cues: Cues, similarity: str) -> dict:
-    """Cues as `/find_cues` gives them."""
-
-    def rows(cues: Sequence[Cue]) -> list[dict]:
-        return [
-            {"text": cue.text, "score": cue.score, "units": [
-                {"layer": u.layer, "unit": u.unit, "share": u.share} for u in cue.units]}
-            for cue in cues
-        ]  # fmt: skip
-
-    return {
-        "method": cues.method,
-        "toward": rows(cues.positive), "away": rows(cues.negative),
-        "dropped": [{"text": text, "reason": reason} for text, reason in cues.dropped],
-        "synonyms_found_by": similarity,
-    }  # fmt: skip
-
-
 def gallery_of(attack: Attack) -> list[tuple]:
     """Images with the model's verdicts."""
     return [

@@ -20,7 +20,6 @@ from tabs.server.uploads import open_image
 from tabs.ui.former_result import says_whose
 from tabs.ui.image_input import OWN_IMAGE, image_uri
 from tabs.ui.plots import empty
-from tabs.ui.units import says
 from tabs.ui.words import untrained
 
 MOST_IMAGES = 8
@@ -115,20 +114,13 @@ def concepts(registry: BundleRegistry, bundle: str, image: Image.Image | None) -
         bundle: key of the bundle, or "" for the one the page opens with.
         image: a PNG, JPEG, WebP, GIF or BMP of at most 10 MB and 40 million pixels.
     """
-    from clipneurons.concepts.concepts import read_image
-    from clipneurons.models.preprocess import share_seen
-
     if image is None:
         raise ValueError("Choose, paste or take an image first.")
     session = registry[bundle]
-    clip, pixels = session.clip, session.clip.preprocess(image)
-    result = read_image(session.concept_reader, pixels)
-    for neuron in result["neurons"]:
-        neuron["label"] = says(session.bundle, neuron["layer"], neuron["unit"])
-    return result | {
-        "never_trained": untrained(session, [concept["text"] for concept in result["concepts"]]),
-        "shown": image_uri(from_pixels(pixels, clip.image_mean, clip.image_std)),
-        "share_seen": share_seen(clip, image.size),
+    result = session.reader.concepts(image)
+    return result.to_dict() | {
+        "never_trained": untrained(session, [concept.text for concept in result.concepts]),
+        "shown": image_uri(result.image),
     }
 
 
@@ -141,7 +133,7 @@ def compare(registry: BundleRegistry, bundle: str, files: list[str] | None) -> d
     """
     import torch
 
-    from clipneurons.concepts.concepts import compare_images
+    from clipneurons.concepts.image_concepts import compare_images
 
     if len(files or []) < 2:
         raise ValueError("Choose at least two images to compare.")

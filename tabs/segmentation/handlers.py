@@ -13,7 +13,6 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from clipneurons.images.convert import to_rgb
 from clipneurons.synthetic.captions import COLOURS
 from tabs.segmentation.layout import Widgets
 from tabs.segmentation.view import (
@@ -78,7 +77,7 @@ def find(registry: BundleRegistry, widgets: Widgets, request: SearchRequest) -> 
         widgets.search: search,
         widgets.maps: gr.Column(visible=True),
         widgets.unknown: unknown_words_html(untrained(session, names)),
-        widgets.presence: presence_html(search, line_of(session)),
+        widgets.presence: presence_html(search, session.reader.presence_line),
         widgets.name: gr.Dropdown(names, value=search.first, visible=len(names) > 1),
         widgets.heat: heat,
         widgets.mask: mask,
@@ -120,7 +119,7 @@ def find_masks(
         anyway: whether a word that is not found gets a mask too; otherwise its mask is empty.
     """
     search = searched(registry[bundle], SearchRequest(bundle, image, words, anyway, threshold))
-    return search_data(search, threshold)
+    return {"bundle": search.bundle} | search.to_dict()
 
 
 def searched(session: BundleSession, request: SearchRequest) -> Search:
@@ -129,27 +128,15 @@ def searched(session: BundleSession, request: SearchRequest) -> Search:
     Raises:
         ValueError: no image, no words, or too many.
     """
-    from clipneurons.segmentation.presence import presences
-    from clipneurons.segmentation.segment import check_names, segment
-
     if request.image is None:
         raise ValueError("Choose an image first.")
     names = names_of(request.words)
     if not names:
         raise ValueError("Write what to look for, such as: cat, tree")
-    names = check_names(names)
-    result = segment(
-        session.clip, request.image, names, maps=_maps(session), others=_contrast_texts(session)
+    masks = session.reader.segment(
+        request.image, names, threshold=request.threshold, anyway=request.anyway
     )
-    return Search(
-        session.key,
-        _small(request.image, result.scores.shape[:0:-1]),
-        result,
-        presences(
-            session.clip, request.image, names, session.bundle.text_embeddings, line_of(session)
-        ),
-        request.anyway,
-    )
+    return Search(**vars(masks), bundle=session.key)
 
 
 def names_of(words: str | None) -> list[str]:
@@ -168,51 +155,6 @@ def names_of(words: str | None) -> list[str]:
     return names
 
 
-def line_of(session: BundleSession):
-    """The line that a name must reach to count as found, as the bundle says it."""
-    from clipneurons.segmentation.presence import line_of
-
-    return line_of(session.bundle.metrics)
-
-
-def _small(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return to_rgb(image).resize(size)
-
-
-def _maps(session: BundleSession):
-    from clipneurons.segmentation.patch_attribution import patch_attribution
-
-    return session.cached("patch attribution", lambda: patch_attribution(session.clip))
-
-
-def _contrast_texts(session: BundleSession):
-    """What names are held against: the bundle's class names, else its texts."""
-    from clipneurons.text.embedding import embed_texts
-
-    def make():
-        names = session.bundle.config.data.class_names
-        if len(names) < 2:
-            return session.bundle.text_embeddings
-        return embed_texts(session.clip, list(names), "photo")
-
-    return session.cached("contrast texts", make)
-
-
-def search_data(search: Search, threshold: float) -> dict:
-    """A search as the API gives it."""
-    from clipneurons.segmentation.masks import rle
-
-    rows = []
-    masks = _all_masks(search, threshold)
-    for name, presence, mask in zip(search.result.names, search.presence, masks, strict=True):
-        rows.append({
-            "name": name, "found": presence.found, "mask": rle(mask),
-            "share": mask.float().mean().item(), "cosine": presence.cosine,
-            "score": presence.score, "rival": presence.rival,
-        })  # fmt: skip
-    return {"bundle": search.bundle, "threshold": threshold, "classes": rows}
-
-
 def files(search: Search, threshold: float) -> tuple[str, str]:
     """Two files: the first name's mask as PNG, and all masks as COCO's JSON."""
     from clipneurons.segmentation.masks import coco_annotations
@@ -220,19 +162,9 @@ def files(search: Search, threshold: float) -> tuple[str, str]:
     folder = Path(tempfile.mkdtemp(prefix="clipneurons-"))
     png, coco = folder / "mask.png", folder / "masks.json"
     drawn(search, None, threshold)[1].save(png)
-    masks = _all_masks(search, threshold)
+    masks = search.masks(threshold)
     coco.write_text(json.dumps(coco_annotations(masks, search.result.names)))
     return str(png), str(coco)
-
-
-def _all_masks(search: Search, threshold: float):
-    """Masks of all names [class, height, width], empty for those that are not shown."""
-    import torch
-
-    masks = torch.zeros(len(search.result.names), *search.result.size, dtype=torch.bool)
-    for index in search.shown:
-        masks[index] = search.result.mask(index, threshold)
-    return masks
 
 
 # -- changes of what is shown

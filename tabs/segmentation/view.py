@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from clipneurons.bundle.unit_words import plain
+from clipneurons.segmentation.image_masks import ImageMasks, verdict
 from tabs.ui import plots
 from tabs.ui.units import unit_bar
 
 if TYPE_CHECKING:
-    from clipneurons.segmentation.presence import Line, Presence
-    from clipneurons.segmentation.segment import Segmentation
+    from clipneurons.segmentation.presence import Line
     from tabs.server.session import BundleSession
 
 HINT = "Click on the heat map to read what the neurons say at that place."
@@ -28,35 +27,17 @@ _VOTERS = 12
 
 
 @dataclass(frozen=True)
-class Search:
-    """A visitor's last search, kept for the slider, clicks and downloads.
+class Search(ImageMasks):
+    """A visitor's last search, kept for the slider, clicks and downloads."""
 
-    ``presence`` says of each name whether it is in the image; with ``anyway`` names that are not
-    are drawn too.
-    """
-
-    bundle: str
-    image: Image.Image
-    result: Segmentation
-    presence: Sequence[Presence]
-    anyway: bool = False
-
-    @property
-    def shown(self) -> list[int]:
-        """Numbers of the names that are drawn."""
-        return [i for i, presence in enumerate(self.presence) if self.anyway or presence.found]
-
-    @property
-    def first(self) -> str:
-        """The name that is drawn first."""
-        return self.result.names[(self.shown or [0])[0]]
+    bundle: str = ""
 
 
 def presence_html(search: Search, line: Line) -> str:
     """Of each name whether it was found."""
     names = search.result.names
     rows = [
-        f'<li><span class="cn-name">{escape(name)}</span> <b>{_verdict(presence)}</b></li>'
+        f'<li><span class="cn-name">{escape(name)}</span> <b>{escape(verdict(presence))}</b></li>'
         for name, presence in list(zip(names, search.presence, strict=True))[:_NAMES]
     ]
     more = f"<p>and {len(names) - _NAMES} more names</p>" if len(names) > _NAMES else ""
@@ -70,14 +51,6 @@ def presence_html(search: Search, line: Line) -> str:
         )
     listed = f'<ol class="cn-presence" aria-label="Found or not">{"".join(rows)}</ol>'
     return plots.section("Is it in the image?", listed + more, words)
-
-
-def _verdict(presence: Presence) -> str:
-    if presence.found:
-        return "found"
-    if presence.rival is not None:
-        return f"not found (rather {escape(presence.rival)})"
-    return "not found"
 
 
 def drawn(search: Search, name: str | None, threshold: float) -> tuple[Image.Image, Image.Image]:

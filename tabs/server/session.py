@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from clipneurons.bundle.bundle import Bundle, load_bundle
-from clipneurons.bundle.config import check_clip
 from clipneurons.bundle.hub import resolve
 from clipneurons.dictionary.dictionary import Dictionary
 from tabs.server.uploads import open_image
@@ -26,6 +25,7 @@ if TYPE_CHECKING:  # open_clip takes seconds to import: never before the page is
     from clipneurons.edit.reading import EditReader
     from clipneurons.lens.lens import Lens
     from clipneurons.models.clip import ClipModel
+    from clipneurons.reader import Reader
 
 # Every event that runs a model shares this queue lane; see `app.py` for its width.
 MODEL = "model"
@@ -80,14 +80,19 @@ class BundleSession:
         return self.cached("dictionary", lambda: Dictionary(self.bundle))
 
     @property
+    def reader(self) -> Reader:
+        """The model with the bundle: what reads images; the model is loaded on first use."""
+        return self.cached("reader", lambda: self._reader)
+
+    @property
     def clip(self) -> ClipModel:
         """The model, loaded on first use and compared with what the bundle says."""
-        return self.cached("clip", lambda: self._clip)
+        return self.reader.clip
 
     @property
     def lens(self) -> Lens:
-        """The lens on the bundle's layers."""
-        return self.cached("lens", lambda: self._lens)
+        """The lens on the bundle's units."""
+        return self.cached("lens", lambda: self.reader.lens)
 
     @property
     def concept_reader(self) -> ConceptReader:
@@ -95,9 +100,7 @@ class BundleSession:
 
         Raises `ValueError` for a bundle with the shared bias.
         """
-        from clipneurons.concepts.concepts import ConceptReader
-
-        return self.cached("concepts", lambda: ConceptReader(self.lens, self.bundle))
+        return self.cached("concepts", lambda: self.reader.concept_reader)
 
     @property
     def edit_reader(self) -> EditReader:
@@ -109,7 +112,7 @@ class BundleSession:
     @property
     def ready(self) -> bool:
         """Whether the model is loaded."""
-        return self.has("lens")
+        return self.has("reader")
 
     def encode_texts(self, texts: list[str]) -> Tensor:
         """Unit embeddings of texts [text, embed]; the last few thousand are kept."""
@@ -160,16 +163,10 @@ class BundleSession:
         return name in self._cached
 
     @cached_property
-    def _clip(self) -> ClipModel:
+    def _reader(self) -> Reader:
         from clipneurons.models.clip import load_clip
+        from clipneurons.reader import Reader
 
         config = self.bundle.config
         clip = load_clip(config.model_of(self.folder), config.pretrained, **config.load_options)
-        check_clip(config, clip)
-        return clip
-
-    @cached_property
-    def _lens(self) -> Lens:
-        from clipneurons.lens.lens import Lens
-
-        return Lens.of_bundle(self.clip, self.bundle)
+        return Reader(clip, self.bundle)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import gradio as gr
 from PIL import Image
@@ -24,10 +23,6 @@ from tabs.shift.view import (
     unit_rows,
     verdict_html,
 )
-
-if TYPE_CHECKING:
-    from clipneurons.shift.comparison import EmbeddedTextPool
-    from clipneurons.shift.profile import Profiler
 
 # Told (images read, images in all, what is being done).
 Progress = Callable[[int, int, str], object]
@@ -178,27 +173,13 @@ def compare_images(
         read += images
         progress(read, total, "Reading images" if read < total else "Comparing the sets")
 
-    profiler, pool = prepared(session)
+    profiler, pool = session.reader.profiler, session.reader.text_pool
     sets = [
         ImageSet(profiler.of_images(side, progress=count), side.__getitem__)
         for side in (reference, new)
     ]
-    report = compare_sets(profiler, pool, *sets)
+    report = compare_sets(profiler, pool, *sets).to_dict()
     return Compared({"bundle": session.key} | report, reference, new)
-
-
-def prepared(session: BundleSession) -> tuple[Profiler, EmbeddedTextPool]:
-    """What any two sets are compared with, made once."""
-    from clipneurons.shift.comparison import EmbeddedTextPool
-    from clipneurons.shift.profile import Profiler
-
-    def texts() -> EmbeddedTextPool:
-        pool = EmbeddedTextPool.of(session.bundle)
-        pool.centred  # noqa: B018  (made here, not in front of an answer)
-        return pool
-
-    profiler = session.cached("profiler", lambda: Profiler(session.lens, session.bundle))
-    return profiler, session.cached("texts of shifts", texts)
 
 
 def example(session: BundleSession, progress: Progress = lambda *_: None) -> tuple[Compared, str]:

@@ -9,16 +9,19 @@ import torch
 
 from clipneurons.concepts.concepts import (
     ConceptReader,
-    compare_images,
-    contrast,
     patch_weights,
-    read_image,
     top_concepts,
 )
+from clipneurons.concepts.image_concepts import compare_images, contrast, read_image
 from clipneurons.lens.lens import Lens
 from clipneurons.lens.token_contributions import unit_token_effects
 from tests.helpers.models import images, tiny_resnet, tiny_vit
 from tests.helpers.tiny import tiny_bundle
+
+
+def read(*arguments, **options):
+    """A reading as data."""
+    return read_image(*arguments, **options).to_dict()
 
 
 def made(clip, layers):
@@ -161,7 +164,7 @@ def test_one_image_is_not_compared(setting):
 
 def test_a_result_holds_weights_maps_and_units_of_one_reading(setting):
     reader, bundle, batch, _ = setting
-    found = read_image(reader, batch[1], top=4)
+    found = read(reader, batch[1], top=4)
     _, effects = reader(batch[1:2])
     weights = reader.weights(reader.written(effects))[0]
     expected = top_concepts(weights, bundle.texts, 4)
@@ -195,7 +198,7 @@ class CountedReader(ConceptReader):
 def test_an_image_is_passed_through_the_model_and_weighed_once(setting):
     reader, bundle, batch, _ = setting
     counted = CountedReader(reader.lens, bundle)
-    assert len(read_image(counted, batch[0])["concepts"]) > 1
+    assert len(read(counted, batch[0])["concepts"]) > 1
     assert (counted.passes, counted.products) == (1, 1)
 
 
@@ -212,16 +215,16 @@ def test_whether_the_heading_has_the_zero_shot_text(setting):
     reader, bundle, batch, _ = setting
     embedding = reader.lens.clip.encode_image(batch[:1])
     nearest = int(reader.zero_shot(embedding).argmax())
-    assert read_image(reader, batch[0])["zero_shot"][0]["texts"][0] == bundle.texts[nearest]
+    assert read(reader, batch[0])["zero_shot"][0]["texts"][0] == bundle.texts[nearest]
     alone = replace(
         bundle,
         texts=[bundle.texts[nearest]] * 8,
         text_embeddings=bundle.text_embeddings[nearest].expand(8, -1),
     )
-    assert read_image(ConceptReader(reader.lens, alone), batch[0])["zero_shot_agrees"]
+    assert read(ConceptReader(reader.lens, alone), batch[0])["zero_shot_agrees"]
     other = WithoutText(reader.lens, bundle)
     other.without = nearest
-    found = read_image(other, batch[0], top=1)
+    found = read(other, batch[0], top=1)
     assert found["heading"] != [bundle.texts[nearest]]
     assert not found["zero_shot_agrees"]
 
@@ -229,7 +232,7 @@ def test_whether_the_heading_has_the_zero_shot_text(setting):
 @pytest.mark.parametrize("level", [-1.9, 0.0, 2.2])
 def test_nothing_is_recognised_in_one_flat_colour(setting, level):
     reader, _, batch, _ = setting
-    found = read_image(reader, torch.full_like(batch[0], level))
+    found = read(reader, torch.full_like(batch[0], level))
     assert not found["recognised"]
     assert found["concepts"] == found["heading"] == []
-    assert read_image(reader, batch[0])["recognised"]
+    assert read(reader, batch[0])["recognised"]

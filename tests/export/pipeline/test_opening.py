@@ -9,7 +9,8 @@ from PIL import Image
 from clipneurons.adversarial.cues import CLASS_TEMPLATES
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import OPENING
-from clipneurons.concepts.concepts import ConceptReader, read_image
+from clipneurons.concepts.concepts import ConceptReader
+from clipneurons.concepts.image_concepts import read_image
 from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import load_clip
 from clipneurons.shift.comparison import EmbeddedTextPool, compare
@@ -64,7 +65,7 @@ def test_the_reading_is_the_models_own(made):
     shipped = bundle.opening["concepts"]
     reader = ConceptReader(lens, bundle)
     image = DecodedGallery(bundle.examples)[shipped["pictures"][0]]
-    close(shipped["reading"], read_image(reader, lens.clip.preprocess(image)))
+    close(shipped["reading"], read_image(reader, lens.clip.preprocess(image)).to_dict())
 
 
 def test_the_page_shows_it_without_a_model(made, monkeypatch):
@@ -167,7 +168,7 @@ def test_pictures_in_which_the_caption_is_found_come_first(made):
     reader = ConceptReader(lens, bundle)
     gallery = DecodedGallery(bundle.examples)
     order = best_read(reader, gallery, list(bundle.examples))
-    said = read_image(reader, lens.clip.preprocess(gallery[order[-1]]))["concepts"][0]["text"]
+    said = read_image(reader, lens.clip.preprocess(gallery[order[-1]])).concepts[0].text
     captions = [""] * len(bundle.examples)
     captions[list(bundle.examples).index(order[-1])] = f"a picture of {said}"
     known = replace(bundle, examples=replace(bundle.examples, captions=tuple(captions)))
