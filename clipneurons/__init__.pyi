@@ -5,10 +5,14 @@ from .bundle.neuron import Neuron
 from .bundle.sparse_features import SparseFeatures
 from .concepts.image_concepts import ImageConcepts, UnitOnImage
 from .dictionary.search import SearchResult, search
+from .edit.edit import Edit
+from .edit.reading import EditReading
 from .lens.feature_files import load_features
 from .lens.lens import Lens, LensResult
 from .models.anatomy import UnsupportedModel
 from .models.clip import ClipModel, load_clip
+from .pipeline import analyse
+from .plots import plot_ablation, plot_effects, plot_heatmap
 from .reader import Reader, compare_sets, find_cues
 from .segmentation.image_masks import ImageMasks
 from .shift.report import SetComparison
@@ -19,6 +23,8 @@ __all__ = [
     "BundleMismatch",
     "ClipModel",
     "Cues",
+    "Edit",
+    "EditReading",
     "ImageConcepts",
     "ImageMasks",
     "Lens",
@@ -30,11 +36,15 @@ __all__ = [
     "SparseFeatures",
     "UnitOnImage",
     "UnsupportedModel",
+    "analyse",
     "compare_sets",
     "find_cues",
     "load_bundle",
     "load_clip",
     "load_features",
+    "plot_ablation",
+    "plot_effects",
+    "plot_heatmap",
     "save_bundle",
     "search",
 ]

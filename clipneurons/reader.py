@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,8 @@ from clipneurons.concepts.image_concepts import (
     read_image,
     units_on_image,
 )
+from clipneurons.edit.edit import Edit, UnitFactor
+from clipneurons.edit.reading import EditReader, EditReading
 from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.inputs import ImageLike, open_image
@@ -138,6 +140,38 @@ class Reader:
         small = picture.resize(result.scores.shape[:0:-1])
         return ImageMasks(small, result, tuple(found), anyway, threshold)
 
+    def edit(
+        self,
+        image: ImageLike,
+        factors: Mapping[tuple[int, int], float] | Edit,
+        classes: Sequence[str],
+        wanted: str = "",
+    ) -> EditReading:
+        """How an image is classified before and after units are ablated or rescaled.
+
+        Args:
+            image: a path or a PIL image.
+            factors: of units by ``(layer, unit)``: 0 ablates a unit's effect to its mean over the
+                data, 1 leaves it, 2 doubles what differs from the mean; or a saved `Edit`.
+            classes: names of the classes to tell apart, at least two.
+            wanted: the class that is held against the first; by default the runner-up.
+
+        Raises:
+            FileNotFoundError: no such file.
+            EditError: a unit that the bundle does not have, a factor that is no finite number.
+            ValueError: a file that is no image, fewer than two classes.
+
+        Example:
+            >>> reading = reader.edit("cat.jpg", {(9, 115): 0}, classes=["cat", "dog"])
+            >>> reading.before(), reading.result()
+        """
+        picture = open_image(image)
+        if not isinstance(factors, Edit):
+            units = tuple(UnitFactor(*place, float(value)) for place, value in factors.items())
+            factors = Edit(self.bundle.config.weights_sha256, units)
+        pixels = self.clip.preprocess(picture)[None]
+        return self.edit_reader.read(pixels, list(check_names(classes)), wanted, factors)
+
     # -- computed once
 
     @cached_property
@@ -153,6 +187,11 @@ class Reader:
             ValueError: a bundle with the shared bias.
         """
         return ConceptReader(self.lens, self.bundle)
+
+    @cached_property
+    def edit_reader(self) -> EditReader:
+        """What reads preprocessed images under edits."""
+        return EditReader(self.lens, self.bundle)
 
     @cached_property
     def profiler(self) -> Profiler:

@@ -10,11 +10,11 @@ Both can disagree; what is measured is what the model says.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from io import BytesIO
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,21 +24,19 @@ from torch.nn.functional import normalize
 
 from clipneurons.bundle.bundle import Bundle
 from clipneurons.bundle.unit_words import plain
-from clipneurons.dictionary.dictionary import Dictionary, Phrase
 from clipneurons.dictionary.search import dictionary_of
 from clipneurons.edit.class_effects import ClassEffects, places
-from clipneurons.edit.edit import DATA, Edit, EditError, UnitFactor, WordFactor
+from clipneurons.edit.edit import DATA, Edit, EditError
 from clipneurons.edit.fold import fold, mean_of_units
+from clipneurons.edit.parts import EditParts, Part
 from clipneurons.edit.preview import (
     Preview,
     order_that_turns,
-    patch_attributions,
-    weighted_effects,
 )
 from clipneurons.images.convert import to_rgb
-from clipneurons.lens.contributions import Contributions
 from clipneurons.lens.lens import Lens
 from clipneurons.models.clip import ClipModel
+from clipneurons.notebook import article, bars, number
 from clipneurons.text.embedding import embed_texts
 from clipneurons.text.synonym_groups import CosineSpread, synonym_groups
 
@@ -46,35 +44,8 @@ TEMPLATES = "photo"
 # Units of an edit that is looked for, and random sets of as many that it is compared with.
 MOST_FOUND, RANDOM_SETS = 64, 20
 _WORDS = 32  # rules of an edit
-_SHOWN, _SLIDERS = 6, 24  # units for and against; units of an edit that are parts of their own
 _GALLERY = 64  # images behind mean activations
 _NEAREST = 60  # classes that are grouped
-
-
-@dataclass(frozen=True)
-class Part:
-    """A unit, all units that say a word, or the rest of an edit.
-
-    `adds` is what it adds to the margin of the first image at factor 1, `units` how many it has,
-    `map` where in the first image a unit's share comes from, in [0, 1].
-    """
-
-    rules: tuple[UnitFactor | WordFactor, ...]
-    adds: float
-    units: int = 1
-    map: list[list[float]] | None = None
-
-    @property
-    def kind(self) -> str:
-        """ "unit", "words" or "rest"."""
-        if len(self.rules) != 1:
-            return "rest"
-        return "words" if isinstance(self.rules[0], WordFactor) else "unit"
-
-    @property
-    def strength(self) -> float:
-        """How much of the part's change the edit makes: f − 1; of the rest, all."""
-        return 1.0 if self.kind == "rest" else self.rules[0].factor - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +89,56 @@ class EditReading:
     def result(self, image: int = 0) -> list[float]:
         """What the model says under the edit: measured where that can be."""
         return self.measured(image) or self.estimated(image)
+
+    def to_dict(self) -> dict[str, Any]:
+        """In JSON values, as the page's endpoint gives it: the first image's classes and units."""
+        before, estimated, measured = self.before(), self.estimated(), self.measured()
+        return {
+            "shares": "cosine" if self.scale is None else "probability",
+            "top": self.class_names[self.top],
+            "against": self.class_names[self.wanted],
+            "classes": [
+                {"name": name, "before": before[i], "estimated": estimated[i],
+                 "measured": measured and measured[i]}
+                for i, name in enumerate(self.class_names)
+            ],
+            "neurons": [
+                asdict(part.rules[0]) | {
+                    "adds": part.adds, "label": part.label, "reliable": part.reliable,
+                    "map": part.map,
+                }
+                for part in self.parts
+                if part.kind == "unit"
+            ],
+            "edit": self.edit.to_json(),
+        }  # fmt: skip
+
+    def __repr__(self) -> str:
+        lines = [f"Classified as {self._now}, without the edit as {self.class_names[self.top]}"]
+        rows = zip(self.class_names, self.before(), self.result(), strict=True)
+        lines += [f"  {number(old, 3)} → {number(new, 3)}  {name}" for name, old, new in rows]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        names = self.class_names
+        top, other = names[self.top], names[self.wanted]
+        units = [
+            (f"{part.rules[0].layer} · {part.rules[0].unit}  {part.label}", part.adds)
+            for part in self.parts
+            if part.kind == "unit"
+        ]
+        return article(
+            f"Classified as {self._now}",
+            bars("Before", list(zip(names, self.before(), strict=True)), 3),
+            bars("Under the edit", list(zip(names, self.result(), strict=True)), 3),
+            bars(f"Units: what each adds to {top} rather than {other}", units),
+            note=f"Without the edit: {top}.",
+        )
+
+    @property
+    def _now(self) -> str:
+        shares = self.result()
+        return self.class_names[shares.index(max(shares))]
 
     def shares(self, cosines: Float[Tensor, " class"]) -> list[float]:
         """Probabilities at the model's temperature, or the cosines where it has none."""
@@ -170,7 +191,7 @@ class EditReader:
         first, second = logits.topk(2).indices.tolist()
         other = class_names.index(wanted) if wanted else second
         other = second if other == first else other
-        parts = _Parts(self.dictionary, edit, contributions, clip.grid)
+        parts = EditParts(self.dictionary, edit, contributions, clip.grid)
         rows = parts.of(
             effects[0, :, first] - effects[0, :, other], classes[first] - classes[other]
         )
@@ -269,86 +290,3 @@ class EditReader:
                 normalize(self.bundle.text_embeddings, dim=1),
             )
         return names, embeddings, CosineSpread.of(embeddings)
-
-
-class _Parts:
-    """An edit in parts, with the strongest units beside it, on images' contributions."""
-
-    def __init__(
-        self, dictionary: Dictionary, edit: Edit, contributions: Mapping[int, Contributions],
-        grid: tuple[int, int],
-    ) -> None:  # fmt: skip
-        self.dictionary, self.edit, self.grid = dictionary, edit, grid
-        self.bundle, self.contributions = dictionary.bundle, contributions
-        self.count = len(dictionary.directions)
-        self._weights: list[Float[Tensor, " unit"]] = []
-
-    def of(self, margin: Float[Tensor, " unit"], toward: Float[Tensor, " embed"]) -> list[Part]:
-        """The parts, by what they add to `margin`, of the classes whose difference is `toward`."""
-        groups = self._groups(margin)
-        self._weights = [weights for _, weights in groups]
-        return [
-            Part(
-                rules, float(weights @ margin), int((weights != 0).sum()),
-                self._map(rules[0], float(weights @ margin), toward)
-                if len(rules) == 1 and isinstance(rules[0], UnitFactor) else None,
-            )
-            for rules, weights in groups
-        ]  # fmt: skip
-
-    def vectors(self, images: int) -> list[Float[Tensor, "part embed"]]:
-        """What each part changes at strength 1, by image."""
-        sizes = [self.dictionary.units(layer) for layer in self.dictionary.layers]
-        means = {layer: arrays.means for layer, arrays in self.bundle.layers.items()}
-        by_layer = [
-            dict(zip(self.dictionary.layers, weights.split(sizes), strict=True))
-            for weights in self._weights
-        ]
-        return [
-            torch.stack([weighted_effects(self.contributions, means, w, image) for w in by_layer])
-            if by_layer else torch.zeros(0, self.bundle.config.embed_dim)
-            for image in range(images)
-        ]  # fmt: skip
-
-    def _groups(self, margin: Float[Tensor, " unit"]) -> list[tuple[tuple, Tensor]]:
-        """Rules of each part, and the weight of every unit in it."""
-        units, free = list(self.edit.units), torch.ones(self.count, dtype=torch.bool)
-        free[[self._row(unit) for unit in units]] = False
-        groups: list[tuple[tuple, Tensor]] = []
-        for rule in reversed(self.edit.words):  # a unit belongs to the last rule that names it
-            scores = self.dictionary.coefficient_scores([Phrase(rule.words)])
-            said = (scores > rule.more_than) & free
-            groups.insert(0, ((rule,), said.float()))
-            free &= ~said
-        if rest := tuple(units[_SLIDERS:]):
-            weights = torch.zeros(self.count)
-            for unit in rest:
-                weights[self._row(unit)] = unit.factor - 1
-            groups.append((rest, weights))
-        order = margin.masked_fill(~free, 0)
-        strongest = [
-            row
-            for signed in (order, -order)
-            for row in signed.topk(min(_SHOWN, len(order))).indices.tolist()
-        ]
-        beside = [
-            UnitFactor(*self.dictionary.place(row), 1.0)
-            for row in dict.fromkeys(strongest)
-            if free[row]
-        ]
-        for unit in (*units[:_SLIDERS], *beside):
-            weights = torch.zeros(self.count)
-            weights[self._row(unit)] = 1.0
-            groups.append(((unit,), weights))
-        return groups
-
-    def _row(self, unit: UnitFactor) -> int:
-        return self.dictionary.row(unit.layer, unit.unit)
-
-    def _map(self, unit: UnitFactor, adds: float, toward: Tensor) -> list[list[float]] | None:
-        shares = patch_attributions(self.contributions[unit.layer], unit.unit, toward)
-        if shares is None:
-            return None
-        shares = (shares * math.copysign(1, adds)).clamp_min(0)
-        shares = (shares / shares.max().clamp_min(1e-12)).unflatten(0, self.grid)
-        return [[round(share, 3) for share in row] for row in shares.tolist()]

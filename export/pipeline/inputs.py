@@ -19,6 +19,7 @@ from clipneurons.lens.feature_files import load_features
 from clipneurons.lens.lens import Lens, default_layers
 from clipneurons.models.clip import ClipModel
 from clipneurons.models.open_clip_folder import WEIGHTS_FILE, whole_file
+from clipneurons.progress import Progress
 from clipneurons.shipped import ARTIFACTS, TOWERS
 from clipneurons.text.pools import VOCABULARY, TextPool, text_pool
 from clipneurons.text.reading import ReadPool, as_read
@@ -48,6 +49,7 @@ class Inputs:
     texts: ReadPool
     heldout: Source | None
     workers: int = 1
+    progress: Progress | None = None  # told how far the passes are, in place of a bar
 
     @property
     def clip(self) -> ClipModel:
@@ -94,13 +96,17 @@ def digest_of(features: SparseFeatures) -> str:
     return hashlib.sha256(features_to_bytes(replace(features, source=""))).hexdigest()
 
 
-def open_inputs(settings: Settings, workers: int = 1, device: str | None = None) -> Inputs:
+def open_inputs(
+    settings: Settings, workers: int = 1, device: str | None = None, clip: ClipModel | None = None
+) -> Inputs:
     """Open what the settings name, after filling in the defaults that depend on the model.
 
-    `device` is where to work instead of where the settings say.
+    `device` is where to work instead of where the settings say, `clip` the model that the settings
+    name, where it is open already.
     """
-    device = distributed.local_device(device or settings.device)
-    clip = open_model_of(settings, device, precision=settings.precision)
+    if clip is None:
+        device = distributed.local_device(device or settings.device)
+        clip = open_model_of(settings, device, precision=settings.precision)
     if not clip.reads_texts:
         raise UserError(
             f"{settings.model} has no text tower, and a bundle describes units in texts: expected a"

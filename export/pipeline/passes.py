@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from clipneurons.lens.contributions import Contributions
 from clipneurons.lens.lens import Lens
+from clipneurons.progress import Progress
 from clipneurons.statistics.effect_statistics import EffectStatistics, UnitStatistics
 from clipneurons.statistics.streaming.running_mean import RunningMean
 from export.common.errors import UserError
@@ -44,6 +45,7 @@ class Passes:
     cache: bool = True
     workers: int = 1
     reached: Callable[[str], None] = lambda point: None  # tests stop the run here
+    progress: Progress | None = None  # told in place of a bar
 
     @property
     def total(self) -> int:
@@ -102,6 +104,9 @@ class Passes:
             for number in self.numbers[progress.done :]:
                 yield number
                 bar.update(self._size(number))
+                if self.progress is not None:
+                    done = (number + 1) / self.total
+                    self.progress(((file == PASS_2) + done) / 2, path.stem)
                 self.reached(path.stem)
                 if time.monotonic() - saved >= EVERY:
                     progress.state().save(path)
@@ -121,9 +126,10 @@ class Passes:
         return min((number + 1) * size, len(self.source)) - number * size
 
     def _bar(self, done: int, name: str) -> tqdm:
+        hidden = None if self.progress is None else True
         total = sum(map(self._size, self.numbers))
         first = sum(map(self._size, self.numbers[:done]))
-        return tqdm(total=total, initial=first, desc=name, unit="images", disable=None)
+        return tqdm(total=total, initial=first, desc=name, unit="images", disable=hidden)
 
 
 @dataclass

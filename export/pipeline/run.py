@@ -19,6 +19,8 @@ from pathlib import Path
 from clipneurons.bundle.bundle import Bundle, save_bundle
 from clipneurons.bundle.config import CONFIG, METRICS, BundleConfig, parse_json
 from clipneurons.bundle.sparse_features import SparseFeatures
+from clipneurons.models.clip import ClipModel
+from clipneurons.progress import Progress
 from clipneurons.statistics.effect_statistics import UnitStatistics
 from export.common.errors import UserError
 from export.common.pursuit import Pursuit, rounded
@@ -62,8 +64,14 @@ Say = Callable[[str], None]
 WELL = 0.5
 
 
-def run(settings: Settings, options: RunOptions) -> None:
+def run(
+    settings: Settings, options: RunOptions, clip: ClipModel | None = None,
+    progress: Progress | None = None,
+) -> None:  # fmt: skip
     """Make a bundle, or do one shard's part of it, from where a stopped run was.
+
+    `clip` is the model that the settings name, where it is open already; `progress` is told how
+    far the passes are, in place of a bar.
 
     Raises `UserError` for a mistake in the settings, before any work.
     """
@@ -71,7 +79,7 @@ def run(settings: Settings, options: RunOptions) -> None:
     if options.shard and rank.count > 1:
         raise UserError("--shard is for separate processes, torchrun shards by itself")
     say = print if rank.index == 0 and not options.quiet else _silent
-    inputs = open_inputs(settings, options.workers)
+    inputs = replace(open_inputs(settings, options.workers, clip=clip), progress=progress)
     work = Work(Path(options.out or default_out(settings.model)))
     if distributed.agree(rank.index == 0 and _finished(inputs, work, options.overwrite)):
         say(f"{work.out} was finished before: --overwrite makes it again")
@@ -165,7 +173,14 @@ def _go_on(inputs: Inputs, work: Work, options: RunOptions, rank: Shard, say: Sa
     with work.lock(shard):
         work.begin(unchanged, options.restart)
         passes = Passes(
-            inputs.lens, source, settings, work.shard(shard), shard, plan.cache, inputs.workers
+            inputs.lens,
+            source,
+            settings,
+            work.shard(shard),
+            shard,
+            plan.cache,
+            inputs.workers,
+            progress=inputs.progress,
         )
         if options.shard:
             _run_shard(passes, work, say)

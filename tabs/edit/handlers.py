@@ -156,7 +156,7 @@ def edit(
             over the bundle's data.
     """
     session = registry[bundle]
-    return reading_data(session.bundle, _asked_or_example(session, image, names, wanted, edit))
+    return reading_data(_asked_or_example(session, image, names, wanted, edit))
 
 
 def find_edit(
@@ -181,7 +181,7 @@ def find_edit(
         "wanted": opened.wanted, "count": len(opened.reading.edit.units),
         "random_share": random_share,
     }  # fmt: skip
-    return figures | reading_data(session.bundle, opened)
+    return figures | reading_data(opened)
 
 
 # -- readings
@@ -304,9 +304,7 @@ def switch_off(tab: Tab, request: EditRequest) -> dict:
     part = next(part for part in opened.reading.parts if part.rules == (rule,))
     now = top_class(opened.reading, opened.reading.result())
     still = "still" if now == opened.top else "now"
-    return _shown(
-        tab, opened, f"{part_text(session.bundle, part)} off: {still} classified as “{now}”."
-    )
+    return _shown(tab, opened, f"{part_text(part)} off: {still} classified as “{now}”.")
 
 
 def load(tab: Tab, request: EditRequest) -> dict:

@@ -14,13 +14,13 @@ from clipneurons.bundle.bundle import Bundle
 from clipneurons.images.convert import from_pixels
 from tabs.ui.image_input import cropped_html, image_uri
 from tabs.ui.plots import empty, link, patch_mask, section
-from tabs.ui.units import says
 from tabs.ui.words import unknown_words_html
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clipneurons.edit.reading import EditReading, Part
+    from clipneurons.edit.parts import Part
+    from clipneurons.edit.reading import EditReading
 
 _LEAST, _MOST = 0.0, 2.0  # of a slider, unless the edit goes further
 _NOTE = (
@@ -64,49 +64,23 @@ def top_class(reading: EditReading, shares: Sequence[float]) -> str:
     return reading.class_names[max(range(len(shares)), key=lambda i: shares[i])]
 
 
-def part_text(bundle: Bundle, part: Part) -> str:
+def part_text(part: Part) -> str:
     """What a part of an edit is called: a label, a rule of words, how many neurons."""
     rule = part.rules[0]
     if part.kind == "rest":
         return f"{len(part.rules)} more neurons of the edit"
     if part.kind == "words":
         return f"{part.units} neuron{'s' * (part.units != 1)} that say “{rule.words}”"
-    return says(bundle, rule.layer, rule.unit)
+    return part.label
 
 
 # -- JSON
 
 
-def reading_data(bundle: Bundle, opened: Opened) -> dict:
+def reading_data(opened: Opened) -> dict:
     """A reading as the endpoint gives it."""
-    reading = opened.reading
-    before, estimated, measured = reading.before(), reading.estimated(), reading.measured()
-    units = [part for part in reading.parts if part.kind == "unit"]
-    return {
-        "bundle": opened.bundle,
-        "shares": "cosine" if reading.scale is None else "probability",
-        "top": opened.top,
-        "against": opened.wanted,
-        "never_trained": list(opened.never_trained),
-        "classes": [
-            {"name": name, "before": before[i], "estimated": estimated[i],
-             "measured": measured and measured[i]}
-            for i, name in enumerate(reading.class_names)
-        ],
-        "neurons": [
-            asdict(part.rules[0]) | {
-                "adds": part.adds, "label": part_text(bundle, part),
-                "reliable": _reliable(bundle, part), "map": part.map,
-            }
-            for part in units
-        ],
-        "edit": reading.edit.to_json(),
-    }  # fmt: skip
-
-
-def _reliable(bundle: Bundle, part: Part) -> bool | None:
-    label = bundle.label(part.rules[0].layer, part.rules[0].unit)
-    return label and label.reliable
+    of_page = {"bundle": opened.bundle, "never_trained": list(opened.never_trained)}
+    return of_page | opened.reading.to_dict()
 
 
 def page_data(opened: Opened) -> dict:
@@ -227,7 +201,7 @@ def _speakers(bundle: Bundle, opened: Opened, seen: str) -> str:
 
 def _row(bundle: Bundle, key: str, index: int, part: Part, seen: str, most: float) -> str:
     factor = 1.0 if part.kind == "rest" else part.rules[0].factor
-    name = title = escape(part_text(bundle, part))
+    name = title = escape(part_text(part))
     thumb = ""
     if part.kind == "unit":
         rule = part.rules[0]

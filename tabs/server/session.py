@@ -105,9 +105,7 @@ class BundleSession:
     @property
     def edit_reader(self) -> EditReader:
         """What reads images under edits of units."""
-        from clipneurons.edit.reading import EditReader
-
-        return self.cached("edit reader", lambda: EditReader(self.lens, self.bundle))
+        return self.cached("edit reader", lambda: self.reader.edit_reader)
 
     @property
     def ready(self) -> bool:

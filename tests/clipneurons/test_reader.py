@@ -70,6 +70,17 @@ def test_masks_are_those_of_segment_for_what_is_in_the_image(reader):
         masks.mask("boat")
 
 
+def test_an_edit_changes_what_ablating_its_unit_changes(reader):
+    layer = reader.lens.layers[0]
+    unedited = reader.edit(noise(3), {(layer, 0): 1}, ["cat", "dog"])
+    ablated = reader.edit(noise(3), {(layer, 0): 0, (layer, 3): 2.5}, ["cat", "dog"], wanted="cat")
+    assert unedited.result() == pytest.approx(unedited.before(), abs=1e-5)
+    assert ablated.before() == pytest.approx(unedited.before(), abs=1e-5)
+    parts = {(part.rules[0].layer, part.rules[0].unit): part for part in ablated.parts}
+    assert parts[layer, 3].strength == 1.5
+    assert "Under the edit" in drawn(ablated)
+
+
 def test_sets_that_differ_are_told_in_what(reader, tmp_path):
     (tmp_path / "usual").mkdir()
     for seed in range(6):
@@ -104,6 +115,9 @@ def test_cues_leave_out_the_classes_and_the_blocked(reader):
         (lambda reader, _: reader.segment(noise(0), []), "expected at least one class name"),
         (lambda reader, _: reader.segment(noise(0), "cat"), r"a list of names, such as \['cat'\]"),
         (lambda reader, _: reader.segment(noise(0), ["a"], threshold=3), "threshold=3: expected"),
+        (lambda reader, _: reader.edit(noise(0), {}, ["cat"]), "at least two class names"),
+        (lambda reader, _: reader.edit(noise(0), {(9, 0): 0}, ["a", "b"]), "no layer 9"),
+        (lambda reader, _: reader.edit(noise(0), {}, ["a", "b"], wanted="c"), "one of a, b"),
         (lambda reader, _: compare_sets(reader, "no/", []), "reference: no is no folder"),
         (lambda reader, _: compare_sets(reader, [noise(0)], []), "reference: .* got 1"),
         (lambda reader, _: compare_sets(reader, [noise(0)] * 2, [], level=2), "between 0 and 1"),

@@ -12,7 +12,8 @@ from PIL import Image
 from clipneurons.bundle.bundle import load_bundle, save_bundle
 from clipneurons.bundle.config import BundleDamaged
 from clipneurons.bundle.sparse_features import SparseFeatures, save_features
-from clipneurons.concepts.concepts import ConceptReader, read_image
+from clipneurons.concepts.concepts import ConceptReader
+from clipneurons.concepts.image_concepts import read_image
 from clipneurons.edit.edit import Edit, apply_edit
 from clipneurons.lens.lens import Lens
 from clipneurons.segmentation.neuron_votes import vote_maps
@@ -97,7 +98,7 @@ def test_the_bundle_holds_the_dictionary_and_everything_reads_it(made):
     units = len(bundle.layers[layer].directions)
     assert units == LATENTS * bundle.config.units_per_neuron
     reader = ConceptReader(lens, bundle)
-    assert read_image(reader, batch[0])["concepts"]
+    assert read_image(reader, batch[0]).concepts
     assert bundle.unit(layer, 1).noun == "feature"
     assert vote_maps(lens, bundle.directions, batch, bundle.text_embeddings[:2], 5).isfinite().all()
     assert Profiler(lens, bundle)(batch).units.shape == (2, units)
