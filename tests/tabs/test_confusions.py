@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from clipneurons.reader import Reader
 from tabs.confusions import handlers
 from tabs.confusions.handlers import Tab
 from tabs.confusions.layout import Widgets
@@ -25,7 +26,7 @@ from tests.helpers.tiny import tiny_bundle
 def tab(tmp_path_factory):
     clip = tiny_vit(embed_dim=24)
     session = BundleSession("tiny", tmp_path_factory.mktemp("none"), tiny_bundle(clip=clip))
-    session.__dict__["_clip"] = clip
+    session.cached("reader", lambda: Reader(clip, session.bundle))
     # Handlers take components for keys of their answers alone.
     widgets = Widgets(**{field.name: field.name for field in fields(Widgets)})
     return Tab(BundleRegistry([session]), widgets)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from clipneurons.edit.edit import Edit, EditError, UnitFactor, WordFactor
+from clipneurons.reader import Reader
 from clipneurons.shipped import ARTIFACTS
 from tabs.edit import handlers, sources
 from tabs.edit.handlers import EditRequest, Tab
@@ -29,7 +30,7 @@ def tab(request, tmp_path_factory):
     bundle = tiny_bundle(clip=clip)
     object.__setattr__(bundle, "labels", tiny_labels(bundle))
     session = BundleSession("tiny", tmp_path_factory.mktemp("none"), bundle)
-    session.__dict__["_clip"] = clip
+    session.cached("reader", lambda: Reader(clip, session.bundle))
     # Handlers take components for keys of their answers alone.
     widgets = Widgets(**{field.name: field.name for field in fields(Widgets)})
     return Tab(BundleRegistry([session]), widgets)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from clipneurons.bundle.thumbnails import Examples
+from clipneurons.reader import Reader
 from clipneurons.segmentation.masks import from_rle
 from clipneurons.segmentation.presence import Line, Presence
 from tabs.segmentation import handlers
@@ -21,7 +22,6 @@ from tabs.segmentation.handlers import (
     files,
     named_in,
     names_of,
-    search_data,
     searched,
     take,
 )
@@ -51,7 +51,7 @@ def session(tmp_path_factory):
     clip = tiny_vit(embed_dim=24)
     bundle = tiny_bundle(clip=clip, neurons=clip.neurons)
     session = BundleSession("tiny", tmp_path_factory.mktemp("none"), bundle)
-    session.__dict__["_clip"] = clip
+    session.cached("reader", lambda: Reader(clip, session.bundle))
     return session
 
 
@@ -91,14 +91,14 @@ def test_only_what_is_found_is_painted_unless_asked_for(search):
     picture, mask = drawn(one, "cat", 0.5)
     assert picture.tobytes() == search.image.tobytes()
     assert not np.asarray(mask).any()
-    cat, car = search_data(one, 0.5)["classes"]
+    cat, car = one.to_dict()["classes"]
     assert (cat["found"], cat["share"], car["found"]) == (False, 0.0, True)
     assert car["share"] > 0
     none = replace(one, presence=[GONE, GONE])
     assert regions(none) == (search.image, [])
     assert not np.asarray(Image.open(files(none, 0.5)[0])).any()
     forced = replace(none, anyway=True)
-    assert all(row["share"] > 0 for row in search_data(forced, 0.5)["classes"])
+    assert all(row["share"] > 0 for row in forced.to_dict()["classes"])
 
 
 def test_found_or_not_is_said_without_a_percentage_of_the_name(search):
@@ -173,7 +173,7 @@ def test_examples_come_with_the_words_of_their_captions(session, tmp_path):
     pictures = {i: tiny_webp(i) for i in range(4)}
     shown = replace(session.bundle, examples=Examples.build(pictures, dict(enumerate(captions))))
     ready = BundleSession("tiny", tmp_path, shown)
-    ready.__dict__["_clip"] = session.clip
+    ready.cached("reader", lambda: Reader(session.clip, ready.bundle))
     found = examples(ready)
     several, one, *rest = found
     assert several.words in ("cat, dog", "dog, cat"), "of several things and of one, in turn"

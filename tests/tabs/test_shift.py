@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from clipneurons.bundle.unit_words import signed_words
+from clipneurons.reader import Reader
 from tabs.server import uploads
 from tabs.server.registry import BundleRegistry
 from tabs.server.session import BundleSession
@@ -33,7 +34,7 @@ def session(request, tmp_path_factory):
     clip = tiny_vit(embed_dim=24) if request.param == "vit" else tiny_resnet(embed_dim=24)
     bundle = tiny_bundle(clip=clip)
     session = BundleSession("tiny", tmp_path_factory.mktemp("none"), bundle)
-    session.__dict__["_clip"] = clip
+    session.cached("reader", lambda: Reader(clip, session.bundle))
     return session
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from clipneurons.bundle.unit_words import plain
+from clipneurons.reader import Reader
 from tabs.concepts.handlers import Tab, compare, concepts, hand_on, selected
 from tabs.concepts.view import concepts_html, contrast_html
 from tabs.server.registry import BundleRegistry
@@ -27,7 +28,7 @@ def session(request, tmp_path_factory):
 
 def on_model(key, folder, bundle, clip):
     session = BundleSession(key, folder, bundle)
-    session.__dict__["_clip"] = clip
+    session.cached("reader", lambda: Reader(clip, session.bundle))
     return session
 
 

@@ -16,7 +16,7 @@ def test_nobody_waits_for_what_another_name_makes():
         assert done.wait(60)
         return "model"
 
-    loading = Thread(target=lambda: session.cached("lens", slow))
+    loading = Thread(target=lambda: session.cached("reader", slow))
     loading.start()
     assert begun.wait(60)
     assert session.cached("table", lambda: "at once") == "at once"
