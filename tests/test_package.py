@@ -20,9 +20,9 @@ OPTIONAL = ("gradio", "sklearn", "h5py", "jinja2", "wordfreq", "diffusers", "dat
 PUBLIC_NAMES = """
 import sys, time
 sys.path[:0] = sys.argv[1:3]
-started = time.perf_counter()
+started = time.process_time()
 import clipneurons as cn
-seconds = time.perf_counter() - started
+seconds = time.process_time() - started
 print(cn.__file__, cn.__version__, seconds, *{"torch", "open_clip", "numpy"} & {*sys.modules})
 for name in cn.__all__:
     documented = (getattr(cn, name).__doc__ or name).removeprefix(name)[:1] not in ("", "(")

@@ -111,7 +111,6 @@ def test_cues_leave_out_the_classes_and_the_blocked(reader):
     [
         (lambda reader, _: reader.concepts("no.png"), "no image at no.png"),
         (lambda reader, text: reader.concepts(text), "is not an image that Pillow reads"),
-        (lambda reader, _: reader.top_units(7), "expected a path or a PIL image, not a int"),
         (lambda reader, _: reader.segment(noise(0), []), "expected at least one class name"),
         (lambda reader, _: reader.segment(noise(0), "cat"), r"a list of names, such as \['cat'\]"),
         (lambda reader, _: reader.segment(noise(0), ["a"], threshold=3), "threshold=3: expected"),

@@ -120,7 +120,7 @@ def test_cues_can_be_drawn_and_lead_into_the_dictionary(session):
     odd = replace(cues, positive=(replace(cues.positive[0], text="a jeans"),))
     assert ">jeans<" in view.cues_html(session, odd)
     assert "try another pair" in view.cues_html(session, replace(cues, positive=()))
-    data = view.cues_data(cues, "x")
+    data = cues.to_dict()
     assert [row["text"] for row in data["toward"]] == cues.texts
     assert data["toward"][0]["units"][0]["unit"] == unit.unit
 

@@ -72,7 +72,7 @@ def test_a_tint_is_found_and_its_images_shown(session, tinted):
     assert all(any(shown is image for image in tinted.new) for shown in after)
     assert len(before) == len(after) == 16
     unit = report["units"][1]
-    profiler = session.cached("profiler", None)
+    profiler = session.reader.profiler
     column = profiler.names.index((unit["layer"], unit["unit"]))
     values = profiler.of_images(tinted.reference).units[:, column]
     before, after = images(tinted, 2)

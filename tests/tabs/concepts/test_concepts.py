@@ -106,7 +106,9 @@ def test_concepts_in_words_that_were_never_trained_are_marked(session):
     kept = table.weight.data[ids[1]].clone()
     table.weight.data[ids[1]] = 0
     try:
-        bundle = replace(session.bundle, texts=["dog"] * len(session.bundle.texts))
+        config = replace(session.bundle.config, weights_sha256=session.clip.sha256())
+        texts = ["dog"] * len(session.bundle.texts)
+        bundle = replace(session.bundle, texts=texts, config=config)
         other = on_model("other", session.folder, bundle, session.clip)
         page = concepts_html("other", concepts(BundleRegistry([other]), "", IMAGE))
         assert "never saw “dog” in training" in page
