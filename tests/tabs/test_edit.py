@@ -234,10 +234,10 @@ def test_bad_addresses_are_one_line(tab, session, text, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no json", "an edit is JSON"),
+        (b"no json", "the edit is not JSON"),
         (b"", "expected an edit of schema version 1"),
-        (b"[1]", "expected an edit of schema version 1"),
-        (b"[" * 100_000, "an edit is JSON"),
+        (b"[1]", "the edit should hold an object"),
+        (b"[" * 100_000, "the edit is not JSON"),
         (b"\xff\xfe\x00", "not text"),
         (b" " * (2**20 + 1), "larger than 1 MB"),
         (b'{"schema_version": 1, "weights_sha256": "1"}', "expected an edit of this bundle's"),
