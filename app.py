@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import shutil
 import signal
 import tempfile
 import time
+from contextlib import suppress
+from pathlib import Path
 
 STARTED = time.perf_counter()
 # Gradio asks two outside hosts at import unless told not to.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
+_PAGES = "clipneurons-page-"
+
+
+def temporary_folder() -> str:
+    """A new folder for uploads and drawn images; those that killed pages left are removed.
+
+    A page holds a lock on its own, which ends with the process, however that ends.
+    """
+    for old in Path(tempfile.gettempdir()).glob(f"{_PAGES}*"):
+        with suppress(OSError):  # in use, another user's, or gone
+            if time.time() - old.stat().st_mtime > 60:  # else it may be about to be locked
+                handle = os.open(old, os.O_RDONLY)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(old, ignore_errors=True)
+                finally:
+                    os.close(handle)
+    folder = tempfile.mkdtemp(prefix=_PAGES)
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
+    return folder
+
+
 if __name__ == "__main__":  # uploads and drawn images go with the page; Gradio asks at import
-    TEMPORARY = tempfile.tempdir = tempfile.mkdtemp(prefix="clipneurons-page-")
+    TEMPORARY = tempfile.tempdir = temporary_folder()
     atexit.register(shutil.rmtree, TEMPORARY, ignore_errors=True)
 
 import argparse  # noqa: E402
 import importlib  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
-from contextlib import suppress  # noqa: E402
 from urllib.parse import parse_qs  # noqa: E402
 
 with suppress(ImportError):
@@ -44,6 +68,7 @@ from tabs.explore.routes import routes  # noqa: E402
 from tabs.server.events import LATEST, PRIVATE  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
+from tabs.server.page import Page  # noqa: E402
 from tabs.server.registry import BundleRegistry  # noqa: E402
 from tabs.server.session import MODEL, BundleSession  # noqa: E402
 from tabs.server.whole_pictures import write_pictures_once  # noqa: E402
@@ -67,9 +92,7 @@ AT_ONCE, WAITING = 1, 64
 
 def build(registry: BundleRegistry) -> gr.Blocks:
     """The whole page over the sessions of a registry."""
-    with gr.Blocks(
-        title="clipneurons: what each neuron of CLIP says", analytics_enabled=False
-    ) as page:
+    with Page(title="clipneurons: what each neuron of CLIP says", analytics_enabled=False) as page:
         top = bundle_chooser.top(registry)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             modules = {}

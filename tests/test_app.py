@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import socket
@@ -67,8 +68,12 @@ def server(folder, scratch, tmp_path_factory):
     log = tmp_path_factory.mktemp("app") / "log.txt"
     resnet = tiny_bundle_folder(tmp_path_factory.mktemp("bundles") / "tiny-rn", kind="resnet")
     more = {"TMPDIR": str(scratch), "PYTHONPROFILEIMPORTTIME": "1"}
+    left = scratch / "clipneurons-page-killed"
+    left.mkdir()
+    os.utime(left, (1, 1))
     with running_app([folder, resnet], log, more=more) as (address, process):
         assert list(scratch.glob("clipneurons-page-*"))
+        assert not left.exists(), "what a killed page left goes at the next start"
         yield address, process, log
     assert not list(scratch.glob("clipneurons-*")), "nothing temporary is left behind"
 
@@ -365,6 +370,33 @@ def test_mistakes_get_messages_not_traces(client, arguments, endpoint, message):
     with pytest.raises(AppError, match=message) as error:
         client.predict(*arguments, api_name=endpoint)
     assert "Traceback" not in str(error.value)
+
+
+WRONG = (["cat"], {"a": 1}, 1.5, True, "x", 10**30, [[[]]])
+
+
+def test_values_of_a_wrong_kind_are_one_line_each(server):
+    """Every value of every public endpoint that takes JSON, one at a time."""
+    tried = 0
+    usual = {
+        "neuron": ["", 1, 1], "search": ["", "cat", "direction", 3], "about": [""],
+        "find_edit": ["", None, "cat, dog", "cat"], "edit": ["", None, "cat, dog", "", ""],
+    }  # fmt: skip
+    for endpoint, values in usual.items():
+        url = f"{server[0]}/gradio_api/call/{endpoint}"
+        for place in range(len(values)):
+            for wrong in WRONG:
+                data = [*values[:place], wrong, *values[place + 1 :]]
+                post = httpx.post(url, json={"data": data}, trust_env=False)
+                event = post.json()["event_id"]
+                answer = httpx.get(f"{url}/{event}", trust_env=False, timeout=60).text
+                if "event: error" in answer:
+                    assert "data: null" not in answer, (endpoint, data)
+                    tried += 1
+    log = server[2].read_text()
+    assert "Traceback" not in log
+    assert tried > 40
+    assert "refused  neuron: layer: expected " in log
 
 
 @pytest.mark.parametrize(
