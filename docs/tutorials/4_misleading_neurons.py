@@ -123,4 +123,4 @@ assert after.min() > before.min()
 #
 # - [Guide to edits](../guide/edits.md): your own images, controls, limits.
 # - [Adversarial images](../guide/adversarial.md): find cues without knowing them.
-# - [Compare two sets of images](../guide/compare-sets.md)
+# - [Has my data shifted?](5_shift.py)

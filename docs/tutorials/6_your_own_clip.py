@@ -8,6 +8,8 @@
 # %% [markdown]
 # # Analyse your own CLIP and publish the bundle
 #
+# ![The model card of a published bundle](images/6_your_own_clip.webp)
+#
 # You will analyse a model over images, look at the result, publish it and load it again. Here the
 # Hub is a stand-in on this machine, so nothing leaves it.
 
