@@ -263,7 +263,7 @@ def prepare(session: BundleSession) -> None:
     shift_handlers.shipped_example(session)
     with suppress(ValueError):  # with the shared bias there are no concepts
         session.concept_reader  # noqa: B018  prepared here, not in front of an answer
-    shift_handlers.prepared(session)
+    session.reader.profiler, session.reader.text_pool  # noqa: B018
     with suppress(ValueError):  # without pictures there is nothing to edit
         edit_example(session)
 

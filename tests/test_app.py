@@ -299,7 +299,7 @@ def test_an_attack_is_data_and_needs_no_parameters(client):
     assert set(seen["baselines"]) == {*found["baselines"], "recorded embeddings"}
     for wrong, message in (
         ({"method": "by chance"}, "method must be one of"),
-        ({"true_class": ["cat"]}, "class name must be a text, not list"),
+        ({"true_class": ["cat"]}, "expected string, not list"),
         ({"count": 1e308}, "count must be a whole number from 1 to 50"),
         ({"target_class": "dog " * 500_000}, "1999999 characters"),
     ):
