@@ -68,7 +68,6 @@ from tabs.explore.routes import routes  # noqa: E402
 from tabs.server.events import LATEST, PRIVATE  # noqa: E402
 from tabs.server.messages import user_errors  # noqa: E402
 from tabs.server.no_url_fetch import fetch_nothing  # noqa: E402
-from tabs.server.page import Page  # noqa: E402
 from tabs.server.registry import BundleRegistry  # noqa: E402
 from tabs.server.session import MODEL, BundleSession  # noqa: E402
 from tabs.server.whole_pictures import write_pictures_once  # noqa: E402
@@ -92,7 +91,9 @@ AT_ONCE, WAITING = 1, 64
 
 def build(registry: BundleRegistry) -> gr.Blocks:
     """The whole page over the sessions of a registry."""
-    with Page(title="clipneurons: what each neuron of CLIP says", analytics_enabled=False) as page:
+    with gr.Blocks(
+        title="clipneurons: what each neuron of CLIP says", analytics_enabled=False
+    ) as page:
         top = bundle_chooser.top(registry)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             modules = {}

@@ -299,7 +299,7 @@ def test_an_attack_is_data_and_needs_no_parameters(client):
     assert set(seen["baselines"]) == {*found["baselines"], "recorded embeddings"}
     for wrong, message in (
         ({"method": "by chance"}, "method must be one of"),
-        ({"true_class": ["cat"]}, "expected string, not list"),
+        ({"true_class": ["cat"]}, "class name must be a text, not list"),
         ({"count": 1e308}, "count must be a whole number from 1 to 50"),
         ({"target_class": "dog " * 500_000}, "1999999 characters"),
     ):
@@ -370,33 +370,6 @@ def test_mistakes_get_messages_not_traces(client, arguments, endpoint, message):
     with pytest.raises(AppError, match=message) as error:
         client.predict(*arguments, api_name=endpoint)
     assert "Traceback" not in str(error.value)
-
-
-WRONG = (["cat"], {"a": 1}, 1.5, True, "x", 10**30, [[[]]])
-
-
-def test_values_of_a_wrong_kind_are_one_line_each(server):
-    """Every value of every public endpoint that takes JSON, one at a time."""
-    tried = 0
-    usual = {
-        "neuron": ["", 1, 1], "search": ["", "cat", "direction", 3], "about": [""],
-        "find_edit": ["", None, "cat, dog", "cat"], "edit": ["", None, "cat, dog", "", ""],
-    }  # fmt: skip
-    for endpoint, values in usual.items():
-        url = f"{server[0]}/gradio_api/call/{endpoint}"
-        for place in range(len(values)):
-            for wrong in WRONG:
-                data = [*values[:place], wrong, *values[place + 1 :]]
-                post = httpx.post(url, json={"data": data}, trust_env=False)
-                event = post.json()["event_id"]
-                answer = httpx.get(f"{url}/{event}", trust_env=False, timeout=60).text
-                if "event: error" in answer:
-                    assert "data: null" not in answer, (endpoint, data)
-                    tried += 1
-    log = server[2].read_text()
-    assert "Traceback" not in log
-    assert tried > 40
-    assert "refused  neuron: layer: expected " in log
 
 
 @pytest.mark.parametrize(

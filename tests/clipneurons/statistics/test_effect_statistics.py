@@ -96,8 +96,7 @@ def test_statistics_are_the_loops_of_their_definitions(clip):
 def test_batches_passes_order_and_merging_do_not_matter(shared_bias):
     clip = tiny_vit()
     data = images(COUNT, clip)
-    lens = Lens(clip, (0, 2))
-    lens = type(lens)(clip, (0, 2), shared_bias)
+    lens = Lens(clip, (0, 2), shared_bias=shared_bias)
     reference = collect_statistics(lens, batches_of(data, COUNT), COUNT, top_k=TOP_K)
     shuffled = torch.randperm(COUNT, generator=torch.Generator().manual_seed(1))
     for sizes, order, budget in ((1, None, 0), (7, shuffled, 0), (7, shuffled, 2**30)):

@@ -18,7 +18,7 @@ from export.evaluation.zero_shot import templates_of
 )
 def test_prompts_fit_the_model_and_a_user_chooses_others(siglip, model, expected):
     clip = SimpleNamespace(siglip=siglip)
-    bundle = SimpleNamespace(config=SimpleNamespace(model=model))
+    bundle = SimpleNamespace(config=SimpleNamespace(model=model, ships_model=False))
     assert templates_of(("cat", "dog"), clip, bundle) == expected
     assert templates_of(("cat", "dog"), clip, bundle, "openai") == "openai"
     assert templates_of((), clip, bundle, "openai") is None

@@ -138,7 +138,7 @@ def test_directions_are_pursued_once_for_the_bundle_and_its_figures(
     place, straight, tmp_path, monkeypatch
 ):
     out = tmp_path / "b"
-    line = [*figured(place, out), "--quiet"]
+    line = figured(place, out, "--quiet", "--gallery-mb", "0.002")  # as `straight` has
     with monkeypatch.context() as killed:
         killed.setattr(run_module, "fidelity", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
