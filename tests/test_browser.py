@@ -403,14 +403,21 @@ def test_the_line_on_top_is_one_line_and_a_picture_is_on_the_first_screen_of_a_p
 def test_no_view_has_serious_faults_of_accessibility(visit):
     from axe_playwright_python.sync_playwright import Axe
 
-    page, axe, faults = visit(), Axe(), []
+    page, axe, lasting = visit(), Axe(), []
     for tab in TABS:
         page.click(f"#tab-{tab}-button")
-        page.wait_for_timeout(2500)  # in which the tab's example comes
-        for fault in axe.run(page).response["violations"]:
-            if fault["impact"] in ("serious", "critical"):
-                faults += [(tab, fault["id"], node["html"][:120]) for node in fault["nodes"]]
-    assert faults == []
+        for _ in range(4):  # what Gradio shows while an example is read passes
+            page.wait_for_timeout(2500)
+            faults = [
+                (tab, fault["id"], node["html"][:120])
+                for fault in axe.run(page).response["violations"]
+                if fault["impact"] in ("serious", "critical")
+                for node in fault["nodes"]
+            ]
+            if not faults:
+                break
+        lasting += faults
+    assert not lasting, lasting
 
 
 @pytest.mark.parametrize("tab", ["Concepts", "Segmentation", "Edit"])
@@ -948,8 +955,8 @@ def test_an_example_chosen_while_an_earlier_one_is_read_is_the_one_read(visit):
     page.click(first)
     page.wait_for_function(f"wanted => {read} === wanted", arg=answers[0][1])
     page.wait_for_timeout(1500)  # an earlier one may still be on its way
-    words = page.input_value("#segmentation-words textarea")
-    assert (words, page.evaluate(read)) == answers[0]
+    page.wait_for_function(f"wanted => {read} === wanted", arg=answers[0][1])
+    assert page.input_value("#segmentation-words textarea") == answers[0][0]
 
 
 def test_a_word_that_is_not_in_the_image_is_not_found_and_not_painted(visit):

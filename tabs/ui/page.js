@@ -100,24 +100,14 @@
       await new Promise((done) => setTimeout(done, 100));
     if (location.search === address) ready()?.click();
   };
-  // Images that the visitor has brought are on this machine alone: no link has them.
-  const own = new Set();
-  addEventListener(
-    "change",
-    (event) => {
-      const from = event.target.matches?.("input[type=file]") && event.target.closest("[id^=tab-]");
-      if (from) own.add(from.id.replace("tab-", ""));
-    },
-    true,
-  );
   window.cnCopyLink = (button) => {
     const line = button.querySelector("[role=status]") ?? button;
     const say = (text) => {
-      if (own.has(tab())) text += ". Your own image is not in the link";
       line.textContent = text;
       setTimeout(() => (line.textContent = ""), 3000);
     };
     const done = navigator.clipboard?.writeText(location.href);
+    // A visitor's own image is on this machine alone.
     const own = new URLSearchParams(location.search).get("picture") === "own";
     if (done) done.then(() => say(own ? "Copied, without your image" : "Copied"), () => prompt("The link of this page", location.href));
     else prompt("The link of this page", location.href);
