@@ -75,7 +75,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1)
 
 
 def summary(models: Sequence[Measured]) -> str:
-    """Six rows for the README, each with its command."""
+    """The rows of the README, each with its command."""
     rows: list[tuple[str, str, Callable[[Measured], str]]] = [
         ("zero-shot top-1 accuracy, 94 classes of Caltech-101, %",
          "research mini-clip evaluate", lambda one: _top1(one, _ACCURACY[0][2])),
@@ -86,8 +86,6 @@ def summary(models: Sequence[Measured]) -> str:
         ("segmentation of scenes without edge refinement, mIoU",
          "research papers --only segmentation",
          lambda one: _mean_iou(one.results["segmentation"], WITHOUT)),
-        ("mark on 5 % of 1,000 images detected, % of runs", "research shift",
-         lambda one: percent(_cells(one)["mark:0.05 1000"]["ours"], 0)),
         ("worst-group accuracy after ablation, %", "research mending",
          lambda one: _accuracies(one)[REAL][0]),
     ]  # fmt: skip
