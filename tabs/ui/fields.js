@@ -103,3 +103,14 @@
   // Of an image, `load` does not reach the window.
   document.addEventListener("load", (event) => inputOf(event) && delete inputOf(event).dataset.broken, true);
 })();
+// Gradio puts an image into a button without a name: it takes the name of the image's label.
+document.addEventListener(
+  "load",
+  (event) => {
+    const button = event.target.tagName === "IMG" && event.target.closest("button");
+    if (!button || event.target.alt || button.ariaLabel || button.innerText.trim()) return;
+    const label = button.closest(".block")?.querySelector("[data-testid=block-label]");
+    if (label) button.ariaLabel = label.innerText.trim();
+  },
+  true,
+);
