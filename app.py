@@ -46,6 +46,7 @@ import argparse  # noqa: E402
 import importlib  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
+from types import ModuleType  # noqa: E402
 from urllib.parse import parse_qs  # noqa: E402
 
 with suppress(ImportError):
@@ -60,7 +61,6 @@ from starlette.responses import Response  # noqa: E402
 from clipneurons.bundle.config import BundleError  # noqa: E402
 from clipneurons.bundle.hub import NAME  # noqa: E402
 from clipneurons.shipped import ARTIFACTS, TOWERS  # noqa: E402
-from tabs import confusions, edit, explore  # noqa: E402
 from tabs.concepts.examples import opening_concepts  # noqa: E402
 from tabs.edit.sources import example as edit_example  # noqa: E402
 from tabs.explore.handlers import number  # noqa: E402
@@ -89,6 +89,11 @@ TABS = (
 AT_ONCE, WAITING = 1, 64
 
 
+def tab_modules() -> dict[str, ModuleType]:
+    """The package of each tab: TITLE, build, and what it adds to the page, CSS and HEAD."""
+    return {name: importlib.import_module(f"tabs.{name}") for name in TABS}
+
+
 def build(registry: BundleRegistry) -> gr.Blocks:
     """The whole page over the sessions of a registry."""
     with gr.Blocks(
@@ -97,8 +102,7 @@ def build(registry: BundleRegistry) -> gr.Blocks:
         top = bundle_chooser.top(registry)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             modules = {}
-            for name in TABS:
-                module = importlib.import_module(f"tabs.{name}")
+            for name, module in tab_modules().items():
                 with gr.Tab(module.TITLE, id=name, elem_id=f"tab-{name}") as tab:
                     inputs = [top.source, top.query] if name == "explore" else [top.source]
                     modules[name] = module.build(registry, *inputs)
@@ -237,9 +241,10 @@ def serve(registry: BundleRegistry, *, block: bool = True, **options) -> gr.Bloc
     for fn in page.fns.values():
         if fn.concurrency_id == MODEL:
             fn.concurrency_limit = AT_ONCE
+    tabs = tab_modules().values()
     page.launch(
-        theme=theme(), css=css() + edit.CSS + confusions.CSS + explore.CSS,
-        head=HEAD + edit.HEAD + confusions.HEAD + explore.HEAD,
+        theme=theme(), css=css() + "".join(getattr(tab, "CSS", "") for tab in tabs),
+        head=HEAD + "".join(getattr(tab, "HEAD", "") for tab in tabs),
         max_file_size=image_input.MAX_BYTES, ssr_mode=False, enable_monitoring=False, share=False,
         run_history=False, footer_links=["api"], show_error=False,
         prevent_thread_lock=not block,
