@@ -33,7 +33,6 @@ from export.pipeline.feature_figures import Tokens
 DEAD, AUXILIARY = 120_000, 1 / 16
 # Seconds between checkpoints; share of the images that the figures are measured on.
 EVERY, HELD_OUT = 30.0, 0.05
-_WEIGHTS = ("w_enc", "b_enc", "w_dec", "b_dec")
 
 
 @dataclass(frozen=True)

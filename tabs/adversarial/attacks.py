@@ -338,12 +338,7 @@ def describer_of(session: BundleSession, name: str, cues_per_image: int) -> Desc
 
 def similarity_of(session: BundleSession):
     """What finds synonyms for a session: the sentence encoder where it is installed."""
-    from clipneurons.text.similarity import best_similarity
-
-    def make():
-        return best_similarity(session.clip, session.bundle.text_embeddings)
-
-    return session.cached("similarity", make)
+    return session.cached("similarity", lambda: session.reader.similarity)
 
 
 def classifier_of(session: BundleSession, true_class: str, target_class: str) -> ZeroShotClassifier:

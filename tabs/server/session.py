@@ -16,6 +16,7 @@ from torch import Tensor
 from clipneurons.bundle.bundle import Bundle, load_bundle
 from clipneurons.bundle.hub import resolve
 from clipneurons.dictionary.dictionary import Dictionary
+from clipneurons.dictionary.search import dictionary_of
 from tabs.server.uploads import open_image
 
 if TYPE_CHECKING:  # open_clip takes seconds to import: never before the page is served
@@ -77,7 +78,7 @@ class BundleSession:
     @property
     def dictionary(self) -> Dictionary:
         """The bundle, arranged for looking things up in it."""
-        return self.cached("dictionary", lambda: Dictionary(self.bundle))
+        return self.cached("dictionary", lambda: dictionary_of(self.bundle))
 
     @property
     def reader(self) -> Reader:
